@@ -1,0 +1,57 @@
+"""What can go wrong, one class per kind of reader; every error says what, where, and what to do next."""
+
+from __future__ import annotations
+
+__all__ = ["InternalError", "ModelError", "NnccError", "OutputError", "RunError", "TargetError", "ToolError", "UsageError"]
+
+
+class NnccError(Exception):
+    """An error a person can act on.
+
+    ``str(error)`` is the message; `hint` says what to do next. The command line prints
+
+        error: <message>
+
+        hint: <hint>
+
+    and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(NnccError):
+    """The words of a call are off: an option that contradicts another, a value that cannot be parsed."""
+
+    exit_code = 2
+
+
+class ModelError(NnccError):
+    """The model cannot be read or compiled: not ONNX, truncated, a dynamic dimension, an unsupported operator."""
+
+
+class TargetError(NnccError):
+    """The target is unknown, its description is wrong, or this machine cannot serve it."""
+
+
+class ToolError(NnccError):
+    """An external tool is missing or failed; the message carries its command and its stderr."""
+
+
+class OutputError(NnccError):
+    """The artifact cannot be written where it should go."""
+
+
+class RunError(NnccError):
+    """A compiled library cannot be loaded or run: wrong machine, wrong inputs."""
+
+
+class InternalError(NnccError):
+    """A defect in nncc itself: the message names the stage, the kernel or the pass that is to blame."""
+
+    exit_code = 70

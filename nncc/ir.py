@@ -1,0 +1,170 @@
+"""The values that flow through the pipeline: one frozen dataclass per stage boundary.
+
+    Model --portable passes--> Model --specialize--> Network --lower--> Kernels --schedule--> Kernels
+      --flatten--> Program --build--> Artifact
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir
+    import tvm
+
+    from nncc.target import Target
+
+__all__ = [
+    "ALIGNMENT",
+    "Artifact",
+    "Call",
+    "Kernels",
+    "Model",
+    "Network",
+    "Program",
+    "Ref",
+    "TensorSpec",
+    "align",
+]
+
+ALIGNMENT = 64
+"""Bytes: every constant and every arena buffer starts at a multiple of this."""
+
+_BITS = {"float": 32, "double": 64, "bool": 8, "bfloat16": 16}
+
+
+def align(size: int, to: int = ALIGNMENT) -> int:
+    """The smallest multiple of `to` that is not less than `size`, in bytes."""
+    return -(-size // to) * to
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype (numpy's word, or ``bfloat16``) and static shape of an input, an output or a constant."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of the tensor, densely packed in row-major order."""
+        digits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
+        bits = _BITS.get(self.dtype) or int(digits)
+        return prod(self.shape) * bits // 8
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{'x'.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Model:
+    """An ONNX graph, valid at every step: what the portable stages read and return."""
+
+    graph: onnx_ir.Model
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A Relax function ``main`` for one target, its constants inside."""
+
+    module: tvm.IRModule
+    name: str
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A Relax function ``main`` that only calls TIR kernels, and the kernels.
+
+    `schedules` says for each scheduled kernel where its schedule came from (``conv2d (default)``); it is empty
+    before the schedule stage.
+    """
+
+    module: tvm.IRModule
+    name: str
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    schedules: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Where a kernel argument lives: input or output number `at`, or byte offset `at` in the arena or the weights."""
+
+    space: Literal["input", "output", "arena", "weights"]
+    at: int
+
+    def __str__(self) -> str:
+        return f"{self.space}[{self.at}]" if self.space in ("input", "output") else f"{self.space}+{self.at}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call. An empty `kernel` is a copy of `nbytes` bytes from the first argument to the second."""
+
+    kernel: str
+    args: tuple[Ref, ...]
+    nbytes: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kernel or f'copy {self.nbytes} bytes'}({', '.join(map(str, self.args))})"
+
+
+@dataclass(frozen=True)
+class Program:
+    """Calls in order, arena offsets, constants: no graph left. Printable on a page, hashable to the byte.
+
+    `weights` is the constant blob; `arena_bytes` what one context needs for activations and kernel workspaces,
+    `scratch_bytes` what each of its threads needs besides. `kernels` is backend-specific (for LLVM: an IRModule of
+    lowered functions with bare-pointer signatures).
+    """
+
+    name: str
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    calls: tuple[Call, ...]
+    weights: np.ndarray
+    arena_bytes: int
+    scratch_bytes: int
+    kernels: Any
+    schedules: dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The whole program, one line an input, output or call."""
+        lines = [f"program {self.name} for {self.target.name}"]
+        lines += [f"  input  {i} {spec}" for i, spec in enumerate(self.inputs)]
+        lines += [f"  output {i} {spec}" for i, spec in enumerate(self.outputs)]
+        lines += [f"  weights {self.weights.nbytes} arena {self.arena_bytes} scratch {self.scratch_bytes}"]
+        lines += [f"  {i:3} {call}" for i, call in enumerate(self.calls)]
+        return "\n".join(lines) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 of the text, the kernels and the weights, in hexadecimal: equal digests, equal programs."""
+        digest = hashlib.sha256(self.text().encode())
+        digest.update(str(self.kernels).encode())
+        digest.update(self.weights.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The files of a compiled model. `description` is what ``model.json`` holds."""
+
+    library: Path
+    header: Path
+    json: Path
+    description: dict[str, Any]
+    extras: tuple[Path, ...] = ()

@@ -1,0 +1,83 @@
+/* nncc.h: the C interface of every library that nncc compiles, the same for every model and target.
+ *
+ * C99 and C++. A context holds one arena and one thread pool; it belongs to one thread at a time. Several contexts,
+ * of one library or of many, may run at once. No function allocates memory but nncc_create. */
+#ifndef NNCC_H
+#define NNCC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NNCC_ABI_VERSION 1
+
+#if defined(_WIN32)
+#define NNCC_API __declspec(dllexport)
+#elif defined(__GNUC__)
+#define NNCC_API __attribute__((visibility("default")))
+#else
+#define NNCC_API
+#endif
+
+enum {
+  NNCC_OK = 0,
+  NNCC_ERROR_ARGUMENT = 1,    /* a null pointer, a context that was destroyed */
+  NNCC_ERROR_MEMORY = 2,      /* the arena or the thread pool could not be allocated */
+  NNCC_ERROR_CPU = 3,         /* this processor lacks a feature that the kernels were compiled for */
+  NNCC_ERROR_KERNEL = 4       /* a kernel refused its data */
+};
+
+/* A tensor: densely packed, row-major. Pointers handed to nncc_run may have any alignment. */
+typedef struct nncc_tensor {
+  const char* name;
+  const char* dtype; /* numpy's word: "float32", "int64", "bool", ... */
+  int32_t ndim;
+  const int64_t* shape;
+  size_t nbytes;
+} nncc_tensor;
+
+/* What the library says of itself. Every pointer lives as long as the library is loaded. */
+typedef struct nncc_info {
+  int32_t abi_version;
+  int32_t num_inputs;
+  int32_t num_outputs;
+  int32_t num_calls;              /* kernel calls of one inference */
+  const char* name;               /* of the model */
+  const char* target;             /* e.g. "rpi4" */
+  const char* build;              /* hash of program, weights and target, in hexadecimal */
+  const char* compiler;           /* e.g. "nncc 0.1.0" */
+  const char* features;           /* processor features needed, separated by commas: "avx2,fma" */
+  const nncc_tensor* inputs;
+  const nncc_tensor* outputs;
+  const char* const* call_names;  /* num_calls names of kernels */
+  const double* call_flops;       /* num_calls counts of floating-point operations, 0 where not known */
+  size_t arena_bytes;             /* allocated once per context */
+  size_t scratch_bytes;           /* allocated once per thread of a context */
+  size_t weights_bytes;           /* read-only, part of the library */
+} nncc_info;
+
+typedef struct nncc_context nncc_context;
+
+NNCC_API const nncc_info* nncc_describe(void);
+
+/* Make a context with `num_threads` threads, the caller's included; 0 means one per processor. */
+NNCC_API int nncc_create(nncc_context** context, int num_threads);
+
+/* One inference: info->num_inputs pointers in, info->num_outputs pointers out. */
+NNCC_API int nncc_run(nncc_context* context, const void* const* inputs, void* const* outputs);
+
+/* The same, adding the seconds of each kernel call to seconds[info->num_calls]. */
+NNCC_API int nncc_profile(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds);
+
+NNCC_API void nncc_destroy(nncc_context* context);
+
+/* Why this thread's last call failed; empty after a call that did not. */
+NNCC_API const char* nncc_last_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
