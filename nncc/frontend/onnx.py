@@ -1,0 +1,238 @@
+"""Import: an untrusted ONNX file becomes a Model with static shapes, or a ModelError says why not."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nncc.errors import ModelError
+from nncc.frontend.container import read_container
+from nncc.frontend.shapes import fix_shapes
+from nncc.frontend.tensors import LARGEST, check_tensors
+from nncc.ir import Model, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir
+
+__all__ = ["closest", "import_onnx", "save", "specs", "to_proto", "unsupported"]
+
+MOST_NODES = 1_000_000
+"""Nodes after inlining: a model of more is refused, since nested functions can multiply without bound."""
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """A hint naming the nearest of `known`, or all of them."""
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean `{near[0]}`?"
+    return "there are: " + (", ".join(f"`{k}`" for k in known) or "none")
+
+
+def _check(proto: onnx.ModelProto, path: Path, external: bool) -> None:
+    """Versions, then onnx's own checker."""
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if not proto.opset_import:
+        raise ModelError(f"`{path}` does not say which opset it uses", "export it again: the file is incomplete")
+    for opset in proto.opset_import:
+        if opset.domain in ("", "ai.onnx") and opset.version > newest:
+            raise ModelError(
+                f"`{path}` uses opset {opset.version}; the installed onnx {onnx.__version__} knows up to {newest}",
+                f"export with `opset_version={newest}`, or install a newer onnx",
+            )
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"`{path}` has IR version {proto.ir_version}; the installed onnx {onnx.__version__} knows up to "
+            f"{onnx.IR_VERSION}",
+            "install a newer onnx, or save the model with an older one",
+        )
+    try:
+        onnx.checker.check_model(str(path) if external else proto)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = "; ".join(line for line in lines if not line.startswith("==> Context:"))[:600]
+        where = next((line.removeprefix("==> Context:").strip() for line in lines if line.startswith("==> ")), "")
+        where = f" ({where[:200]})" if where else ""
+        raise ModelError(f"`{path}` is not valid ONNX: {text}{where}", "export it again, or ask its author") from error
+
+
+def _inline(graph: onnx_ir.Model) -> None:
+    """Replace every call of a model-local function by its body."""
+    from onnx_ir.passes.common import InlinePass
+
+    if not graph.functions:
+        return
+    sizes: dict[tuple[str, str, str], int] = {}
+
+    def size(nodes: object, inside: tuple[tuple[str, str, str], ...]) -> int:
+        total = 0
+        for node in nodes:  # type: ignore[attr-defined]
+            key = node.op_identifier()
+            if key in inside:
+                raise ModelError(f"function `{key[1]}` calls itself", "ONNX functions cannot be recursive")
+            if key in graph.functions and key not in sizes:
+                sizes[key] = size(graph.functions[key], (*inside, key))
+            total += sizes.get(key, 1)
+        return total
+
+    if (total := size(graph.graph, ())) > MOST_NODES:
+        raise ModelError(f"the model has {total:,} operators once its functions are inlined; nncc takes {MOST_NODES:,}")
+    try:
+        InlinePass()(graph)
+    except Exception as error:  # onnx_ir wraps whatever went wrong in a function body
+        raise ModelError(f"the functions of the model cannot be inlined: {error.__cause__ or error}") from error
+
+
+def _dtype(value: onnx_ir.Value, what: str) -> str:
+    import onnx_ir
+
+    if not isinstance(value.type, onnx_ir.TensorType) and value.type is not None:
+        kind = type(value.type).__name__.removesuffix("Type").lower()
+        raise ModelError(f"{what} `{value.name}` is a {kind}, not a tensor", "nncc takes and gives tensors only")
+    if value.dtype is None or value.dtype == onnx_ir.DataType.UNDEFINED:
+        raise ModelError(f"{what} `{value.name}` has no data type", "export the model again: the file is incomplete")
+    if value.dtype == onnx_ir.DataType.STRING:
+        raise ModelError(f"{what} `{value.name}` holds strings", "cut the model after its text processing")
+    return value.dtype.numpy().name
+
+
+def _static(value: onnx_ir.Value) -> bool:
+    return value.shape is not None and all(isinstance(d, int) and d >= 0 for d in value.shape)
+
+
+def specs(values: Sequence[onnx_ir.Value], what: str) -> tuple[TensorSpec, ...]:
+    """A TensorSpec for each value; `what` ("input", "output") names them in errors."""
+    found = []
+    for value in values:
+        dtype = _dtype(value, what)
+        if not _static(value):
+            raise ModelError(
+                f"the shape of {what} `{value.name}` depends on the data, not only on the shapes of the inputs",
+                "cut the model before it: for a detector, before its non-maximum suppression",
+            )
+        found.append(TensorSpec(str(value.name), dtype, tuple(int(d) for d in value.shape)))
+    return tuple(found)
+
+
+def _derive_outputs(graph: onnx_ir.Model, inputs: tuple[TensorSpec, ...]) -> None:
+    """Set output shapes that inference left open: fold shape arithmetic, then run the model, twice, and compare."""
+    import onnx_ir
+
+    from nncc.passes.fold_constants import fold_constants
+    from nncc.passes.infer_shapes import infer_shapes
+
+    trial = graph.clone()
+    for _ in range(4):
+        infer_shapes(trial)
+        if not fold_constants(trial).rewrites:
+            break
+    for value, found in zip(graph.graph.outputs, trial.graph.outputs, strict=True):
+        if not _static(value) and _static(found):
+            value.shape, value.type = found.shape, value.type or found.type
+    unknown = [value for value in graph.graph.outputs if not _static(value)]
+    if not unknown:
+        return
+    from nncc.errors import RunError
+    from nncc.frontend.samples import fill
+    from nncc.verify import reference
+
+    names = [str(value.name) for value in unknown]
+    model = Model(trial, "trial", inputs, ())
+    try:
+        runs = [reference(model, fill(inputs, mode, seed=7), outputs=names) for mode in ("zeros", "random", "ones")]
+    except RunError as error:
+        raise ModelError(
+            f"the shape of output `{names[0]}` cannot be derived, and ONNX Runtime cannot run the model: {error.message}",
+            error.hint,
+        ) from error
+    for value in unknown:
+        shapes = {tuple(run[value.name].shape) for run in runs}
+        if len(shapes) == 1:
+            value.shape = onnx_ir.Shape(shapes.pop())
+
+
+def import_onnx(path: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, name: str | None = None) -> Model:
+    """Read, check and fix an ONNX file.
+
+    `shape` gives the dimensions of inputs that the file leaves open; `name` is the model's name, by default the
+    file's stem. Local functions are inlined, initializers are no inputs, every input and output has a static shape,
+    and all weights are in memory. Raises ModelError.
+    """
+    import onnx_ir
+    from google.protobuf.message import DecodeError
+
+    from nncc.passes.infer_shapes import infer_shapes
+
+    path = Path(path)
+    proto = read_container(path)
+    external = check_tensors(proto, path.parent)
+    _check(proto, path, external)
+    try:
+        graph = onnx_ir.from_proto(proto)
+        onnx_ir.external_data.set_base_dir(graph.graph, str(path.parent))
+        if external:
+            onnx_ir.external_data.load_to_model(graph)
+    except (onnx_ir.serde.SerdeError, DecodeError, ValueError, TypeError, OSError) as error:
+        raise ModelError(f"`{path}` cannot be read: {error.__cause__ or error}") from error
+    _inline(graph)
+    main = graph.graph
+    main.inputs[:] = [value for value in main.inputs if value.name not in main.initializers]
+    if not main.outputs:
+        raise ModelError(f"`{path}` has no outputs: there is nothing to compute")
+    for value in main.inputs:
+        _dtype(value, "input")
+    for value in main.outputs:
+        _dtype(value, "output") if value.type is not None else None
+    fix_shapes(graph, shape or {})
+    infer_shapes(graph)
+    for node in onnx_ir.traversal.RecursiveGraphIterator(main):
+        for value in node.outputs:
+            if _static(value) and prod(value.shape) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
+                text = "x".join(map(str, value.shape))
+                raise ModelError(f"tensor `{value.name}` would have the shape {text}, more than nncc takes (2^40 bytes)")
+    inputs = specs(main.inputs, "input")
+    if not all(_static(value) for value in main.outputs):
+        _derive_outputs(graph, inputs)
+    return Model(graph, name or path.stem, inputs, specs(main.outputs, "output"))
+
+
+def to_proto(model: Model) -> onnx.ModelProto:
+    """The model as a protobuf, weights inside (in memory it may pass 2 GiB; serialized it may not)."""
+    import onnx_ir
+
+    return onnx_ir.to_proto(model.graph)
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Write the model as an ONNX file; weights of 2 GiB and more go to a file beside it."""
+    import onnx_ir
+
+    path = Path(path)
+    weights = sum(v.const_value.nbytes for v in model.graph.graph.initializers.values() if v.const_value is not None)
+    external = f"{path.name}.data" if weights > 2**31 - 2**26 else None
+    onnx_ir.save(model.graph, path, external_data=external)
+
+
+def unsupported(model: Model, supported: Mapping[str, set[str]]) -> ModelError | None:
+    """One error that lists every operator outside `supported` (domain -> operator names), or None."""
+    import onnx_ir
+
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in onnx_ir.traversal.RecursiveGraphIterator(model.graph.graph):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if node.op_type not in supported.get(domain, ()):
+            found.setdefault((domain, node.op_type), []).append(node.name or str(node.outputs[0].name))
+    if not found:
+        return None
+    lines = []
+    for (domain, op), names in sorted(found.items()):
+        version = model.graph.opset_imports.get(domain, "?")
+        some = ", ".join(f"`{n}`" for n in names[:3]) + (", ..." if len(names) > 3 else "")
+        lines.append(f"  {domain or 'ai.onnx'} {op} (opset {version}): {len(names)} x, {some}")
+    count = f"{len(found)} operator{'s' if len(found) > 1 else ''} that nncc cannot compile"
+    hint = "cut the model before them, or export it with other operators (a lower opset often helps)"
+    return ModelError(f"`{model.name}` uses {count}:\n" + "\n".join(lines), hint)

@@ -1,0 +1,78 @@
+"""op(c1, c2, ...) = c: an operator of constants is computed once, here. shape(x) of a static x is a constant."""
+
+from __future__ import annotations
+
+import logging
+from math import prod
+
+import onnx_ir
+
+from nncc.passes.rewriting import Report, is_op, static_shape
+
+__all__ = ["LARGEST_FOLD", "fold_constants"]
+
+LARGEST_FOLD = 2**30
+"""Bytes: a larger result stays an operator, so that a small file cannot ask for all memory."""
+
+_GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "Gather", "OneHot", "EyeLike", "Concat")
+_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant")
+
+
+def fold_constants(graph: onnx_ir.Model) -> Report:
+    """Fold in place. Quantize and dequantize of constants stay: they carry the model's integer weights."""
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+    from onnxscript.optimizer._constant_folding import FoldConstantsPass
+
+    report = Report()
+    spent = 0
+
+    def wanted(node: onnx_ir.Node) -> bool:
+        nonlocal spent
+        if is_op(node, *_KEPT) or node.domain not in ("", "ai.onnx"):
+            return False
+        stored = sum(v.const_value.nbytes for v in node.inputs if v is not None and v.const_value is not None)
+        size = 0
+        for out in node.outputs:
+            shape = static_shape(out)
+            if shape is None:
+                if is_op(node, *_GROWING) and not is_op(node, "Concat", "Gather", "Range"):
+                    report.skip(node, "the size of its result is not known before it is computed")
+                    return False
+                if is_op(node, "Range"):
+                    size += _range_bytes(node)
+                else:
+                    size += 16 * stored
+            else:
+                size += prod(shape) * (out.dtype.bitwidth if out.dtype else 64) // 8
+        if size > max(LARGEST_FOLD, stored) or spent + size > 4 * LARGEST_FOLD:
+            report.skip(node, f"its result has {size:,} bytes, too many to compute before run time")
+            return False
+        spent += size
+        return True
+
+    nodes = sum(1 for _ in graph.graph)
+    loggers = [logging.getLogger("onnxscript.optimizer._constant_folding"), logging.getLogger("onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph).modified
+        folded = FoldConstantsPass(
+            shape_inference=True, input_size_limit=LARGEST_FOLD, output_size_limit=LARGEST_FOLD, should_fold=wanted
+        )(graph).modified
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    if lifted or folded:
+        report.rewrites = max(nodes - sum(1 for _ in graph.graph), int(folded))
+    return report
+
+
+def _range_bytes(node: onnx_ir.Node) -> int:
+    from nncc.passes.rewriting import scalar
+
+    start, limit, step = (scalar(value) for value in node.inputs[:3])
+    if start is None or limit is None or not step:
+        return 2**62
+    return max(int((limit - start) / step) + 1, 0) * 8

@@ -1,0 +1,25 @@
+"""shape(op(x)) is written beside op(x), for every operator."""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir
+
+from nncc.passes.rewriting import Report
+
+__all__ = ["infer_shapes"]
+
+
+def infer_shapes(graph: onnx_ir.Model) -> Report:
+    """Annotate every value with the type and shape that onnx infers, data propagation included. Never a rewrite."""
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph)
+    finally:
+        logger.setLevel(level)
+    return Report()

@@ -1,0 +1,30 @@
+"""What no output depends on, is not there. f(x), f(x) = y, y: an operator of equal inputs is computed once."""
+
+from __future__ import annotations
+
+import onnx_ir
+
+from nncc.passes.rewriting import Report
+
+__all__ = ["merge_equal", "remove_unused"]
+
+
+def remove_unused(graph: onnx_ir.Model) -> Report:
+    """Remove nodes, initializers and opsets that nothing uses. Graph inputs stay, used or not."""
+    from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
+
+    before = sum(1 for _ in graph.graph)
+    RemoveUnusedNodesPass()(graph)
+    RemoveUnusedFunctionsPass()(graph)
+    RemoveUnusedOpsetsPass()(graph)
+    return Report(before - sum(1 for _ in graph.graph))
+
+
+def merge_equal(graph: onnx_ir.Model) -> Report:
+    """Merge operators with equal inputs and attributes, and equal small initializers."""
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass, DeduplicateInitializersPass
+
+    before = sum(1 for _ in graph.graph)
+    DeduplicateInitializersPass()(graph)
+    CommonSubexpressionEliminationPass()(graph)
+    return Report(before - sum(1 for _ in graph.graph))

@@ -1,0 +1,186 @@
+"""ONNX Runtime as the referee: reference results, comparisons with a reason for each tolerance, and an instrument."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncc.errors import InternalError, RunError
+from nncc.ir import Model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["TOLERANCE", "Comparison", "VerifyStages", "compare", "reference", "sample_inputs"]
+
+TOLERANCE: dict[str, float] = {
+    # Two orders of summing K products differ by about sqrt(K) * eps of the result: 1e-5 for float32 (eps 1.2e-7) and
+    # K = 10^4; tens of layers multiply that by a few, and folded weights are rounded once more.
+    "float32": 1e-4,
+    "float64": 1e-10,
+    # eps is 9.8e-4; a product in float16 loses that much at every layer.
+    "float16": 2e-2,
+    # eps is 7.8e-3.
+    "bfloat16": 1e-1,
+}
+"""Largest accepted max|a-b| / max|expected| by dtype. Integers and booleans must be equal."""
+
+
+def _session(model: Model | str | Path, outputs: Sequence[str] | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    if not isinstance(model, Model):
+        return onnxruntime.InferenceSession(str(model), options, providers=providers)
+    from nncc.frontend.onnx import save, to_proto
+
+    weights = sum(v.const_value.nbytes for v in model.graph.graph.initializers.values() if v.const_value is not None)
+    if weights < 2**31 - 2**26:
+        return onnxruntime.InferenceSession(to_proto(model).SerializeToString(), options, providers=providers)
+    with tempfile.TemporaryDirectory(prefix="nncc-") as folder:
+        save(model, Path(folder) / "model.onnx")
+        return onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"), options, providers=providers)
+
+
+def reference(
+    model: Model | str | Path,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    outputs: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """What ONNX Runtime computes, unoptimized, on one thread: all outputs by name, or those asked for.
+
+    `model` is a Model or the path of an ONNX file, whose open dimensions take the sizes of `inputs`. Inputs that the
+    session does not know are left out. Raises RunError with ONNX Runtime's words.
+    """
+    try:
+        session = _session(model, outputs)
+        known = {value.name for value in session.get_inputs()}
+        names = list(outputs) if outputs is not None else [value.name for value in session.get_outputs()]
+        results = session.run(names, {name: array for name, array in inputs.items() if name in known})
+    except Exception as error:  # its exceptions have no common base but Exception
+        text = " ".join(str(error).split())[:500]
+        raise RunError(f"ONNX Runtime cannot run the model: {text}", "compile without checking against it") from error
+    return dict(zip(names, results, strict=True))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How one output agrees with what was expected.
+
+    `relative_error` is max|a-b| / max|expected|, 0 where both are 0 and infinity where NaN or infinities are in
+    different places; `argmax_agreement` the share of rows (along the last axis) with the same largest element, None
+    for fewer than two axes.
+    """
+
+    name: str
+    dtype: str
+    max_error: float
+    relative_error: float
+    tolerance: float
+    argmax_agreement: float | None
+    ok: bool
+    reason: str = ""
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else "differs"
+        detail = self.reason or f"relative error {self.relative_error:.2g}, at most {self.tolerance:.2g}"
+        return f"`{self.name}` {self.dtype}: {verdict} ({detail})"
+
+
+def _compare(name: str, expected: np.ndarray, actual: np.ndarray, tolerance: float | None) -> Comparison:
+    import numpy as np
+
+    expected, actual = np.asarray(expected), np.asarray(actual)
+    dtype = expected.dtype.name
+    exact = expected.dtype.kind in "iub" or dtype not in TOLERANCE
+    limit = 0.0 if exact else TOLERANCE[dtype] if tolerance is None else tolerance
+
+    def differs(reason: str) -> Comparison:
+        return Comparison(name, dtype, float("inf"), float("inf"), limit, None, False, reason)
+
+    if expected.shape != actual.shape:
+        shapes = ["x".join(map(str, array.shape)) or "scalar" for array in (actual, expected)]
+        return differs(f"shape {shapes[0]} instead of {shapes[1]}")
+    if expected.dtype != actual.dtype:
+        return differs(f"dtype {actual.dtype.name} instead of {dtype}")
+    if expected.dtype.kind in "OSU":
+        same = bool(np.array_equal(expected, actual))
+        return Comparison(name, dtype, 0.0, 0.0, 0.0, None, True) if same else differs("strings differ")
+    if expected.dtype.kind in "iub":  # Python's integers: int64 extremes neither overflow nor round
+        a, b = expected.astype(object), actual.astype(object)
+    else:
+        a, b = expected.astype(np.float64), actual.astype(np.float64)
+        odd = ~np.isfinite(a) | ~np.isfinite(b)
+        if odd.any():
+            if not np.array_equal(a[odd], b[odd], equal_nan=True):
+                return differs("NaN or infinity in different places")
+            a, b = np.where(odd, 0.0, a), np.where(odd, 0.0, b)
+    if np.array_equal(a, b):
+        largest = error = 0.0
+    else:
+        error, largest = float(abs(a - b).max()), float(abs(a).max())
+    relative = 0.0 if error == 0 else error / largest if largest else float("inf")
+    agreement = None
+    if expected.ndim >= 2 and expected.shape[-1] > 1 and expected.size:
+        agreement = float(np.mean(a.argmax(-1) == b.argmax(-1))) if expected.dtype.kind != "b" else None
+    return Comparison(name, dtype, error, relative, limit, agreement, error == 0 or relative <= limit)
+
+
+def compare(
+    expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray], *, tolerance: float | None = None
+) -> list[Comparison]:
+    """One Comparison for each expected output; one that is missing from `actual` is not ok.
+
+    `tolerance` replaces the relative tolerance of `TOLERANCE` for floats; integers and booleans stay exact.
+    """
+    found = []
+    for name, array in expected.items():
+        if name in actual:
+            found.append(_compare(name, array, actual[name], tolerance))
+        else:
+            inf = float("inf")
+            found.append(Comparison(name, array.dtype.name, inf, inf, 0.0, None, False, "the output is missing"))
+    return found
+
+
+def sample_inputs(model: Model, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random inputs for a model, the same for the same seed; see `frontend.samples.fill`."""
+    from nncc.frontend.samples import fill
+
+    return fill(model.inputs, "random", seed)
+
+
+@dataclass
+class VerifyStages:
+    """An instrument ``(stage, before, after)``: two portable stages must compute the same on sample inputs.
+
+    Raises InternalError that blames `stage`. `inputs` are used where given, else random ones from `seed`; `results`
+    keeps the comparisons by stage.
+    """
+
+    seed: int = 0
+    inputs: Mapping[str, np.ndarray] | None = None
+    tolerance: float | None = None
+    results: dict[str, list[Comparison]] = field(default_factory=dict)
+
+    def __call__(self, stage: str, before: Any, after: Any) -> None:
+        if not (isinstance(before, Model) and isinstance(after, Model)):
+            return
+        inputs = self.inputs if self.inputs is not None else sample_inputs(before, self.seed)
+        found = compare(reference(before, inputs), reference(after, inputs), tolerance=self.tolerance)
+        self.results[stage] = found
+        if wrong := [comparison for comparison in found if not comparison.ok]:
+            raise InternalError(
+                f"{stage}: changed what the model computes: {'; '.join(map(str, wrong))}",
+                "please report this, with the model",
+            )
