@@ -155,7 +155,9 @@ def _derive_outputs(graph: onnx_ir.Model, inputs: tuple[TensorSpec, ...]) -> Non
             value.shape = onnx_ir.Shape(shapes.pop())
 
 
-def import_onnx(path: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, name: str | None = None) -> Model:
+def import_onnx(
+    path: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, name: str | None = None
+) -> Model:
     """Read, check and fix an ONNX file.
 
     `shape` gives the dimensions of inputs that the file leaves open; `name` is the model's name, by default the
@@ -193,7 +195,9 @@ def import_onnx(path: str | Path, *, shape: Mapping[str, Sequence[int]] | None =
         for value in node.outputs:
             if _static(value) and prod(value.shape) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
                 text = "x".join(map(str, value.shape))
-                raise ModelError(f"tensor `{value.name}` would have the shape {text}, more than nncc takes (2^40 bytes)")
+                raise ModelError(
+                    f"tensor `{value.name}` would have the shape {text}, more than nncc takes (2^40 bytes)"
+                )
     inputs = specs(main.inputs, "input")
     if not all(_static(value) for value in main.outputs):
         _derive_outputs(graph, inputs)

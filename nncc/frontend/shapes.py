@@ -45,7 +45,9 @@ def _given(value: onnx_ir.Value, sizes: Sequence[int]) -> list[int]:
     sizes = [int(size) for size in sizes]
     text = "x".join(map(str, sizes))
     if any(size <= 0 for size in sizes):
-        raise ModelError(f"`--shape {value.name}={text}` has a dimension that is not positive", "every one must be 1 or more")
+        raise ModelError(
+            f"`--shape {value.name}={text}` has a dimension that is not positive", "every one must be 1 or more"
+        )
     if value.shape is None:
         return sizes
     words = _words(value.shape)
@@ -80,7 +82,9 @@ def fix_shapes(graph: onnx_ir.Model, shape: Mapping[str, Sequence[int]]) -> None
     fixed = {name: _given(inputs[name], sizes) for name, sizes in shape.items()}
     symbols: dict[str, tuple[int, str]] = {}
     for name, sizes in fixed.items():
-        for word, size in zip(_words(inputs[name].shape) if inputs[name].shape is not None else (), sizes, strict=False):
+        for word, size in zip(
+            _words(inputs[name].shape) if inputs[name].shape is not None else (), sizes, strict=False
+        ):
             if isinstance(word, str) and word != "?":
                 before, where = symbols.setdefault(word, (size, name))
                 if before != size:
@@ -121,7 +125,13 @@ def _open_error(still_open: Sequence[tuple[str, list[int | str] | None]]) -> Mod
         count = sum(isinstance(w, str) for w in words)
         leading = count == 1 and isinstance(words[0], str)
         batch_only = batch_only and leading
-        what = "a dynamic leading (batch) dimension" if leading else "a dynamic dimension" if count == 1 else "dynamic dimensions"
+        what = (
+            "a dynamic leading (batch) dimension"
+            if leading
+            else "a dynamic dimension"
+            if count == 1
+            else "dynamic dimensions"
+        )
         parts.append(f"`{name}` has {what}: {_show(words)}")
         flags.append(f"--shape {name}={suggest(words)}")
     hint = f"fix it with `{' '.join(flags)}`" if len(flags) == 1 else f"fix them with `{' '.join(flags)}`"

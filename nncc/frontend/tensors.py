@@ -65,9 +65,13 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, folder: Path) -> None
     path, root = folder / location, folder.resolve()
     inside = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
     if os.path.isabs(location) or "\\" in location or "\0" in location or ".." in Path(location).parts or not inside:
-        raise ModelError(f"{what}, which is outside the model's folder: refused", "save the model again, weights beside it")
+        raise ModelError(
+            f"{what}, which is outside the model's folder: refused", "save the model again, weights beside it"
+        )
     if not path.resolve().is_relative_to(root):
-        raise ModelError(f"{what}, a link that leaves the model's folder: refused", "replace the link by the file itself")
+        raise ModelError(
+            f"{what}, a link that leaves the model's folder: refused", "replace the link by the file itself"
+        )
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -120,12 +124,18 @@ def check_tensors(proto: onnx.ModelProto, folder: Path) -> bool:
             continue
         items, stored = _stored_bytes(tensor)
         if items < 0 and stored != wanted:
-            raise ModelError(f"tensor `{tensor.name}` ({shape}) wants {wanted:,} bytes, but the file has {stored:,} for it")
+            raise ModelError(
+                f"tensor `{tensor.name}` ({shape}) wants {wanted:,} bytes, but the file has {stored:,} for it"
+            )
         packed = wanted < prod(tensor.dims)  # 4-bit types: several items share one int32 entry
         complex_ = tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128)
         if items >= 0 and not packed and items != prod(tensor.dims) * (2 if complex_ else 1):
-            raise ModelError(f"tensor `{tensor.name}` ({shape}) wants {prod(tensor.dims):,} items, but the file has {items:,}")
+            raise ModelError(
+                f"tensor `{tensor.name}` ({shape}) wants {prod(tensor.dims):,} items, but the file has {items:,}"
+            )
     if proto.graph.sparse_initializer:
         name = proto.graph.sparse_initializer[0].values.name
-        raise ModelError(f"tensor `{name}` is stored sparse, which nncc does not read", "save it as a dense initializer")
+        raise ModelError(
+            f"tensor `{name}` is stored sparse, which nncc does not read", "save it as a dense initializer"
+        )
     return external

@@ -7,10 +7,12 @@ x*1, x/1, x+0 (up to the sign of zero), x-0 where they do not broadcast.
 
 from __future__ import annotations
 
-import numpy as np
-import onnx_ir
+from typing import TYPE_CHECKING
 
 from nncc.passes.rewriting import Report, attribute, constant, is_op, scalar, static_shape, substitute
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 __all__ = ["drop_noops"]
 
@@ -25,10 +27,10 @@ def _same_shape(node: onnx_ir.Node) -> bool:
 
 
 def _pads_nothing(node: onnx_ir.Node) -> bool:
-    pads = attribute(node, "pads") if "pads" in node.attributes else None
+    pads = attribute(node, "pads")
     if pads is None and len(node.inputs) > 1:
         pads = constant(node.inputs[1])
-    return pads is not None and not np.any(np.asarray(pads))
+    return pads is not None and not any(pads)
 
 
 def _neutral(node: onnx_ir.Node) -> onnx_ir.Value | None:
@@ -36,7 +38,7 @@ def _neutral(node: onnx_ir.Node) -> onnx_ir.Value | None:
     wanted = _NEUTRAL[node.op_type]
     for at in (1, 0) if node.op_type in ("Mul", "Add") else (1,):
         array, other = constant(node.inputs[at]), node.inputs[1 - at]
-        if array is not None and array.size and np.all(array == wanted):
+        if array is not None and array.size and (array == wanted).all():
             shape = static_shape(other)
             if shape is not None and shape == static_shape(node.outputs[0]):
                 return other
@@ -67,7 +69,7 @@ def _equals(node: onnx_ir.Node) -> onnx_ir.Value | None:
         same = _pads_nothing(node)
     elif is_op(node, "Slice"):
         steps = constant(node.inputs[4]) if len(node.inputs) > 4 else None
-        forward = len(node.inputs) <= 4 or node.inputs[4] is None or (steps is not None and bool(np.all(steps > 0)))
+        forward = len(node.inputs) <= 4 or node.inputs[4] is None or (steps is not None and bool((steps > 0).all()))
         same = forward and _same_shape(node)
     elif is_op(node, *_OF_ONE):
         same = len(node.inputs) == 1
@@ -87,9 +89,8 @@ def drop_noops(graph: onnx_ir.Model) -> Report:
         pinned = out.is_graph_output() and (
             source.producer() is None or source.is_graph_output() or source.producer().graph is not node.graph
         )
-        if is_op(node, "Identity") and pinned:
-            if not out.uses():
-                continue
+        if is_op(node, "Identity") and pinned and not out.uses():
+            continue
         substitute(out, source)
         report.rewrites += 1
     return report

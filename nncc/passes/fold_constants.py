@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import logging
 from math import prod
-
-import onnx_ir
+from typing import TYPE_CHECKING
 
 from nncc.passes.rewriting import Report, is_op, static_shape
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 __all__ = ["LARGEST_FOLD", "fold_constants"]
 
 LARGEST_FOLD = 2**30
 """Bytes: a larger result stays an operator, so that a small file cannot ask for all memory."""
 
-_GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "Gather", "OneHot", "EyeLike", "Concat")
+_GROWING = (
+    "ConstantOfShape",
+    "Expand",
+    "Tile",
+    "Range",
+    "Pad",
+    "Resize",
+    "Upsample",
+    "Gather",
+    "OneHot",
+    "EyeLike",
+    "Concat",
+)
 _KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import onnx_ir
+from typing import TYPE_CHECKING
 
 from nncc.passes.rewriting import Report
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 __all__ = ["merge_equal", "remove_unused"]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_ir
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir
 
 __all__ = [
     "Report",
@@ -41,6 +43,8 @@ def is_op(node: onnx_ir.Node | None, *ops: str) -> bool:
 
 def constant(value: onnx_ir.Value | None) -> np.ndarray | None:
     """The array behind an initializer or a Constant node; None for anything computed or missing."""
+    import onnx_ir
+
     if value is None or value.is_graph_input():
         return None
     producer = value.producer()
@@ -93,6 +97,9 @@ def _free_name(graph: onnx_ir.Graph, name: str) -> str:
 
 def add_constant(graph: onnx_ir.Graph, array: np.ndarray, name: str) -> onnx_ir.Value:
     """A new initializer of `graph`; its name starts with `name` and is free."""
+    import numpy as np
+    import onnx_ir
+
     array = np.ascontiguousarray(array).reshape(array.shape)
     value = onnx_ir.Value(name=_free_name(graph, f"{name}/nncc"))
     value.const_value = onnx_ir.tensor(array, name=value.name)
@@ -113,6 +120,8 @@ def insert_before(
     **attributes,
 ) -> onnx_ir.Value:
     """Insert a one-output operator before `at` and return its output, typed as `like` (with `shape` if given)."""
+    import onnx_ir
+
     node = onnx_ir.node(op, inputs, attributes={k: v for k, v in attributes.items() if v is not None}, name=name)
     out = node.outputs[0]
     out.name = f"{name}/nncc_{op}"
