@@ -1,0 +1,565 @@
+/* nncc-bench: describe, run, time and profile any library that nncc compiled. For boards without Python. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#define PSAPI_VERSION 2
+#include <psapi.h>
+#else
+#include <dlfcn.h>
+#include <sys/resource.h>
+#endif
+
+#include "nncc.h"
+
+static const char usage[] =
+    "usage: nncc-bench LIBRARY [options]\n"
+    "\n"
+    "  --describe           print the library's description as JSON; runs nothing\n"
+    "  --threads N          threads, 0 for one per processor                     (default 1)\n"
+    "  --input NAME=FILE    raw little-endian contents of an input; others are filled\n"
+    "  --output NAME=FILE   write an output, raw, after the last run\n"
+    "  --fill KIND          random, zeros or ones                                (default random)\n"
+    "  --seed S             of the random fill                                   (default 0)\n"
+    "  --warmup N           runs that are not timed                              (default 1)\n"
+    "  --repeat N           runs that are timed                                  (default 10)\n"
+    "  --profile            after these, run as often again and time each kernel call\n"
+    "  --json               print one JSON object instead of a table\n";
+
+enum { EXIT_USAGE = 2 };
+
+typedef struct {
+  const nncc_info* (*describe)(void);
+  int (*create)(nncc_context**, int);
+  int (*run)(nncc_context*, const void* const*, void* const*);
+  int (*profile)(nncc_context*, const void* const*, void* const*, double*);
+  void (*destroy)(nncc_context*);
+  const char* (*last_error)(void);
+} library;
+
+typedef struct {
+  const char* library;
+  int describe, profile, json;
+  int threads;
+  const char* fill;
+  uint64_t seed;
+  long warmup, repeat;
+  const char **inputs, **outputs; /* NAME=FILE */
+  int num_inputs, num_outputs;
+} options;
+
+__attribute__((format(printf, 2, 3), noreturn)) static void stop(int status, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  fputs("nncc-bench: ", stderr);
+  vfprintf(stderr, format, arguments);
+  fputc('\n', stderr);
+  va_end(arguments);
+  exit(status);
+}
+
+/* ---- the system ---- */
+
+static double seconds_now(void) {
+#if defined(_WIN32)
+  LARGE_INTEGER now, frequency;
+  QueryPerformanceCounter(&now);
+  QueryPerformanceFrequency(&frequency);
+  return (double)now.QuadPart / (double)frequency.QuadPart;
+#else
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+#endif
+}
+
+static long peak_rss_kib(void) {
+#if defined(_WIN32)
+  PROCESS_MEMORY_COUNTERS counters;
+  return GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof counters) ? (long)(counters.PeakWorkingSetSize / 1024)
+                                                                               : 0;
+#else
+  struct rusage usage_now;
+  getrusage(RUSAGE_SELF, &usage_now);
+#if defined(__APPLE__)
+  return usage_now.ru_maxrss / 1024; /* bytes there */
+#else
+  return usage_now.ru_maxrss;
+#endif
+#endif
+}
+
+static void* take_memory(size_t nbytes) {
+  void* memory = calloc(nbytes ? nbytes : 1, 1);
+  if (!memory) {
+    stop(1, "out of memory: %zu bytes", nbytes);
+  }
+  return memory;
+}
+
+#if defined(_WIN32)
+typedef HMODULE module;
+static module open_module(const char* path) {
+  module opened = LoadLibraryA(path);
+  if (!opened) {
+    stop(1, "cannot load %s: Windows error %lu", path, (unsigned long)GetLastError());
+  }
+  return opened;
+}
+static void* find_symbol(module opened, const char* name) { return (void*)(uintptr_t)GetProcAddress(opened, name); }
+#else
+typedef void* module;
+static module open_module(const char* path) {
+  char* with_folder = take_memory(strlen(path) + 3); /* a bare name would be looked for among the system's libraries */
+  sprintf(with_folder, "%s%s", strchr(path, '/') ? "" : "./", path);
+  module opened = dlopen(with_folder, RTLD_NOW | RTLD_LOCAL);
+  if (!opened) {
+    stop(1, "cannot load: %s", dlerror());
+  }
+  free(with_folder);
+  return opened;
+}
+static void* find_symbol(module opened, const char* name) { return dlsym(opened, name); }
+#endif
+
+static library load_library(const char* path) {
+  library model;
+  module opened = open_module(path);
+  const struct {
+    const char* name;
+    void* place;
+  } functions[] = {{"nncc_describe", &model.describe}, {"nncc_create", &model.create},
+                   {"nncc_run", &model.run},           {"nncc_profile", &model.profile},
+                   {"nncc_destroy", &model.destroy},   {"nncc_last_error", &model.last_error}};
+  for (size_t i = 0; i < sizeof functions / sizeof *functions; ++i) {
+    void* symbol = find_symbol(opened, functions[i].name);
+    if (!symbol) {
+      stop(1, "%s was not compiled by nncc: it has no function %s", path, functions[i].name);
+    }
+    memcpy(functions[i].place, &symbol, sizeof symbol); /* ISO C has no cast from object to function pointer */
+  }
+  const int version = model.describe()->abi_version;
+  if (version != NNCC_ABI_VERSION) {
+    stop(1, "%s speaks version %d of the interface, this program version %d", path, version, NNCC_ABI_VERSION);
+  }
+  return model;
+}
+
+/* ---- JSON ---- */
+
+static void print_string(const char* text) {
+  putchar('"');
+  for (; *text; ++text) {
+    const unsigned char c = (unsigned char)*text;
+    if (c == '"' || c == '\\') {
+      printf("\\%c", c);
+    } else if (c < 0x20) {
+      printf("\\u%04x", c);
+    } else {
+      putchar(c);
+    }
+  }
+  putchar('"');
+}
+
+static void print_key(const char* before, const char* key) {
+  fputs(before, stdout);
+  print_string(key);
+  fputs(": ", stdout);
+}
+
+static void print_tensors(const char* key, const nncc_tensor* tensors, int32_t count) {
+  print_key(", ", key);
+  for (int32_t i = 0; i < count; ++i) {
+    print_key(i ? ", {" : "[{", "name");
+    print_string(tensors[i].name);
+    print_key(", ", "dtype");
+    print_string(tensors[i].dtype);
+    print_key(", ", "shape");
+    for (int32_t k = 0; k < tensors[i].ndim; ++k) {
+      printf("%s%" PRId64, k ? ", " : "[", tensors[i].shape[k]);
+    }
+    printf("%s, \"nbytes\": %zu}", tensors[i].ndim ? "]" : "[]", tensors[i].nbytes);
+  }
+  fputs(count ? "]" : "[]", stdout);
+}
+
+static void print_description(const nncc_info* info) {
+  printf("{\"abi_version\": %d", (int)info->abi_version);
+  const char* const words[][2] = {
+      {"name", info->name}, {"target", info->target}, {"build", info->build}, {"compiler", info->compiler}};
+  for (size_t i = 0; i < sizeof words / sizeof *words; ++i) {
+    print_key(", ", words[i][0]);
+    print_string(words[i][1]);
+  }
+  print_key(", ", "features");
+  putchar('[');
+  const char* separator = "";
+  for (const char* word = info->features; *word;) {
+    const size_t length = strcspn(word, ",");
+    if (length) {
+      printf("%s\"%.*s\"", separator, (int)length, word);
+      separator = ", ";
+    }
+    word += length + (word[length] == ',');
+  }
+  putchar(']');
+  print_tensors("inputs", info->inputs, info->num_inputs);
+  print_tensors("outputs", info->outputs, info->num_outputs);
+  printf(", \"arena_bytes\": %zu, \"scratch_bytes\": %zu, \"weights_bytes\": %zu", info->arena_bytes,
+         info->scratch_bytes, info->weights_bytes);
+  print_key(", ", "calls");
+  for (int32_t i = 0; i < info->num_calls; ++i) {
+    print_key(i ? ", {" : "[{", "name");
+    print_string(info->call_names[i]);
+    printf(", \"flops\": %.17g}", info->call_flops[i]);
+  }
+  fputs(info->num_calls ? "]}\n" : "[]}\n", stdout);
+}
+
+/* ---- tensors ---- */
+
+static uint64_t next_random(uint64_t* state) { /* splitmix64 */
+  uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+/* float16 of a value in [-1, 1], rounded towards zero; below its normal range, zero. */
+static uint16_t half_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  const int exponent = (int)(bits >> 23 & 0xff) - 127 + 15;
+  return (uint16_t)(bits >> 16 & 0x8000) | (exponent > 0 ? (uint16_t)(exponent << 10 | (bits >> 13 & 0x3ff)) : 0);
+}
+
+/* Write a value of `dtype` to `to` and return its size, or 0 where the dtype has no rule. `ones` or random:
+ * floats in [-1, 1), 8-bit integers of their whole range, wider ones (which are often indices) in [0, 8). */
+static size_t write_value(const char* dtype, uint8_t* to, int ones, uint64_t* state) {
+  const uint64_t random = next_random(state);
+  const double real = ones ? 1 : (double)(random >> 11) * 0x1p-52 - 1;
+  const float single = ones ? 1 : (float)(random >> 40) * 0x1p-23f - 1;
+  const uint64_t integer = ones ? 1 : random >> 61;
+  uint32_t bits;
+  memcpy(&bits, &single, sizeof bits);
+  const struct {
+    const char* dtype;
+    const void* value;
+    size_t size;
+  } rules[] = {{"float32", &single, 4},
+               {"float64", &real, 8},
+               {"float16", &(uint16_t){half_of(single)}, 2},
+               {"bfloat16", &(uint16_t){(uint16_t)(bits >> 16)}, 2},
+               {"int8", &(uint8_t){ones ? 1 : (uint8_t)(random >> 56)}, 1},
+               {"uint8", &(uint8_t){ones ? 1 : (uint8_t)(random >> 56)}, 1},
+               {"bool", &(uint8_t){ones ? 1 : (uint8_t)(random >> 63)}, 1},
+               {"int16", &(uint16_t){(uint16_t)integer}, 2},
+               {"uint16", &(uint16_t){(uint16_t)integer}, 2},
+               {"int32", &(uint32_t){(uint32_t)integer}, 4},
+               {"uint32", &(uint32_t){(uint32_t)integer}, 4},
+               {"int64", &integer, 8},
+               {"uint64", &integer, 8}};
+  for (size_t i = 0; i < sizeof rules / sizeof *rules; ++i) {
+    if (!strcmp(rules[i].dtype, dtype)) {
+      memcpy(to, rules[i].value, rules[i].size);
+      return rules[i].size;
+    }
+  }
+  return 0;
+}
+
+static void fill_tensor(const nncc_tensor* tensor, uint8_t* data, const char* fill, uint64_t seed) {
+  if (!strcmp(fill, "zeros")) {
+    return; /* take_memory did it */
+  }
+  uint8_t value[8];
+  for (size_t at = 0, size; at < tensor->nbytes; at += size) {
+    size = write_value(tensor->dtype, value, !strcmp(fill, "ones"), &seed);
+    if (!size || at + size > tensor->nbytes) {
+      stop(1, "cannot fill input `%s` of dtype %s with %s; give it by --input, or use --fill zeros", tensor->name,
+           tensor->dtype, fill);
+    }
+    memcpy(data + at, value, size);
+  }
+}
+
+static void read_file(const nncc_tensor* tensor, uint8_t* data, const char* path) {
+  FILE* file = fopen(path, "rb");
+  if (!file) {
+    stop(1, "cannot read %s: %s", path, strerror(errno));
+  }
+  size_t count = fread(data, 1, tensor->nbytes, file);
+  for (char extra; fread(&extra, 1, 1, file) == 1;) {
+    ++count;
+  }
+  if (ferror(file)) {
+    stop(1, "cannot read %s: %s", path, strerror(errno));
+  }
+  fclose(file);
+  if (count != tensor->nbytes) {
+    stop(1, "%s has %zu bytes; input `%s` has %zu", path, count, tensor->name, tensor->nbytes);
+  }
+}
+
+static void write_file(const nncc_tensor* tensor, const uint8_t* data, const char* path) {
+  FILE* file = fopen(path, "wb");
+  if (!file || fwrite(data, 1, tensor->nbytes, file) != tensor->nbytes || fclose(file)) {
+    stop(1, "cannot write %s: %s", path, strerror(errno));
+  }
+}
+
+/* The tensor that NAME=FILE names; `*path` becomes FILE. A name may itself contain `=`. */
+static int32_t find_tensor(const char* role, const char* word, const nncc_tensor* tensors, int32_t count,
+                           const char** path) {
+  for (int32_t i = 0; i < count; ++i) {
+    const size_t length = strlen(tensors[i].name);
+    if (!strncmp(tensors[i].name, word, length) && word[length] == '=') {
+      *path = word + length + 1;
+      return i;
+    }
+  }
+  fprintf(stderr, "nncc-bench: --%s %s: the model has no such %s; it has", role, word, role);
+  for (int32_t i = 0; i < count; ++i) {
+    fprintf(stderr, " `%s`", tensors[i].name);
+  }
+  fputc('\n', stderr);
+  exit(EXIT_USAGE);
+}
+
+/* ---- the command line ---- */
+
+static long long number(const char* option, const char* text, long long least) {
+  char* end;
+  errno = 0;
+  const long long value = strtoll(text, &end, 10);
+  if (!*text || *end || errno || value < least || value > INT32_MAX) {
+    stop(EXIT_USAGE, "%s: `%s` is not a whole number of at least %lld", option, text, least);
+  }
+  return value;
+}
+
+static options parse(int argc, char** argv) {
+  options given = {.threads = 1, .fill = "random", .warmup = 1, .repeat = 10};
+  given.inputs = take_memory((size_t)argc * sizeof *given.inputs);
+  given.outputs = take_memory((size_t)argc * sizeof *given.outputs);
+  for (int i = 1; i < argc; ++i) {
+    const char* word = argv[i];
+    if (!strcmp(word, "--help") || !strcmp(word, "-h")) {
+      fputs(usage, stdout);
+      exit(0);
+    } else if (!strcmp(word, "--describe")) {
+      given.describe = 1;
+    } else if (!strcmp(word, "--profile")) {
+      given.profile = 1;
+    } else if (!strcmp(word, "--json")) {
+      given.json = 1;
+    } else if (word[0] != '-') {
+      if (given.library) {
+        stop(EXIT_USAGE, "one library at a time: %s and %s", given.library, word);
+      }
+      given.library = word;
+    } else {
+      const char* const with_value[] = {"--threads", "--input",  "--output", "--fill",
+                                        "--seed",    "--warmup", "--repeat"};
+      size_t known = 0;
+      while (known < sizeof with_value / sizeof *with_value && strcmp(word, with_value[known])) {
+        ++known;
+      }
+      if (known == sizeof with_value / sizeof *with_value) {
+        stop(EXIT_USAGE, "%s is no option; see --help", word);
+      }
+      if (++i == argc) {
+        stop(EXIT_USAGE, "%s wants a value", word);
+      }
+      switch (known) {
+        case 0: given.threads = (int)number(word, argv[i], 0); break;
+        case 1: given.inputs[given.num_inputs++] = argv[i]; break;
+        case 2: given.outputs[given.num_outputs++] = argv[i]; break;
+        case 3: given.fill = argv[i]; break;
+        case 4: given.seed = (uint64_t)number(word, argv[i], 0); break;
+        case 5: given.warmup = (long)number(word, argv[i], 0); break;
+        default: given.repeat = (long)number(word, argv[i], 1); break;
+      }
+    }
+  }
+  if (!given.library) {
+    fputs(usage, stderr);
+    exit(EXIT_USAGE);
+  }
+  if (strcmp(given.fill, "random") && strcmp(given.fill, "zeros") && strcmp(given.fill, "ones")) {
+    stop(EXIT_USAGE, "--fill: `%s` is none of random, zeros, ones", given.fill);
+  }
+  return given;
+}
+
+static int compare(const void* a, const void* b) {
+  const double x = *(const double*)a, y = *(const double*)b;
+  return (x > y) - (x < y);
+}
+
+/* ---- the report ---- */
+
+typedef struct {
+  double load, create;   /* seconds */
+  double* times;         /* seconds of each timed run */
+  const double* profile; /* seconds of each call, summed over `repeat` runs; NULL without --profile */
+} measurement;
+
+static void print_report(const options* given, const nncc_info* info, const measurement* found) {
+  const size_t repeat = (size_t)given->repeat;
+  double sum = 0;
+  if (given->json) {
+    print_key("{", "name");
+    print_string(info->name);
+    print_key(", ", "target");
+    print_string(info->target);
+    print_key(", ", "build");
+    print_string(info->build);
+    printf(", \"threads\": %d, \"warmup\": %ld, \"repeat\": %ld", given->threads, given->warmup, given->repeat);
+    print_key(", ", "times_ms");
+    for (size_t i = 0; i < repeat; ++i) {
+      printf("%s%.6f", i ? ", " : "[", found->times[i] * 1e3);
+    }
+    putchar(']');
+  }
+  qsort(found->times, repeat, sizeof *found->times, compare);
+  for (size_t i = 0; i < repeat; ++i) {
+    sum += found->times[i];
+  }
+  const double middle = (found->times[(repeat - 1) / 2] + found->times[repeat / 2]) / 2;
+  const struct {
+    const char* key;
+    double milliseconds;
+  } rows[] = {{"min_ms", found->times[0] * 1e3},
+              {"p50_ms", middle * 1e3},
+              {"p90_ms", found->times[(repeat * 9 + 9) / 10 - 1] * 1e3}, /* nearest rank */
+              {"mean_ms", sum / (double)repeat * 1e3},
+              {"load_ms", found->load * 1e3},
+              {"create_ms", found->create * 1e3}};
+  if (!given->json) {
+    printf("%s for %s, %d thread%s, %ld runs\n", info->name, info->target, given->threads,
+           given->threads == 1 ? "" : "s", given->repeat);
+  }
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; ++i) {
+    printf(given->json ? ", \"%s\": %.6f" : "%-14s %12.3f\n", rows[i].key, rows[i].milliseconds);
+  }
+  printf(given->json ? ", \"%s\": %ld" : "%-14s %12ld\n", "peak_rss_kib", peak_rss_kib());
+  if (found->profile) {
+    double total = 0;
+    for (int32_t i = 0; i < info->num_calls; ++i) {
+      total += found->profile[i];
+    }
+    if (given->json) {
+      print_key(", ", "calls");
+      putchar('[');
+    } else {
+      printf("\n%12s %7s %9s  call\n", "mean us", "share", "GFLOP/s");
+    }
+    for (int32_t i = 0; i < info->num_calls; ++i) {
+      const double mean = found->profile[i] / (double)repeat;
+      const double share = total > 0 ? found->profile[i] / total : 0;
+      const double gflops = mean > 0 ? info->call_flops[i] / mean * 1e-9 : 0;
+      if (given->json) {
+        print_key(i ? ", {" : "{", "name");
+        print_string(info->call_names[i]);
+        printf(", \"mean_us\": %.4f, \"share\": %.6f, \"gflops\": %.4f}", mean * 1e6, share, gflops);
+      } else {
+        printf("%12.2f %6.1f%% ", mean * 1e6, share * 100);
+        if (info->call_flops[i] > 0) {
+          printf("%9.2f", gflops);
+        } else {
+          printf("%9s", "-");
+        }
+        printf("  %3d %s\n", (int)i, info->call_names[i]);
+      }
+    }
+    fputs(given->json ? "]" : "", stdout);
+  }
+  fputs(given->json ? "}\n" : "", stdout);
+}
+
+int main(int argc, char** argv) {
+  const options given = parse(argc, argv);
+  const double before_load = seconds_now();
+  const library model = load_library(given.library);
+  measurement found = {.load = seconds_now() - before_load};
+  const nncc_info* info = model.describe();
+  if (given.describe) {
+    print_description(info);
+    return 0;
+  }
+
+  const char** input_files = take_memory((size_t)info->num_inputs * sizeof *input_files);
+  const char** output_files = take_memory((size_t)info->num_outputs * sizeof *output_files);
+  for (int i = 0; i < given.num_inputs; ++i) {
+    const char* path;
+    const int32_t at = find_tensor("input", given.inputs[i], info->inputs, info->num_inputs, &path);
+    input_files[at] = path;
+  }
+  for (int i = 0; i < given.num_outputs; ++i) {
+    const char* path;
+    const int32_t at = find_tensor("output", given.outputs[i], info->outputs, info->num_outputs, &path);
+    output_files[at] = path;
+  }
+
+  nncc_context* context;
+  const double before_create = seconds_now();
+  if (model.create(&context, given.threads)) {
+    stop(1, "%s", model.last_error());
+  }
+  found.create = seconds_now() - before_create;
+
+  void** inputs = take_memory((size_t)info->num_inputs * sizeof *inputs);
+  void** outputs = take_memory((size_t)info->num_outputs * sizeof *outputs);
+  for (int32_t i = 0; i < info->num_inputs; ++i) {
+    inputs[i] = take_memory(info->inputs[i].nbytes);
+    if (input_files[i]) {
+      read_file(&info->inputs[i], inputs[i], input_files[i]);
+    } else {
+      fill_tensor(&info->inputs[i], inputs[i], given.fill, given.seed + ((uint64_t)i << 32));
+    }
+  }
+  for (int32_t i = 0; i < info->num_outputs; ++i) {
+    outputs[i] = take_memory(info->outputs[i].nbytes);
+  }
+
+  found.times = take_memory((size_t)given.repeat * sizeof *found.times);
+  for (long i = -given.warmup; i < given.repeat; ++i) {
+    const double start = seconds_now();
+    const int failed = model.run(context, (const void* const*)inputs, outputs);
+    const double end = seconds_now();
+    if (failed) {
+      stop(1, "%s", model.last_error());
+    }
+    if (i >= 0) {
+      found.times[i] = end - start;
+    }
+  }
+  if (given.profile) {
+    double* seconds = take_memory((size_t)info->num_calls * sizeof *seconds);
+    for (long i = 0; i < given.repeat; ++i) {
+      if (model.profile(context, (const void* const*)inputs, outputs, seconds)) {
+        stop(1, "%s", model.last_error());
+      }
+    }
+    found.profile = seconds;
+  }
+  for (int32_t i = 0; i < info->num_outputs; ++i) {
+    if (output_files[i]) {
+      write_file(&info->outputs[i], outputs[i], output_files[i]);
+    }
+  }
+  print_report(&given, info, &found);
+  model.destroy(context);
+  return 0;
+}

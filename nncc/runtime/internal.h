@@ -1,0 +1,109 @@
+/* internal.h: what the generated model.c and the runtime share. It comes first in model.c; runtime.c comes last.
+ *
+ * model.c defines, between the two, `static const nncc_info model_info` and
+ *
+ *   static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
+ *                               double* seconds)
+ *
+ * whose body is one NNCC_CALL or NNCC_COPY for each call of the program, numbered from 0, and `return 0`.
+ *
+ * Macros that the build may define beforehand:
+ *
+ *   NNCC_WEIGHTS          symbol of the weights: hidden, in .rodata, 64-byte aligned   (default nncc_weights)
+ *   NNCC_TARGET           name of the target as a string, which a loader on a foreign machine finds in the file
+ *   NNCC_STATIC_PREFIX    public functions are nncc_<prefix>_create ..., so that one program can link many models
+ *   NNCC_NO_THREADS       no thread pool and no pthreads: every launch runs its tasks in turn
+ *   NNCC_SPIN_SECONDS     how long an idle thread spins before it sleeps                (default 100e-6)
+ *   NNCC_SYM_...          names under which kernels find the runtime; see the table below */
+#ifndef NNCC_INTERNAL_H
+#define NNCC_INTERNAL_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sched_getaffinity; before any system header */
+#endif
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#endif
+
+#include "nncc.h"
+
+#define NNCC_JOIN_(a, b, c) a##b##c
+#define NNCC_JOIN(a, b, c) NNCC_JOIN_(a, b, c)
+#ifdef NNCC_STATIC_PREFIX
+#define NNCC_FN(name) NNCC_JOIN(NNCC_JOIN(nncc_, NNCC_STATIC_PREFIX, _), name, )
+#else
+#define NNCC_FN(name) NNCC_JOIN(nncc_, name, )
+#endif
+
+#if defined(_WIN32) || !defined(__GNUC__)
+#define NNCC_HIDDEN
+#else
+#define NNCC_HIDDEN __attribute__((visibility("hidden")))
+#endif
+
+/* The functions that kernels call. A static archive renames each in the kernel object and defines the macro. */
+#ifndef NNCC_SYM_PARALLEL_LAUNCH
+#define NNCC_SYM_PARALLEL_LAUNCH TVMBackendParallelLaunch
+#endif
+#ifndef NNCC_SYM_PARALLEL_BARRIER
+#define NNCC_SYM_PARALLEL_BARRIER TVMBackendParallelBarrier
+#endif
+#ifndef NNCC_SYM_ALLOC_WORKSPACE
+#define NNCC_SYM_ALLOC_WORKSPACE TVMBackendAllocWorkspace
+#endif
+#ifndef NNCC_SYM_FREE_WORKSPACE
+#define NNCC_SYM_FREE_WORKSPACE TVMBackendFreeWorkspace
+#endif
+#ifndef NNCC_SYM_RAISE
+#define NNCC_SYM_RAISE TVMFFIErrorSetRaisedFromCStr
+#endif
+#ifndef NNCC_SYM_RAISE_PARTS
+#define NNCC_SYM_RAISE_PARTS TVMFFIErrorSetRaisedFromCStrParts
+#endif
+#ifndef NNCC_SYM_REGISTER_SYMBOL
+#define NNCC_SYM_REGISTER_SYMBOL TVMFFIEnvModRegisterSystemLibSymbol
+#endif
+
+#ifndef NNCC_WEIGHTS
+#define NNCC_WEIGHTS nncc_weights
+#endif
+extern NNCC_HIDDEN const uint8_t NNCC_WEIGHTS[];
+
+/* Seconds of a clock that never goes back; only differences mean anything. */
+static inline double nncc_seconds(void) {
+#if defined(_WIN32)
+  LARGE_INTEGER now, frequency;
+  QueryPerformanceCounter(&now);
+  QueryPerformanceFrequency(&frequency);
+  return (double)now.QuadPart / (double)frequency.QuadPart;
+#else
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+#endif
+}
+
+/* Call number `i`: a kernel, which returns 0 or fails. model_invoke then returns i + 1 at once. */
+#define NNCC_CALL(i, ...)                                                         \
+  do {                                                                            \
+    const double nncc_start = __builtin_expect(!seconds, 1) ? 0 : nncc_seconds(); \
+    const int32_t nncc_failed = (__VA_ARGS__);                                    \
+    if (__builtin_expect(seconds != NULL, 0)) {                                   \
+      seconds[i] += nncc_seconds() - nncc_start;                                  \
+    }                                                                             \
+    if (__builtin_expect(nncc_failed, 0)) {                                       \
+      return (int32_t)(i) + 1;                                                    \
+    }                                                                             \
+  } while (0)
+
+/* Call number `i`: a copy of `nbytes` bytes between places that do not overlap. */
+#define NNCC_COPY(i, to, from, nbytes) NNCC_CALL(i, (memcpy((to), (from), (nbytes)), 0))
+
+#endif

@@ -1,0 +1,724 @@
+/* runtime.c: contexts, threads and scratch memory of a compiled model. Included at the end of the generated model.c.
+ *
+ * C11. Needs libc, and pthreads unless NNCC_NO_THREADS. The only mutable static state is thread-local. Everything is
+ * static but the public functions of nncc.h and the hidden ones that kernels call. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifndef NNCC_NO_THREADS
+#include <pthread.h>
+#if !defined(_WIN32)
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+#endif
+#endif
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#elif defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#ifndef NNCC_SPIN_SECONDS
+#define NNCC_SPIN_SECONDS 100e-6 /* about what waking a sleeping thread costs */
+#endif
+
+enum { RT_LINE = 64, RT_MAX_THREADS = 1024 };
+
+/* What TVM's kernels expect of a parallel launch (tvm/runtime/c_backend_api.h). */
+typedef struct {
+  void* sync_handle;
+  int32_t num_task;
+} rt_group;
+typedef int (*rt_task)(int task_id, rt_group* group, void* data);
+
+NNCC_HIDDEN int NNCC_SYM_PARALLEL_LAUNCH(rt_task task, void* data, int num_task);
+NNCC_HIDDEN int NNCC_SYM_PARALLEL_BARRIER(int task_id, rt_group* group);
+NNCC_HIDDEN void* NNCC_SYM_ALLOC_WORKSPACE(int device_type, int device_id, uint64_t nbytes, int dtype_code, int bits);
+NNCC_HIDDEN int NNCC_SYM_FREE_WORKSPACE(int device_type, int device_id, void* pointer);
+NNCC_HIDDEN void NNCC_SYM_RAISE(const char* kind, const char* message);
+NNCC_HIDDEN void NNCC_SYM_RAISE_PARTS(const char* kind, const char** parts, int32_t num_parts);
+NNCC_HIDDEN int NNCC_SYM_REGISTER_SYMBOL(const char* name, void* symbol);
+
+#ifdef NNCC_STATIC_PREFIX /* nncc.h declares the plain names only */
+NNCC_API const nncc_info* NNCC_FN(describe)(void);
+NNCC_API int NNCC_FN(create)(nncc_context** context, int num_threads);
+NNCC_API int NNCC_FN(run)(nncc_context* context, const void* const* inputs, void* const* outputs);
+NNCC_API int NNCC_FN(profile)(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds);
+NNCC_API void NNCC_FN(destroy)(nncc_context* context);
+NNCC_API const char* NNCC_FN(last_error)(void);
+#endif
+
+#ifdef NNCC_TARGET
+/* A loader that cannot load this file, because it is for another machine, searches it for these bytes. */
+__attribute__((used)) static const char rt_target_mark[] = "nncc-target:" NNCC_TARGET;
+#endif
+
+/* One thread of a context. Thread 0 is whichever thread calls nncc_run, so it has no handle. */
+typedef struct {
+  nncc_context* context;
+  uint8_t* scratch;
+#ifndef NNCC_NO_THREADS
+  pthread_t handle;
+#endif
+} rt_thread;
+
+/* A launch publishes a job and a *ticket*: generation << 32 | tasks not yet claimed. Whoever finds tasks claims one by
+ * compare-and-swap of ticket to ticket - 1; the generation makes that fail for a thread that slept through a launch.
+ *
+ * The job's fields need no lock. They are written before the ticket is published (release) and read after a claim
+ * (acquire); the launcher writes them again only when `pending`, which each claimed task lowers when it is done
+ * (release), is back at 0 (acquire). As the launcher claims tasks too, it never waits for a thread that sleeps or was
+ * not scheduled, only for tasks that another thread did begin.
+ *
+ * Two pairs of flags go to sleep against each other: (ticket, sleepers) and (pending, launcher_sleeps). Each side
+ * writes its own and then reads the other's, all four sequentially consistent: then at least one of the two sees the
+ * other's write, so either the one does not go to sleep or the other wakes it. The mutex, held by the sleeper from its
+ * write until pthread_cond_wait has begun and by the waker around the signal, closes the gap in between. */
+struct nncc_context {
+  void* allocation; /* what free() wants: this structure, `threads`, arena and scratch are one block */
+  uint8_t* arena;
+  rt_thread* threads;
+  int num_threads;
+  atomic_int running; /* two runs at once would share the arena: the second is refused */
+#ifndef NNCC_NO_THREADS
+  rt_task task;
+  void* data;
+  rt_group group;
+  atomic_int failed;  /* the first nonzero value that a task of this job returned */
+  char failure[256];  /* written by the task that set `failed`, read when all are done */
+  pthread_mutex_t mutex;
+  pthread_cond_t work_arrived;
+  pthread_cond_t work_done;
+  _Alignas(RT_LINE) _Atomic uint64_t ticket;
+  atomic_int sleepers;
+  atomic_int stop;
+  _Alignas(RT_LINE) atomic_int pending;
+  atomic_int launcher_sleeps;
+#endif
+};
+
+static _Thread_local struct {
+  const rt_thread* thread; /* of which context, while this thread serves one; else NULL */
+  size_t scratch_used;
+  int inside_task; /* a launch from a task runs inline: its thread pool is busy with the outer one */
+  char error[512];
+} rt_self;
+
+/* ---- errors ---- */
+
+__attribute__((format(printf, 2, 3))) static int rt_fail(int code, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(rt_self.error, sizeof rt_self.error, format, arguments);
+  va_end(arguments);
+  return code;
+}
+
+NNCC_HIDDEN void NNCC_SYM_RAISE(const char* kind, const char* message) { rt_fail(0, "%s: %s", kind, message); }
+
+NNCC_HIDDEN void NNCC_SYM_RAISE_PARTS(const char* kind, const char** parts, int32_t num_parts) {
+  rt_fail(0, "%s: ", kind);
+  for (int32_t i = 0; i < num_parts; ++i) {
+    const size_t used = strlen(rt_self.error);
+    snprintf(rt_self.error + used, sizeof rt_self.error - used, "%s", parts[i]);
+  }
+}
+
+/* ---- the features of this processor ---- */
+
+/* A word of /proc/cpuinfo, and where the processor or the kernel answers for it. */
+typedef struct {
+  const char* word;
+  uint32_t place;
+  uint32_t bit;
+} rt_feature;
+
+#if defined(__x86_64__) || defined(__i386__)
+
+/* Places: cpuid leaf and subleaf, the register, and what state the operating system must save (bits of XCR0). */
+#define RT_PLACE(leaf, subleaf, reg, state) \
+  ((uint32_t)(leaf) | (uint32_t)(subleaf) << 8 | (uint32_t)(reg) << 12 | (uint32_t)(state) << 16)
+enum { RT_EAX, RT_EBX, RT_ECX, RT_EDX };
+enum { RT_YMM = 0x06, RT_ZMM = 0xe6 };
+
+static const rt_feature rt_features[] = {
+    {"sse", RT_PLACE(0x01, 0, RT_EDX, 0), 25},
+    {"sse2", RT_PLACE(0x01, 0, RT_EDX, 0), 26},
+    {"pni", RT_PLACE(0x01, 0, RT_ECX, 0), 0},
+    {"sse3", RT_PLACE(0x01, 0, RT_ECX, 0), 0},
+    {"pclmulqdq", RT_PLACE(0x01, 0, RT_ECX, 0), 1},
+    {"ssse3", RT_PLACE(0x01, 0, RT_ECX, 0), 9},
+    {"fma", RT_PLACE(0x01, 0, RT_ECX, RT_YMM), 12},
+    {"cx16", RT_PLACE(0x01, 0, RT_ECX, 0), 13},
+    {"sse4_1", RT_PLACE(0x01, 0, RT_ECX, 0), 19},
+    {"sse4_2", RT_PLACE(0x01, 0, RT_ECX, 0), 20},
+    {"movbe", RT_PLACE(0x01, 0, RT_ECX, 0), 22},
+    {"popcnt", RT_PLACE(0x01, 0, RT_ECX, 0), 23},
+    {"aes", RT_PLACE(0x01, 0, RT_ECX, 0), 25},
+    {"avx", RT_PLACE(0x01, 0, RT_ECX, RT_YMM), 28},
+    {"f16c", RT_PLACE(0x01, 0, RT_ECX, RT_YMM), 29},
+    {"bmi1", RT_PLACE(0x07, 0, RT_EBX, 0), 3},
+    {"avx2", RT_PLACE(0x07, 0, RT_EBX, RT_YMM), 5},
+    {"bmi2", RT_PLACE(0x07, 0, RT_EBX, 0), 8},
+    {"avx512f", RT_PLACE(0x07, 0, RT_EBX, RT_ZMM), 16},
+    {"avx512dq", RT_PLACE(0x07, 0, RT_EBX, RT_ZMM), 17},
+    {"avx512ifma", RT_PLACE(0x07, 0, RT_EBX, RT_ZMM), 21},
+    {"avx512cd", RT_PLACE(0x07, 0, RT_EBX, RT_ZMM), 28},
+    {"avx512bw", RT_PLACE(0x07, 0, RT_EBX, RT_ZMM), 30},
+    {"avx512vl", RT_PLACE(0x07, 0, RT_EBX, RT_ZMM), 31},
+    {"avx512vbmi", RT_PLACE(0x07, 0, RT_ECX, RT_ZMM), 1},
+    {"avx512_vbmi2", RT_PLACE(0x07, 0, RT_ECX, RT_ZMM), 6},
+    {"gfni", RT_PLACE(0x07, 0, RT_ECX, 0), 8},
+    {"vaes", RT_PLACE(0x07, 0, RT_ECX, RT_YMM), 9},
+    {"vpclmulqdq", RT_PLACE(0x07, 0, RT_ECX, RT_YMM), 10},
+    {"avx512_vnni", RT_PLACE(0x07, 0, RT_ECX, RT_ZMM), 11},
+    {"avx512_bitalg", RT_PLACE(0x07, 0, RT_ECX, RT_ZMM), 12},
+    {"avx512_vpopcntdq", RT_PLACE(0x07, 0, RT_ECX, RT_ZMM), 14},
+    {"avx512_fp16", RT_PLACE(0x07, 0, RT_EDX, RT_ZMM), 23},
+    {"avx_vnni", RT_PLACE(0x07, 1, RT_EAX, RT_YMM), 4},
+    {"avx512_bf16", RT_PLACE(0x07, 1, RT_EAX, RT_ZMM), 5},
+    {"avx_ifma", RT_PLACE(0x07, 1, RT_EAX, RT_YMM), 23},
+    {"avx_vnni_int8", RT_PLACE(0x07, 1, RT_EDX, RT_YMM), 4},
+    {"avx_vnni_int16", RT_PLACE(0x07, 1, RT_EDX, RT_YMM), 10},
+    {"lahf_lm", RT_PLACE(0x81, 0, RT_ECX, 0), 0},
+    {"abm", RT_PLACE(0x81, 0, RT_ECX, 0), 5},
+    {"lzcnt", RT_PLACE(0x81, 0, RT_ECX, 0), 5},
+};
+
+static int rt_present(const rt_feature* feature) {
+  const uint32_t leaf = feature->place & 0xff, subleaf = feature->place >> 8 & 0xf;
+  const uint32_t reg = feature->place >> 12 & 0xf;
+  uint32_t state = feature->place >> 16;
+  uint32_t answer[4];
+  if (state) {
+    uint32_t saved, high;
+    if (!__get_cpuid_count(1, 0, &answer[0], &answer[1], &answer[2], &answer[3]) || !(answer[RT_ECX] >> 27 & 1)) {
+      return 0; /* no OSXSAVE: the operating system saves none of it */
+    }
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    (void)high;
+#if defined(__APPLE__)
+    state &= RT_YMM; /* Darwin turns the zmm state on when a thread first uses it */
+#endif
+    if ((saved & state) != state) {
+      return 0;
+    }
+  }
+  if (!__get_cpuid_count(leaf & 0x80 ? 0x80000000u + (leaf & 0x7f) : leaf, subleaf, &answer[0], &answer[1], &answer[2],
+                         &answer[3])) {
+    return 0;
+  }
+  return (int)(answer[reg] >> feature->bit & 1);
+}
+
+#else
+
+/* Places: the auxiliary vector's AT_HWCAP (16) and AT_HWCAP2 (26). */
+enum { RT_HWCAP = 16, RT_HWCAP2 = 26 };
+
+static const rt_feature rt_features[] = {
+#if defined(__aarch64__)
+    {"fp", RT_HWCAP, 0},
+    {"asimd", RT_HWCAP, 1},
+    {"aes", RT_HWCAP, 3},
+    {"pmull", RT_HWCAP, 4},
+    {"sha1", RT_HWCAP, 5},
+    {"sha2", RT_HWCAP, 6},
+    {"crc32", RT_HWCAP, 7},
+    {"atomics", RT_HWCAP, 8},
+    {"fphp", RT_HWCAP, 9},
+    {"asimdhp", RT_HWCAP, 10},
+    {"asimdrdm", RT_HWCAP, 12},
+    {"jscvt", RT_HWCAP, 13},
+    {"fcma", RT_HWCAP, 14},
+    {"lrcpc", RT_HWCAP, 15},
+    {"dcpop", RT_HWCAP, 16},
+    {"asimddp", RT_HWCAP, 20},
+    {"sve", RT_HWCAP, 22},
+    {"asimdfhm", RT_HWCAP, 23},
+    {"sve2", RT_HWCAP2, 1},
+    {"svei8mm", RT_HWCAP2, 9},
+    {"svebf16", RT_HWCAP2, 12},
+    {"i8mm", RT_HWCAP2, 13},
+    {"bf16", RT_HWCAP2, 14},
+    {"sme", RT_HWCAP2, 23},
+#elif defined(__arm__)
+    {"half", RT_HWCAP, 1},
+    {"thumb", RT_HWCAP, 2},
+    {"vfp", RT_HWCAP, 6},
+    {"edsp", RT_HWCAP, 7},
+    {"neon", RT_HWCAP, 12},
+    {"vfpv3", RT_HWCAP, 13},
+    {"vfpv3d16", RT_HWCAP, 14},
+    {"vfpv4", RT_HWCAP, 16},
+    {"idiva", RT_HWCAP, 17},
+    {"idivt", RT_HWCAP, 18},
+    {"vfpd32", RT_HWCAP, 19},
+    {"fphp", RT_HWCAP, 22},
+    {"asimdhp", RT_HWCAP, 23},
+    {"asimddp", RT_HWCAP, 24},
+    {"asimdfhm", RT_HWCAP, 25},
+    {"i8mm", RT_HWCAP, 27},
+    {"crc32", RT_HWCAP2, 4},
+#elif defined(__riscv)
+    {"i", RT_HWCAP, 'i' - 'a'},
+    {"m", RT_HWCAP, 'm' - 'a'},
+    {"a", RT_HWCAP, 'a' - 'a'},
+    {"f", RT_HWCAP, 'f' - 'a'},
+    {"d", RT_HWCAP, 'd' - 'a'},
+    {"c", RT_HWCAP, 'c' - 'a'},
+    {"v", RT_HWCAP, 'v' - 'a'},
+#else
+    {"", 0, 0},
+#endif
+};
+
+static int rt_present(const rt_feature* feature) {
+#if defined(__linux__)
+  return (int)(getauxval(feature->place) >> feature->bit & 1);
+#else
+  return feature != NULL; /* nobody to ask: believe whoever chose the target */
+#endif
+}
+
+#endif
+
+/* Refuse a processor on which the kernels would die of SIGILL. This file itself needs only the baseline. */
+static int rt_check_processor(void) {
+  char missing[256] = "", unknown[256] = "";
+  for (const char* word = model_info.features; *word;) {
+    const size_t length = strcspn(word, ",");
+    const rt_feature* feature = NULL;
+    for (size_t i = 0; i < sizeof rt_features / sizeof *rt_features; ++i) {
+      if (strlen(rt_features[i].word) == length && !memcmp(rt_features[i].word, word, length)) {
+        feature = &rt_features[i];
+      }
+    }
+    if (length && (!feature || !rt_present(feature))) {
+      char* list = feature ? missing : unknown;
+      const size_t used = strlen(list);
+      snprintf(list + used, sizeof missing - used, "%s%.*s", used ? ", " : "", (int)length, word);
+    }
+    word += length + (word[length] == ',');
+  }
+  if (*unknown) {
+    return rt_fail(NNCC_ERROR_CPU,
+                   "the kernels of target %s need %s, of which this library cannot tell whether a processor has it",
+                   model_info.target, unknown);
+  }
+  if (*missing) {
+    return rt_fail(NNCC_ERROR_CPU,
+                   "this processor lacks %s, which the kernels of target %s need; compile for a target that does without"
+                   ", or for native on this machine",
+                   missing, model_info.target);
+  }
+  return NNCC_OK;
+}
+
+/* ---- scratch memory ---- */
+
+/* Each thread of a context owns scratch_bytes, handed out like a stack. The compiler knows what its kernels ask for, so
+ * a request that does not fit is a defect and fails; nothing is ever taken from the heap while running. */
+NNCC_HIDDEN void* NNCC_SYM_ALLOC_WORKSPACE(int device_type, int device_id, uint64_t nbytes, int dtype_code, int bits) {
+  (void)device_type, (void)device_id, (void)dtype_code, (void)bits;
+  const size_t left = rt_self.thread ? model_info.scratch_bytes - rt_self.scratch_used : 0;
+  if (!rt_self.thread || nbytes > left) {
+    rt_fail(0, "the kernel asks for %llu bytes of scratch memory and %llu of %llu are left", (unsigned long long)nbytes,
+            (unsigned long long)left, (unsigned long long)model_info.scratch_bytes);
+    return NULL;
+  }
+  uint8_t* pointer = rt_self.thread->scratch + rt_self.scratch_used;
+  const size_t rounded = ((size_t)nbytes + RT_LINE - 1) & ~(size_t)(RT_LINE - 1);
+  rt_self.scratch_used += rounded < left ? rounded : left;
+  return pointer;
+}
+
+/* Kernels free at the end of a scope all that they took in it, in either order. */
+NNCC_HIDDEN int NNCC_SYM_FREE_WORKSPACE(int device_type, int device_id, void* pointer) {
+  (void)device_type, (void)device_id;
+  if (rt_self.thread && pointer) {
+    const size_t offset = (size_t)((uint8_t*)pointer - rt_self.thread->scratch);
+    if (offset < rt_self.scratch_used) {
+      rt_self.scratch_used = offset;
+    }
+  }
+  return 0;
+}
+
+/* ---- threads ---- */
+
+static int rt_run_inline(rt_task task, void* data, int num_task) {
+  rt_group group = {NULL, num_task > 0 ? num_task : 1};
+  for (int i = 0; i < group.num_task; ++i) {
+    const int failed = task(i, &group, data);
+    if (failed) {
+      return failed;
+    }
+  }
+  return 0;
+}
+
+#ifdef NNCC_NO_THREADS
+
+NNCC_HIDDEN int NNCC_SYM_PARALLEL_LAUNCH(rt_task task, void* data, int num_task) {
+  return rt_run_inline(task, data, num_task);
+}
+
+static int rt_processors(void) { return 1; }
+
+static int rt_start_threads(nncc_context* context) {
+  if (context->num_threads > 1) {
+    return rt_fail(NNCC_ERROR_ARGUMENT, "%d threads asked for; this library was compiled without threads",
+                   context->num_threads);
+  }
+  return NNCC_OK;
+}
+
+static void rt_stop_threads(nncc_context* context) { (void)context; }
+
+#else
+
+/* Tell the processor that this is a spin loop: it saves power and leaves the core to the other hyperthread. */
+static inline void rt_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb" ::: "memory"); /* `yield` is a nop on most cores; isb takes tens of cycles */
+#elif defined(__arm__)
+  __asm__ volatile("yield" ::: "memory");
+#endif
+}
+
+/* Whether a loop that has gone round `*rounds` times since it last saw progress should go on spinning. */
+static int rt_spin(unsigned* rounds, double* deadline) {
+  if (++*rounds % 64 == 0) { /* reading the clock costs as much as a pause or two */
+    const double now = nncc_seconds();
+    if (*rounds == 64) {
+      *deadline = now + NNCC_SPIN_SECONDS;
+    }
+    return now < *deadline;
+  }
+  rt_pause();
+  return 1;
+}
+
+static void rt_finish_task(nncc_context* context) {
+  if (atomic_fetch_sub(&context->pending, 1) == 1 && atomic_load(&context->launcher_sleeps)) {
+    pthread_mutex_lock(&context->mutex);
+    pthread_cond_signal(&context->work_done);
+    pthread_mutex_unlock(&context->mutex);
+  }
+}
+
+static void rt_wait_until_done(nncc_context* context) {
+  unsigned rounds = 0;
+  double deadline = 0;
+  while (atomic_load_explicit(&context->pending, memory_order_acquire)) {
+    if (!rt_spin(&rounds, &deadline)) {
+      pthread_mutex_lock(&context->mutex);
+      atomic_store(&context->launcher_sleeps, 1);
+      while (atomic_load(&context->pending)) {
+        pthread_cond_wait(&context->work_done, &context->mutex);
+      }
+      atomic_store(&context->launcher_sleeps, 0);
+      pthread_mutex_unlock(&context->mutex);
+    }
+  }
+}
+
+static int rt_work_waits(nncc_context* context) { return (uint32_t)atomic_load(&context->ticket) != 0; }
+
+/* Claim tasks and run them until none is left. */
+static void rt_work(nncc_context* context) {
+  uint64_t ticket = atomic_load_explicit(&context->ticket, memory_order_acquire);
+  while ((uint32_t)ticket) {
+    if (!atomic_compare_exchange_weak_explicit(&context->ticket, &ticket, ticket - 1, memory_order_acq_rel,
+                                               memory_order_acquire)) {
+      continue;
+    }
+    const size_t scratch_used = rt_self.scratch_used;
+    rt_self.error[0] = 0;
+    const int failed = context->task((int)((uint32_t)ticket - 1), &context->group, context->data);
+    rt_self.scratch_used = scratch_used; /* a task that failed may not have freed what it took */
+    int none = 0;
+    if (failed && atomic_compare_exchange_strong(&context->failed, &none, failed)) {
+      snprintf(context->failure, sizeof context->failure, "%.*s", (int)sizeof context->failure - 1, rt_self.error);
+    }
+    rt_finish_task(context);
+    ticket = atomic_load_explicit(&context->ticket, memory_order_acquire);
+  }
+}
+
+static void* rt_thread_main(void* argument) {
+  const rt_thread* thread = argument;
+  nncc_context* context = thread->context;
+  rt_self.thread = thread; /* this first touch of thread-local memory may allocate it: nncc_create waits for it */
+  rt_self.inside_task = 1;
+  rt_self.error[0] = 0;
+  rt_finish_task(context);
+  for (;;) {
+    unsigned rounds = 0;
+    double deadline = 0;
+    while (!rt_work_waits(context)) {
+      if (atomic_load_explicit(&context->stop, memory_order_relaxed)) {
+        return NULL;
+      }
+      if (!rt_spin(&rounds, &deadline)) {
+        pthread_mutex_lock(&context->mutex);
+        atomic_fetch_add(&context->sleepers, 1);
+        while (!rt_work_waits(context) && !atomic_load(&context->stop)) {
+          pthread_cond_wait(&context->work_arrived, &context->mutex);
+        }
+        atomic_fetch_sub(&context->sleepers, 1);
+        pthread_mutex_unlock(&context->mutex);
+      }
+    }
+    rt_work(context);
+  }
+}
+
+NNCC_HIDDEN int NNCC_SYM_PARALLEL_LAUNCH(rt_task task, void* data, int num_task) {
+  if (!rt_self.thread || rt_self.inside_task || num_task == 1 || rt_self.thread->context->num_threads == 1) {
+    return rt_run_inline(task, data, num_task);
+  }
+  nncc_context* context = rt_self.thread->context;
+  const int tasks = num_task > 0 ? num_task : context->num_threads;
+  context->task = task;
+  context->data = data;
+  context->group.num_task = tasks;
+  atomic_store_explicit(&context->failed, 0, memory_order_relaxed);
+  atomic_store_explicit(&context->pending, tasks, memory_order_relaxed);
+  const uint64_t generation = (atomic_load_explicit(&context->ticket, memory_order_relaxed) >> 32) + 1;
+  atomic_store(&context->ticket, generation << 32 | (uint32_t)tasks);
+  if (atomic_load(&context->sleepers)) {
+    pthread_mutex_lock(&context->mutex);
+    pthread_cond_broadcast(&context->work_arrived);
+    pthread_mutex_unlock(&context->mutex);
+  }
+  rt_self.inside_task = 1;
+  rt_work(context);
+  rt_self.inside_task = 0;
+  rt_wait_until_done(context);
+  const int failed = atomic_load_explicit(&context->failed, memory_order_relaxed);
+  if (failed) {
+    rt_fail(0, "%s", context->failure);
+  }
+  return failed;
+}
+
+/* Processors that this process may use. */
+static int rt_processors(void) {
+#if defined(_WIN32)
+  SYSTEM_INFO system;
+  GetSystemInfo(&system);
+  const long count = (long)system.dwNumberOfProcessors;
+#else
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    return CPU_COUNT(&set);
+  }
+#endif
+  const long count = sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+  return count < 1 ? 1 : count > RT_MAX_THREADS ? RT_MAX_THREADS : (int)count;
+}
+
+static void rt_join_threads(nncc_context* context, int made) {
+  pthread_mutex_lock(&context->mutex);
+  atomic_store(&context->stop, 1);
+  pthread_cond_broadcast(&context->work_arrived);
+  pthread_mutex_unlock(&context->mutex);
+  for (int i = 1; i < made; ++i) {
+    pthread_join(context->threads[i].handle, NULL);
+  }
+  pthread_cond_destroy(&context->work_arrived);
+  pthread_cond_destroy(&context->work_done);
+  pthread_mutex_destroy(&context->mutex);
+}
+
+static void rt_stop_threads(nncc_context* context) {
+  if (context->num_threads > 1) {
+    rt_join_threads(context, context->num_threads);
+  }
+}
+
+static int rt_start_threads(nncc_context* context) {
+  if (context->num_threads == 1) {
+    return NNCC_OK;
+  }
+  pthread_mutex_init(&context->mutex, NULL);
+  pthread_cond_init(&context->work_arrived, NULL);
+  pthread_cond_init(&context->work_done, NULL);
+#if !defined(_WIN32)
+  sigset_t all, before; /* the program's signal handlers run on the program's own threads */
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+#endif
+  int made = 1, failed = 0;
+  while (made < context->num_threads && !failed) {
+    atomic_fetch_add(&context->pending, 1);
+    failed = pthread_create(&context->threads[made].handle, NULL, rt_thread_main, &context->threads[made]);
+    made += !failed;
+  }
+#if !defined(_WIN32)
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+#endif
+  if (failed) {
+    rt_join_threads(context, made);
+    return rt_fail(NNCC_ERROR_MEMORY, "thread %d of %d cannot be made: %s", made + 1, context->num_threads,
+                   strerror(failed));
+  }
+  rt_wait_until_done(context);
+  return NNCC_OK;
+}
+
+#endif
+
+NNCC_HIDDEN int NNCC_SYM_PARALLEL_BARRIER(int task_id, rt_group* group) {
+  (void)task_id, (void)group;
+  rt_fail(0, "the kernel waits at a barrier, which this runtime does not have");
+  return -1;
+}
+
+/* Kernels compiled as a TVM "system library" announce their symbols when they are loaded; here nobody looks them up. */
+NNCC_HIDDEN int NNCC_SYM_REGISTER_SYMBOL(const char* name, void* symbol) {
+  (void)name, (void)symbol;
+  return 0;
+}
+
+/* ---- the public functions ---- */
+
+NNCC_API const nncc_info* NNCC_FN(describe)(void) { return &model_info; }
+
+NNCC_API const char* NNCC_FN(last_error)(void) { return rt_self.error; }
+
+/* Reserve `size` bytes at a multiple of a cache line behind `*used`; SIZE_MAX for `*used` once the sum overflows. */
+static size_t rt_reserve(size_t* used, size_t size) {
+  const size_t at = *used;
+  if (at > SIZE_MAX - 2 * RT_LINE || size > SIZE_MAX - 2 * RT_LINE - at) {
+    *used = SIZE_MAX;
+  } else {
+    *used = (at + size + RT_LINE - 1) & ~(size_t)(RT_LINE - 1);
+  }
+  return at;
+}
+
+NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
+  const int code = rt_check_processor();
+  if (result) {
+    *result = NULL;
+  }
+  if (code) {
+    return code;
+  }
+  if (!result) {
+    return rt_fail(NNCC_ERROR_ARGUMENT, "the place for the new context is NULL");
+  }
+  if (num_threads < 0 || num_threads > RT_MAX_THREADS) {
+    return rt_fail(NNCC_ERROR_ARGUMENT, "%d threads asked for; expected 1 to %d, or 0 for one per processor", num_threads,
+                   (int)RT_MAX_THREADS);
+  }
+  const size_t threads = (size_t)(num_threads ? num_threads : rt_processors());
+  size_t used = 0;
+  rt_reserve(&used, sizeof(nncc_context));
+  const size_t threads_at = rt_reserve(&used, threads * sizeof(rt_thread));
+  const size_t arena_at = rt_reserve(&used, model_info.arena_bytes);
+  const size_t scratch_at = used;
+  for (size_t i = 0; i < threads; ++i) {
+    rt_reserve(&used, model_info.scratch_bytes);
+  }
+  void* allocation = used == SIZE_MAX ? NULL : malloc(used + RT_LINE);
+  if (!allocation) {
+    return rt_fail(NNCC_ERROR_MEMORY,
+                   "no memory for the arena of %llu bytes and %llu bytes of scratch for each of %llu threads",
+                   (unsigned long long)model_info.arena_bytes, (unsigned long long)model_info.scratch_bytes,
+                   (unsigned long long)threads);
+  }
+  uint8_t* base = (uint8_t*)(((uintptr_t)allocation + RT_LINE - 1) & ~(uintptr_t)(RT_LINE - 1));
+  nncc_context* context = (nncc_context*)base;
+  memset(base, 0, arena_at);
+  context->allocation = allocation;
+  context->arena = base + arena_at;
+  context->threads = (rt_thread*)(base + threads_at);
+  context->num_threads = (int)threads;
+  for (size_t i = 0; i < threads; ++i) {
+    context->threads[i].context = context;
+    context->threads[i].scratch = base + scratch_at + i * ((used - scratch_at) / threads);
+  }
+  const int failed = rt_start_threads(context);
+  if (failed) {
+    free(allocation);
+    return failed;
+  }
+  *result = context;
+  rt_self.error[0] = 0;
+  return NNCC_OK;
+}
+
+/* The error text stays: "create failed, destroy what there is, report" is how programs are written. */
+NNCC_API void NNCC_FN(destroy)(nncc_context* context) {
+  if (context) {
+    rt_stop_threads(context);
+    free(context->allocation);
+  }
+}
+
+/* Whether every pointer is there; else an error text that names the first that is not. */
+static int rt_check_pointers(const char* role, const void* const* pointers, const nncc_tensor* tensors, int32_t count) {
+  if (!pointers && count > 0) {
+    return rt_fail(NNCC_ERROR_ARGUMENT, "the array of %s pointers is NULL", role);
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    if (!pointers[i]) {
+      return rt_fail(NNCC_ERROR_ARGUMENT, "the pointer for %s %d, `%s`, is NULL", role, (int)i, tensors[i].name);
+    }
+  }
+  return NNCC_OK;
+}
+
+static int rt_run(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds) {
+  if (!context) {
+    return rt_fail(NNCC_ERROR_ARGUMENT, "the context is NULL");
+  }
+  int code = rt_check_pointers("input", inputs, model_info.inputs, model_info.num_inputs);
+  if (!code) {
+    code = rt_check_pointers("output", (const void* const*)outputs, model_info.outputs, model_info.num_outputs);
+  }
+  if (code) {
+    return code;
+  }
+  if (atomic_exchange_explicit(&context->running, 1, memory_order_acquire)) {
+    return rt_fail(NNCC_ERROR_ARGUMENT, "this context is running in another thread; make one context for each thread");
+  }
+  rt_self.thread = &context->threads[0];
+  rt_self.scratch_used = 0;
+  rt_self.error[0] = 0;
+  const int32_t failed = model_invoke(context->arena, NNCC_WEIGHTS, inputs, outputs, seconds);
+  rt_self.thread = NULL;
+  atomic_store_explicit(&context->running, 0, memory_order_release);
+  if (!failed) {
+    rt_self.error[0] = 0;
+    return NNCC_OK;
+  }
+  char reason[sizeof rt_self.error];
+  memcpy(reason, rt_self.error, sizeof reason);
+  return rt_fail(NNCC_ERROR_KERNEL, "kernel %d (%s) failed: %.400s", (int)failed - 1, model_info.call_names[failed - 1],
+                 *reason ? reason : "it gave no reason");
+}
+
+NNCC_API int NNCC_FN(run)(nncc_context* context, const void* const* inputs, void* const* outputs) {
+  return rt_run(context, inputs, outputs, NULL);
+}
+
+NNCC_API int NNCC_FN(profile)(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds) {
+  if (!seconds && model_info.num_calls > 0) {
+    return rt_fail(NNCC_ERROR_ARGUMENT, "the array for the seconds of each call is NULL");
+  }
+  return rt_run(context, inputs, outputs, seconds);
+}
