@@ -1,10 +1,10 @@
-"""Where the knowledge is: ``targets/`` and ``schedules/``, in a checkout and in the wheel."""
+"""Where the files are that travel with the code: ``targets/``, ``schedules/``, the runtime's C sources."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["schedules_folder", "targets_folder"]
+__all__ = ["runtime_folder", "schedules_folder", "targets_folder"]
 
 
 def targets_folder() -> Path:
@@ -15,6 +15,11 @@ def targets_folder() -> Path:
 def schedules_folder() -> Path:
     """The folder with the schedule templates and, below ``records/``, the tuning records."""
     return _folder("schedules")
+
+
+def runtime_folder() -> Path:
+    """The folder with nncc.h, internal.h, runtime.c and bench_main.c."""
+    return Path(__file__).resolve().parent / "runtime"
 
 
 def _folder(name: str) -> Path:

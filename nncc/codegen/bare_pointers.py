@@ -1,0 +1,179 @@
+"""TIR kernels with C signatures: plain pointers in, an int32 status out, workspaces from the caller's arena.
+
+TVM's own MakePackedAPI gives every kernel a DLTensor interface with dozens of run-time checks, and makes it need TVM's
+runtime. Shapes are static here, so a pointer says everything:
+
+    int32_t kernel(const float* x, const float* w, float* y [, uint8_t* workspace])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm
+from nncc.errors import InternalError
+from nncc.ir import align
+
+__all__ = ["BareKernels", "lower_kernels"]
+
+_MAX_STACK = 1024
+"""Bytes: TVM's kMaxStackAlloca. Smaller buffers live on the stack, in registers once LLVM is done."""
+
+
+@dataclass(frozen=True)
+class BareKernels:
+    """Lowered functions, and for each its bytes of workspace (one argument more where not 0) and of thread scratch."""
+
+    module: IRModule
+    workspace: dict[str, int]
+    scratch: dict[str, int]
+
+
+class _LiftWorkspace:
+    """Turns allocations outside of parallel loops into offsets of one workspace argument.
+
+    Those inside a parallel loop are per thread: they stay calls of TVMBackendAllocWorkspace, which the runtime serves
+    from the thread's scratch; `scratch` is what they need at most.
+    """
+
+    def __init__(self, workspace: Any) -> None:
+        self.workspace = workspace
+        self.bytes = 0
+        self.scratch = 0
+
+    def __call__(self, stmt: Any, in_parallel: bool = False) -> Any:
+        if isinstance(stmt, tirx.SeqStmt):
+            parts = [self(part, in_parallel) for part in stmt.seq]
+            same = all(a.same_as(b) for a, b in zip(parts, stmt.seq, strict=True))
+            return stmt if same else tirx.SeqStmt(parts)
+        if isinstance(stmt, tirx.For):
+            body = self(stmt.body, in_parallel or int(stmt.kind) == int(tirx.ForKind.PARALLEL))
+            if body.same_as(stmt.body):
+                return stmt
+            return tirx.For(
+                stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding, stmt.annotations, stmt.step, stmt.span
+            )
+        if isinstance(stmt, tirx.AttrStmt):
+            body = self(stmt.body, in_parallel)
+            return stmt if body.same_as(stmt.body) else tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, body, stmt.span)
+        if isinstance(stmt, tirx.IfThenElse):
+            then = self(stmt.then_case, in_parallel)
+            other = self(stmt.else_case, in_parallel) if stmt.else_case is not None else None
+            return tirx.IfThenElse(stmt.condition, then, other, stmt.span)
+        if isinstance(stmt, tirx.While):
+            return tirx.While(stmt.condition, self(stmt.body, in_parallel), stmt.span)
+        if isinstance(stmt, tirx.AllocBuffer):
+            return self._allocation(stmt, in_parallel)
+        return stmt
+
+    def _allocation(self, stmt: Any, in_parallel: bool) -> Any:
+        buffer = stmt.buffer
+        size = 1
+        for dimension in buffer.shape:
+            if not isinstance(dimension, tirx.IntImm):
+                raise InternalError(f"a kernel allocates `{buffer.name}` with the run-time size {buffer.shape}")
+            size *= int(dimension)
+        dtype = tvm.DataType(str(buffer.dtype))
+        size *= (dtype.bits * dtype.lanes + 7) // 8
+        if size < _MAX_STACK or buffer.scope() not in ("global", ""):
+            return stmt
+        if in_parallel:
+            self.scratch += align(size)
+            return stmt
+        offset, self.bytes = self.bytes, self.bytes + align(size)
+        pointer = tirx.handle_add_byte_offset(self.workspace, tirx.IntImm("int32", offset))
+        return tirx.DeclBuffer(
+            buffer, data=tirx.reinterpret(PointerType(PrimType(str(buffer.dtype)), "global"), pointer)
+        )
+
+
+def _make_bare(host: Any, workspace: dict[str, int], scratch: dict[str, int]) -> Any:
+    """The pass that stands where MakePackedAPI stands in TVM's pipeline."""
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="nncc.MakeBarePointers")
+    def apply(function: Any, module: Any, context: Any) -> Any:
+        attrs = function.attrs
+        if "global_symbol" not in attrs:
+            return function
+        symbol = str(attrs["global_symbol"])
+        params, declarations, offsets = [], [], []
+        for parameter in function.params:
+            if not is_buffer(parameter):
+                raise InternalError(f"the kernel `{symbol}` has the scalar parameter `{parameter.name}`")
+            pointer = tirx.Var(f"{parameter.name}_p", PointerType(PrimType(str(parameter.dtype)), "global"))
+            params.append(pointer)
+            offset = parameter.elem_offset
+            if isinstance(offset, tirx.Var) and not any(offset.same_as(b.var) for b in offsets):
+                offsets.append(tirx.Bind(offset, tirx.IntImm(str(offset.ty.dtype), 0)))
+            declarations.append(tirx.DeclBuffer(parameter, data=pointer))
+            # Element alignment only: users' pointers may be misaligned, and unaligned moves cost nothing.
+            element = max(1, tvm.DataType(str(parameter.dtype)).bits // 8)
+            alignment = tirx.IntImm("int32", element)
+            declarations.append(tirx.AttrStmt(parameter, "storage_alignment", alignment, tirx.Evaluate(0)))
+        base = tirx.Var("workspace", PointerType(PrimType("uint8"), "global"))
+        lift = _LiftWorkspace(base)
+        body = lift(function.body)
+        workspace[symbol], scratch[symbol] = lift.bytes, lift.scratch
+        if lift.bytes:
+            params.append(base)
+        body = tirx.AttrStmt("default", "device_id", tirx.IntImm("int32", 0), body)
+        body = tirx.AttrStmt("default", "device_type", tirx.IntImm("int32", 1), body)
+        body = tirx.SeqStmt([*offsets, *declarations, body, tirx.Return(tirx.IntImm("int32", 0))])
+        bare = tirx.PrimFunc(params, body, PrimType("int32"), attrs=attrs, span=function.span).with_attr("target", host)
+        return bare.without_attr("tirx.is_entry_func") if "tirx.is_entry_func" in bare.attrs else bare
+
+    return apply
+
+
+def lower_kernels(functions: dict[str, Any], target: Any, prefix: str) -> BareKernels:
+    """Lower scheduled TIR functions for `target` (a TVM target); symbols are `prefix` + name."""
+    scheduled, lowered = s_tir.transform, tirx.transform
+    workspace: dict[str, int] = {}
+    scratch: dict[str, int] = {}
+    module = IRModule({name: f.with_attr("global_symbol", prefix + name) for name, f in functions.items()})
+    # In this mode kernels call the runtime's functions by name and need no loader to fill pointers in.
+    module = module.with_attr("system_lib_prefix", prefix)
+    module = lowered.BindTarget(target.with_host(target))(module)
+    passes = [
+        scheduled.CanonicalizeLoop(),
+        scheduled.LowerInitBlock(),
+        scheduled.PlanAndUpdateBufferAllocationLocation(),
+        scheduled.ConvertBlocksToOpaque(),
+        scheduled.CompactBufferAllocation(),
+        scheduled.LowerAutoCopy(),
+        scheduled.LowerMatchBuffer(),
+        scheduled.StmtSimplify(),
+        scheduled.AnnotateIrregularLoop(),
+        scheduled.LowerOpaqueBlock(),
+        lowered.FlattenBuffer(),
+        lowered.BF16ComputeLegalize(),
+        lowered.NarrowDataType(32),
+        scheduled.LoopPartition(),
+        lowered.VectorizeLoop(True),
+        scheduled.InjectVirtualThread(),
+        scheduled.InjectDoubleBuffer(),
+        lowered.StorageRewrite(),
+        scheduled.HoistIfThenElse(),
+        lowered.UnrollLoop(),
+        scheduled.RenormalizeSplitPattern(),
+        lowered.StmtSimplify(),
+        lowered.RemoveNoOp(),
+        scheduled.RewriteUnsafeSelect(),
+        lowered.CommonSubexprElim(),
+        lowered.FP8ComputeLegalize(),
+        lowered.VerifyMemory(),
+        lowered.AnnotateEntryFunc(),
+        lowered.SplitHostDevice(),
+        _make_bare(target, workspace, scratch),
+        lowered.FP8StorageLegalize(),
+        lowered.BF16StorageLegalize(),
+        lowered.LowerTVMBuiltin(),
+        lowered.LowerIntrin(),
+    ]
+    with target:
+        module = tvm.transform.Sequential(passes)(module)
+    strip = len(prefix)
+    return BareKernels(
+        module, {s[strip:]: n for s, n in workspace.items()}, {s[strip:]: n for s, n in scratch.items()}
+    )

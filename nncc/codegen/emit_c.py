@@ -1,0 +1,132 @@
+"""The C source of a model: its description, its straight-line calls, and the runtime in the same translation unit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from nncc.codegen.flatten import symbol_prefix
+from nncc.ir import Program, Ref, TensorSpec
+
+__all__ = ["emit_header", "emit_source"]
+
+
+def emit_source(program: Program, build: str, compiler: str) -> str:
+    """model.c, which the runtime's ``internal.h`` describes."""
+    prefix = symbol_prefix(program.name)
+    arity = {call.kernel: len(call.args) for call in program.calls if call.kernel}
+    features = ",".join(program.target.hardware.features)
+    names = ", ".join(_string(call.kernel or "copy") for call in program.calls) or "0"
+    flops = ", ".join("0" for _ in program.calls) or "0"
+    body = "\n".join(f"  {_call(i, call, prefix)}" for i, call in enumerate(program.calls))
+    prototypes = "\n".join(
+        f"extern int32_t {prefix}{kernel}({', '.join(['const void*'] * count) or 'void'});"
+        for kernel, count in sorted(arity.items())
+    )
+    return f"""#include "internal.h"
+
+{prototypes}
+
+{_tensors("inputs", program.inputs)}
+{_tensors("outputs", program.outputs)}
+static const char* const call_names[] = {{{names}}};
+static const double call_flops[] = {{{flops}}};
+
+static const nncc_info model_info = {{
+  .abi_version = NNCC_ABI_VERSION,
+  .num_inputs = {len(program.inputs)},
+  .num_outputs = {len(program.outputs)},
+  .num_calls = {len(program.calls)},
+  .name = {_string(program.name)},
+  .target = {_string(program.target.name)},
+  .build = {_string(build)},
+  .compiler = {_string(compiler)},
+  .features = {_string(features)},
+  .inputs = inputs,
+  .outputs = outputs,
+  .call_names = call_names,
+  .call_flops = call_flops,
+  .arena_bytes = {program.arena_bytes},
+  .scratch_bytes = {program.scratch_bytes},
+  .weights_bytes = {program.weights.nbytes},
+}};
+
+static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
+                            double* seconds) {{
+  (void)arena; (void)weights; (void)in; (void)out; (void)seconds;
+{body}
+  return 0;
+}}
+
+#include "runtime.c"
+"""
+
+
+def _call(number: int, call, prefix: str) -> str:
+    if not call.kernel:
+        source, destination = call.args
+        return f"NNCC_COPY({number}, {_place(destination)}, {_place(source)}, {call.nbytes});"
+    return f"NNCC_CALL({number}, {prefix}{call.kernel}({', '.join(map(_place, call.args))}));"
+
+
+def _place(ref: Ref) -> str:
+    if ref.space == "input":
+        return f"in[{ref.at}]"
+    if ref.space == "output":
+        return f"out[{ref.at}]"
+    return f"{ref.space} + {ref.at}"
+
+
+def _string(text: str) -> str:
+    """A C string literal; ONNX names may hold anything."""
+    out = []
+    for byte in text.encode():
+        plain = 32 <= byte < 127 and chr(byte) not in '"\\?'
+        out.append(chr(byte) if plain else f"\\{byte:03o}")
+    return '"' + "".join(out) + '"'
+
+
+def _tensors(what: str, specs: Sequence[TensorSpec]) -> str:
+    lines = []
+    for i, spec in enumerate(specs):
+        dims = ", ".join(map(str, spec.shape)) or "0"
+        lines.append(f"static const int64_t {what}_shape_{i}[] = {{{dims}}};")
+    rows = ",\n".join(
+        f"  {{{_string(s.name)}, {_string(s.dtype)}, {len(s.shape)}, {what}_shape_{i}, {s.nbytes}}}" for i, s in enumerate(specs)
+    )
+    lines.append(f"static const nncc_tensor {what}[] = {{\n{rows or '  {0}'}\n}};")
+    return "\n".join(lines)
+
+
+def emit_header(program: Program, interface: str) -> str:
+    """model.h: the public interface (`interface` is nncc.h's text) and this model's names and sizes."""
+    guard = f"{symbol_prefix(program.name).upper()}H"
+    macro = guard[:-2]
+    lines = [f"/* {json.dumps(program.name)} for {program.target.name}, compiled by nncc. */", interface.rstrip(), ""]
+    lines += [f"#ifndef {guard}", f"#define {guard}", ""]
+    for what, specs in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
+        lines.append(f"#define {macro}_{what}S {len(specs)}")
+        for i, spec in enumerate(specs):
+            comment = str(spec).replace("*/", "* /").replace("\\", "/")
+            lines.append(f"#define {macro}_{what}_{i}_BYTES {spec.nbytes} /* {comment} */")
+    lines.append(f"#define {macro}_ARENA_BYTES {program.arena_bytes}")
+    prefix = symbol_prefix(program.name)
+    lines += [
+        "",
+        "/* A static library names its functions after its model, so that one program can hold several. */",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        f"const nncc_info* {prefix}describe(void);",
+        f"int {prefix}create(nncc_context** context, int num_threads);",
+        f"int {prefix}run(nncc_context* context, const void* const* inputs, void* const* outputs);",
+        f"int {prefix}profile(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds);",
+        f"void {prefix}destroy(nncc_context* context);",
+        f"const char* {prefix}last_error(void);",
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        f"#endif /* {guard} */",
+        "",
+    ]
+    return "\n".join(lines)

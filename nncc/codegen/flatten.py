@@ -1,0 +1,178 @@
+"""The Relax function becomes a list of calls with every address known: no graph left."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nncc.codegen.memory import Lifetime, plan
+from nncc.errors import InternalError
+from nncc.ir import Call, Kernels, Program, Ref, TensorSpec, align
+
+if TYPE_CHECKING:
+    from nncc.codegen.bare_pointers import BareKernels
+
+__all__ = ["flatten", "symbol_prefix"]
+
+
+def symbol_prefix(name: str) -> str:
+    """The prefix of all symbols of a model: ``nncc_<name>_``, the name made a C identifier."""
+    return f"nncc_{re.sub(r'[^0-9a-zA-Z]', '_', name)}_"
+
+
+def flatten(kernels: Kernels) -> Program:
+    """Order the calls, plan the arena, lay the constants out, lower the kernels to bare pointers."""
+    from nncc.codegen.bare_pointers import lower_kernels
+    from nncc.compat import relax, tirx, tvm
+
+    transform = relax.transform
+    with tvm.transform.PassContext(opt_level=3):
+        module = tvm.transform.Sequential(
+            [
+                transform.RewriteDataflowReshape(),
+                transform.ToNonDataflow(),
+                transform.RemovePurityChecking(),
+                transform.CallTIRRewrite(),
+                transform.CanonicalizeBindings(),
+                transform.DeadCodeElimination(["main"]),
+            ]
+        )(kernels.module)
+    walk = _Walk(module["main"])
+    used = {call.kernel for call in walk.calls}
+    functions = {
+        variable.name_hint: f
+        for variable, f in module.functions.items()
+        if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
+    }
+    bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name))
+    return _place(kernels, walk, bare)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What a Relax expression is, once there is no graph: a place, or several."""
+
+    space: str  # input | buffer | weights | tuple | none
+    at: int = 0
+    parts: tuple[_Value, ...] = ()
+
+
+@dataclass
+class _PendingCall:
+    kernel: str
+    args: list[_Value] = field(default_factory=list)
+
+
+_NONE = _Value("none")
+
+
+class _Walk:
+    """Reads ``main`` once: its buffers, calls, constants and results."""
+
+    def __init__(self, function: Any) -> None:
+        self.values: dict[Any, _Value] = {p: _Value("input", i) for i, p in enumerate(function.params)}
+        self.sizes: list[int] = []
+        self.calls: list[_PendingCall] = []
+        self.blobs: list[np.ndarray] = []
+        self.weights_bytes = 0
+        self._offsets: dict[bytes, int] = {}
+        for block in function.body.blocks:
+            for binding in block.bindings:
+                self.values[binding.var] = self.value(binding.value)
+        result = self.value(function.body.body)
+        self.results = result.parts if result.space == "tuple" else (result,)
+
+    def value(self, expr: Any) -> _Value:
+        from nncc.compat import GenericConst, GlobalVar, constant_array, relax
+
+        if isinstance(expr, relax.Var):
+            return self.values[expr]
+        if isinstance(expr, GenericConst):
+            return self.constant(constant_array(expr))
+        if isinstance(expr, relax.Tuple):
+            return _Value("tuple", parts=tuple(self.value(f) for f in expr.fields))
+        if isinstance(expr, relax.TupleGetItem):
+            return self.value(expr.tuple_value).parts[expr.index]
+        if isinstance(expr, relax.Call):
+            if isinstance(expr.op, GlobalVar):
+                self.calls.append(_PendingCall(expr.op.name_hint, [self.value(a) for a in expr.args]))
+                return _NONE
+            name = getattr(expr.op, "name", str(expr.op))
+            if name == "relax.builtin.alloc_tensor":
+                spec = TensorSpec("", str(expr.ty.dtype), tuple(int(d) for d in expr.ty.shape))
+                self.sizes.append(spec.nbytes)
+                return _Value("buffer", len(self.sizes) - 1)
+            if name in ("relax.reshape", "relax.memory.view"):
+                return self.value(expr.args[0])
+            raise InternalError(f"flatten: the operator `{name}` is still in the graph: {str(expr)[:200]}")
+        raise InternalError(f"flatten: unexpected {type(expr).__name__}: {str(expr)[:200]}")
+
+    def constant(self, array: np.ndarray) -> _Value:
+        """Append a constant to the weights, once."""
+        array = np.ascontiguousarray(array)
+        key = hashlib.sha256(array.view(np.uint8).reshape(-1) if array.size else b"").digest()
+        if key not in self._offsets:
+            self._offsets[key] = self.weights_bytes
+            self.blobs.append(array)
+            self.weights_bytes += align(array.nbytes)
+        return _Value("weights", self._offsets[key])
+
+
+def _leaves(value: _Value) -> list[_Value]:
+    return [leaf for part in value.parts for leaf in _leaves(part)] if value.space == "tuple" else [value]
+
+
+def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
+    arguments = [[leaf for a in call.args for leaf in _leaves(a)] for call in walk.calls]
+    sizes = list(walk.sizes)
+    for number, call in enumerate(walk.calls):
+        workspace = bare.workspace[call.kernel]
+        if workspace:
+            arguments[number].append(_Value("buffer", len(sizes)))
+            sizes.append(workspace)
+    spans: dict[int, tuple[int, int]] = {}
+    for number, args in enumerate(arguments):
+        for leaf in args:
+            if leaf.space == "buffer":
+                spans[leaf.at] = (spans.get(leaf.at, (number, number))[0], number)
+
+    pinned: dict[int, int] = {}
+    copies: list[tuple[_Value, int]] = []
+    for output, result in enumerate(walk.results):
+        if result.space == "buffer" and result.at not in pinned:
+            pinned[result.at] = output
+        else:
+            copies.append((result, output))
+
+    planned = sorted(set(spans) - set(pinned))
+    offsets, arena = plan([Lifetime(sizes[b], *spans[b]) for b in planned])
+    place = dict(zip(planned, offsets, strict=True))
+
+    def ref(leaf: _Value) -> Ref:
+        if leaf.space == "buffer":
+            return Ref("output", pinned[leaf.at]) if leaf.at in pinned else Ref("arena", place[leaf.at])
+        return Ref(leaf.space, leaf.at)  # type: ignore[arg-type]
+
+    calls = [Call(c.kernel, tuple(map(ref, args))) for c, args in zip(walk.calls, arguments, strict=True)]
+    calls += [Call("", (ref(value), Ref("output", o)), kernels.outputs[o].nbytes) for value, o in copies]
+    weights = np.zeros(walk.weights_bytes, np.uint8)
+    offset = 0
+    for blob in walk.blobs:
+        weights[offset : offset + blob.nbytes] = blob.reshape(-1).view(np.uint8)
+        offset += align(blob.nbytes)
+    return Program(
+        kernels.name,
+        kernels.target,
+        kernels.inputs,
+        kernels.outputs,
+        tuple(calls),
+        weights,
+        arena,
+        max(bare.scratch.values(), default=0),
+        bare.module,
+        kernels.schedules,
+    )

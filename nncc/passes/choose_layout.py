@@ -1,0 +1,295 @@
+"""Channels blocked by the vector width, from the first convolution to the last.
+
+    x[n, c, h, w] = X[n, c div b, h, w, c mod b]
+
+A convolution takes and gives blocked tensors; elementwise operators, pooling, global means and concatenations of whole
+blocks keep them; anything else gets the plain form back. The block of a tensor with C channels is the number of float32
+lanes of a vector, or C where C is smaller; channels that do not fill the last block are padded: with zeros where a
+tensor is blocked, with finite garbage behind elementwise operators, and the weights that meet them are zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx, topi
+from nncc.passes.rewriter import Rewriter
+from nncc.scheduling import Template
+from nncc.target import Hardware
+
+__all__ = ["choose_layout"]
+
+_UNARY = {
+    "relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.tanh", "relax.nn.leakyrelu", "relax.nn.silu",
+    "relax.nn.gelu", "relax.nn.gelu_tanh", "relax.abs", "relax.negative", "relax.erf", "relax.round", "relax.floor",
+    "relax.ceil", "relax.square", "relax.nn.softplus",
+}  # fmt: skip
+"""Elementwise operators of one tensor that map finite values to finite values."""
+_BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
+
+
+@dataclass
+class Blocked:
+    """A tensor of `channels` channels kept as [N, ceil(C/lanes), H, W, lanes]."""
+
+    expr: Any
+    channels: int
+
+    @property
+    def lanes(self) -> int:
+        return static_shape(self.expr)[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The plain shape."""
+        batch, _, height, width, _ = static_shape(self.expr)
+        return batch, self.channels, height, width
+
+    @property
+    def full(self) -> bool:
+        """Whether the channels fill their blocks."""
+        return self.channels % self.lanes == 0
+
+
+def choose_layout(module: IRModule, templates: dict[str, Template], hardware: Hardware) -> IRModule:
+    """Rewrite ``main`` to blocked convolutions; see the module's equation."""
+    return _Layout(templates, max(4, hardware.vector_bits // 32)).rewrite(module)
+
+
+class _Layout(Rewriter):
+    """Keeps, beside the plain form of a value, its blocked form; makes either from the other when it is asked for."""
+
+    def __init__(self, templates: dict[str, Template], lanes: int) -> None:
+        super().__init__(
+            {
+                "relax.nn.conv2d": _Layout.conv2d,
+                "relax.nn.max_pool2d": _Layout.pool,
+                "relax.nn.avg_pool2d": _Layout.pool,
+                "relax.mean": _Layout.mean,
+                "relax.concat": _Layout.concat,
+                "relax.reshape": _Layout.reshape,
+                **dict.fromkeys(_UNARY, _Layout.unary),
+                **dict.fromkeys(_BINARY, _Layout.binary),
+            }
+        )
+        self.templates = templates
+        self.lanes = lanes
+        self.blocked: dict[Any, Blocked] = {}
+
+    def keep(self, variable: Any, new: Any) -> None:
+        if isinstance(new, Blocked):
+            self.blocked[variable] = new
+        else:
+            super().keep(variable, new)
+
+    # Forms of a value
+
+    def value(self, expr: Any) -> Any:
+        if isinstance(expr, relax.Var) and expr in self.blocked and expr not in self.replaced:
+            self.replaced[expr] = self.unblock(self.blocked[expr])
+        return super().value(expr)
+
+    def block(self, expr: Any) -> Blocked:
+        """The blocked form of a 4-D tensor, made where there is none yet."""
+        if expr in self.blocked:
+            return self.blocked[expr]
+        plain = self.value(expr)
+        batch, channels, height, width = static_shape(plain)
+        lanes = self.lanes if channels >= self.lanes else channels
+        if height == width == 1 and channels % lanes == 0:
+            new = self.builder.emit(relax.op.reshape(plain, (batch, channels // lanes, 1, 1, lanes)))
+        else:
+            new = self.builder.emit_te(_block, plain, lanes, primfunc_name_hint="block_channels")
+        result = Blocked(new, channels)
+        if isinstance(expr, relax.Var):
+            self.blocked[expr] = result
+        return result
+
+    def unblock(self, tensor: Blocked) -> Any:
+        if tensor.shape[2:] == (1, 1) and tensor.full:
+            return self.builder.emit(relax.op.reshape(tensor.expr, tensor.shape))
+        return self.builder.emit_te(_unblock, tensor.expr, tensor.channels, primfunc_name_hint="unblock_channels")
+
+    def is_blocked(self, expr: Any) -> bool:
+        return isinstance(expr, relax.Var) and expr in self.blocked
+
+    # Operators
+
+    def conv2d(self, call: Any) -> Blocked | None:
+        data, weight = call.args
+        attrs = call.attrs
+        if not isinstance(weight, GenericConst) or str(data.ty.dtype) != "float32" or attrs.data_layout != "NCHW":
+            return None
+        kernel = constant_array(weight)
+        out_channels, group_channels = kernel.shape[:2]
+        options = {
+            "strides": [int(s) for s in attrs.strides],
+            "padding": [int(p) for p in attrs.padding],
+            "dilation": [int(d) for d in attrs.dilation],
+        }
+        groups = int(attrs.groups)
+        if groups == 1:
+            tensor = self.block(data)
+            name = "conv2d"
+            packed = pack_conv2d(kernel, tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels)
+        elif groups == out_channels and group_channels == 1:
+            tensor = self.block(data)
+            name = "depthwise_conv2d"
+            packed = pack_depthwise(kernel, tensor.lanes)
+        else:
+            return None
+        new = self.emit_anchor(self.templates[name], tensor.expr, relax.const(packed, "float32"), **options)
+        return Blocked(new, out_channels)
+
+    def unary(self, call: Any) -> Blocked | None:
+        data = call.args[0]
+        if not self.is_blocked(data):
+            return None
+        tensor = self.blocked[data]
+        new = relax.Call(call.op, [tensor.expr, *call.args[1:]], call.attrs, call.ty_args)
+        return Blocked(self.builder.emit(new), tensor.channels)
+
+    def binary(self, call: Any) -> Blocked | None:
+        out = tuple(int(d) for d in call.ty.shape)
+        kept = [a for a in call.args if self.is_blocked(a) and self.blocked[a].shape == out]
+        if len(out) != 4 or not kept:
+            return None
+        tensor = self.blocked[kept[0]]
+        operands = [self.operand(a, tensor) for a in call.args]
+        if any(o is None for o in operands):
+            return None
+        new = relax.Call(call.op, operands, call.attrs, call.ty_args)
+        return Blocked(self.builder.emit(new), tensor.channels)
+
+    def operand(self, expr: Any, like: Blocked) -> Any:
+        """An operand of an elementwise operator on tensors blocked as `like`; None where it cannot be."""
+        shape = static_shape(expr) if not self.is_blocked(expr) else self.blocked[expr].shape
+        if len(shape) > 4:
+            return None
+        shape = (1,) * (4 - len(shape)) + tuple(shape)
+        if isinstance(expr, GenericConst):
+            array = constant_array(expr).reshape(shape)
+            return relax.const(_block_array(array, like), str(array.dtype))
+        if shape[1] == like.channels and (len(static_shape(expr)) == 4 if not self.is_blocked(expr) else True):
+            tensor = self.block(expr)
+            return tensor.expr if tensor.lanes == like.lanes else None
+        if shape[1] == 1 and not self.is_blocked(expr):
+            return self.builder.emit(relax.op.reshape(self.value(expr), (shape[0], 1, shape[2], shape[3], 1)))
+        return None
+
+    def pool(self, call: Any) -> Blocked | None:
+        data, attrs = call.args[0], call.attrs
+        if not self.is_blocked(data) or attrs.layout != "NCHW":
+            return None
+        tensor = self.blocked[data]
+        name = str(call.op.name).rsplit(".", 1)[-1]
+        top, left, bottom, right = (int(p) for p in attrs.padding)
+
+        def pooled(x: te.Tensor) -> te.Tensor:
+            return topi.nn.pool2d(
+                x,
+                kernel=[int(v) for v in attrs.pool_size],
+                stride=[int(v) for v in attrs.strides],
+                dilation=[int(v) for v in attrs.dilation],
+                padding=[top, left, bottom, right],
+                pool_type="max" if name.startswith("max") else "avg",
+                ceil_mode=bool(attrs.ceil_mode),
+                layout=f"NCHW{tensor.lanes}c",
+                count_include_pad=bool(attrs.count_include_pad),
+            )
+
+        return Blocked(self.builder.emit_te(pooled, tensor.expr, primfunc_name_hint=name), tensor.channels)
+
+    def mean(self, call: Any) -> Any:
+        data, attrs = call.args[0], call.attrs
+        axes = sorted(int(a) % 4 for a in attrs.axis) if attrs.axis is not None and self.is_blocked(data) else None
+        if axes != [2, 3]:
+            return None
+        tensor = self.blocked[data]
+        new = Blocked(self.builder.emit(relax.op.mean(tensor.expr, [2, 3], keepdims=True)), tensor.channels)
+        if attrs.keepdims:
+            return new
+        return self.builder.emit(relax.op.reshape(self.unblock(new), new.shape[:2]))
+
+    def concat(self, call: Any) -> Blocked | None:
+        fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
+        out = tuple(int(d) for d in call.ty.shape)
+        if len(out) != 4 or int(call.attrs.axis) % 4 != 1 or not any(self.is_blocked(f) for f in fields):
+            return None
+        if not all(isinstance(f, relax.Var) and _channels(self, f) % self.lanes == 0 for f in fields):
+            return None
+        tensors = [self.block(f) for f in fields]
+        new = self.builder.emit(relax.op.concat([t.expr for t in tensors], axis=1))
+        return Blocked(new, sum(t.channels for t in tensors))
+
+    def reshape(self, call: Any) -> Any:
+        """A reshape that only drops the two unit axes of a full blocked tensor is no work."""
+        data = call.args[0]
+        if not self.is_blocked(data) or data in self.replaced:
+            return None
+        tensor = self.blocked[data]
+        if tensor.shape[2:] == (1, 1) and tensor.full:
+            return self.builder.emit(relax.op.reshape(tensor.expr, tuple(int(d) for d in call.ty.shape)))
+        return None
+
+
+def _channels(rewriter: _Layout, expr: Any) -> int:
+    if rewriter.is_blocked(expr):
+        return rewriter.blocked[expr].channels
+    return int(expr.ty.shape[1])
+
+
+def _block(x: te.Tensor, lanes: int) -> te.Tensor:
+    batch, channels, height, width = x.shape
+    blocks = -(-int(channels) // lanes)
+
+    def element(n: Any, c: Any, h: Any, w: Any, i: Any) -> Any:
+        value = x[n, c * lanes + i, h, w]
+        if int(channels) % lanes == 0:
+            return value
+        return tirx.if_then_else(c * lanes + i < channels, value, tirx.const(0, x.dtype))
+
+    return te.compute((batch, blocks, height, width, lanes), element, name="block_channels")
+
+
+def _unblock(x: te.Tensor, channels: int) -> te.Tensor:
+    batch, _, height, width, lanes = x.shape
+    return te.compute(
+        (batch, channels, height, width), lambda n, c, h, w: x[n, c // lanes, h, w, c % lanes], name="unblock_channels"
+    )
+
+
+def _pad_axis(array: np.ndarray, axis: int, size: int) -> np.ndarray:
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, size - array.shape[axis])
+    return np.pad(array, widths)
+
+
+def _block_array(array: np.ndarray, like: Blocked) -> np.ndarray:
+    """A broadcastable 4-D constant, blocked as `like` is."""
+    batch, channels, height, width = array.shape
+    if channels == 1:
+        return array.reshape(batch, 1, height, width, 1)
+    blocks = -(-channels // like.lanes)
+    padded = _pad_axis(array, 1, blocks * like.lanes)
+    return np.ascontiguousarray(padded.reshape(batch, blocks, like.lanes, height, width).transpose(0, 1, 3, 4, 2))
+
+
+def pack_conv2d(kernel: np.ndarray, in_lanes: int, out_lanes: int) -> np.ndarray:
+    """[O, I, KH, KW] -> [ceil(O/co), ceil(I/ci), KH, KW, ci, co], zeros where channels are missing."""
+    out_channels, in_channels, height, width = kernel.shape
+    out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
+    padded = _pad_axis(_pad_axis(kernel, 0, out_blocks * out_lanes), 1, in_blocks * in_lanes)
+    split = padded.reshape(out_blocks, out_lanes, in_blocks, in_lanes, height, width)
+    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
+
+
+def pack_depthwise(kernel: np.ndarray, lanes: int) -> np.ndarray:
+    """[C, 1, KH, KW] -> [ceil(C/l), KH, KW, l]."""
+    channels, _, height, width = kernel.shape
+    blocks = -(-channels // lanes)
+    padded = _pad_axis(kernel, 0, blocks * lanes)
+    return np.ascontiguousarray(padded.reshape(blocks, lanes, height, width).transpose(0, 2, 3, 1))

@@ -1,0 +1,47 @@
+"""Constants that the importer wraps in shape operators are reshaped here, in numpy.
+
+    reshape(c), permute_dims(c), expand_dims(c), squeeze(c), broadcast_to(c), astype(c)  ->  c'
+
+TVM's own FoldConstant compiles a function per expression and takes seconds; ONNX-level constants are folded before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nncc.compat import GenericConst, IRModule, constant_array, relax
+from nncc.passes.rewriter import Rewriter
+
+__all__ = ["fold_relax"]
+
+
+def _shape(call: Any) -> tuple[int, ...]:
+    return tuple(int(d) for d in call.ty.shape)
+
+
+_FOLD: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
+    "relax.reshape": lambda call, a: a.reshape(_shape(call)),
+    "relax.expand_dims": lambda call, a: a.reshape(_shape(call)),
+    "relax.squeeze": lambda call, a: a.reshape(_shape(call)),
+    "relax.broadcast_to": lambda call, a: np.broadcast_to(a, _shape(call)),
+    "relax.astype": lambda call, a: a.astype(str(call.attrs.dtype)),
+    "relax.permute_dims": lambda call, a: a.transpose(None if call.attrs.axes is None else [int(x) for x in call.attrs.axes]),
+}
+_LARGEST = 1 << 30
+"""Bytes: a broadcast beyond this stays a computation."""
+
+
+def fold_relax(module: IRModule) -> IRModule:
+    """Rewrite ``main`` with such expressions replaced by constants."""
+
+    def fold(rewriter: Rewriter, call: Any) -> Any:
+        argument = rewriter.value(call.args[0])
+        if not isinstance(argument, GenericConst):
+            return None
+        array = _FOLD[call.op.name](call, constant_array(argument))
+        return relax.const(np.ascontiguousarray(array), str(array.dtype)) if array.nbytes <= _LARGEST else None
+
+    return Rewriter(dict.fromkeys(_FOLD, fold)).rewrite(module)

@@ -1,0 +1,59 @@
+"""Matrix products go to the panel template; constant right-hand sides are packed here.
+
+    x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[no, k, ni] = w[k, no*l + ni], zeros where n is missing
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
+from nncc.passes.rewriter import Rewriter
+from nncc.scheduling import Template
+from nncc.target import Hardware
+
+__all__ = ["pack_matmul"]
+
+
+def pack_matmul(module: IRModule, templates: dict[str, Template], hardware: Hardware) -> IRModule:
+    """Rewrite float32 ``relax.matmul`` calls; see the module's equation."""
+    lanes = max(4, hardware.vector_bits // 32)
+
+    def matmul(rewriter: Rewriter, call: Any) -> Any:
+        x, weight = (rewriter.value(a) for a in call.args)
+        left, right = static_shape(x), static_shape(weight)
+        if str(call.ty.dtype) != "float32" or str(weight.ty.dtype) != "float32" or len(left) < 2 or len(right) < 2:
+            return None
+        if len(right) > 2 and (right[:-2] != left[:-2]):
+            return None
+        columns = right[-1]
+        width = panel_lanes(columns, lanes)
+        constant = isinstance(weight, GenericConst) and len(right) == 2
+        if constant:
+            packed = pack_panels(constant_array(weight), width)
+            weight = relax.const(packed, "float32")
+        return rewriter.emit_anchor(
+            templates["matmul"], x, weight, columns=columns, lanes=width, packed=constant
+        )
+
+    return Rewriter({"relax.matmul": matmul}).rewrite(module)
+
+
+def panel_lanes(columns: int, lanes: int) -> int:
+    """The widest panel that divides `columns`, down to a quarter of a vector; a full vector where none does."""
+    for width in (lanes, lanes // 2, lanes // 4):
+        if width >= 4 and columns % width == 0:
+            return width
+    while lanes // 2 >= columns:
+        lanes //= 2
+    return lanes
+
+
+def pack_panels(weight: np.ndarray, lanes: int) -> np.ndarray:
+    """[K, N] -> [ceil(N/l), K, l]."""
+    depth, columns = weight.shape
+    panels = -(-columns // lanes)
+    padded = np.pad(weight, ((0, 0), (0, panels * lanes - columns)))
+    return np.ascontiguousarray(padded.reshape(depth, panels, lanes).transpose(1, 0, 2))

@@ -1,0 +1,75 @@
+"""One walk over the bindings of a Relax ``main``, operator by operator: what the Relax passes are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nncc.compat import GenericConst, IRModule, relax
+from nncc.scheduling import Template
+
+__all__ = ["Rewriter"]
+
+_OUT_ELEMENTWISE_FUSABLE = 4
+"""TVM's OpPatternKind: elementwise operators behind the function may be fused into it."""
+
+Rule = Callable[["Rewriter", Any], Any]
+
+
+class Rewriter:
+    """Rebuilds ``main``, asking the rule of each operator's name for a replacement.
+
+    A rule gets the call (its arguments as they were: `value` gives what they became) and returns an expression, or
+    None to keep the call. A subclass may return other forms of a value and keep them in `keep`.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self.rules = rules
+        self.replaced: dict[Any, Any] = {}
+
+    def rewrite(self, module: IRModule) -> IRModule:
+        """The module with ``main`` rebuilt and what became unused dropped."""
+        main = module["main"]
+        kernels = {name: function for name, function in module.functions.items() if name.name_hint != "main"}
+        self.builder = builder = relax.BlockBuilder(IRModule(kernels, attrs=module.attrs))
+        with builder.function("main", list(main.params), attrs=dict(main.attrs.items()) if main.attrs else {}):
+            with builder.dataflow():
+                for block in main.body.blocks:
+                    for binding in block.bindings:
+                        self._bind(binding)
+                result = builder.emit_output(self.value(main.body.body))
+            builder.emit_func_output(result)
+        return relax.transform.DeadCodeElimination(["main"])(builder.get())
+
+    def _bind(self, binding: Any) -> None:
+        value = binding.value
+        if isinstance(binding, relax.MatchCast):
+            self.replaced[binding.var] = self.builder.match_cast(self.value(value), binding.ty)
+            return
+        new = None
+        if isinstance(value, relax.Call) and hasattr(value.op, "name"):
+            rule = self.rules.get(value.op.name)
+            new = rule(self, value) if rule else None
+        self.keep(binding.var, self.value(value) if new is None else new)
+
+    def keep(self, variable: Any, new: Any) -> None:
+        """Remember that `variable` of the old function is `new` in the new one."""
+        simple = isinstance(new, (relax.Var, GenericConst))
+        self.replaced[variable] = new if simple else self.builder.emit(new)
+
+    def value(self, expr: Any) -> Any:
+        """An expression of the old function in terms of the new one."""
+        if isinstance(expr, relax.Var):
+            return self.replaced.get(expr, expr)
+        if isinstance(expr, relax.Call):
+            return relax.Call(expr.op, [self.value(a) for a in expr.args], expr.attrs, expr.ty_args, ret_ty=expr.ty)
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self.value(f) for f in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            return relax.TupleGetItem(self.value(expr.tuple_value), expr.index)
+        return expr
+
+    def emit_anchor(self, template: Template, *args: Any, **options: Any) -> Any:
+        """Call a template's compute definition; elementwise operators behind it may be fused into its kernel."""
+        hint = {"primfunc_name_hint": template.name, "primfunc_attrs": {"op_pattern": _OUT_ELEMENTWISE_FUSABLE}}
+        return self.builder.emit_te(template.compute, *args, **hint, **options)

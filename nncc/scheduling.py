@@ -1,0 +1,315 @@
+"""What schedule templates are made of: the words they use, and how a kernel finds its template.
+
+A template is a Python file with `NAME`, `compute(...)` (a tensor expression whose main block carries
+``anchor(NAME)``) and ``schedule(sch, block, hardware) -> (blocks it placed, what it decided)``. Blocks that no
+template placed get the plain loops of `elementwise` and `reduction` below.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from nncc.compat import Schedule, structural_walk, tirx, tvm
+from nncc.errors import InternalError, UsageError
+from nncc.resources import schedules_folder
+from nncc.target import Hardware
+
+__all__ = [
+    "Template",
+    "anchor",
+    "decompose_reduction",
+    "epilogue",
+    "even_tile",
+    "extent",
+    "extents",
+    "flops",
+    "load_templates",
+    "parallel",
+    "schedule_kernel",
+]
+
+_ANCHOR = "nncc.template"
+_TRANSCENDENTAL = ("exp", "tanh", "erf", "log", "pow", "sqrt", "sigmoid", "sin", "cos", "atan")
+_GRAIN = 60_000
+"""Operations below which a kernel stays on one thread: about the cost of waking a worker."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A compute definition and its schedule, from one file."""
+
+    name: str
+    compute: Callable[..., Any]
+    schedule: Callable[..., tuple[list[Any], str]]
+    path: Path
+
+
+def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
+    """The templates of ``schedules/`` and, taking precedence, those in the files `extra`."""
+    templates = {}
+    for path in [*sorted(schedules_folder().glob("*.py")), *map(Path, extra)]:
+        spec = importlib.util.spec_from_file_location(f"nncc_schedule_{path.stem}", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise UsageError(f"schedule template `{path}` is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        missing = [word for word in ("NAME", "compute", "schedule") if not hasattr(module, word)]
+        if missing:
+            raise UsageError(
+                f"schedule template `{path}` does not define {', '.join(missing)}",
+                "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware)`; see CONTRIBUTING.md",
+            )
+        templates[module.NAME] = Template(module.NAME, module.compute, module.schedule, path)
+    return templates
+
+
+def anchor(name: str) -> dict[str, str]:
+    """Attributes of the block that the template `name` schedules."""
+    return {_ANCHOR: name}
+
+
+# Facts about blocks and loops
+
+
+def extent(sch: Any, loop: Any) -> int:
+    """The constant trip count of a loop."""
+    return int(sch.get(loop).extent)
+
+
+def extents(sch: Any, block: Any) -> list[int]:
+    """The extents of a block's iterators, in order."""
+    return [int(v.dom.extent) for v in sch.get(block).iter_vars]
+
+
+def flops(sch: Any, block: Any) -> int:
+    """Multiply-adds of a reduction block, counted as two operations each."""
+    return 2 * prod(extents(sch, block))
+
+
+def even_tile(size: int, most: int) -> int:
+    """The tile of at most `most` that covers `size` in the fewest, most even steps; a divisor where one is close."""
+    steps = -(-size // most)
+    for tile in range(min(most, size), max(1, most // 2) - 1, -1):
+        if size % tile == 0:
+            return tile
+    return -(-size // steps)
+
+
+def _is_spatial(sch: Any, block: Any) -> bool:
+    return all(v.iter_type == 0 for v in sch.get(block).iter_vars)
+
+
+def _loads(sch: Any, block: Any) -> list[Any]:
+    found: list[Any] = []
+    structural_walk(sch.get(block).body, [(tvm.ir.TensorLoad, found.append)])
+    return found
+
+
+def _transcendentals(sch: Any, block: Any) -> int:
+    count = 0
+
+    def visit(call: Any) -> None:
+        nonlocal count
+        name = str(getattr(call.op, "name", ""))
+        if any(word in name for word in _TRANSCENDENTAL) or "call_pure_extern" in name:
+            count += 1
+
+    structural_walk(sch.get(block).body, [(tvm.ir.Call, visit)])
+    return count
+
+
+# Actions that templates share
+
+
+def epilogue(sch: Any, block: Any) -> Any:
+    """The one elementwise block that finishes what `block` computes; a plain copy where the kernel has none.
+
+    `schedule_kernel` has inlined the chain behind the anchor already, so that it is one block or nothing.
+    """
+    consumers = sch.get_consumers(block)
+    if len(consumers) == 1 and _is_spatial(sch, consumers[0]):
+        spatial = [int(v.dom.extent) for v in sch.get(block).iter_vars if v.iter_type == 0]
+        finish = extents(sch, consumers[0])
+        panels_to_rows = len(finish) == len(spatial) - 1 and prod(finish) <= prod(spatial)
+        if finish == spatial or panels_to_rows:
+            return consumers[0]
+    sch.cache_write(block, 0, "global")
+    return sch.get_consumers(block)[0]
+
+
+def parallel(sch: Any, loops: Sequence[Any], work: int, hardware: Hardware) -> Any:
+    """Fuse `loops` and spread them over the threads, if the `work` (operations) is worth it."""
+    fused = sch.fuse(*loops) if len(loops) > 1 else loops[0]
+    if work >= _GRAIN and extent(sch, fused) > 1 and hardware.cores > 1:
+        sch.parallel(fused)
+    return fused
+
+
+def decompose_reduction(sch: Any, block: Any, loop: Any) -> Any:
+    """Split the initialisation off before `loop`; its tile is unrolled and vectorized as the update's is."""
+    depth = [sch.get(other).same_as(sch.get(loop)) for other in sch.get_loops(block)].index(True)
+    init = sch.decompose_reduction(block, loop)
+    inner = sch.get_loops(init)[depth:]
+    for other in inner[:-1]:
+        sch.unroll(other)
+    if inner:
+        sch.vectorize(inner[-1])
+    return init
+
+
+# Plain loops for everything else
+
+
+def _vectorize_last(sch: Any, block: Any, lanes: int) -> list[Any]:
+    """Vectorize the innermost loop by `lanes`, peeling its tail; the loops that remain outside of it."""
+    *outer, last = sch.get_loops(block)
+    size = extent(sch, last)
+    if size < lanes:
+        if size > 1 and size & (size - 1) == 0:
+            sch.vectorize(last)
+            return outer
+        return [*outer, last]
+    if size == lanes:
+        sch.vectorize(last)
+        return outer
+    steps, vector = sch.split(last, [None, lanes])
+    if size % lanes:
+        sch.annotate(steps, "pragma_loop_partition_hint", 1)
+        sch.vectorize(vector)
+        return outer
+    sch.vectorize(vector)
+    return [*outer, steps]
+
+
+def elementwise(sch: Any, block: Any, hardware: Hardware) -> None:
+    """One pass: outer loops fused and spread over the threads, the innermost vectorized."""
+    if not sch.get_loops(block):
+        return
+    work = prod(extents(sch, block)) * (1 + 12 * _transcendentals(sch, block))
+    outer = _vectorize_last(sch, block, max(1, hardware.vector_bits // 32))
+    if outer:
+        parallel(sch, outer, work, hardware)
+
+
+def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
+    """Spatial loops spread over the threads; lanes run along a spatial axis, or along the reduced one by rfactor."""
+    lanes = max(1, hardware.vector_bits // 32)
+    iterators = sch.get(block).iter_vars
+    loops = sch.get_loops(block)
+    if len(loops) != len(iterators):
+        return
+    spatial = [loop for loop, v in zip(loops, iterators, strict=True) if v.iter_type == 0]
+    reduced = [loop for loop, v in zip(loops, iterators, strict=True) if v.iter_type == 2]
+    if len(spatial) + len(reduced) != len(loops) or not reduced:
+        return
+    work = prod(extents(sch, block))
+    reduces_rows = _reduces_rows(sch, block)
+    if reduces_rows and extent(sch, reduced[-1]) % lanes == 0 and lanes > 1 and not _writes_several(sch, block):
+        _, lane = sch.split(reduced[-1], [None, lanes])
+        partial = sch.rfactor(lane, 0)
+        _vectorize_partial(sch, partial)
+        remaining = [loop for loop, v in zip(sch.get_loops(block), sch.get(block).iter_vars, strict=False) if v.iter_type == 0]
+        if remaining:
+            fused = parallel(sch, remaining, work, hardware)
+            sch.compute_at(partial, fused, preserve_unit_loops=True)
+        return
+    if spatial and not reduces_rows and extent(sch, spatial[-1]) >= min(lanes, 4):
+        size = extent(sch, spatial[-1])
+        if size % lanes == 0 and size > lanes:
+            outer, vector = sch.split(spatial[-1], [None, lanes])
+            spatial = [*spatial[:-1], outer, vector]
+        if extent(sch, spatial[-1]) <= 2 * lanes:
+            sch.reorder(*spatial[:-1], *reduced, spatial[-1])
+            sch.vectorize(spatial[-1])
+            if len(spatial) > 1:
+                parallel(sch, spatial[:-1], work, hardware)
+            decompose_reduction(sch, block, reduced[0])
+            return
+    if spatial:
+        sch.reorder(*spatial, *reduced)
+        parallel(sch, spatial, work, hardware)
+
+
+def _vectorize_partial(sch: Any, block: Any) -> None:
+    """Order the loops of an rfactor block so that its lanes are innermost, and vectorize them."""
+    iterators = sch.get(block).iter_vars
+    loops = sch.get_loops(block)
+    lane = loops[-1]
+    del iterators
+    sch.vectorize(lane)
+
+
+def _writes_several(sch: Any, block: Any) -> bool:
+    return len(sch.get(block).writes) > 1
+
+
+def _reduces_rows(sch: Any, block: Any) -> bool:
+    """Whether the fastest index of what the block reads runs along a reduced axis."""
+    reduced = [v.var for v in sch.get(block).iter_vars if v.iter_type == 2]
+    written = [region.source for region in sch.get(block).writes]
+    for load in _loads(sch, block):
+        if any(load.source.same_as(buffer) for buffer in written):
+            continue
+        found: list[Any] = []
+        structural_walk(load.indices[-1], [(tirx.Var, found.append)])
+        if any(v.same_as(r) for v in found for r in reduced):
+            return True
+    return False
+
+
+# One kernel
+
+
+def _inline(sch: Any, blocks: list[Any], anchors: list[Any]) -> list[Any]:
+    """Inline what costs nothing to compute again where it is used; the blocks that remain."""
+    anchor_names = {sch.get(b).name_hint for b in anchors}
+    kept = []
+    for block in blocks:
+        name = sch.get(block).name_hint
+        consumers = sch.get_consumers(block)
+        if name in anchor_names or not consumers or not _is_spatial(sch, block):
+            kept.append(block)
+            continue
+        size = prod(extents(sch, block))
+        feeds_anchor = any(sch.get(c).name_hint in anchor_names for c in consumers)
+        grows = any(prod(extents(sch, c)) > size for c in consumers)
+        heavy = _transcendentals(sch, block) > 0
+        if feeds_anchor or (heavy and (grows or len(consumers) > 1)):
+            kept.append(block)
+            continue
+        try:
+            sch.compute_inline(block)
+        except tvm.s_tir.ScheduleError:
+            kept.append(block)
+    return kept
+
+
+def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Hardware) -> tuple[Any, str]:
+    """Schedule one TIR function: the function, and where its schedule came from."""
+    sch = Schedule(function.with_attr("global_symbol", "main"))
+    blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
+    anchors = [b for b in blocks if _ANCHOR in sch.get(b).annotations]
+    remaining = _inline(sch, blocks, anchors)
+    placed: list[Any] = []
+    origins = []
+    for block in anchors:
+        name = str(sch.get(block).annotations[_ANCHOR])
+        if name not in templates:
+            raise InternalError(f"a kernel asks for the schedule template `{name}`, which no file defines")
+        handled, decision = templates[name].schedule(sch, block, hardware)
+        placed += handled
+        origins.append(f"{name} {decision}")
+    done = {sch.get(b).name_hint for b in placed}
+    for block in remaining:
+        if sch.get(block).name_hint in done:
+            continue
+        if _is_spatial(sch, block):
+            elementwise(sch, block, hardware)
+        else:
+            reduction(sch, block, hardware)
+    return sch.mod["main"], "; ".join(origins) or "loops"

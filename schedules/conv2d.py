@@ -1,0 +1,98 @@
+"""Direct convolution on channel-blocked tensors, register-tiled.
+
+    y[n, o, h, w, oi] = sum_{i, kh, kw, ii} x[n, i, h*sh + kh*dh - pt, w*sw + kw*dw - pl, ii] * W[o, i, kh, kw, ii, oi]
+
+x is [N, C/ci, H, W, ci], W is [O/co, C/ci, KH, KW, ci, co], y is [N, O/co, OH, OW, co]; channel counts that do not
+divide are padded with zero weights. One register tile is `channel_blocks` x `columns` accumulators of `co` lanes: each
+step of the reduction loads `channel_blocks` weight vectors and `columns` broadcast activations.
+"""
+
+from __future__ import annotations
+
+from nncc import scheduling
+from nncc.compat import te, topi
+
+NAME = "conv2d"
+
+
+def compute(data, weight, *, strides, padding, dilation):
+    """Define the convolution; `padding` is (top, left, bottom, right)."""
+    batch, in_blocks, height, width, in_lanes = data.shape
+    out_blocks, _, kernel_h, kernel_w, _, out_lanes = weight.shape
+    top, left, bottom, right = padding
+    if any(padding):
+        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
+    out_h = (height + top + bottom - (kernel_h - 1) * dilation[0] - 1) // strides[0] + 1
+    out_w = (width + left + right - (kernel_w - 1) * dilation[1] - 1) // strides[1] + 1
+    i = te.reduce_axis((0, in_blocks), name="i")
+    kh = te.reduce_axis((0, kernel_h), name="kh")
+    kw = te.reduce_axis((0, kernel_w), name="kw")
+    ii = te.reduce_axis((0, in_lanes), name="ii")
+    return te.compute(
+        (batch, out_blocks, out_h, out_w, out_lanes),
+        lambda n, o, h, w, oi: te.sum(
+            data[n, i, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1], ii]
+            * weight[o, i, kh, kw, ii, oi],
+            axis=[i, kh, kw, ii],
+        ),
+        name="conv2d",
+        attrs=scheduling.anchor(NAME),
+    )
+
+
+def schedule(sch, block, hardware):
+    """Tile for registers, vectorize the channel lanes, spread (batch, channel blocks, rows) over the threads."""
+    epilogue = scheduling.epilogue(sch, block)
+    n, o, h, w, oi = sch.get_loops(epilogue)
+    extents = scheduling.extents(sch, epilogue)
+    columns, channel_blocks = tile(extents[3], extents[1], extents[4], hardware)
+    oo, ob = sch.split(o, [None, channel_blocks])
+    wo, wi = sch.split(w, [None, columns])
+    sch.reorder(n, oo, h, wo, ob, wi, oi)
+    if extents[3] % columns:
+        sch.annotate(wo, "pragma_loop_partition_hint", 1)
+    sch.compute_at(block, wo, preserve_unit_loops=True)
+    flops = scheduling.flops(sch, block)
+    outer = scheduling.parallel(sch, [n, oo, h], flops, hardware)
+    sch.vectorize(sch.get_loops(epilogue)[-1])
+    for loop in sch.get_loops(epilogue)[-3:-1]:
+        sch.unroll(loop)
+    loops = sch.get_loops(block)
+    tn, to, th, tw, lanes, i, kh, kw, ii = loops[-9:]
+    sch.reorder(tn, th, i, kh, kw, ii, to, tw, lanes)
+    if scheduling.extent(sch, ii) <= 16:
+        sch.unroll(ii)
+    for loop in (to, tw):
+        sch.unroll(loop)
+    sch.vectorize(lanes)
+    scheduling.decompose_reduction(sch, block, i)
+    del outer
+    return [block, epilogue], f"tile {channel_blocks}x{columns}"
+
+
+def tile(width, blocks, lanes, hardware):
+    """Columns and channel blocks of one register tile.
+
+    The product stays under the number of vector registers less the weight and broadcast registers, and under 1024
+    bytes, beyond which TVM moves a buffer off the stack; of the tiles that fit, the one with the fewest wasted
+    columns, then the most accumulators, then the fewest loads per multiply-add wins.
+    """
+    vector_bytes = lanes * 4
+    registers_each = max(1, vector_bytes * 8 // hardware.vector_bits)
+    spare = 3 if hardware.vector_registers <= 16 else 4
+    most = min((hardware.vector_registers - spare) // registers_each, 1023 // vector_bytes)
+    best = None
+    for channel_blocks in (1, 2, 3, 4):
+        if blocks % channel_blocks:
+            continue
+        for columns in range(1, min(width, max(1, most // channel_blocks)) + 1):
+            accumulators = channel_blocks * columns
+            steps = -(-width // columns)
+            waste = steps * columns / width
+            latency = max(1.0, 8 / (accumulators * registers_each))
+            loads = (channel_blocks * registers_each + columns) / (accumulators * registers_each)
+            cost = waste * latency * (1 + 0.15 * loads) * (1.05 if width % columns else 1.0)
+            if best is None or cost < best[0]:
+                best = (cost, columns, channel_blocks)
+    assert best is not None
+    return best[1], best[2]

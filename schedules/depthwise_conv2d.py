@@ -1,0 +1,59 @@
+"""Depthwise convolution on channel-blocked tensors: one filter per channel, lanes are channels.
+
+    y[n, c, h, w, l] = sum_{kh, kw} x[n, c, h*sh + kh*dh - pt, w*sw + kw*dw - pl, l] * W[c, kh, kw, l]
+
+x is [N, C/l, H, W, l], W is [C/l, KH, KW, l]. The work is bound by loads: a tile of columns shares each weight vector.
+"""
+
+from __future__ import annotations
+
+from nncc import scheduling
+from nncc.compat import te, topi
+
+NAME = "depthwise_conv2d"
+
+
+def compute(data, weight, *, strides, padding, dilation):
+    """Define the convolution; `padding` is (top, left, bottom, right)."""
+    batch, blocks, height, width, lanes = data.shape
+    _, kernel_h, kernel_w, _ = weight.shape
+    top, left, bottom, right = padding
+    if any(padding):
+        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
+    out_h = (height + top + bottom - (kernel_h - 1) * dilation[0] - 1) // strides[0] + 1
+    out_w = (width + left + right - (kernel_w - 1) * dilation[1] - 1) // strides[1] + 1
+    kh = te.reduce_axis((0, kernel_h), name="kh")
+    kw = te.reduce_axis((0, kernel_w), name="kw")
+    return te.compute(
+        (batch, blocks, out_h, out_w, lanes),
+        lambda n, c, h, w, i: te.sum(
+            data[n, c, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1], i] * weight[c, kh, kw, i],
+            axis=[kh, kw],
+        ),
+        name="depthwise_conv2d",
+        attrs=scheduling.anchor(NAME),
+    )
+
+
+def schedule(sch, block, hardware):
+    """Tile the columns, unroll the filter, vectorize the channel lanes, spread (batch, blocks, rows) over threads."""
+    epilogue = scheduling.epilogue(sch, block)
+    n, c, h, w, _ = sch.get_loops(epilogue)
+    extents = scheduling.extents(sch, epilogue)
+    columns = scheduling.even_tile(extents[3], 8 if extents[4] * 32 <= hardware.vector_bits else 4)
+    wo, _ = sch.split(w, [None, columns])
+    if extents[3] % columns:
+        sch.annotate(wo, "pragma_loop_partition_hint", 1)
+    sch.compute_at(block, wo, preserve_unit_loops=True)
+    scheduling.parallel(sch, [n, c, h], scheduling.flops(sch, block), hardware)
+    sch.vectorize(sch.get_loops(epilogue)[-1])
+    sch.unroll(sch.get_loops(epilogue)[-2])
+    tn, tc, th, tw, lanes, kh, kw = sch.get_loops(block)[-7:]
+    sch.reorder(tn, tc, th, kh, kw, tw, lanes)
+    if scheduling.extent(sch, kh) * scheduling.extent(sch, kw) <= 25:
+        sch.unroll(kh)
+        sch.unroll(kw)
+    sch.unroll(tw)
+    sch.vectorize(lanes)
+    scheduling.decompose_reduction(sch, block, kh)
+    return [block, epilogue], f"tile 1x{columns}"
