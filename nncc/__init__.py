@@ -1,0 +1,38 @@
+"""nncc: an ONNX model in, one small, fast, self-contained shared library out.
+
+    artifact = nncc.compile("model.onnx", target="rpi4")
+    module = nncc.load("model-native/model.so", threads=2)
+    outputs = module.run({"input": array})
+
+TVM and onnx are imported by the stages that need them; `load` needs numpy only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nncc.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from nncc.api import compile
+    from nncc.errors import NnccError
+    from nncc.runtime.loader import Module, load
+    from nncc.target import Target
+
+__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "load"]
+
+_HOME = {
+    "compile": "nncc.api",
+    "NnccError": "nncc.errors",
+    "Module": "nncc.runtime.loader",
+    "load": "nncc.runtime.loader",
+    "Target": "nncc.target",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nncc' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

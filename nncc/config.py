@@ -1,0 +1,39 @@
+"""Every option of a compilation, documented where declared: one field = one keyword of `compile` = one flag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What `nncc.compile` was asked for."""
+
+    target: str = "native"
+    """Target: a name that ``nncc targets`` lists, a TOML file, JSON, or ``name,mcpu=...,num-cores=...``."""
+    output: Path | None = None
+    """Folder for the artifact; by default ``<model>-<target>`` in the current folder."""
+    name: str | None = None
+    """Name of the model inside the library and of its files; by default the ONNX file's."""
+    shape: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Static shapes of inputs that have dynamic dimensions."""
+    threads: int | None = None
+    """Threads that the kernels are scheduled for; by default the target's number of cores."""
+    records: Sequence[Path] = ()
+    """Tuning records to take schedules from; later ones win."""
+    schedules: Sequence[Path] = ()
+    """Schedule templates of your own, Python files; they take precedence over nncc's."""
+    emit: Sequence[str] = ("so",)
+    """What to make: so (shared library), a (static archive), o (one object file)."""
+    dump_code: Sequence[str] = ()
+    """Code to write beside the library: asm, ll (LLVM), tir."""
+    until: str | None = None
+    """Stop after this stage; nothing is built."""
+    save_stages: Path | None = None
+    """Folder to write every stage's value to, as text or ONNX."""
+    verify: bool = True
+    """Check the library against ONNX Runtime, here or in an emulator."""

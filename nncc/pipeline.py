@@ -1,0 +1,143 @@
+"""The compiler on one screen: its stages in order, and the loop that runs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nncc.config import Config
+from nncc.errors import OutputError, UsageError
+from nncc.ir import Artifact, Model
+from nncc.target import Target, resolve
+
+__all__ = ["STAGES", "Instrument", "Job", "Stage", "plan", "run"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A compilation's fixed facts: what every stage may read besides the value it is given."""
+
+    path: Path
+    config: Config
+    target: Target
+    name: str
+    """Of the model."""
+    output: Path
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None
+    """Told how far a long stage is."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step from value to value."""
+
+    name: str
+    run: Callable[[Any, Job], Any]
+
+
+class Instrument:
+    """Looks on: timing, dumping, verifying. Each method does nothing unless a subclass says otherwise."""
+
+    def before(self, stage: Stage, job: Job) -> None:
+        """`stage` is about to run."""
+
+    def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
+        """`stage` made `value` of `given`."""
+
+
+def _import(path: Path, job: Job) -> Model:
+    from nncc.frontend.onnx import import_onnx
+
+    return import_onnx(path, shape=job.config.shape, name=job.name)
+
+
+def _simplify(model: Model, job: Job) -> Model:
+    from nncc.passes.simplify import simplify
+
+    return simplify(model)
+
+
+def _specialize(model: Model, job: Job) -> Any:
+    from nncc.passes.specialize import specialize
+    from nncc.scheduling import load_templates
+
+    return specialize(model, job.target, load_templates(job.config.schedules))
+
+
+def _lower(network: Any, job: Job) -> Any:
+    from nncc.codegen.lower import lower
+
+    return lower(network)
+
+
+def _schedule(kernels: Any, job: Job) -> Any:
+    from nncc.codegen.schedule import schedule
+    from nncc.scheduling import load_templates
+
+    return schedule(kernels, load_templates(job.config.schedules), job.progress)
+
+
+def _flatten(kernels: Any, job: Job) -> Any:
+    from nncc.codegen.flatten import flatten
+
+    return flatten(kernels)
+
+
+def _build(program: Any, job: Job) -> Artifact:
+    from nncc.backends import backend
+
+    return backend(job.target).build(program, job.output, job.name, job.config.emit, job.config.dump_code)
+
+
+STAGES = (
+    Stage("import", _import),
+    Stage("simplify", _simplify),  # exact, any target
+    Stage("specialize", _specialize),  # from here on: one target
+    Stage("lower", _lower),
+    Stage("schedule", _schedule),  # each kernel's template and its default
+    Stage("flatten", _flatten),
+    Stage("build", _build),
+)
+
+
+def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], None] | None = None) -> Job:
+    """Resolve names and folders, and refuse what cannot end well before any work is done."""
+    from nncc.backends import backend
+
+    target = resolve(config.target)
+    if config.threads is not None:
+        if config.threads < 1:
+            raise UsageError(f"--threads must be at least 1, not {config.threads}")
+        target = replace(target, hardware=replace(target.hardware, cores=config.threads))
+    names = [stage.name for stage in STAGES]
+    if config.until is not None and config.until not in names:
+        raise UsageError(f"unknown stage `{config.until}`", f"the stages are {', '.join(names)}")
+    path = Path(path)
+    name = config.name or path.name.removesuffix(".onnx") or "model"
+    output = Path(config.output) if config.output is not None else Path(f"{name}-{target.name}")
+    if config.until in (None, "build"):
+        backend(target).check(target)
+        if output.exists() and not output.is_dir():
+            raise OutputError(f"cannot write to `{output}`: it is a file", "choose a folder with `-o`")
+    job = Job(path, config, target, name, output)
+    return job if progress is None else replace(job, progress=progress)
+
+
+def run(job: Job, instruments: Iterable[Instrument] = ()) -> Any:
+    """Run the stages up to ``job.config.until``: the last value, an Artifact unless stopped before."""
+    watchers = list(instruments)
+    value: Any = job.path
+    for stage in STAGES:
+        for watcher in watchers:
+            watcher.before(stage, job)
+        start = time.perf_counter()
+        given, value = value, stage.run(value, job)
+        seconds = time.perf_counter() - start
+        for watcher in watchers:
+            watcher.after(stage, job, given, value, seconds)
+        if stage.name == job.config.until:
+            break
+    return value
