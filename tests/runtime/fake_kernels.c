@@ -103,6 +103,13 @@ static int greedy_task(int id, group_env* env, void* data) {
   return TVMBackendAllocWorkspace(1, 0, 5000, 0, 8) ? 0 : -1;
 }
 
+static int leaking_task(int id, group_env* env, void* data) {
+  (void)id, (void)env, (void)data;
+  if (!TVMBackendAllocWorkspace(1, 0, 3000, 0, 8)) return -1;
+  TVMFFIErrorSetRaisedFromCStr("ValueError", "left without freeing");
+  return -1;
+}
+
 static int slow_task(int id, group_env* env, void* data) {
   (void)id, (void)env;
   for (long i = 0; i < 30000000; ++i) *(volatile int32_t*)&((job*)data)->mode += 1;
@@ -138,6 +145,7 @@ int32_t fake_behave(const int32_t* mode, int64_t* counts) {
       }
       return 0;
     }
+    case 9: return TVMBackendParallelLaunch(leaking_task, jobs, 4);
     default: counts[0] = *mode; counts[1] = 0; return 0;
   }
 }
