@@ -188,7 +188,7 @@ def graph_text(model: Model) -> str:
     lines.append(f"  {nodes} nodes, {count(elements)} parameters ({size(nbytes)}), {count(total)} MAC")
     rows = _rows(graph)
     # A few very long rows must not push every other one to the right.
-    widths = [min(max((len(row[at]) for row in rows), default=0), cap) for at, cap in enumerate((12, 24, 40, 64, 48))]
+    widths = [min(max((len(row[at]) for row in rows), default=0), cap) for at, cap in enumerate((6, 18, 24, 64, 40))]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append(("  " + "  ".join((*cells, row[5]))).rstrip())

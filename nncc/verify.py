@@ -37,7 +37,7 @@ def _session(model: Model | str | Path, outputs: Sequence[str] | None) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is in the exception, and so in our error
     providers = ["CPUExecutionProvider"]
     if not isinstance(model, Model):
         return onnxruntime.InferenceSession(str(model), options, providers=providers)

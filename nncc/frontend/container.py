@@ -1,4 +1,4 @@
-"""What a file of unknown origin is: an ONNX protobuf, or something people mistake for one. Reads bytes, runs nothing."""
+"""What a file of unknown origin is: an ONNX protobuf, or what people mistake for one. Reads bytes, runs nothing."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _missing_bytes(data: bytes) -> int | None:
             return 1 if len(data) - at < 10 else None
         field, wire = key[0] >> 3, key[0] & 7
         at = key[1]
-        if not 1 <= field <= 25 and field != 26:  # ModelProto's own field numbers end at 26
+        if not 1 <= field <= 26:  # ModelProto's own field numbers
             return None
         if wire in (0, 2):
             number = varint(at)

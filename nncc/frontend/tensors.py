@@ -86,7 +86,7 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, folder: Path) -> None
         raise ModelError(f"{what}, at an offset or of a length that is not a number") from error
     if offset < 0 or length < 0 or offset + max(length, wanted) > status.st_size:
         raise ModelError(
-            f"{what} at bytes {offset:,} to {offset + max(length, wanted):,}, but the file has {status.st_size:,} bytes",
+            f"{what} at bytes {offset:,} to {offset + max(length, wanted):,}, but that file has {status.st_size:,}",
             "the file is truncated or belongs to another model: fetch both again",
         )
     if length != wanted:

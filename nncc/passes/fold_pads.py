@@ -1,6 +1,6 @@
 """conv(pad(x, p), pads=q) = conv(x, pads=p+q) for zeros around the spatial axes; so for an average that counts them.
 
-Before that, ``auto_pad`` is spelled out as pads: SAME adds max((ceil(n/s)-1)*s + (k-1)*d + 1 - n, 0) along an axis.
+Before that, ``auto_pad`` is spelled out as pads: SAME adds max((ceil(n/s)-1)*s + k - n, 0) along an axis.
 """
 
 from __future__ import annotations
@@ -42,9 +42,12 @@ def explicit_pads(graph: onnx_ir.Model) -> Report:
                 continue
             ones = [1] * len(kernel)
             strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
+            if any(d != 1 for d in dilations):
+                report.skip(node, "it is dilated, where implementations of automatic padding disagree")
+                continue
             totals = [
-                max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
-                for n, k, s, d in zip(shape[2:], kernel, strides, dilations, strict=True)
+                max((-(-n // s) - 1) * s + k - n, 0)
+                for n, k, s in zip(shape[2:], kernel, strides, strict=True)
             ]
             small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
             _set(node, pads=[*small, *large] if mode == "SAME_UPPER" else [*large, *small])

@@ -1,0 +1,57 @@
+"""The loop over the passes: checked after each, and the one that breaks the graph is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import onnx_ir
+import pytest
+from graphs import ops, parse
+
+from nncc import passes
+from nncc.errors import InternalError
+from nncc.frontend.onnx import import_onnx
+from nncc.passes.rewriting import Report
+from nncc.passes.simplify import simplify
+from nncc.verify import compare, reference, sample_inputs
+
+LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
+
+
+def test_a_pass_that_breaks_the_graph_is_blamed_by_name(monkeypatch):
+    def break_it(graph: onnx_ir.Model) -> Report:
+        next(iter(graph.graph)).op_type = "NoSuchOperator"
+        return Report(1)
+
+    monkeypatch.setattr(passes, "SIMPLIFY", (break_it,))
+    with pytest.raises(InternalError, match="pass `break_it` made an invalid graph.*NoSuchOperator"):
+        simplify(parse("g (float[2] x) => (float[2] y) { y = Relu (x) }"))
+
+
+def test_a_pass_that_renames_an_output_is_blamed_by_name(monkeypatch):
+    def rename(graph: onnx_ir.Model) -> Report:
+        graph.graph.outputs[0].name = "other"
+        return Report()
+
+    monkeypatch.setattr(passes, "SIMPLIFY", (rename,))
+    with pytest.raises(InternalError, match="pass `rename` changed the inputs or outputs"):
+        simplify(parse("g (float[2] x) => (float[2] y) { y = Relu (x) }"))
+
+
+def test_importing_the_passes_loads_neither_onnx_nor_numpy_nor_tvm():
+    code = "import sys, nncc.passes.simplify, nncc.frontend.onnx, nncc.verify, nncc.text; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"onnx", "onnx_ir", "numpy", "tvm", "onnxruntime"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v2"])
+def test_classic_networks_lose_their_batch_norms_and_compute_the_same(name):
+    model = import_onnx(LIGHT / f"light_{name}.onnx")
+    after = simplify(model)
+    assert not {"BatchNormalization", "ConstantOfShape", "Dropout", "Constant"} & set(ops(after))
+    inputs = sample_inputs(model)
+    for comparison in compare(reference(model, inputs), reference(after, inputs)):
+        assert comparison.ok, comparison
