@@ -27,7 +27,7 @@ def test_a_pass_that_breaks_the_graph_is_blamed_by_name(monkeypatch):
         return Report(1)
 
     monkeypatch.setattr(passes, "SIMPLIFY", (break_it,))
-    with pytest.raises(InternalError, match="pass `break_it` made an invalid graph.*NoSuchOperator"):
+    with pytest.raises(InternalError, match=r"pass `break_it` made an invalid graph.*NoSuchOperator"):
         simplify(parse("g (float[2] x) => (float[2] y) { y = Relu (x) }"))
 
 
