@@ -295,7 +295,7 @@ def _target(name: str, description: Mapping[str, Any], where: str) -> Target:
     if "kind" not in tvm:
         raise TargetError(f"{where}: [tvm] has no `kind`", 'TVM\'s kind of target: `kind = "llvm"` for processors')
     if tvm["kind"] == "llvm" and "mtriple" not in tvm:
-        raise TargetError(f"{where}: [tvm] has no `mtriple`", 'for example `mtriple = "aarch64-linux-gnu"`')
+        raise TargetError(f"{where}: [tvm] has no `mtriple`", 'for example `mtriple = "aarch64-unknown-linux-gnu"`')
     hardware = dict(description.get("hardware", {}))
     hardware.setdefault("cores", tvm.get("num-cores", 1))
     doc = description.get("doc", "")
@@ -355,6 +355,10 @@ def _from_tvm(tvm: dict[str, Any]) -> Target:
     if "mtriple" not in tvm:
         native = _load("native").tvm
         tvm = {key: native[key] for key in ("mtriple", "mabi", "mfloat-abi", "num-cores") if key in native} | tvm
+    machine, *rest = tvm["mtriple"].split("-")
+    if rest[0:1] in (["linux"], ["windows"]):
+        # LLVM takes the second word for the vendor whatever it is, and then knows of no system.
+        tvm = tvm | {"mtriple": "-".join([machine, "unknown", *rest])}
     nearest = _nearest(tvm)
     kept = {"num-cores"}  # a fact of the board rather than of its code: what is not said stays
     changes = {key: tvm.get(key, "") for key in nearest.tvm | tvm if key in tvm or key not in kept}

@@ -50,13 +50,13 @@ _RUNTIME_FUNCTIONS = {
 }
 """What kernels call, and the macro of runtime/internal.h that gives the runtime's function another name."""
 
-_COMPILE = ("-c", "-O2", "-std=gnu11", "-fvisibility=hidden", "-fno-ident")
+_COMPILE = ("-c", "-O2", "-g0", "-std=gnu11", "-fvisibility=hidden", "-fno-ident")
 _SHARED = {
     "elf": (
         *("-shared", "-Wl,--version-script=exports.map", "-Wl,--as-needed", "-Wl,--no-undefined", "-Wl,--gc-sections"),
         *("-Wl,-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,relro"),
     ),
-    "coff": ("-shared", "exports.def", "-Wl,-s", "-Wl,--gc-sections", "-Wl,--no-insert-timestamp"),
+    "coff": ("-shared", "exports.def", "-Wl,-s", "-Wl,--gc-sections"),
     "macho": ("-dynamiclib", "-Wl,-dead_strip", "-Wl,-s"),
 }
 _SUFFIX = {"elf": ".so", "coff": ".dll", "macho": ".dylib"}
@@ -113,7 +113,7 @@ def toolchains(target: Target) -> list[Toolchain]:
         if shutil.which(command[0]):
             found.append(Toolchain("cc", tuple(command)))
         elif os.environ.get("CC"):
-            raise ToolError(f"the compiler that $CC names, `{os.environ['CC']}`, is not there", "unset CC, or correct it")
+            raise ToolError(f"there is no compiler `{os.environ['CC']}`, which $CC names", "unset CC, or correct it")
     if target.link.zig and importlib.util.find_spec("ziglang"):
         zig = (sys.executable, "-m", "ziglang")
         found.append(Toolchain("zig", (*zig, "cc", "-target", target.link.zig), (*zig, "ar")))
@@ -190,7 +190,7 @@ def link(
             parts = _objects(target, toolchain, work, kernels, include, digest, prefix=None)
             name = stem + _SUFFIX[target.link.format]
             _link_shared(target, toolchain, work, parts, name)
-            made["so"] = (work / "library", name)
+            made["so"] = (work / name, name)
         if "a" in emit or "o" in emit:
             parts = _objects(target, toolchain, work, kernels, include, digest, prefix=static_prefix)
             if "o" in emit:
@@ -232,6 +232,8 @@ def _objects(
     maps = [f"-ffile-prefix-map={path}=." for path in (*paths, str(work))]
     base = [*toolchain.command, *_COMPILE, *position, *target.link.cflags]
     _call([*base, *defines, *folders, *maps, "model.c", "-o", parts[0]], work)
+    if target.link.format == "coff":
+        (work / parts[0]).write_bytes(_without_codeview((work / parts[0]).read_bytes()))
     _call([*toolchain.command, "-c", *target.link.cflags, f"{tag}weights.s", "-o", parts[1]], work)
     if kernels is not None:
         data = conceal(kernels.read_bytes())
@@ -244,14 +246,17 @@ def _link_shared(target: Target, toolchain: Toolchain, work: Path, parts: list[s
     form = target.link.format
     flags = list(_SHARED[form])
     if form == "elf":
-        (work / "exports.map").write_text("{ global: " + " ".join(f"{f};" for f in PUBLIC_FUNCTIONS) + " local: *; };\n")
+        public = " ".join(f"{f};" for f in PUBLIC_FUNCTIONS)
+        (work / "exports.map").write_text(f"{{ global: {public} local: *; }};\n")
         if toolchain.name != "zig":
             flags.append("-static-libgcc")
     elif form == "coff":
         (work / "exports.def").write_text("EXPORTS\n" + "".join(f"  {f}\n" for f in PUBLIC_FUNCTIONS))
+        if toolchain.name != "zig":  # which writes no time of its own accord
+            flags.append("-Wl,--no-insert-timestamp")
     else:
         flags.append(f"-Wl,-install_name,@rpath/{name}")
-    _call([*toolchain.command, *flags, *parts, "-o", "library", "-lm", "-lpthread"], work)
+    _call([*toolchain.command, *flags, *parts, "-o", name, "-lm", "-lpthread"], work)
 
 
 def static_names(prefix: str) -> dict[str, str]:
@@ -338,8 +343,9 @@ def conceal(data: bytes) -> bytes:
     out = bytearray(data)
     form = _format(data)
     if form == "coff":
-        for at, size in _drectve(data):
-            out[at : at + size] = b" " * size
+        for at in _coff_sections(data, b".drectve"):
+            size, place = struct.unpack_from("<II", data, at + 16)
+            out[place : place + size] = b" " * size
         return bytes(out)
     for symbol in _SYMBOLS[form](data):
         if symbol.exported and form == "macho":
@@ -364,6 +370,15 @@ def rename(data: bytes, names: dict[str, str]) -> bytes:
         if len(new) != len(symbol.name) or symbol.name_at < 0 or data[symbol.name_at - 1] not in (0, None):
             raise InternalError(f"link: the kernel object's symbol `{symbol.name.decode()}` cannot be renamed in place")
         out[symbol.name_at : symbol.name_at + len(new)] = new
+    return bytes(out)
+
+
+def _without_codeview(data: bytes) -> bytes:
+    """The COFF object with ``.debug$S`` empty, where compilers put the path of their output, asked to or not."""
+    out = bytearray(data)
+    for at in _coff_sections(data, b".debug$S"):
+        struct.pack_into("<I", out, at + 16, 0)  # SizeOfRawData
+        struct.pack_into("<H", out, at + 32, 0)  # NumberOfRelocations
     return bytes(out)
 
 
@@ -435,13 +450,12 @@ def _coff_symbols(data: bytes) -> Iterator[_Symbol]:
         index += 1 + data[at + 17]
 
 
-def _drectve(data: bytes) -> Iterator[tuple[int, int]]:
-    """Place and size of the linker directives of a COFF object."""
+def _coff_sections(data: bytes, name: bytes) -> Iterator[int]:
+    """Where the headers of the sections called `name` begin."""
     sections, optional = struct.unpack_from("<H", data, 2)[0], struct.unpack_from("<H", data, 16)[0]
     for at in range(20 + optional, 20 + optional + 40 * sections, 40):
-        if data[at : at + 8] == b".drectve":
-            size, place = struct.unpack_from("<II", data, at + 16)
-            yield place, size
+        if data[at : at + 8].rstrip(b"\0") == name:
+            yield at
 
 
 _SYMBOLS: dict[str, Callable[[bytes], Iterator[_Symbol]]] = {
@@ -493,8 +507,9 @@ def _call(command: Sequence[str], work: Path) -> None:
     """
     # zig keeps every object it makes, the weights too, in its local cache: that is to go with `work`.
     fixed = {"SOURCE_DATE_EPOCH": "0", "ZERO_AR_DATE": "1", "LC_ALL": "C", "ZIG_LOCAL_CACHE_DIR": str(work / "zig")}
+    environment = os.environ | fixed
     try:
-        done = subprocess.run(command, cwd=work, env=os.environ | fixed, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise ToolError(f"cannot run `{command[0]}`: {error.strerror}: {shlex.join(command)}") from error
     if done.returncode == 0:
