@@ -1,0 +1,5 @@
+"""``python -m nncc``: the command line."""
+
+from nncc.cli import main
+
+main()

@@ -1,0 +1,430 @@
+"""Run and time compiled libraries: each run in a process of its own, under an emulator where the machine is another.
+
+A library of this machine is run by Python's loader, one of another machine by the generic runner under its emulator.
+Either way a crash of the library is an error of this process, and memory is measured where nothing else uses any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncc.errors import NnccError, OutputError, RunError, TargetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nncc.ir import TensorSpec
+    from nncc.target import Target
+
+__all__ = ["Measurement", "OpenLibrary", "is_library", "open_library", "schedules_beside", "target_of", "write_runner"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Times of a library. Memory is what the process needed beyond what it had before the library was loaded."""
+
+    threads: int
+    warmup: int
+    seconds: tuple[float, ...]
+    """Of each timed inference, in order."""
+    load_seconds: float
+    create_seconds: float
+    peak_bytes: int
+    """0 where the system does not tell."""
+    call_seconds: tuple[float, ...] = ()
+    """Mean of each kernel call; empty unless asked for."""
+
+    @property
+    def ordered(self) -> list[float]:
+        return sorted(self.seconds)
+
+    @property
+    def p50(self) -> float:
+        times = self.ordered
+        return (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2
+
+    @property
+    def p90(self) -> float:
+        """By nearest rank."""
+        times = self.ordered
+        return times[(len(times) * 9 + 9) // 10 - 1]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.seconds) / len(self.seconds)
+
+
+@dataclass(frozen=True)
+class OpenLibrary:
+    """A compiled library that this machine can run."""
+
+    path: Path
+    threads: int
+    target: Target | None
+    """None where the library is for this very machine."""
+    emulator: tuple[str, ...]
+    """The words before the runner's; empty where the library is for this very machine."""
+    description: dict[str, Any]
+
+    @property
+    def emulated_by(self) -> str:
+        """The emulator's name; empty where there is none."""
+        return Path(self.emulator[0]).name if self.emulator else ""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return _specs(self.description["inputs"])
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return _specs(self.description["outputs"])
+
+    def describe(self) -> dict[str, Any]:
+        """What the library says of itself: see ``nncc.load(...).description``."""
+        return self.description
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """One inference: every input by name, every output by name.
+
+        Raises RunError, with all that is wrong with the inputs, or what the library said, or that it crashed.
+        """
+        arrays = _checked(self.description["inputs"], inputs)
+        with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
+            folder = Path(scratch)
+            for number, array in enumerate(arrays):
+                array.tofile(folder / f"in{number}")
+            if self.target is not None:
+                words = ["--threads", str(self.threads), "--warmup", "0", "--repeat", "1", "--json"]
+                for number, spec in enumerate(self.inputs):
+                    words += ["--input", f"{spec.name}={folder / f'in{number}'}"]
+                for number, spec in enumerate(self.outputs):
+                    words += ["--output", f"{spec.name}={folder / f'out{number}'}"]
+                _emulate(self.path, self.target, self.emulator, words)
+            else:
+                _work(self.path, {"task": "run", "threads": self.threads, "folder": scratch})
+            return {
+                spec.name: _array(folder / f"out{number}", tensor)
+                for number, (spec, tensor) in enumerate(zip(self.outputs, self.description["outputs"], strict=True))
+            }
+
+    def benchmark(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        repeat: int | None = None,
+        seconds: float = 2.0,
+        warmup: int = 3,
+        profile: bool = False,
+    ) -> Measurement:
+        """Time `repeat` inferences, or as many as take about `seconds` (at least 5), after `warmup` untimed ones.
+
+        Raises RunError as `run`, and where the library is emulated: such times say nothing about the device.
+        """
+        if self.emulator:
+            hint = "`--runner FOLDER` writes the bench program for the board: copy both there"
+            raise RunError(f"emulated by {self.emulated_by}: times say nothing about the device", hint)
+        arrays = _checked(self.description["inputs"], inputs)
+        with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
+            for number, array in enumerate(arrays):
+                array.tofile(Path(scratch) / f"in{number}")
+            order = {"task": "bench", "threads": self.threads, "folder": scratch, "repeat": repeat}
+            found = _work(self.path, order | {"seconds": seconds, "warmup": warmup, "profile": profile})
+        return Measurement(
+            threads=self.threads,
+            warmup=warmup,
+            seconds=tuple(found["seconds"]),
+            load_seconds=found["load_seconds"],
+            create_seconds=found["create_seconds"],
+            peak_bytes=found["peak_bytes"],
+            call_seconds=tuple(found["call_seconds"]),
+        )
+
+
+def open_library(path: str | Path, threads: int = 1, target: Target | None = None) -> OpenLibrary:
+    """Find out what a library is and how this machine can run it.
+
+    `threads` is the number of threads of each run, 0 for one per processor. `target` is what it was compiled for,
+    where the caller knows; else the file tells. Raises RunError if the file is no library, TargetError if this
+    machine cannot run it, ToolError if the runner for its emulator cannot be compiled.
+    """
+    from nncc.runtime import loader
+
+    path = Path(path)
+    if threads < 0:
+        raise RunError(f"the number of threads is {threads}", "0 means one for each processor")
+    machine = _foreign_machine(path)
+    if machine is None:
+        with loader.load(path, threads=1) as module:
+            return OpenLibrary(path, threads, None, (), module.description)
+    from nncc.codegen.link import emulator
+
+    target = target or target_of(path)
+    words = tuple(emulator(target))
+    if not words:
+        raise TargetError(f"`{path}` is for {machine}, which is not what its target `{target.name}` says")
+    description = json.loads(_emulate(path, target, words, ["--describe"]))
+    return OpenLibrary(path, threads, target, words, description)
+
+
+def target_of(path: Path) -> Target:
+    """The target that a library was compiled for, or one that is like it, for linking and emulating.
+
+    A library for a target of the user's own only has its name: then the machine in the file's header decides.
+    """
+    from nncc.runtime import loader
+    from nncc.target import available, resolve
+
+    found = _machine(path) if path.is_file() else None
+    if found is None:
+        loader._check_file(str(path))
+        raise RunError(f"{path} is not a shared library")
+    machine, system = found
+    try:
+        target = resolve(loader._target_of(str(path)) or "")
+        if _same(target, machine, system):
+            return target
+    except NnccError:
+        pass
+    alike = [target for target in available() if target.name == target.base and _same(target, machine, system)]
+    if not alike:
+        raise TargetError(
+            f"`{path}` is for {machine} {system}, which is no target of nncc", "`nncc targets` lists them"
+        )
+    return min(alike, key=lambda each: len(each.hardware.features))
+
+
+def is_library(path: Path) -> bool:
+    """Whether a file begins like a shared library of any machine."""
+    try:
+        return _machine(path) is not None
+    except OSError:
+        return False
+
+
+def schedules_beside(library: OpenLibrary) -> dict[str, str]:
+    """Where each kernel's schedule came from: in the .json beside the library, if it is of the same build."""
+    try:
+        about = json.loads(library.path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    same = isinstance(about, dict) and about.get("build") == library.description["build"]
+    return dict(about.get("schedules", {})) if same else {}
+
+
+def write_runner(library: Path, folder: Path) -> Path:
+    """Write the bench program for a library's target to `folder`: ``nncc-bench``, for a board without Python.
+
+    Raises RunError if the file is no library, ToolError if the program cannot be compiled, OutputError.
+    """
+    from nncc.codegen.link import build_runner
+
+    target = target_of(library)
+    runner = build_runner(target)
+    program = folder / f"nncc-bench{runner.suffix if runner.suffix == '.exe' else ''}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(runner, program)
+    except OSError as error:
+        raise OutputError(f"cannot write `{program}`: {error.strerror or error}", "choose another folder") from error
+    return program
+
+
+# ---- inside -----------------------------------------------------------------------------------------------------
+
+
+def _machine(path: Path) -> tuple[str, str] | None:
+    from nncc.runtime import loader
+
+    with path.open("rb") as file:
+        return loader._file_machine(file.read(4096))
+
+
+def _foreign_machine(path: Path) -> str | None:
+    """The machine of a library that is not for this one; RunError if the file is none at all."""
+    from nncc.runtime import loader
+
+    try:
+        found = _machine(path)
+    except OSError:
+        found = None
+    here = (loader._this_machine(), loader._SYSTEMS.get(sys.platform, "Linux"))
+    if found is None or found == here:
+        return None  # the loader has the words for what is not there or no library
+    return f"{found[0]} {found[1]}"
+
+
+def _same(target: Target, machine: str, system: str) -> bool:
+    names = {"amd64": "x86_64", "arm64": "aarch64"}
+    there = target.link.machine.lower()
+    return (
+        names.get(there, there) == machine and {"Darwin": "macOS"}.get(target.link.system, target.link.system) == system
+    )
+
+
+def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    from nncc.ir import TensorSpec
+
+    return tuple(TensorSpec(each["name"], each["dtype"], tuple(each["shape"])) for each in tensors)
+
+
+def _info(tensor: Mapping[str, Any]) -> Any:
+    from nncc.runtime.loader import TensorInfo
+
+    return TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]), tensor["nbytes"])
+
+
+def _checked(tensors: Sequence[Mapping[str, Any]], inputs: Mapping[str, Any]) -> list[np.ndarray]:
+    """The inputs in order, or one RunError with everything that is wrong: the loader's own words."""
+    import numpy as np
+
+    from nncc.runtime.loader import Module
+
+    class Face:  # what Module._checked reads
+        pass
+
+    face = Face()
+    face.inputs = tuple(map(_info, tensors))  # type: ignore[attr-defined]
+    return [np.ascontiguousarray(array) for array in Module._checked(face, inputs)]  # type: ignore[arg-type]
+
+
+def _array(path: Path, tensor: Mapping[str, Any]) -> np.ndarray:
+    import numpy as np
+
+    return np.fromfile(path, dtype=_info(tensor).numpy_dtype).reshape(tensor["shape"])
+
+
+def _emulate(path: Path, target: Target, emulator: Sequence[str], words: Sequence[str]) -> str:
+    from nncc.codegen.link import build_runner
+
+    command = [*emulator, str(build_runner(target)), str(path), *words]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == 0:
+        return done.stdout
+    said = done.stderr.strip().removeprefix("nncc-bench: ")
+    name = Path(emulator[0]).name
+    if done.returncode < 0 or "uncaught target signal" in said:
+        number = -done.returncode if done.returncode < 0 else int(said.split("uncaught target signal")[1].split()[0])
+        raise RunError(f"{path} crashed in {name}: {_signal(number)}", "please report this, with the model")
+    raise RunError(f"{path}: {said or f'{name} ended with exit status {done.returncode}'}")
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _work(path: Path, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Give `order` to a new process, which imports the loader and nothing else of nncc."""
+    text = json.dumps({**order, "path": str(path)})
+    package = str(Path(__file__).resolve().parent.parent)
+    search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
+    command = [sys.executable, "-c", "from nncc.execute import _worker; _worker()"]
+    environment = os.environ | {"PYTHONPATH": search}
+    done = subprocess.run(
+        command, input=text, env=environment, capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode < 0:
+        name = _signal(-done.returncode)
+        raise RunError(f"{path} crashed: {name}", "please report this, with the model" if name != "SIGKILL" else None)
+    if done.returncode:
+        raise RunError(f"{path}: {done.stderr.strip() or f'exit status {done.returncode}'}")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise RunError(answer["error"], answer["hint"])
+    return answer
+
+
+def _worker() -> None:
+    """The other process: an order in JSON on stdin, the answer in JSON on stdout."""
+    order = json.load(sys.stdin)
+    task = {"run": _run_here, "bench": _bench_here}[order["task"]]
+    try:
+        answer = task(order)
+    except RunError as error:
+        answer = {"error": error.message, "hint": error.hint}
+    print(json.dumps(answer))
+
+
+def _given(module: Any, order: Mapping[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    folder = Path(order["folder"])
+    return {
+        tensor.name: np.fromfile(folder / f"in{number}", tensor.numpy_dtype).reshape(tensor.shape)
+        for number, tensor in enumerate(module.inputs)
+    }
+
+
+def _run_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    from nncc.runtime.loader import load
+
+    with load(order["path"], order["threads"]) as module:
+        for number, array in enumerate(module.run(_given(module, order)).values()):
+            array.tofile(Path(order["folder"]) / f"out{number}")
+    return {}
+
+
+def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    import ctypes
+
+    from nncc.runtime.loader import load
+
+    path = os.path.abspath(order["path"])
+    before = _resident_bytes()
+    start = time.perf_counter()
+    ctypes.CDLL(path)  # load() below finds it loaded, and what it takes is to create the context
+    loaded = time.perf_counter()
+    module = load(path, order["threads"])
+    created = time.perf_counter()
+    inputs = _given(module, order)
+    once = module.benchmark(inputs, repeat=1, warmup=order["warmup"])[0]
+    repeat = order["repeat"] or max(5, min(100_000, int(order["seconds"] / max(once, 1e-7))))
+    seconds = module.benchmark(inputs, repeat=repeat, warmup=0)
+    peak = _peak_bytes()
+    calls = []
+    if order["profile"]:
+        rounds = max(1, min(repeat, 200))
+        calls = sum((module.profile(inputs)[1] for _ in range(rounds)), start=0.0) / rounds
+    return {
+        "seconds": seconds,
+        "load_seconds": loaded - start,
+        "create_seconds": created - loaded,
+        "peak_bytes": max(0, peak - before) if peak and before else 0,
+        "call_seconds": list(calls),
+    }
+
+
+def _resident_bytes() -> int:
+    """What this process has in memory now, after which its peak is counted anew; 0 where only Linux could tell."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+    return _status("VmRSS")
+
+
+def _peak_bytes() -> int:
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{key}:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,172 @@
+"""Watchers of the stages: their times, their values on disk, and ONNX Runtime as the referee."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncc.config import Config
+from nncc.errors import InternalError, NnccError, OutputError, RunError
+from nncc.ir import Artifact, Kernels, Model, Network, Program
+from nncc.pipeline import STAGES, Instrument, Job, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nncc.verify import Comparison
+
+__all__ = ["SaveStages", "Timing", "Verify", "wanted", "write_stage"]
+
+
+def wanted(config: Config) -> list[Instrument]:
+    """The instruments that the options ask for: saving the stages, verifying."""
+    instruments: list[Instrument] = []
+    if config.save_stages is not None:
+        instruments.append(SaveStages(Path(config.save_stages)))
+    if config.verify:
+        instruments.append(Verify())
+    return instruments
+
+
+@dataclass
+class Timing(Instrument):
+    """How long each stage took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
+        self.seconds[stage.name] = seconds
+
+
+def write_stage(value: Any, stem: Path) -> Path:
+    """Write a stage's value to `stem` with a suffix: ``.onnx``, or ``.txt`` (TVMScript, or the program's page)."""
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(value, Model):
+            from nncc.frontend.onnx import save
+
+            path = stem.with_name(stem.name + ".onnx")
+            save(value, path)
+            return path
+        path = stem.with_name(stem.name + ".txt")
+        path.write_text(stage_text(value), encoding="utf-8")
+        return path
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to `{stem.parent}`: {error.strerror or error}", "choose another folder"
+        ) from error
+
+
+def stage_text(value: Any) -> str:
+    """A stage's value for people: one line an operator, TVMScript, or the program's page."""
+    if isinstance(value, Model):
+        from nncc.text import graph_text
+
+        return graph_text(value)
+    if isinstance(value, Network | Kernels):
+        return value.module.script(show_meta=False) + "\n"
+    if isinstance(value, Program):
+        return value.text()
+    if isinstance(value, Artifact):
+        return f"{value.library}\n"
+    raise InternalError(f"a value of type {type(value).__name__} has no text")
+
+
+@dataclass
+class SaveStages(Instrument):
+    """Writes each stage's value to `folder`: ``0-import.onnx``, ``1-simplify.onnx``, ``2-specialize.txt`` ..."""
+
+    folder: Path
+
+    def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
+        if not isinstance(value, Artifact):
+            number = [each.name for each in STAGES].index(stage.name)
+            write_stage(value, self.folder / f"{number}-{stage.name}")
+
+
+@dataclass
+class Verify(Instrument):
+    """ONNX Runtime on the imported model is right: simplified models and the library must agree with it.
+
+    Inputs are random, the same for the same `seed`. A disagreement is an InternalError that names the outputs; the
+    files stay, for whoever looks into it. What could not be checked, and why, is in `skipped`.
+    """
+
+    seed: int = 0
+    results: dict[str, list[Comparison]] = field(default_factory=dict)
+    """By stage."""
+    skipped: str = ""
+    emulated_by: str = ""
+    announce: Callable[[str, str], None] = lambda name, what: None
+    """Told what is being checked, since it may take a while."""
+    _inputs: dict[str, np.ndarray] | None = None
+    _expected: dict[str, np.ndarray] | None = None
+
+    def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
+        if isinstance(given, Model) and isinstance(value, Model):
+            self.announce("check", f"{stage.name}, against ONNX Runtime")
+            self._check_model(stage, given, value)
+        elif isinstance(value, Artifact):
+            self._check_library(stage, job, value)
+
+    def _check_model(self, stage: Stage, given: Model, value: Model) -> None:
+        from nncc.verify import reference, sample_inputs
+
+        if self._expected is None and not self.skipped:
+            self._inputs = sample_inputs(given, self.seed)
+            try:
+                self._expected = reference(given, self._inputs)
+            except RunError as error:
+                self.skipped = error.message
+        if self._expected is None or self._inputs is None:
+            return
+        try:
+            found = reference(value, self._inputs)
+        except RunError as error:
+            raise InternalError(f"{stage.name}: made a model that does not run: {error.message}", _REPORT) from error
+        self._compare(stage, self._expected, found, "the model computes something else after it")
+
+    def _check_library(self, stage: Stage, job: Job, artifact: Artifact) -> None:
+        from nncc.codegen.link import build_runner, emulator
+        from nncc.execute import open_library
+
+        if self._expected is None or self._inputs is None:
+            self.skipped = self.skipped or "nothing to compare with"
+            return
+        if "so" not in job.config.emit:
+            self.skipped = f"no shared library was made, only {', '.join(job.config.emit)}"
+            return
+        try:
+            words = emulator(job.target)
+            if words:
+                self.emulated_by = Path(words[0]).name
+                self.announce("check", f"the library, by {self.emulated_by}")
+                build_runner(job.target)
+            else:
+                self.announce("check", "the library, against ONNX Runtime")
+        except NnccError as error:  # this machine cannot run it: its owner can
+            self.skipped = f"{error.message} ({error.hint})" if error.hint else error.message
+            return
+        try:
+            found = open_library(artifact.library, threads=job.target.hardware.cores, target=job.target).run(
+                self._inputs
+            )
+        except RunError as error:
+            raise InternalError(f"{stage.name}: `{artifact.library}` does not run: {error.message}", _REPORT) from error
+        self._compare(stage, self._expected, found, f"`{artifact.library}` computes something else than ONNX Runtime")
+
+    def _compare(
+        self, stage: Stage, expected: dict[str, np.ndarray], found: dict[str, np.ndarray], problem: str
+    ) -> None:
+        from nncc.verify import compare
+
+        comparisons = compare(expected, found)
+        self.results[stage.name] = comparisons
+        wrong = [f"  {comparison}" for comparison in comparisons if not comparison.ok]
+        if wrong:
+            raise InternalError("\n".join([f"{stage.name}: {problem}:", *wrong]), _REPORT)
+
+
+_REPORT = "please report this, with the model; `--no-verify` compiles without the check"

@@ -1,0 +1,364 @@
+"""Results as text: aligned columns, units that fit, nothing that a terminal narrower than 100 columns would break."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncc.text import size
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nncc.execute import Measurement, OpenLibrary
+    from nncc.instruments import Verify
+    from nncc.ir import Artifact
+    from nncc.target import Target
+
+__all__ = [
+    "compile_facts",
+    "compile_text",
+    "description_text",
+    "duration",
+    "kernel_rows",
+    "kernel_table",
+    "measurement_facts",
+    "measurement_text",
+    "output_facts",
+    "output_text",
+    "table",
+    "target_facts",
+    "target_line",
+    "target_text",
+]
+
+
+def table(rows: Sequence[Sequence[str]], align: str = "", indent: str = "") -> str:
+    """Rows as columns two blanks apart; `align` has ``<`` or ``>`` for each column, ``<`` where it ends early."""
+    widths = [max(len(row[at]) for row in rows if at < len(row)) for at in range(max(map(len, rows), default=0))]
+    lines = []
+    for row in rows:
+        cells = [f"{cell:{align[at] if at < len(align) else '<'}{widths[at]}}" for at, cell in enumerate(row)]
+        lines.append((indent + "  ".join(cells)).rstrip() + "\n")
+    return "".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """``12.3 us``, ``4.56 ms``, ``1.23 s``, ``2 min 5 s``: three digits that count."""
+    if seconds >= 99.95:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    unit, factor = ("s", 1.0) if seconds >= 0.9995 else ("ms", 1e3) if seconds >= 0.9995e-3 else ("us", 1e6)
+    value = seconds * factor
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+# ---- targets ----------------------------------------------------------------------------------------------------
+
+
+def target_facts(target: Target) -> dict[str, Any]:
+    """What `nncc targets --json` and `nncc compile --json` say of a target, and what this machine can do for it."""
+    from nncc.codegen.link import emulator, toolchains
+    from nncc.errors import NnccError
+
+    try:
+        linkers = [each.name for each in toolchains(target)]
+    except NnccError:
+        linkers = []
+    try:
+        words = emulator(target)
+        run, why = (Path(words[0]).name if words else "here"), ""
+    except NnccError as error:
+        run, why = "", f"{error.message} ({error.hint})" if error.hint else error.message
+    hardware = target.hardware
+    return {
+        "name": target.name,
+        "doc": target.doc,
+        "mcpu": target.tvm.get("mcpu", ""),
+        "vector_bits": hardware.vector_bits,
+        "cores": hardware.cores,
+        "features": list(hardware.features),
+        "tvm": target.tvm,
+        "links_with": linkers,
+        "runs": run,
+        "why_not": why,
+    }
+
+
+def target_line(target: Target) -> str:
+    """The resolved target in a few words."""
+    hardware = target.hardware
+    vector = f"{hardware.vector_bits}-bit vectors" if hardware.vector_bits > 32 else "no vectors"
+    # A native target keeps the doc of the file that was chosen: "this machine: x86-64-v3, 8 cores".
+    parts = [target.tvm.get("mcpu", ""), vector, _plural(hardware.cores, "core")]
+    return f"{target.name}: {', '.join(filter(None, parts))}"
+
+
+def target_table(facts: Sequence[Mapping[str, Any]]) -> str:
+    rows = [["name", "cpu", "vector", "cores", "links with", "runs", "what it is"]]
+    for each in facts:
+        vector = f"{each['vector_bits']} bit" if each["vector_bits"] > 32 else "none"
+        links = each["links_with"][0] if each["links_with"] else "no"
+        run = each["runs"] or "no"
+        rows.append([each["name"], each["mcpu"], vector, str(each["cores"]), links, run, each["doc"]])
+    return table(rows, "<<>><<<")
+
+
+def target_text(target: Target) -> str:
+    """A target in full."""
+    facts = target_facts(target)
+    hardware, link = target.hardware, target.link
+    rows = [[key, _words(value)] for key, value in target.tvm.items()]
+    lines = [f"{target.name}: {target.doc}\n", "\ntvm\n", table(rows, indent="  "), "\nhardware\n"]
+    vector = f"{hardware.vector_registers} registers of {hardware.vector_bits} bits"
+    rows = [["vector", vector + (", fused multiply-add" if hardware.fma else "")], ["int8_dot", hardware.int8_dot]]
+    rows += [["cores", str(hardware.cores)], ["l1", f"{hardware.l1_kib} KiB"], ["l2", f"{hardware.l2_kib} KiB"]]
+    if hardware.peak_gflops:
+        rows.append(["peak", f"{hardware.peak_gflops:g} GFLOP/s a core (float32)"])
+    if hardware.dram_gbps:
+        rows.append(["memory", f"{hardware.dram_gbps:g} GB/s"])
+    rows.append(["features", " ".join(hardware.features) or "the architecture's baseline"])
+    lines += [table(rows, indent="  "), "\nthis machine\n"]
+    rows = [["links", f"yes, with {', '.join(facts['links_with'])}" if facts["links_with"] else "no"]]
+    if not facts["links_with"]:
+        from nncc.codegen.link import find_toolchain
+        from nncc.errors import NnccError
+
+        try:
+            find_toolchain(target)
+        except NnccError as error:
+            rows[0][1] += f": {error.message} ({error.hint})" if error.hint else f": {error.message}"
+    how = {"here": "yes, as it is", "": f"no: {facts['why_not']}"}.get(facts["runs"], f"yes, in {facts['runs']}")
+    rows += [["runs", how], ["library", {"elf": ".so", "coff": ".dll", "macho": ".dylib"}[link.format]]]
+    return "".join([*lines, table(rows, indent="  ")])
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+# ---- compile ----------------------------------------------------------------------------------------------------
+
+
+def compile_facts(
+    target: Target, seconds: Mapping[str, float], artifact: Artifact | None, toolchain: str, verify: Verify | None
+) -> dict[str, Any]:
+    """What `nncc compile --json` prints."""
+    facts: dict[str, Any] = {
+        "target": target_facts(target),
+        "stages": [{"name": name, "seconds": round(value, 4)} for name, value in seconds.items()],
+    }
+    if artifact is not None:
+        about = artifact.description
+        facts |= {
+            "name": about["name"],
+            "library": str(artifact.library),
+            "header": str(artifact.header),
+            "json": str(artifact.json),
+            "extras": [str(path) for path in artifact.extras],
+            "build": about["build"],
+            "sizes": _sizes(artifact),
+            "toolchain": toolchain,
+        }
+    facts["check"] = _check_facts(verify)
+    return facts
+
+
+def _sizes(artifact: Artifact) -> dict[str, int]:
+    about, whole = artifact.description, artifact.library.stat().st_size
+    weights = about["weights_bytes"]
+    return {
+        "library_bytes": whole,
+        "weights_bytes": weights,
+        "code_bytes": max(0, whole - weights),
+        "arena_bytes": about["arena_bytes"],
+        "scratch_bytes": about["scratch_bytes"],
+    }
+
+
+def _check_facts(verify: Verify | None) -> dict[str, Any]:
+    if verify is None:
+        return {"done": False, "reason": "not asked for", "emulated_by": "", "outputs": []}
+    found = verify.results.get("build", [])
+    outputs = [
+        {
+            "name": each.name,
+            "dtype": each.dtype,
+            "max_error": each.max_error,
+            "relative_error": each.relative_error,
+            "tolerance": each.tolerance,
+            "ok": each.ok,
+        }
+        for each in found
+    ]
+    return {"done": bool(found), "reason": verify.skipped, "emulated_by": verify.emulated_by, "outputs": outputs}
+
+
+def compile_text(facts: Mapping[str, Any], target: Target, asked_to_check: bool) -> str:
+    """What `nncc compile` prints, of `compile_facts`."""
+    lines = [f"target   {target_line(target)}\n", "\n"]
+    stages = [(each["name"], each["seconds"]) for each in facts["stages"]]
+    rows = [[name, duration(value)] for name, value in stages]
+    rows.append(["in all", duration(sum(value for _, value in stages))])
+    lines.append(table(rows, "<>"))
+    if "library" not in facts:
+        lines.append(f"\nstopped after {stages[-1][0]}; nothing was built\n")
+        return "".join(lines)
+    sizes = facts["sizes"]
+    scratch = f", {size(sizes['scratch_bytes'])} more for each of its threads" if sizes["scratch_bytes"] else ""
+    rows = [
+        ["library", size(sizes["library_bytes"]), facts["library"]],
+        ["weights", size(sizes["weights_bytes"]), "part of the library"],
+        ["code", size(sizes["code_bytes"]), f"the rest of it; linked by {facts['toolchain']}"],
+        ["arena", size(sizes["arena_bytes"]), f"needed by each running context{scratch}"],
+    ]
+    lines += ["\n", table(rows, "<><")]
+    lines += [f"also     {path}\n" for path in facts["extras"]]
+    lines.append("\n" + _check_text(facts["check"], asked_to_check))
+    return "".join(lines)
+
+
+def _check_text(check: Mapping[str, Any], asked: bool) -> str:
+    if not check["done"]:
+        return f"not checked against ONNX Runtime: {check['reason'] if asked else '--no-verify'}\n"
+    where = f", emulated by {check['emulated_by']}" if check["emulated_by"] else ""
+    rows = []
+    for each in check["outputs"]:
+        exact = each["tolerance"] == 0
+        error = "equal" if each["max_error"] == 0 else f"relative error {each['relative_error']:.1e}"
+        rows.append([each["name"], each["dtype"], error, "" if exact else f"(at most {each['tolerance']:.0e})"])
+    return f"checked against ONNX Runtime on random inputs{where}\n" + table(rows, indent="  ")
+
+
+# ---- libraries --------------------------------------------------------------------------------------------------
+
+
+def description_text(about: Mapping[str, Any], nbytes: int) -> str:
+    """What a library says of itself."""
+
+    def spelled(tensor: Mapping[str, Any]) -> str:
+        return f"{tensor['name']}: {tensor['dtype']}[{'x'.join(map(str, tensor['shape']))}]"
+
+    rows = [["model", about["name"]], ["target", about["target"]]]
+    rows += [["needs", " ".join(about["features"]) or "the architecture's baseline"]]
+    rows += [["compiler", about["compiler"]], ["build", about["build"]]]
+    rows += [["input", spelled(each)] for each in about["inputs"]]
+    rows += [["output", spelled(each)] for each in about["outputs"]]
+    rows += [["library", size(nbytes)], ["weights", size(about["weights_bytes"])]]
+    rows += [["arena", size(about["arena_bytes"])], ["scratch", f"{size(about['scratch_bytes'])} a thread"]]
+    rows += [["calls", str(len(about["calls"]))]]
+    return table(rows)
+
+
+def output_facts(arrays: Mapping[str, np.ndarray], top: int) -> list[dict[str, Any]]:
+    """Each output in a few numbers; with `top`, the largest of its first row and where they are."""
+    import numpy as np
+
+    facts = []
+    for name, array in arrays.items():
+        numbers = array.astype(np.float64) if array.size and array.dtype.kind not in "OSU" else None
+        fact: dict[str, Any] = {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
+        fact |= {"min": None, "max": None, "mean": None}
+        if numbers is not None:
+            fact |= {"min": float(numbers.min()), "max": float(numbers.max()), "mean": float(numbers.mean())}
+        if top and numbers is not None:
+            row = numbers.reshape(-1, numbers.shape[-1])[0] if numbers.ndim else numbers.reshape(1)
+            order = np.argsort(-row, kind="stable")[:top]
+            fact["top"] = [{"index": int(at), "value": float(row[at])} for at in order]
+        facts.append(fact)
+    return facts
+
+
+def output_text(facts: Sequence[Mapping[str, Any]]) -> str:
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.6g}"
+
+    rows = [["output", "type", "min", "max", "mean"]]
+    for each in facts:
+        kind = f"{each['dtype']}[{'x'.join(map(str, each['shape']))}]"
+        rows.append([each["name"], kind, number(each["min"]), number(each["max"]), number(each["mean"])])
+    text = table(rows, "<<>>>")
+    for each in facts:
+        if "top" in each:
+            first = " of its first row" if len(each["shape"]) > 1 else ""
+            text += f"\nlargest of `{each['name']}`{first}\n"
+            text += table(
+                [["index", "value"]] + [[str(t["index"]), number(t["value"])] for t in each["top"]], ">>", "  "
+            )
+    return text
+
+
+# ---- bench ------------------------------------------------------------------------------------------------------
+
+
+def kernel_rows(
+    calls: Sequence[Mapping[str, Any]], seconds: Sequence[float], schedules: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One row a kernel, calls of the same one together, the slowest first."""
+    rows: dict[str, dict[str, Any]] = {}
+    total = sum(seconds) or 1.0
+    for call, value in zip(calls, seconds, strict=True):
+        new = {
+            "name": call["name"],
+            "calls": 0,
+            "seconds": 0.0,
+            "flops": 0.0,
+            "schedule": schedules.get(call["name"], ""),
+        }
+        row = rows.setdefault(call["name"], new)
+        row["calls"] += 1
+        row["seconds"] += value
+        row["flops"] += call["flops"]
+    for row in rows.values():
+        row["share"] = row["seconds"] / total
+        row["gflops"] = row["flops"] / row["seconds"] * 1e-9 if row["flops"] and row["seconds"] else None
+    return sorted(rows.values(), key=lambda row: -row["seconds"])
+
+
+def kernel_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    known = any(row["gflops"] is not None for row in rows)
+    cells = [["time", "share", "calls", *(["GFLOP/s"] if known else []), "kernel", "schedule"]]
+    for row in rows:
+        speed = [f"{row['gflops']:.1f}" if row["gflops"] is not None else "-"] if known else []
+        share = f"{row['share'] * 100:.1f} %"
+        cells.append([duration(row["seconds"]), share, str(row["calls"]), *speed, row["name"], row["schedule"]])
+    return table(cells, ">>>><<" if known else ">>><<")
+
+
+def measurement_facts(library: OpenLibrary, found: Measurement, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    about = library.describe()
+    facts: dict[str, Any] = {key: about[key] for key in ("name", "target", "build")}
+    facts |= {"threads": found.threads, "warmup": found.warmup, "repeat": len(found.seconds)}
+    for key, value in _times(found):
+        facts[f"{key}_ms"] = round(value * 1e3, 6)
+    facts |= {"peak_bytes": found.peak_bytes, "times_ms": [round(value * 1e3, 6) for value in found.seconds]}
+    if rows:
+        facts["kernels"] = list(rows)
+    return facts
+
+
+def _times(found: Measurement) -> list[tuple[str, float]]:
+    return [
+        ("p50", found.p50),
+        ("p90", found.p90),
+        ("min", min(found.seconds)),
+        ("mean", found.mean),
+        ("load", found.load_seconds),
+        ("create", found.create_seconds),
+    ]
+
+
+def measurement_text(library: OpenLibrary, found: Measurement, rows: Sequence[Mapping[str, Any]]) -> str:
+    about = library.describe()
+    threads = _plural(found.threads, "thread") if found.threads else "a thread for each processor"
+    head = f"{about['name']} for {about['target']}, {threads}, {_plural(len(found.seconds), 'run')}\n\n"
+    cells = [[key, duration(value)] for key, value in _times(found)]
+    cells[-1].append("arena and threads")
+    if found.peak_bytes:
+        cells.append(["memory", size(found.peak_bytes), "at its peak: library, arena, threads, inputs and outputs"])
+    text = head + table(cells, "<><")
+    return f"{text}\n{kernel_table(rows)}" if rows else text
