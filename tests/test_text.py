@@ -49,7 +49,7 @@ def test_one_line_an_operator_aligned_with_totals():
         "  %0  Conv     [1x6x4x4]  <- x, W[6x2x3x3], b[6]  group 2 kernel 3x3 pads 1,1,1,1 stride 2x2",
         "  %1  Relu     [1x6x4x4]  <- %0",
         "  %2  Flatten  [1x96]     <- %1",
-        "  %3  Gemm     [1x10]     <- %2, V[96x10], d[10]                                               -> y",
+        "  %3  Gemm     [1x10]     <- %2, V[96x10], d[10]                                            -> y",
     ]
 
 

@@ -17,13 +17,13 @@ __all__ = ["read_container"]
 PROTOBUF_LIMIT = 2**31
 """Bytes: protobuf cannot hold a message of this size or more."""
 
-_TORCH = "export it with `torch.onnx.export(model, args, 'model.onnx')`"
+_TORCH = "if it came from PyTorch, load it there and export it with `torch.onnx.export(model, args, 'model.onnx')`"
 _TENSORFLOW = "convert it with tf2onnx: `python -m tf2onnx.convert {} --output model.onnx`"
 
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (4, b"TFL3", "a TensorFlow Lite model", _TENSORFLOW.format("--tflite model.tflite")),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras weights or model)", _TENSORFLOW.format("--saved-model FOLDER")),
-    (0, b"\x80\x02", "a Python pickle (an old PyTorch checkpoint?)", f"load it in PyTorch, then {_TORCH}"),
+    (0, b"\x80\x02", "a Python pickle (an old PyTorch checkpoint?)", _TORCH),
     (0, b"version https://git-lfs", "a Git LFS pointer, not the model itself", "run `git lfs pull` where it came from"),
     (0, b"\x93NUMPY", "a NumPy array", "give the ONNX model, and the array with `--inputs`"),
     (0, b"\x1f\x8b", "gzip-compressed", "unpack it first: `gunzip FILE`"),
@@ -39,14 +39,14 @@ def _zip_kind(data: bytes) -> tuple[str, str]:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         names = []
     if any(n.endswith("/data.pkl") or n == "data.pkl" for n in names):
-        return "a PyTorch checkpoint or TorchScript archive (zip)", f"load it in PyTorch, then {_TORCH}"
+        return "a PyTorch checkpoint or TorchScript archive (zip)", _TORCH
     if any(n.endswith("model.weights.h5") for n in names):
         return "a Keras 3 model (zip)", "export it with `model.export('model.onnx', format='onnx')`"
     if any(n.endswith(".npy") for n in names):
         return "a NumPy archive (npz)", "give the ONNX model, and the arrays with `--inputs`"
     if inside := [n for n in names if n.endswith(".onnx")]:
         return f"a zip archive that holds `{inside[0]}`", "unpack it first: `unzip FILE`"
-    return "a zip archive", f"if it came from PyTorch, load it there, then {_TORCH}"
+    return "a zip archive", _TORCH
 
 
 def _looks_like(data: bytes) -> tuple[str, str] | None:
@@ -134,12 +134,17 @@ def read_container(path: Path) -> onnx.ModelProto:
     try:
         proto.ParseFromString(data)
     except (DecodeError, RecursionError) as error:
-        if missing := _missing_bytes(data):
+        missing = _missing_bytes(data)
+        if missing:
             raise ModelError(
                 f"`{path}` is truncated: {len(data):,} bytes were read, at least {missing:,} more are needed",
                 "fetch or export the model again",
             ) from error
-        raise ModelError(f"`{path}` is not ONNX: its {len(data):,} bytes are not a protobuf", None) from error
+        if missing == 0:
+            raise ModelError(
+                f"`{path}` is damaged: a part of it cannot be parsed", "fetch or export it again"
+            ) from error
+        raise ModelError(f"`{path}` is not ONNX: its {len(data):,} bytes are not a protobuf", _TORCH) from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(
             f"`{path}` is a protobuf without an ONNX graph",

@@ -129,7 +129,11 @@ def specs(values: Sequence[onnx_ir.Value], what: str) -> tuple[TensorSpec, ...]:
     return tuple(found)
 
 
-def _derive_outputs(graph: onnx_ir.Model, inputs: tuple[TensorSpec, ...]) -> None:
+def _standard(node: onnx_ir.Node) -> bool:
+    return node.domain in ("", "ai.onnx")
+
+
+def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, ...]) -> None:
     """Set output shapes that inference left open: fold shape arithmetic, then run the model, twice, and compare."""
     import onnx_ir
 
@@ -152,13 +156,16 @@ def _derive_outputs(graph: onnx_ir.Model, inputs: tuple[TensorSpec, ...]) -> Non
     from nncc.verify import reference
 
     names = [str(value.name) for value in unknown]
-    model = Model(trial, "trial", inputs, ())
+    model = Model(trial, name, inputs, ())
     try:
         runs = [reference(model, fill(inputs, mode, seed=7), outputs=names) for mode in ("zeros", "random", "ones")]
     except RunError as error:
+        standard = {node.op_type for node in onnx_ir.traversal.RecursiveGraphIterator(trial.graph) if _standard(node)}
+        if foreign := unsupported(model, {"": standard}):
+            raise foreign from error
         raise ModelError(
-            f"the shape of output `{names[0]}` cannot be derived: {error.message}",
-            error.hint,
+            f"the shape of output `{names[0]}` cannot be derived from the shapes of the inputs: {error.message}",
+            "it may depend on the data: cut the model before it",
         ) from error
     for value in unknown:
         shapes = {tuple(run[value.name].shape) for run in runs}
@@ -194,6 +201,10 @@ def import_onnx(
     _inline(graph)
     main = graph.graph
     main.inputs[:] = [value for value in main.inputs if value.name not in main.initializers]
+    graph.ir_version = max(graph.ir_version or 0, 4)  # before 4, every initializer had to be an input
+    for value in tuple(main.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            del main.initializers[value.name]
     if not main.outputs:
         raise ModelError(f"`{path}` has no outputs: there is nothing to compute")
     for value in main.inputs:
@@ -211,7 +222,7 @@ def import_onnx(
                 )
     inputs = specs(main.inputs, "input")
     if not all(_static(value) for value in main.outputs):
-        _derive_outputs(graph, inputs)
+        _derive_outputs(graph, name or path.stem, inputs)
     return Model(graph, name or path.stem, inputs, specs(main.outputs, "output"))
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from math import prod
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import Report, is_op, static_shape
+from nncc.passes.rewriting import Report, is_op, quiet, scalar, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -65,27 +64,22 @@ def fold_constants(graph: onnx_ir.Model) -> Report:
         return True
 
     nodes = sum(1 for _ in graph.graph)
-    loggers = [logging.getLogger("onnxscript.optimizer._constant_folding"), logging.getLogger("onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+    known = [(out, out.type, out.shape) for node in graph.graph for out in node.outputs]
+    with quiet():
         lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph).modified
         folded = FoldConstantsPass(
             shape_inference=True, input_size_limit=LARGEST_FOLD, output_size_limit=LARGEST_FOLD, should_fold=wanted
         )(graph).modified
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    for out, type_, shape in known:  # its inference forgets the types of operators that it cannot infer
+        if out.dtype is None or not out.dtype:
+            out.type, out.shape = type_, out.shape or shape
     if lifted or folded:
         report.rewrites = max(nodes - sum(1 for _ in graph.graph), int(folded))
     return report
 
 
 def _range_bytes(node: onnx_ir.Node) -> int:
-    from nncc.passes.rewriting import scalar
-
     start, limit, step = (scalar(value) for value in node.inputs[:3])
     if start is None or limit is None or not step:
         return 2**62

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import Report
+from nncc.passes.rewriting import Report, quiet
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -17,11 +16,6 @@ def infer_shapes(graph: onnx_ir.Model) -> Report:
     """Annotate every value with the type and shape that onnx infers, data propagation included. Never a rewrite."""
     from onnx_ir.passes.common import ShapeInferencePass
 
-    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    with quiet():
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph)
-    finally:
-        logger.setLevel(level)
     return Report()

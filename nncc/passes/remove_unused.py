@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import Report
+from nncc.passes.rewriting import Report, quiet
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -28,6 +28,7 @@ def merge_equal(graph: onnx_ir.Model) -> Report:
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass, DeduplicateInitializersPass
 
     before = sum(1 for _ in graph.graph)
-    DeduplicateInitializersPass()(graph)
-    CommonSubexpressionEliminationPass()(graph)
+    with quiet():
+        DeduplicateInitializersPass()(graph)
+        CommonSubexpressionEliminationPass()(graph)
     return Report(before - sum(1 for _ in graph.graph))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ __all__ = [
     "insert_before",
     "is_op",
     "only_use",
+    "quiet",
     "scalar",
     "static_shape",
     "substitute",
@@ -34,6 +37,20 @@ class Report:
     def skip(self, node: onnx_ir.Node, why: str) -> None:
         """Note that `node` was left as it is, and why."""
         self.refusals[node.name or str(node.outputs[0].name)] = why
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings of onnx_ir and onnxscript out of stderr: what matters is in an error or a report."""
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def is_op(node: onnx_ir.Node | None, *ops: str) -> bool:

@@ -107,7 +107,7 @@ def test_a_truncated_file_says_how_much_was_read(write):
 @given(st.data())
 def test_damaged_bytes_are_refused_or_read_but_never_crash(tmp_path_factory, data):
     content = bytearray(
-        proto_of("g (float[2,N] x) => (y) { y = Add (x, c) }", c=np.ones(1, np.float32)).SerializeToString()
+        proto_of("g (float[2,N] x) => (float[2,N] y) { y = Add (x, c) }", c=np.ones(1, np.float32)).SerializeToString()
     )
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -256,6 +256,12 @@ def test_shapes_that_depend_on_data_are_refused_by_name(write):
     refused(
         write("g (float[4] x) => (int64[1,N] y) { y = NonZero (x) }"), "the shape of output `y` depends on the data"
     )
+
+
+def test_operators_that_nobody_knows_are_listed(write):
+    path = write("g (float[4] x) => (float[4] y) { a = custom.Magic (x) b = custom.Other (a) y = Relu (b) }")
+    error = refused(path, "`model` uses 2 operators that nncc cannot compile")
+    assert "custom Magic (opset 1): 1 x, `a`" in error.message and "Relu" not in error.message
 
 
 def test_names_dtypes_and_unused_inputs_are_kept(write):
