@@ -209,14 +209,14 @@ def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
         return
     work = prod(extents(sch, block))
     reduces_rows = _reduces_rows(sch, block)
-    if reduces_rows and extent(sch, reduced[-1]) % lanes == 0 and lanes > 1 and not _writes_several(sch, block):
+    if reduces_rows and extent(sch, reduced[-1]) % lanes == 0 and lanes > 1 and len(sch.get(block).writes) == 1:
         _, lane = sch.split(reduced[-1], [None, lanes])
-        partial = sch.rfactor(lane, 0)
-        _vectorize_partial(sch, partial)
-        remaining = [loop for loop, v in zip(sch.get_loops(block), sch.get(block).iter_vars, strict=False) if v.iter_type == 0]
-        if remaining:
-            fused = parallel(sch, remaining, work, hardware)
+        partial = sch.rfactor(lane, len(spatial))
+        sch.vectorize(sch.get_loops(partial)[-1])
+        if spatial:
+            fused = parallel(sch, sch.get_loops(block)[:-1], work, hardware)
             sch.compute_at(partial, fused, preserve_unit_loops=True)
+            decompose_reduction(sch, partial, sch.get_loops(partial)[-2])
         return
     if spatial and not reduces_rows and extent(sch, spatial[-1]) >= min(lanes, 4):
         size = extent(sch, spatial[-1])
@@ -233,19 +233,6 @@ def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
     if spatial:
         sch.reorder(*spatial, *reduced)
         parallel(sch, spatial, work, hardware)
-
-
-def _vectorize_partial(sch: Any, block: Any) -> None:
-    """Order the loops of an rfactor block so that its lanes are innermost, and vectorize them."""
-    iterators = sch.get(block).iter_vars
-    loops = sch.get_loops(block)
-    lane = loops[-1]
-    del iterators
-    sch.vectorize(lane)
-
-
-def _writes_several(sch: Any, block: Any) -> bool:
-    return len(sch.get(block).writes) > 1
 
 
 def _reduces_rows(sch: Any, block: Any) -> bool:
@@ -291,6 +278,16 @@ def _inline(sch: Any, blocks: list[Any], anchors: list[Any]) -> list[Any]:
 
 def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Hardware) -> tuple[Any, str]:
     """Schedule one TIR function: the function, and where its schedule came from."""
+    try:
+        return _schedule(function, templates, hardware, loops=True)
+    except tvm.s_tir.ScheduleError as error:
+        # Right beats fast: the blocks that no template placed keep the loops they came with.
+        reason = str(error).strip().splitlines()[0]
+        function, origin = _schedule(function, templates, hardware, loops=False)
+        return function, f"{origin} (plain: {reason})"
+
+
+def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware, loops: bool) -> tuple[Any, str]:
     sch = Schedule(function.with_attr("global_symbol", "main"))
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
     anchors = [b for b in blocks if _ANCHOR in sch.get(b).annotations]
@@ -305,7 +302,7 @@ def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Har
         placed += handled
         origins.append(f"{name} {decision}")
     done = {sch.get(b).name_hint for b in placed}
-    for block in remaining:
+    for block in remaining if loops else []:
         if sch.get(block).name_hint in done:
             continue
         if _is_spatial(sch, block):
