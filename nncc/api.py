@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nncc.config import Config
+from nncc.instruments import wanted
 from nncc.ir import Artifact
 from nncc.pipeline import Instrument, plan, run
 
@@ -41,7 +42,7 @@ def compile(
     records
         Tuning records to take schedules from.
     instruments
-        Watchers of the stages; see `nncc.pipeline.Instrument`.
+        Watchers of the stages beside those that the options ask for; see `nncc.pipeline.Instrument`.
     options
         The other fields of `nncc.config.Config`.
 
@@ -63,4 +64,4 @@ def compile(
         records=tuple(map(Path, records)),
         **options,
     )
-    return run(plan(path, config), instruments)
+    return run(plan(path, config), [*wanted(config), *instruments])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -117,13 +118,24 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
         raise UsageError(f"unknown stage `{config.until}`", f"the stages are {', '.join(names)}")
     path = Path(path)
     name = config.name or path.name.removesuffix(".onnx") or "model"
+    if name in (".", "..") or any(letter in name for letter in "/\\\0\n"):
+        raise UsageError(f"the name {name!r} cannot be a file's", "choose another with `--name`")
     output = Path(config.output) if config.output is not None else Path(f"{name}-{target.name}")
     if config.until in (None, "build"):
         backend(target).check(target)
-        if output.exists() and not output.is_dir():
-            raise OutputError(f"cannot write to `{output}`: it is a file", "choose a folder with `-o`")
+        _check_writable(output)
     job = Job(path, config, target, name, output)
     return job if progress is None else replace(job, progress=progress)
+
+
+def _check_writable(output: Path) -> None:
+    """OutputError now, rather than after minutes of compilation."""
+    folder = next(path for path in (output.absolute(), *output.absolute().parents) if os.path.lexists(path))
+    if not folder.is_dir():
+        where = f"`{folder}` is a file" if folder != output.absolute() else "it is a file"
+        raise OutputError(f"cannot write to `{output}`: {where}", "choose a folder with `-o`")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to `{output}`: no permission", "choose another folder with `-o`")
 
 
 def run(job: Job, instruments: Iterable[Instrument] = ()) -> Any:
