@@ -144,7 +144,7 @@ def resolve(text: str) -> Target:
 def available() -> list[Target]:
     """Every target of ``targets/``, by name; without ``native`` where this machine is none of them."""
     targets = []
-    for path in sorted(targets_folder().glob("*.toml")):
+    for path in sorted(targets_folder().glob("*.toml"), key=lambda path: path.stem):
         description = _read(path)
         if "choose" not in description or _choose(description["choose"]) is not None:
             targets.append(_load(path.stem))
@@ -180,10 +180,27 @@ _CPUINFO_WORDS = {"pni": "sse3", "abm": "lzcnt"}
 
 _LLVM_WORDS = {
     "x86": {
-        **{word: word for word in ("sse3", "ssse3", "popcnt", "cx16", "avx", "avx2", "fma", "f16c", "bmi2", "lzcnt")},
-        **{word: word for word in ("movbe", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")},
-        "sse4.1": "sse4_1", "sse4.2": "sse4_2", "bmi": "bmi1",
-        "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni",
+        "sse3": "sse3",
+        "ssse3": "ssse3",
+        "sse4.1": "sse4_1",
+        "sse4.2": "sse4_2",
+        "popcnt": "popcnt",
+        "cx16": "cx16",
+        "avx": "avx",
+        "avx2": "avx2",
+        "fma": "fma",
+        "f16c": "f16c",
+        "bmi": "bmi1",
+        "bmi2": "bmi2",
+        "lzcnt": "lzcnt",
+        "movbe": "movbe",
+        "avx512f": "avx512f",
+        "avx512bw": "avx512bw",
+        "avx512cd": "avx512cd",
+        "avx512dq": "avx512dq",
+        "avx512vl": "avx512vl",
+        "avx512vnni": "avx512_vnni",
+        "avxvnni": "avx_vnni",
     },
     "aarch64": {"dotprod": "asimddp", "fullfp16": "asimdhp", "i8mm": "i8mm", "bf16": "bf16", "sve": "sve"},
     "arm": {"neon": "neon", "vfp4": "vfpv4"},

@@ -233,7 +233,8 @@ def _objects(
     base = [*toolchain.command, *_COMPILE, *position, *target.link.cflags]
     _call([*base, *defines, *folders, *maps, "model.c", "-o", parts[0]], work)
     if target.link.format == "coff":
-        (work / parts[0]).write_bytes(_without_codeview((work / parts[0]).read_bytes()))
+        model = _without_codeview((work / parts[0]).read_bytes())
+        (work / parts[0]).write_bytes(model if prefix is None else conceal(model))
     _call([*toolchain.command, "-c", *target.link.cflags, f"{tag}weights.s", "-o", parts[1]], work)
     if kernels is not None:
         data = conceal(kernels.read_bytes())
@@ -255,7 +256,8 @@ def _link_shared(target: Target, toolchain: Toolchain, work: Path, parts: list[s
         if toolchain.name != "zig":  # which writes no time of its own accord
             flags.append("-Wl,--no-insert-timestamp")
     else:
-        flags.append(f"-Wl,-install_name,@rpath/{name}")
+        (work / "exports.txt").write_text("".join(f"_{f}\n" for f in PUBLIC_FUNCTIONS))
+        flags += [f"-Wl,-install_name,@rpath/{name}", "-Wl,-exported_symbols_list,exports.txt"]
     _call([*toolchain.command, *flags, *parts, "-o", name, "-lm", "-lpthread"], work)
 
 
@@ -377,6 +379,8 @@ def _without_codeview(data: bytes) -> bytes:
     """The COFF object with ``.debug$S`` empty, where compilers put the path of their output, asked to or not."""
     out = bytearray(data)
     for at in _coff_sections(data, b".debug$S"):
+        size, place = struct.unpack_from("<II", data, at + 16)
+        out[place : place + size] = bytes(size)
         struct.pack_into("<I", out, at + 16, 0)  # SizeOfRawData
         struct.pack_into("<H", out, at + 32, 0)  # NumberOfRelocations
     return bytes(out)
