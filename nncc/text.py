@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from nncc.passes.rewriting import static_shape
+
 if TYPE_CHECKING:
     import onnx_ir
 
@@ -43,12 +45,6 @@ def shape_text(value: onnx_ir.Value) -> str:
     return f"[{dims}]" if dtype == "float" else f"{dtype}[{dims}]"
 
 
-def _sizes(value: onnx_ir.Value | None) -> tuple[int, ...] | None:
-    if value is None or value.shape is None or not all(isinstance(d, int) for d in value.shape):
-        return None
-    return tuple(int(d) for d in value.shape)
-
-
 def macs(node: onnx_ir.Node) -> int:
     """Multiply-accumulate operations of a Conv, ConvTranspose, Gemm, MatMul, LSTM or GRU; 0 for anything else.
 
@@ -58,7 +54,7 @@ def macs(node: onnx_ir.Node) -> int:
         return 0
     op = node.op_type
     at = 3 if op in ("QLinearConv", "QLinearMatMul") else 1
-    data, weight, out = _sizes(node.inputs[0]), _sizes(node.inputs[at]), _sizes(node.outputs[0])
+    data, weight, out = static_shape(node.inputs[0]), static_shape(node.inputs[at]), static_shape(node.outputs[0])
     if data is None or weight is None:
         return 0
     if op in ("Conv", "ConvInteger", "QLinearConv"):
@@ -71,7 +67,7 @@ def macs(node: onnx_ir.Node) -> int:
     if op in ("MatMul", "MatMulInteger", "QLinearMatMul"):
         return prod(out) * data[-1] if out is not None and data else 0
     if op in ("LSTM", "GRU", "RNN"):
-        recurrent = _sizes(node.inputs[2])
+        recurrent = static_shape(node.inputs[2])
         return prod(data[:2]) * (prod(weight) + prod(recurrent)) if recurrent is not None else 0
     return 0
 

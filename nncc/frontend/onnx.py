@@ -13,6 +13,7 @@ from nncc.frontend.container import read_container
 from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
 from nncc.ir import Model, TensorSpec
+from nncc.passes.rewriting import static_shape
 
 if TYPE_CHECKING:
     import onnx
@@ -111,21 +112,18 @@ def _dtype(value: onnx_ir.Value, what: str) -> str:
     return value.dtype.numpy().name
 
 
-def _static(value: onnx_ir.Value) -> bool:
-    return value.shape is not None and all(isinstance(d, int) and d >= 0 for d in value.shape)
-
-
 def specs(values: Sequence[onnx_ir.Value], what: str) -> tuple[TensorSpec, ...]:
     """A TensorSpec for each value; `what` ("input", "output") names them in errors."""
     found = []
     for value in values:
         dtype = _dtype(value, what)
-        if not _static(value):
+        shape = static_shape(value)
+        if shape is None:
             raise ModelError(
                 f"the shape of {what} `{value.name}` depends on the data, not only on the shapes of the inputs",
                 "cut the model before it: for a detector, before its non-maximum suppression",
             )
-        found.append(TensorSpec(str(value.name), dtype, tuple(int(d) for d in value.shape)))
+        found.append(TensorSpec(str(value.name), dtype, shape))
     return tuple(found)
 
 
@@ -146,9 +144,9 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
         if not fold_constants(trial).rewrites:
             break
     for value, found in zip(graph.graph.outputs, trial.graph.outputs, strict=True):
-        if not _static(value) and _static(found):
+        if static_shape(value) is None and static_shape(found) is not None:
             value.shape, value.type = found.shape, value.type or found.type
-    unknown = [value for value in graph.graph.outputs if not _static(value)]
+    unknown = [value for value in graph.graph.outputs if static_shape(value) is None]
     if not unknown:
         return
     from nncc.errors import RunError
@@ -168,7 +166,7 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
             "it may depend on the data: cut the model before it",
         ) from error
     for value in unknown:
-        shapes = {tuple(run[value.name].shape) for run in runs}
+        shapes = {tuple(run[str(value.name)].shape) for run in runs}
         if len(shapes) == 1:
             value.shape = onnx_ir.Shape(shapes.pop())
 
@@ -204,7 +202,7 @@ def import_onnx(
     graph.ir_version = max(graph.ir_version or 0, 4)  # before 4, every initializer had to be an input
     for value in tuple(main.initializers.values()):
         if not value.uses() and not value.is_graph_output():
-            del main.initializers[value.name]
+            del main.initializers[str(value.name)]
     if not main.outputs:
         raise ModelError(f"`{path}` has no outputs: there is nothing to compute")
     for value in main.inputs:
@@ -215,13 +213,12 @@ def import_onnx(
     infer_shapes(graph)
     for node in onnx_ir.traversal.RecursiveGraphIterator(main):
         for value in node.outputs:
-            if _static(value) and prod(value.shape) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
-                text = "x".join(map(str, value.shape))
-                raise ModelError(
-                    f"tensor `{value.name}` would have the shape {text}, more than nncc takes (2^40 bytes)"
-                )
+            sizes = static_shape(value)
+            if sizes is not None and prod(sizes) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
+                text = "x".join(map(str, sizes))
+                raise ModelError(f"tensor `{value.name}` would have the shape {text}: over 2^40 bytes")
     inputs = specs(main.inputs, "input")
-    if not all(_static(value) for value in main.outputs):
+    if any(static_shape(value) is None for value in main.outputs):
         _derive_outputs(graph, name or path.stem, inputs)
     return Model(graph, name or path.stem, inputs, specs(main.outputs, "output"))
 

@@ -82,9 +82,8 @@ def fix_shapes(graph: onnx_ir.Model, shape: Mapping[str, Sequence[int]]) -> None
     fixed = {name: _given(inputs[name], sizes) for name, sizes in shape.items()}
     symbols: dict[str, tuple[int, str]] = {}
     for name, sizes in fixed.items():
-        for word, size in zip(
-            _words(inputs[name].shape) if inputs[name].shape is not None else (), sizes, strict=False
-        ):
+        named = inputs[name].shape
+        for word, size in zip(_words(named) if named is not None else (), sizes, strict=False):
             if isinstance(word, str) and word != "?":
                 before, where = symbols.setdefault(word, (size, name))
                 if before != size:
@@ -92,7 +91,7 @@ def fix_shapes(graph: onnx_ir.Model, shape: Mapping[str, Sequence[int]]) -> None
                         f"`--shape` gives the dimension `{word}` two sizes: {before} in `{where}`, {size} in `{name}`",
                         "a dimension of one name has one size",
                     )
-    still_open = []
+    still_open: list[tuple[str, list[int | str] | None]] = []
     for name, value in inputs.items():
         if name in fixed:
             continue

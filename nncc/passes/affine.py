@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import add_constant, attribute, constant, is_op, static_shape
+from nncc.passes.rewriting import add_constant, attribute, constant, is_op, operand, static_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,17 +171,19 @@ class Linear:
         """Give the node new weights (its own: shared ones stay as they are); or say why they do not fit its dtype."""
         import numpy as np
 
-        node, dtype = self.node, constant(self.node.inputs[1]).dtype
+        node, graph, old_weight = self.node, self.node.graph, operand(self.node, 1)
+        assert graph is not None and old_weight.dtype is not None
+        dtype = old_weight.dtype.numpy()
         with np.errstate(over="ignore", invalid="ignore"):
-            rounded = [None if part is None else part.astype(dtype) for part in (weight, bias)]
-        if not all(part is None or np.isfinite(part).all() for part in rounded):
+            new_weight = weight.astype(dtype)
+            new_bias = None if bias is None else bias.astype(dtype)
+        if not np.isfinite(new_weight).all() or (new_bias is not None and not np.isfinite(new_bias).all()):
             return f"the folded weights do not fit {dtype}"
-        graph = node.graph
-        node.replace_input_with(1, add_constant(graph, rounded[0], str(node.inputs[1].name)))
-        if rounded[1] is None:
+        node.replace_input_with(1, add_constant(graph, new_weight, str(old_weight.name)))
+        if new_bias is None:
             return None
         old = node.inputs[2] if len(node.inputs) > 2 else None
-        value = add_constant(graph, rounded[1], str(old.name) if old is not None else f"{node.outputs[0].name}/bias")
+        value = add_constant(graph, new_bias, str(old.name) if old is not None else f"{node.outputs[0].name}/bias")
         if len(node.inputs) < 3:
             node.resize_inputs(3)
         node.replace_input_with(2, value)

@@ -40,7 +40,7 @@ def canonical_arithmetic(graph: onnx_ir.Model) -> Report:
             report.skip(node, "its divisor is not a power of two: a product would round differently")
             continue
         out = node.outputs[0]
-        value = add_constant(graph.graph, other, str(node.inputs[1].name))
+        value = add_constant(graph.graph, other, f"{out.name}/constant")
         substitute(out, insert_before(node, op, [node.inputs[0], value], name=node.name or str(out.name), like=out))
         report.rewrites += 1
     return report

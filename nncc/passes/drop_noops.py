@@ -86,9 +86,9 @@ def drop_noops(graph: onnx_ir.Model) -> Report:
         if source is None:
             continue
         out = node.outputs[0]
-        pinned = out.is_graph_output() and (
-            source.producer() is None or source.is_graph_output() or source.producer().graph is not node.graph
-        )
+        producer = source.producer()
+        movable = producer is not None and producer.graph is node.graph and not source.is_graph_output()
+        pinned = out.is_graph_output() and not movable
         if is_op(node, "Identity") and pinned and not out.uses():
             continue
         substitute(out, source)

@@ -9,8 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nncc.passes.affine import Affine, affine_of, batch_norm, linear_of
-from nncc.passes.rewriting import Report, add_constant, insert_before, is_op, only_use, static_shape, substitute
+from nncc.passes.affine import Affine, Linear, affine_of, batch_norm, linear_of
+from nncc.passes.rewriting import (
+    Report,
+    add_constant,
+    insert_before,
+    is_op,
+    only_use,
+    operand,
+    static_shape,
+    substitute,
+)
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["expand_batch_norm", "fold_affine_after", "fold_affine_before"]
 
 
-def _rounded(graph: onnx_ir.Graph, entries, like: onnx_ir.Value, shape: tuple[int, ...], name: str):
+def _rounded(graph: onnx_ir.Graph, entries, like: onnx_ir.Value, shape: tuple[int, ...], name: str) -> onnx_ir.Value:
     import numpy as np
 
     assert like.dtype is not None
@@ -77,7 +86,7 @@ def fold_affine_after(graph: onnx_ir.Model) -> Report:
     return report
 
 
-def _axis(linear) -> int:
+def _axis(linear: Linear | str) -> int:
     return 1 if isinstance(linear, str) else linear.axis
 
 
@@ -87,48 +96,46 @@ def _remove(chain: list[onnx_ir.Node]) -> None:
             node.graph.remove(node, safe=True)
 
 
+def _before(node: onnx_ir.Node) -> tuple[onnx_ir.Node, onnx_ir.Value, Affine | str] | None:
+    """The operator that makes the first operand of `node`, what it reads, and the map it applies; None if no map."""
+    value = operand(node)
+    producer, shape = value.producer(), static_shape(value)
+    if producer is None or producer.graph is not node.graph or shape is None:
+        return None
+    axis = len(shape) - 1 if is_op(node, "MatMul") else 1
+    for source in producer.inputs:
+        if source is not None and (found := affine_of(producer, source, axis)) is not None:
+            return producer, source, found
+    return None
+
+
+def _absorb(linear: Linear | str, found: Affine | str, shared: bool) -> str | None:
+    """Put the map `found` into `linear`, which reads its result; or say why not."""
+    if isinstance(linear, str) or isinstance(found, str):
+        return linear if isinstance(linear, str) else str(found)
+    if shared:
+        return "its result is read by other operators too"
+    folded = linear.before(found)
+    if isinstance(folded, str):
+        return folded
+    if folded[1] is not None and not linear.takes_bias:
+        return "a MatMul has no bias for the shift before it"
+    return linear.store(*folded)
+
+
 def fold_affine_before(graph: onnx_ir.Model) -> Report:
-    """Fold the affine map before a linear operator into it, where that operator is the map's only reader."""
+    """Fold the affine maps before a linear operator into it, where that operator is their only reader."""
     report = Report()
     for node in tuple(graph.graph):
-        if node.graph is None or (linear := linear_of(node)) is None:
-            continue
-        while True:
-            value = node.inputs[0]
-            producer = value.producer() if value is not None else None
-            if producer is None or producer.graph is not node.graph:
-                break
-            axis = _input_axis(node)
-            source = next(
-                (v for v in producer.inputs if v is not None and affine_of(producer, v, axis) is not None), None
-            )
-            if source is None:
-                break
-            found = affine_of(producer, source, axis)
-            if isinstance(linear, str) or isinstance(found, str):
-                report.skip(node if isinstance(linear, str) else producer, linear if isinstance(linear, str) else found)
-                break
-            if only_use(value) is not node:
-                report.skip(producer, "its result is read by other operators too")
-                break
-            folded = linear.before(found)
-            if not isinstance(folded, str) and folded[1] is not None and linear.bias is None and not linear.takes_bias:
-                folded = "a MatMul has no bias for the shift before it"
-            if isinstance(folded, str) or (why := linear.store(*folded)):
-                report.skip(
-                    producer, f"`{node.name or node.outputs[0].name}`: {folded if isinstance(folded, str) else why}"
-                )
+        while (linear := linear_of(node)) is not None and (before := _before(node)) is not None:
+            producer, source, found = before
+            if why := _absorb(linear, found, only_use(producer.outputs[0]) is not node):
+                report.skip(producer, f"before `{node.name or node.outputs[0].name}`: {why}")
                 break
             node.replace_input_with(0, source)
             _remove([producer])
             report.rewrites += 1
-            linear = linear_of(node)
     return report
-
-
-def _input_axis(node: onnx_ir.Node) -> int:
-    shape = static_shape(node.inputs[0])
-    return len(shape) - 1 if is_op(node, "MatMul") and shape is not None else 1
 
 
 def expand_batch_norm(graph: onnx_ir.Model) -> Report:
@@ -137,7 +144,7 @@ def expand_batch_norm(graph: onnx_ir.Model) -> Report:
     for node in tuple(graph.graph):
         if not is_op(node, "BatchNormalization"):
             continue
-        source, out = node.inputs[0], node.outputs[0]
+        source, out = operand(node), node.outputs[0]
         found, shape = batch_norm(node), static_shape(source)
         if isinstance(found, str) or shape is None:
             report.skip(node, found if isinstance(found, str) else "its shape is not static")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import Report, attribute, constant, is_op, scalar, static_shape
+from nncc.passes.rewriting import Report, attribute, constant, is_op, operand, scalar, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -45,10 +45,7 @@ def explicit_pads(graph: onnx_ir.Model) -> Report:
             if any(d != 1 for d in dilations):
                 report.skip(node, "it is dilated, where implementations of automatic padding disagree")
                 continue
-            totals = [
-                max((-(-n // s) - 1) * s + k - n, 0)
-                for n, k, s in zip(shape[2:], kernel, strides, strict=True)
-            ]
+            totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(shape[2:], kernel, strides, strict=True)]
             small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
             _set(node, pads=[*small, *large] if mode == "SAME_UPPER" else [*large, *small])
             if attribute(node, "ceil_mode", 0):
@@ -96,7 +93,7 @@ def fold_pads(graph: onnx_ir.Model) -> Report:
     for node in graph.graph:
         if not is_op(node, "Conv", "AveragePool"):
             continue
-        pad = node.inputs[0].producer() if node.inputs[0] is not None else None
+        pad = operand(node).producer()
         shape = static_shape(node.inputs[0])
         if not is_op(pad, "Pad") or pad.graph is not node.graph or shape is None:
             continue

@@ -3,7 +3,7 @@ only moves dimensions of size one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from nncc.passes.rewriting import (
     Report,
@@ -12,6 +12,7 @@ from nncc.passes.rewriting import (
     constant,
     insert_before,
     is_op,
+    operand,
     static_shape,
     substitute,
 )
@@ -33,7 +34,7 @@ def _moves_only_ones(node: onnx_ir.Node) -> bool:
     return kept == sorted(kept) and perm != sorted(perm)
 
 
-def _is_reshape(node: onnx_ir.Node | None) -> bool:
+def _is_reshape(node: onnx_ir.Node | None) -> TypeGuard[onnx_ir.Node]:
     return node is not None and (is_op(node, *_RESHAPES) or (is_op(node, "Transpose") and _moves_only_ones(node)))
 
 
@@ -43,11 +44,11 @@ def merge_reshapes(graph: onnx_ir.Model) -> Report:
 
     report = Report()
     for node in tuple(graph.graph):
-        if not _is_reshape(node) or node.inputs[0] is None:
+        if not _is_reshape(node):
             continue
-        out, source = node.outputs[0], node.inputs[0]
+        out, source = node.outputs[0], operand(node)
         shape, producer = static_shape(out), source.producer()
-        chained = _is_reshape(producer) and static_shape(source) is not None and producer.graph is node.graph
+        chained = _is_reshape(producer) and producer.graph is node.graph
         literal = not is_op(node, "Reshape") or constant(node.inputs[1]) is not None
         if not chained and literal and not is_op(node, "Transpose"):
             continue
@@ -57,8 +58,9 @@ def merge_reshapes(graph: onnx_ir.Model) -> Report:
         if 0 in shape:
             report.skip(node, "its result is empty; a zero means something else to Reshape")
             continue
-        while _is_reshape(producer) and producer.graph is node.graph and producer.inputs[0] is not None:
-            source, producer = producer.inputs[0], producer.inputs[0].producer()
+        while _is_reshape(producer) and producer.graph is node.graph:
+            source = operand(producer)
+            producer = source.producer()
         target = add_constant(graph.graph, np.array(shape, np.int64), f"{out.name}/shape")
         substitute(out, insert_before(node, "Reshape", [source, target], name=node.name or str(out.name), like=out))
         report.rewrites += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import Report, attribute, insert_before, is_op, substitute
+from nncc.passes.rewriting import Report, attribute, insert_before, is_op, operand, substitute
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -15,8 +15,9 @@ __all__ = ["merge_transposes"]
 def _perm(node: onnx_ir.Node) -> list[int] | None:
     """The node's permutation, spelled out; None where the rank is not known."""
     perm = attribute(node, "perm")
-    if perm is None and node.inputs[0].shape is not None:
-        perm = list(reversed(range(len(node.inputs[0].shape))))
+    shape = operand(node).shape
+    if perm is None and shape is not None:
+        perm = list(reversed(range(len(shape))))
     return perm
 
 
@@ -26,7 +27,7 @@ def merge_transposes(graph: onnx_ir.Model) -> Report:
     for node in tuple(graph.graph):
         if not is_op(node, "Transpose"):
             continue
-        first = node.inputs[0].producer()
+        first = operand(node).producer()
         if not is_op(first, "Transpose") or first.graph is not node.graph:
             continue
         p, q = _perm(first), _perm(node)
@@ -34,7 +35,7 @@ def merge_transposes(graph: onnx_ir.Model) -> Report:
             report.skip(node, "its rank is not known")
             continue
         merged = [p[axis] for axis in q]
-        source, out = first.inputs[0], node.outputs[0]
+        source, out = operand(first), node.outputs[0]
         if merged != sorted(merged):
             source = insert_before(node, "Transpose", [source], name=node.name or str(out.name), like=out, perm=merged)
         substitute(out, source)

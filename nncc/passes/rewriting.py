@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,7 @@ __all__ = [
     "insert_before",
     "is_op",
     "only_use",
+    "operand",
     "quiet",
     "scalar",
     "static_shape",
@@ -53,7 +54,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def is_op(node: onnx_ir.Node | None, *ops: str) -> bool:
+def is_op(node: onnx_ir.Node | None, *ops: str) -> TypeGuard[onnx_ir.Node]:
     """Whether `node` is one of these operators of the standard domain."""
     return node is not None and node.domain in ("", "ai.onnx") and node.op_type in ops
 
@@ -89,9 +90,16 @@ def attribute(node: onnx_ir.Node, name: str, default=None):
 
 def static_shape(value: onnx_ir.Value | None) -> tuple[int, ...] | None:
     """The shape as numbers; None where any dimension is unknown."""
-    if value is None or value.shape is None or not all(isinstance(d, int) for d in value.shape):
+    if value is None or value.shape is None or not all(isinstance(d, int) and d >= 0 for d in value.shape):
         return None
-    return tuple(int(d) for d in value.shape)
+    return tuple(d for d in value.shape if isinstance(d, int))
+
+
+def operand(node: onnx_ir.Node, at: int = 0) -> onnx_ir.Value:
+    """Operand `at` of a checked graph, which the operator's definition says is there."""
+    value = node.inputs[at]
+    assert value is not None
+    return value
 
 
 def only_use(value: onnx_ir.Value) -> onnx_ir.Node | None:
