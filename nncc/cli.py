@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import errno
+import itertools
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nncc.errors import InternalError, NnccError, OutputError, RunError, UsageError
+from nncc.errors import InternalError, NnccError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from nncc.execute import OpenLibrary
@@ -30,12 +33,6 @@ DEFECT = 70
 INTERRUPTED = 130
 
 
-class _State:
-    """What the handler of errors wants to know of the command that failed."""
-
-    stage = ""
-
-
 # ---- errors -----------------------------------------------------------------------------------------------------
 
 
@@ -45,7 +42,6 @@ class _Group(click.Group):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         words = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False
-        _State.stage = ""
         try:
             code = super().main(words, prog_name or "nncc", **extra)
         except (click.exceptions.Abort, KeyboardInterrupt):
@@ -59,8 +55,7 @@ class _Group(click.Group):
             _trace(error)
             code = _fail(error.message, error.hint, error.exit_code, "--json" in words)
         except Exception as error:
-            what = f"{type(error).__name__}: {error}".strip(": ")
-            code = _defect(error, f"{_State.stage}: {what}" if _State.stage else what, None, words)
+            code = _defect(error, f"{type(error).__name__}: {error}", None, words)
         sys.exit(code if isinstance(code, int) else 0)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
@@ -127,9 +122,8 @@ def _fail(message: str, hint: str | None, code: int, as_json: bool) -> int:
 
 def _defect(error: Exception, message: str, hint: str | None, words: Sequence[str]) -> int:
     _trace(error)
-    where = f"it failed in the stage `{_State.stage}`; " if _State.stage else ""
     message += "\n\nThis is a defect of nncc, not a mistake of yours."
-    more = f"{where}NNCC_TRACEBACK=1 shows the whole traceback"
+    more = "NNCC_TRACEBACK=1 shows the whole traceback"
     return _fail(
         message, f"{hint or 'please report this, with the command and the model'}; {more}", DEFECT, "--json" in words
     )
@@ -156,7 +150,7 @@ def _documentation() -> dict[str, str]:
     body = next((node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"), [])
     return {
         field.target.id: " ".join(after.value.value.replace("``", "`").split())
-        for field, after in zip(body, body[1:], strict=False)
+        for field, after in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(after, ast.Expr)
@@ -277,7 +271,6 @@ def cli() -> None:
 def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     """Compile MODEL, an ONNX file, to a shared library with its header and description."""
     from nncc.config import Config
-    from nncc.console import Progress, quiet
     from nncc.instruments import Timing, Verify, wanted
     from nncc.ir import Artifact
     from nncc.pipeline import plan, run
@@ -301,7 +294,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
         facts = report.compile_facts(job.target, timing.seconds, artifact, toolchain, verify)
     if as_json:
         return _print_json(facts)
-    click.echo(report.compile_text(facts, job.target, config.verify), nl=False)
+    click.echo(report.compile_text(facts, job.target), nl=False)
     if config.save_stages is not None:
         click.echo(f"\nthe stages are in {config.save_stages}")
     if artifact is not None and "so" in config.emit:
@@ -317,14 +310,23 @@ def _next(facts: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _working() -> Iterator[Any]:
-    """Progress is shown, chatter is not, and an error knows its stage."""
+    """Progress is shown, chatter is not, and what no one foresaw is an InternalError that names the stage."""
     from nncc.console import Progress, quiet
 
     with quiet() as stream, Progress(stream) as progress:
         try:
             yield progress
-        finally:
-            _State.stage = progress.stage
+        except NnccError:
+            raise
+        except MemoryError as error:
+            raise NnccError(f"{progress.stage}: there is not enough memory", "close other programs") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise InternalError(f"{progress.stage}: {type(error).__name__}: {error}") from error
+            where = f" `{error.filename}`" if error.filename else ""
+            raise OutputError(f"{progress.stage}: cannot write{where}: {error.strerror}", "free some space") from error
+        except Exception as error:
+            raise InternalError(f"{progress.stage}: {type(error).__name__}: {error}") from error
 
 
 @cli.command("run")
@@ -554,16 +556,31 @@ def targets_command(name: str | None, as_json: bool) -> None:
 @_JSON
 def doctor_command(as_json: bool) -> int:
     """Look at this installation and this machine: what works, what is missing, and how to get it."""
+    from nncc import report
     from nncc.doctor import diagnose
 
     with _working() as progress:
         progress.start("look", "at this machine")
         findings = diagnose()
-    raise NotImplementedError(findings)
+    if as_json:
+        _print_json([row._asdict() for row in findings])
+    else:
+        click.echo(report.doctor_text(findings), nl=False)
+    return 1 if any(row.status == "fail" for row in findings) else 0
+
+
+def _fitted(text: str) -> str:
+    """Lines cut to the width of the terminal, if it is one."""
+    if not sys.stdout.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    return "".join(f"{line if len(line) <= columns else line[: columns - 3] + '...'}\n" for line in text.splitlines())
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+    """Indented, with lists of plain values on one line."""
+    text = json.dumps(value, indent=2)
+    click.echo(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r",\s+", ", ", found[1]) + "]", text))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import tvm
 from tvm import relax, s_tir, te, tirx, topi
 from tvm.ir import GenericConst, GlobalVar, IRModule, PointerType, PrimType, StringImm
-from tvm.relax.frontend.onnx import from_onnx
+from tvm.relax.frontend.onnx import from_onnx, onnx_frontend
 from tvm.s_tir import Schedule
 from tvm_ffi.structural import structural_map, structural_walk
 
@@ -24,6 +24,7 @@ __all__ = [
     "StringImm",
     "constant_array",
     "from_onnx",
+    "importable_operators",
     "is_buffer",
     "relax",
     "s_tir",
@@ -50,3 +51,10 @@ def static_shape(expr: Any) -> tuple[int, ...]:
 def constant_array(expr: Any) -> Any:
     """The numpy array of a Relax constant."""
     return expr.value.numpy()
+
+
+def importable_operators() -> dict[str, set[str]]:
+    """By domain, the ONNX operators that TVM's importer takes; it looks at names only."""
+    names = set(onnx_frontend._get_convert_map())
+    contributed = {"BiasGelu", "EmbedLayerNormalization", "FastGelu", "SkipLayerNormalization"}
+    return {"": names - contributed, "com.microsoft": names & contributed}

@@ -6,6 +6,7 @@ Either way a crash of the library is an error of this process, and memory is mea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -409,10 +410,8 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
 
 def _resident_bytes() -> int:
     """What this process has in memory now, after which its peak is counted anew; 0 where only Linux could tell."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
     return _status("VmRSS")
 
 

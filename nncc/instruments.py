@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,17 +100,21 @@ class Verify(Instrument):
     """By stage."""
     skipped: str = ""
     emulated_by: str = ""
+    seconds: float = 0.0
+    """What the checks took, all together."""
     announce: Callable[[str, str], None] = lambda name, what: None
     """Told what is being checked, since it may take a while."""
     _inputs: dict[str, np.ndarray] | None = None
     _expected: dict[str, np.ndarray] | None = None
 
     def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
+        start = time.perf_counter()
         if isinstance(given, Model) and isinstance(value, Model):
             self.announce("check", f"{stage.name}, against ONNX Runtime")
             self._check_model(stage, given, value)
         elif isinstance(value, Artifact):
             self._check_library(stage, job, value)
+        self.seconds += time.perf_counter() - start
 
     def _check_model(self, stage: Stage, given: Model, value: Model) -> None:
         from nncc.verify import reference, sample_inputs

@@ -11,6 +11,7 @@ from nncc.text import size
 if TYPE_CHECKING:
     import numpy as np
 
+    from nncc.doctor import Row
     from nncc.execute import Measurement, OpenLibrary
     from nncc.instruments import Verify
     from nncc.ir import Artifact
@@ -20,6 +21,7 @@ __all__ = [
     "compile_facts",
     "compile_text",
     "description_text",
+    "doctor_text",
     "duration",
     "kernel_rows",
     "kernel_table",
@@ -141,6 +143,29 @@ def _words(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+# ---- doctor -----------------------------------------------------------------------------------------------------
+
+
+def doctor_text(rows: Sequence[Row]) -> str:
+    """One line a check; the targets, of which `nncc targets` tells, only where something is wrong."""
+    shown = [row for row in rows if row.status != "ok" or not row.check.startswith("target ")]
+    lines = table([[row.status, row.check, row.detail] for row in shown]).splitlines()
+    text = ""
+    for row, line in zip(shown, lines, strict=True):
+        text += line + "\n"
+        if row.status != "ok" and row.hint:
+            text += f"      {row.hint}\n"
+    count = {status: sum(row.status == status for row in rows) for status in ("ok", "warn", "fail")}
+    targets = sum(row.check.startswith("target ") for row in rows)
+    verdict = "nncc cannot work here" if count["fail"] else "nncc works here"
+    missing = (
+        f", {_plural(count['warn'], 'thing')} it could use {'is' if count['warn'] == 1 else 'are'} missing"
+        if count["warn"]
+        else ""
+    )
+    return f"{text}\n{verdict}{missing}; `nncc targets` tells of {_plural(targets, 'target')}\n"
+
+
 # ---- compile ----------------------------------------------------------------------------------------------------
 
 
@@ -182,7 +207,7 @@ def _sizes(artifact: Artifact) -> dict[str, int]:
 
 def _check_facts(verify: Verify | None) -> dict[str, Any]:
     if verify is None:
-        return {"done": False, "reason": "not asked for", "emulated_by": "", "outputs": []}
+        return {"done": False, "reason": "--no-verify", "emulated_by": "", "seconds": 0.0, "outputs": []}
     found = verify.results.get("build", [])
     outputs = [
         {
@@ -195,18 +220,26 @@ def _check_facts(verify: Verify | None) -> dict[str, Any]:
         }
         for each in found
     ]
-    return {"done": bool(found), "reason": verify.skipped, "emulated_by": verify.emulated_by, "outputs": outputs}
+    return {
+        "done": bool(found),
+        "reason": verify.skipped,
+        "emulated_by": verify.emulated_by,
+        "seconds": round(verify.seconds, 4),
+        "outputs": outputs,
+    }
 
 
-def compile_text(facts: Mapping[str, Any], target: Target, asked_to_check: bool) -> str:
+def compile_text(facts: Mapping[str, Any], target: Target) -> str:
     """What `nncc compile` prints, of `compile_facts`."""
     lines = [f"target   {target_line(target)}\n", "\n"]
     stages = [(each["name"], each["seconds"]) for each in facts["stages"]]
+    if facts["check"]["seconds"]:
+        stages.append(("check", facts["check"]["seconds"]))
     rows = [[name, duration(value)] for name, value in stages]
     rows.append(["in all", duration(sum(value for _, value in stages))])
     lines.append(table(rows, "<>"))
     if "library" not in facts:
-        lines.append(f"\nstopped after {stages[-1][0]}; nothing was built\n")
+        lines.append(f"\nstopped after {facts['stages'][-1]['name']}; nothing was built\n")
         return "".join(lines)
     sizes = facts["sizes"]
     scratch = f", {size(sizes['scratch_bytes'])} more for each of its threads" if sizes["scratch_bytes"] else ""
@@ -218,13 +251,13 @@ def compile_text(facts: Mapping[str, Any], target: Target, asked_to_check: bool)
     ]
     lines += ["\n", table(rows, "<><")]
     lines += [f"also     {path}\n" for path in facts["extras"]]
-    lines.append("\n" + _check_text(facts["check"], asked_to_check))
+    lines.append("\n" + _check_text(facts["check"]))
     return "".join(lines)
 
 
-def _check_text(check: Mapping[str, Any], asked: bool) -> str:
+def _check_text(check: Mapping[str, Any]) -> str:
     if not check["done"]:
-        return f"not checked against ONNX Runtime: {check['reason'] if asked else '--no-verify'}\n"
+        return f"not checked against ONNX Runtime: {check['reason']}\n"
     where = f", emulated by {check['emulated_by']}" if check["emulated_by"] else ""
     rows = []
     for each in check["outputs"]:
@@ -284,7 +317,7 @@ def output_text(facts: Sequence[Mapping[str, Any]]) -> str:
     text = table(rows, "<<>>>")
     for each in facts:
         if "top" in each:
-            first = " of its first row" if len(each["shape"]) > 1 else ""
+            first = ", first row" if len(each["shape"]) > 1 else ""
             text += f"\nlargest of `{each['name']}`{first}\n"
             text += table(
                 [["index", "value"]] + [[str(t["index"]), number(t["value"])] for t in each["top"]], ">>", "  "
