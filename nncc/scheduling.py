@@ -278,6 +278,8 @@ def _inline(sch: Any, blocks: list[Any], anchors: list[Any]) -> list[Any]:
 
 def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Hardware) -> tuple[Any, str]:
     """Schedule one TIR function: the function, and where its schedule came from."""
+    if not isinstance(function.body.block.body, (tirx.For, tirx.SeqStmt)):
+        return function, "our own C"
     try:
         return _schedule(function, templates, hardware, loops=True)
     except tvm.s_tir.ScheduleError as error:

@@ -58,8 +58,22 @@ static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* 
   return 0;
 }}
 
-#include "runtime.c"
+{_sorts(program)}#include "runtime.c"
 """
+
+
+def _sorts(program: Program) -> str:
+    """sort.c, once for each element type that a kernel sorts."""
+    from nncc.compat import StringImm, structural_walk
+    from nncc.passes.own_sort import C_TYPES
+
+    names: set[str] = set()
+    for function in program.kernels.functions.values():
+        structural_walk(function.body, [(StringImm, lambda text: names.add(str(text.value)))])
+    prefix = f"{symbol_prefix(program.name)}sort_"
+    dtypes = sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    lines = [f"#define NNCC_SORT_T {C_TYPES[d]}\n#define NNCC_SORT_NAME {prefix}{d}\n#include \"sort.c\"\n" for d in dtypes]
+    return "".join(lines)
 
 
 def _call(number: int, call, prefix: str) -> str:

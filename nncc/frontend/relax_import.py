@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+
+from nncc.errors import ModelError
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model
 
@@ -17,6 +22,16 @@ def import_relax(model: Model):
 
     if refusal := unsupported(model, importable_operators()):
         raise refusal
-    proto = to_proto(model)
-    module = from_onnx(proto, keep_params_in_input=False)
+    chatter = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(chatter):
+            module = from_onnx(to_proto(model), keep_params_in_input=False)
+    except Exception as error:  # the importer raises whatever its converters raise
+        operator = re.search(r"Error converting operator (\w+)", chatter.getvalue())
+        what = f"the operator `{operator.group(1)}`" if operator else f"`{model.name}`"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{what} is used in a form that cannot be compiled: {reason}",
+            "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
+        ) from error
     return relax.transform.CanonicalizeBindings()(module)

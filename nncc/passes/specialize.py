@@ -29,7 +29,7 @@ def specialize(model: Model, target: Target, templates: dict[str, Template]) -> 
         module = relax.transform.DecomposeOpsForInference()(module)
     for name, apply in _table():
         try:
-            module = apply(module, target, templates)
+            module = apply(module, model, target, templates)
             relax.analysis.well_formed(module)
         except (tvm.error.InternalError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InternalError(f"specialize: the pass `{name}` failed on `{model.name}`: {error}") from error
@@ -39,10 +39,12 @@ def specialize(model: Model, target: Target, templates: dict[str, Template]) -> 
 def _table() -> tuple[tuple[str, Callable[..., Any]], ...]:
     from nncc.passes.choose_layout import choose_layout
     from nncc.passes.fold_relax import fold_relax
+    from nncc.passes.own_sort import own_sort
     from nncc.passes.pack_matmul import pack_matmul
 
     return (
-        ("fold_relax", lambda module, target, templates: fold_relax(module)),
-        ("choose_layout", lambda module, target, templates: choose_layout(module, templates, target.hardware)),
-        ("pack_matmul", lambda module, target, templates: pack_matmul(module, templates, target.hardware)),
+        ("fold_relax", lambda module, model, target, templates: fold_relax(module)),
+        ("choose_layout", lambda module, model, target, templates: choose_layout(module, templates, target.hardware)),
+        ("own_sort", lambda module, model, target, templates: own_sort(module, model.name)),
+        ("pack_matmul", lambda module, model, target, templates: pack_matmul(module, templates, target.hardware)),
     )
