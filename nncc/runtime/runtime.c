@@ -67,18 +67,19 @@ typedef struct {
 #endif
 } rt_thread;
 
-/* A launch publishes a job and a *ticket*: generation << 32 | tasks not yet claimed. Whoever finds tasks claims one by
- * compare-and-swap of ticket to ticket - 1; the generation makes that fail for a thread that slept through a launch.
+/* A launch publishes a job and `unclaimed`, its number of tasks. Whoever finds it above 0 claims task `unclaimed - 1` by
+ * compare-and-swap of `unclaimed` to that. A thread that slept between load and swap through other launches does no
+ * harm: a swap that succeeds claims that task of the job that is published now.
  *
- * The job's fields need no lock. They are written before the ticket is published (release) and read after a claim
- * (acquire); the launcher writes them again only when `pending`, which each claimed task lowers when it is done
- * (release), is back at 0 (acquire). As the launcher claims tasks too, it never waits for a thread that sleeps or was
- * not scheduled, only for tasks that another thread did begin.
+ * The job's fields need no lock. They are written before `unclaimed` is published (release) and read after a claim
+ * (acquire; further claims in between belong to the same release sequence). The launcher writes them again only when
+ * `pending`, which each claimed task lowers when it is done (release), is back at 0 (acquire). As the launcher claims
+ * tasks too, it never waits for a thread that sleeps or was not scheduled, only for tasks that another thread did begin.
  *
- * Two pairs of flags go to sleep against each other: (ticket, sleepers) and (pending, launcher_sleeps). Each side
- * writes its own and then reads the other's, all four sequentially consistent: then at least one of the two sees the
- * other's write, so either the one does not go to sleep or the other wakes it. The mutex, held by the sleeper from its
- * write until pthread_cond_wait has begun and by the waker around the signal, closes the gap in between. */
+ * Two pairs go to sleep against each other: (unclaimed, sleepers) and (pending, launcher_sleeps). Each side writes its
+ * own and then reads the other's, all sequentially consistent: then at least one of the two sees the other's write, so
+ * either the one does not go to sleep or the other wakes it. The mutex, held by the sleeper from its write until
+ * pthread_cond_wait has begun and by the waker around the signal, closes the gap in between. */
 struct nncc_context {
   void* allocation; /* what free() wants: this structure, `threads`, arena and scratch are one block */
   uint8_t* arena;
@@ -94,7 +95,7 @@ struct nncc_context {
   pthread_mutex_t mutex;
   pthread_cond_t work_arrived;
   pthread_cond_t work_done;
-  _Alignas(RT_LINE) _Atomic uint64_t ticket;
+  _Alignas(RT_LINE) atomic_int unclaimed;
   atomic_int sleepers;
   atomic_int stop;
   _Alignas(RT_LINE) atomic_int pending;
@@ -431,26 +432,24 @@ static void rt_wait_until_done(nncc_context* context) {
   }
 }
 
-static int rt_work_waits(nncc_context* context) { return (uint32_t)atomic_load(&context->ticket) != 0; }
-
 /* Claim tasks and run them until none is left. */
 static void rt_work(nncc_context* context) {
-  uint64_t ticket = atomic_load_explicit(&context->ticket, memory_order_acquire);
-  while ((uint32_t)ticket) {
-    if (!atomic_compare_exchange_weak_explicit(&context->ticket, &ticket, ticket - 1, memory_order_acq_rel,
-                                               memory_order_acquire)) {
+  int unclaimed = atomic_load_explicit(&context->unclaimed, memory_order_relaxed);
+  while (unclaimed) {
+    if (!atomic_compare_exchange_weak_explicit(&context->unclaimed, &unclaimed, unclaimed - 1, memory_order_acquire,
+                                               memory_order_relaxed)) {
       continue;
     }
     const size_t scratch_used = rt_self.scratch_used;
     rt_self.error[0] = 0;
-    const int failed = context->task((int)((uint32_t)ticket - 1), &context->group, context->data);
+    const int failed = context->task(unclaimed - 1, &context->group, context->data);
     rt_self.scratch_used = scratch_used; /* a task that failed may not have freed what it took */
     int none = 0;
     if (failed && atomic_compare_exchange_strong(&context->failed, &none, failed)) {
       snprintf(context->failure, sizeof context->failure, "%.*s", (int)sizeof context->failure - 1, rt_self.error);
     }
     rt_finish_task(context);
-    ticket = atomic_load_explicit(&context->ticket, memory_order_acquire);
+    unclaimed = atomic_load_explicit(&context->unclaimed, memory_order_relaxed);
   }
 }
 
@@ -464,14 +463,14 @@ static void* rt_thread_main(void* argument) {
   for (;;) {
     unsigned rounds = 0;
     double deadline = 0;
-    while (!rt_work_waits(context)) {
+    while (!atomic_load(&context->unclaimed)) {
       if (atomic_load_explicit(&context->stop, memory_order_relaxed)) {
         return NULL;
       }
       if (!rt_spin(&rounds, &deadline)) {
         pthread_mutex_lock(&context->mutex);
         atomic_fetch_add(&context->sleepers, 1);
-        while (!rt_work_waits(context) && !atomic_load(&context->stop)) {
+        while (!atomic_load(&context->unclaimed) && !atomic_load(&context->stop)) {
           pthread_cond_wait(&context->work_arrived, &context->mutex);
         }
         atomic_fetch_sub(&context->sleepers, 1);
@@ -493,8 +492,7 @@ NNCC_HIDDEN int NNCC_SYM_PARALLEL_LAUNCH(rt_task task, void* data, int num_task)
   context->group.num_task = tasks;
   atomic_store_explicit(&context->failed, 0, memory_order_relaxed);
   atomic_store_explicit(&context->pending, tasks, memory_order_relaxed);
-  const uint64_t generation = (atomic_load_explicit(&context->ticket, memory_order_relaxed) >> 32) + 1;
-  atomic_store(&context->ticket, generation << 32 | (uint32_t)tasks);
+  atomic_store(&context->unclaimed, tasks);
   if (atomic_load(&context->sleepers)) {
     pthread_mutex_lock(&context->mutex);
     pthread_cond_broadcast(&context->work_arrived);

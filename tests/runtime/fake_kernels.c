@@ -1,7 +1,9 @@
 /* What TVM would have compiled: kernels with bare pointers that call the runtime by TVM's names. */
+#define _GNU_SOURCE
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #ifdef RENAMED /* as the linker step of a static archive renames symbols of the kernel object */
 #define TVMBackendParallelLaunch nncc_0123456789abcdef_pl
@@ -110,6 +112,14 @@ static int leaking_task(int id, group_env* env, void* data) {
   return -1;
 }
 
+static int meeting_task(int id, group_env* env, void* data) {
+  (void)id;
+  job* j = data;
+  j->seen[0]++;
+  for (int i = 0; i < 20000 && j->seen[0] < env->num_task; ++i) nanosleep(&(struct timespec){0, 1000000}, NULL);
+  return j->seen[0] == env->num_task ? 0 : -1;
+}
+
 static int slow_task(int id, group_env* env, void* data) {
   (void)id, (void)env;
   for (long i = 0; i < 30000000; ++i) *(volatile int32_t*)&((job*)data)->mode += 1;
@@ -146,6 +156,7 @@ int32_t fake_behave(const int32_t* mode, int64_t* counts) {
       return 0;
     }
     case 9: return TVMBackendParallelLaunch(leaking_task, jobs, 4);
+    case 10: return TVMBackendParallelLaunch(meeting_task, jobs, 3); /* tasks that wait for each other */
     default: counts[0] = *mode; counts[1] = 0; return 0;
   }
 }

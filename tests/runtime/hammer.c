@@ -39,6 +39,7 @@ static void* hammer(void* argument) {
     EXPECT(run(context, 2, y, counts) == NNCC_ERROR_KERNEL);
     EXPECT(run(context, 6, y, counts) == NNCC_ERROR_KERNEL);
     EXPECT(!strcmp(nncc_last_error(), "kernel 1 (fake_\"behave\") failed: it gave no reason"));
+    EXPECT(run(context, 10, y, counts) == NNCC_OK);
     EXPECT(run(context, 8, y, counts) == NNCC_OK && !*nncc_last_error());
     if (i % 8 == 0) { /* long enough for the workers to fall asleep */
       nanosleep(&(struct timespec){0, 2000000}, NULL);

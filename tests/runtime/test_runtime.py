@@ -112,6 +112,14 @@ def test_idle_threads_sleep(model):
         assert time.process_time() - before < 0.1, "four spinning threads would have taken 0.3 s or more"
 
 
+def test_sleeping_threads_wake_for_work(model):
+    """The three tasks wait for each other, so all three threads must come, each time from their sleep."""
+    with load(model(), 3) as loaded:
+        for _ in range(20):
+            time.sleep(0.003)
+            loaded.run(inputs(mode=10))
+
+
 @pytest.mark.parametrize("threads", [-1, 1025])
 def test_a_senseless_number_of_threads_is_refused(model, threads):
     with pytest.raises(RunError, match=f"{threads} threads asked for; expected 1 to 1024, or 0 for one per processor"):
