@@ -354,11 +354,11 @@ def kernel_rows(
 
 def kernel_table(rows: Sequence[Mapping[str, Any]]) -> str:
     known = any(row["gflops"] is not None for row in rows)
-    cells = [["time", "share", "calls", *(["GFLOP/s"] if known else []), "kernel", "schedule"]]
+    cells = [["time", "share", "calls", *(["GFLOP/s"] if known else []), "schedule", "kernel"]]
     for row in rows:
         speed = [f"{row['gflops']:.1f}" if row["gflops"] is not None else "-"] if known else []
         share = f"{row['share'] * 100:.1f} %"
-        cells.append([duration(row["seconds"]), share, str(row["calls"]), *speed, row["name"], row["schedule"]])
+        cells.append([duration(row["seconds"]), share, str(row["calls"]), *speed, row["schedule"], row["name"]])
     return table(cells, ">>>><<" if known else ">>><<")
 
 

@@ -1,0 +1,33 @@
+"""What is slow to import is not imported before it is needed: modules are counted, not seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("click", "numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "tvm", "xgboost")
+
+
+def imported_by(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nsys.stderr.write(' '.join(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import nncc", set()),
+        ("import nncc.cli", {"click"}),
+        ("from nncc.cli import cli\ntry: cli(['--help'])\nexcept SystemExit: pass", {"click"}),
+        ("from nncc.cli import cli\ntry: cli(['compile', '--help'])\nexcept SystemExit: pass", {"click"}),
+        ("import nncc.execute", set()),
+        ("import nncc; nncc.load", {"numpy"}),
+        ("import nncc; nncc.compile", set()),
+        ("from nncc.cli import cli\ntry: cli(['targets'])\nexcept SystemExit: pass", {"click"}),
+    ],
+)
+def test_nothing_heavy_is_imported(code, allowed):
+    assert imported_by(code) <= allowed
