@@ -85,8 +85,8 @@ static double seconds_now(void) {
 static long peak_rss_kib(void) {
 #if defined(_WIN32)
   PROCESS_MEMORY_COUNTERS counters;
-  return GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof counters) ? (long)(counters.PeakWorkingSetSize / 1024)
-                                                                               : 0;
+  const int known = GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof counters);
+  return known ? (long)(counters.PeakWorkingSetSize / 1024) : 0;
 #else
   struct rusage usage_now;
   getrusage(RUSAGE_SELF, &usage_now);

@@ -67,14 +67,14 @@ typedef struct {
 #endif
 } rt_thread;
 
-/* A launch publishes a job and `unclaimed`, its number of tasks. Whoever finds it above 0 claims task `unclaimed - 1` by
- * compare-and-swap of `unclaimed` to that. A thread that slept between load and swap through other launches does no
+/* A launch publishes a job and `unclaimed`, its number of tasks. Whoever finds it above 0 claims task `unclaimed - 1`
+ * by compare-and-swap of `unclaimed` to that. A thread that slept between load and swap through other launches does no
  * harm: a swap that succeeds claims that task of the job that is published now.
  *
  * The job's fields need no lock. They are written before `unclaimed` is published (release) and read after a claim
  * (acquire; further claims in between belong to the same release sequence). The launcher writes them again only when
  * `pending`, which each claimed task lowers when it is done (release), is back at 0 (acquire). As the launcher claims
- * tasks too, it never waits for a thread that sleeps or was not scheduled, only for tasks that another thread did begin.
+ * tasks too, it never waits for a thread that sleeps or was not scheduled, only for tasks that another thread began.
  *
  * Two pairs go to sleep against each other: (unclaimed, sleepers) and (pending, launcher_sleeps). Each side writes its
  * own and then reads the other's, all sequentially consistent: then at least one of the two sees the other's write, so
@@ -314,8 +314,8 @@ static int rt_check_processor(void) {
   }
   if (*missing) {
     return rt_fail(NNCC_ERROR_CPU,
-                   "this processor lacks %s, which the kernels of target %s need; compile for a target that does without"
-                   ", or for native on this machine",
+                   "this processor lacks %s, which the kernels of target %s need; "
+                   "compile for a target that does without, or for native on this machine",
                    missing, model_info.target);
   }
   return NNCC_OK;
@@ -619,8 +619,8 @@ NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
     return rt_fail(NNCC_ERROR_ARGUMENT, "the place for the new context is NULL");
   }
   if (num_threads < 0 || num_threads > RT_MAX_THREADS) {
-    return rt_fail(NNCC_ERROR_ARGUMENT, "%d threads asked for; expected 1 to %d, or 0 for one per processor", num_threads,
-                   (int)RT_MAX_THREADS);
+    return rt_fail(NNCC_ERROR_ARGUMENT, "%d threads asked for; expected 1 to %d, or 0 for one per processor",
+                   num_threads, (int)RT_MAX_THREADS);
   }
   const size_t threads = (size_t)(num_threads ? num_threads : rt_processors());
   size_t used = 0;
