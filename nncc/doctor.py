@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from nncc.codegen.link import cache_folder, emulator, toolchains
+from nncc.codegen.link import cache_folder, emulator, find_toolchain, toolchains
 from nncc.errors import NnccError
 from nncc.target import Target, available, host
 
@@ -122,14 +122,14 @@ def _emulators() -> Iterator[Row]:
 
 def _targets() -> Iterator[Row]:
     for target in available():
-        try:
-            names = [toolchain.name for toolchain in toolchains(target)]
-        except NnccError as error:
-            names = []
-            yield Row(f"target {target.name}", "warn", str(error), error.hint or "")
         runs, hint = _how_it_runs(target)
-        links = f"links with {', '.join(names)}" if names else "cannot be linked"
-        yield Row(f"target {target.name}", "ok" if names else "warn", f"{links}; {runs}", hint)
+        try:
+            find_toolchain(target)
+        except NnccError as error:
+            yield Row(f"target {target.name}", "warn", f"cannot be linked; {runs}", error.hint or str(error))
+        else:
+            names = ", ".join(toolchain.name for toolchain in toolchains(target))
+            yield Row(f"target {target.name}", "ok", f"links with {names}; {runs}", hint)
 
 
 def _how_it_runs(target: Target) -> tuple[str, str]:

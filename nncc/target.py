@@ -17,7 +17,7 @@ from nncc.errors import TargetError
 from nncc.resources import targets_folder
 
 if TYPE_CHECKING:
-    import tvm
+    from tvm.target import Target as TvmTarget
 
 __all__ = ["Hardware", "Host", "Link", "Target", "available", "host", "resolve"]
 
@@ -83,7 +83,7 @@ class Target:
     base: str = ""
     """Name of the file that describes it, without overrides: where its tuning records are."""
 
-    def tvm_target(self) -> tvm.target.Target:
+    def tvm_target(self) -> TvmTarget:
         """The target as TVM wants it.
 
         Raises TargetError if TVM does not take the keys, or LLVM does not know the processor (TVM would go on
@@ -370,8 +370,8 @@ def _from_tvm(tvm: dict[str, Any]) -> Target:
         tvm = {"host": native.tvm} | tvm
         return replace(native, name=name, doc=f"TVM's `{tvm['kind']}`", tvm=tvm, base=tvm["kind"])
     if "mtriple" not in tvm:
-        native = _load("native").tvm
-        tvm = {key: native[key] for key in ("mtriple", "mabi", "mfloat-abi", "num-cores") if key in native} | tvm
+        own = _load("native").tvm
+        tvm = {key: own[key] for key in ("mtriple", "mabi", "mfloat-abi", "num-cores") if key in own} | tvm
     machine, *rest = tvm["mtriple"].split("-")
     if rest[0:1] in (["linux"], ["windows"]):
         # LLVM takes the second word for the vendor whatever it is, and then knows of no system.
@@ -470,7 +470,8 @@ def _override(target: Target, changes: Mapping[str, Any]) -> Target:
     """`target` with other values of ``[tvm]`` and ``[hardware]``; an empty text removes a key of ``[tvm]``."""
     if not changes:
         return target
-    tvm, facts = dict(target.tvm), {}
+    tvm = dict(target.tvm)
+    facts: dict[str, Any] = {}
     for key, value in changes.items():
         if key in _types(Hardware):
             facts[key] = tuple(value) if isinstance(value, list) else value

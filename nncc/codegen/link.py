@@ -231,10 +231,12 @@ def _objects(
     folders = [flag for path in paths for flag in ("-I", path)]
     maps = [f"-ffile-prefix-map={path}=." for path in (*paths, str(work))]
     base = [*toolchain.command, *_COMPILE, *position, *target.link.cflags]
+    if target.link.format == "coff" and toolchain.name == "zig":
+        base += ["-Xclang", "-object-file-name=model.o"]  # else it writes the path of its cache into the object
     _call([*base, *defines, *folders, *maps, "model.c", "-o", parts[0]], work)
     if target.link.format == "coff":
-        model = _without_codeview((work / parts[0]).read_bytes())
-        (work / parts[0]).write_bytes(model if prefix is None else conceal(model))
+        # What it exports, exports.def says; a program with an archive inside exports nothing.
+        (work / parts[0]).write_bytes(conceal((work / parts[0]).read_bytes()))
     _call([*toolchain.command, "-c", *target.link.cflags, f"{tag}weights.s", "-o", parts[1]], work)
     if kernels is not None:
         data = conceal(kernels.read_bytes())
@@ -345,8 +347,7 @@ def conceal(data: bytes) -> bytes:
     out = bytearray(data)
     form = _format(data)
     if form == "coff":
-        for at in _coff_sections(data, b".drectve"):
-            size, place = struct.unpack_from("<II", data, at + 16)
+        for place, size in _drectve(data):
             out[place : place + size] = b" " * size
         return bytes(out)
     for symbol in _SYMBOLS[form](data):
@@ -372,17 +373,6 @@ def rename(data: bytes, names: dict[str, str]) -> bytes:
         if len(new) != len(symbol.name) or symbol.name_at < 0 or data[symbol.name_at - 1] not in (0, None):
             raise InternalError(f"link: the kernel object's symbol `{symbol.name.decode()}` cannot be renamed in place")
         out[symbol.name_at : symbol.name_at + len(new)] = new
-    return bytes(out)
-
-
-def _without_codeview(data: bytes) -> bytes:
-    """The COFF object with ``.debug$S`` empty, where compilers put the path of their output, asked to or not."""
-    out = bytearray(data)
-    for at in _coff_sections(data, b".debug$S"):
-        size, place = struct.unpack_from("<II", data, at + 16)
-        out[place : place + size] = bytes(size)
-        struct.pack_into("<I", out, at + 16, 0)  # SizeOfRawData
-        struct.pack_into("<H", out, at + 32, 0)  # NumberOfRelocations
     return bytes(out)
 
 
@@ -454,12 +444,13 @@ def _coff_symbols(data: bytes) -> Iterator[_Symbol]:
         index += 1 + data[at + 17]
 
 
-def _coff_sections(data: bytes, name: bytes) -> Iterator[int]:
-    """Where the headers of the sections called `name` begin."""
+def _drectve(data: bytes) -> Iterator[tuple[int, int]]:
+    """Place and size of the linker directives of a COFF object."""
     sections, optional = struct.unpack_from("<H", data, 2)[0], struct.unpack_from("<H", data, 16)[0]
     for at in range(20 + optional, 20 + optional + 40 * sections, 40):
-        if data[at : at + 8].rstrip(b"\0") == name:
-            yield at
+        if data[at : at + 8] == b".drectve":
+            size, place = struct.unpack_from("<II", data, at + 16)
+            yield place, size
 
 
 _SYMBOLS: dict[str, Callable[[bytes], Iterator[_Symbol]]] = {
