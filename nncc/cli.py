@@ -43,7 +43,7 @@ class _Group(click.Group):
         words = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False
         try:
-            code = super().main(words, prog_name or "nncc", **extra)
+            code = super().main(words, "nncc", **extra)
         except (click.exceptions.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
             code = INTERRUPTED

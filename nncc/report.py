@@ -149,7 +149,7 @@ def _words(value: Any) -> str:
 def doctor_text(rows: Sequence[Row]) -> str:
     """One line a check; the targets, of which `nncc targets` tells, only where something is wrong."""
     shown = [row for row in rows if row.status != "ok" or not row.check.startswith("target ")]
-    lines = table([[row.status, row.check, row.detail] for row in shown]).splitlines()
+    lines = table([[f"{row.status:<4}", row.check, row.detail] for row in shown]).splitlines()
     text = ""
     for row, line in zip(shown, lines, strict=True):
         text += line + "\n"
