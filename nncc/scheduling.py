@@ -209,14 +209,28 @@ def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
         return
     work = prod(extents(sch, block))
     reduces_rows = _reduces_rows(sch, block)
-    if reduces_rows and extent(sch, reduced[-1]) % lanes == 0 and lanes > 1 and len(sch.get(block).writes) == 1:
-        _, lane = sch.split(reduced[-1], [None, lanes])
+    length = extent(sch, reduced[-1])
+    if reduces_rows and lanes > 1 and length >= 2 * lanes and len(sch.get(block).writes) == 1:
+        # Several accumulators of one vector each: they hide the latency of an addition, and a long sum in one float32
+        # loses digits.
+        width = lanes * min(4, length // (2 * lanes))
+        steps, lane = sch.split(reduced[-1], [None, width])
+        if length % width:
+            sch.annotate(steps, "pragma_loop_partition_hint", 1)
         partial = sch.rfactor(lane, len(spatial))
-        sch.vectorize(sch.get_loops(partial)[-1])
+        # compute_at would drop the predicate of a tail (TVM 0.27): the partial sums keep a nest of their own.
+        *outer, lane = sch.get_loops(partial)
+        first = outer[len(spatial)]
+        if width > lanes:
+            vectors, vector = sch.split(lane, [None, lanes])
+            sch.unroll(vectors)
+            sch.vectorize(vector)
+        else:
+            sch.vectorize(lane)
         if spatial:
-            fused = parallel(sch, sch.get_loops(block)[:-1], work, hardware)
-            sch.compute_at(partial, fused, preserve_unit_loops=True)
-            decompose_reduction(sch, partial, sch.get_loops(partial)[-2])
+            parallel(sch, outer[: len(spatial)], work, hardware)
+            parallel(sch, sch.get_loops(block)[:-1], work // length, hardware)
+        decompose_reduction(sch, partial, first)
         return
     if spatial and not reduces_rows and extent(sch, spatial[-1]) >= min(lanes, 4):
         size = extent(sch, spatial[-1])
