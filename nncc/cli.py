@@ -517,14 +517,13 @@ def _is_library(file: Path) -> bool:
 
 def _show_library(file: Path, as_json: bool) -> None:
     from nncc import report
-    from nncc.execute import open_library, schedules_beside
+    from nncc.execute import describe
 
     with _working() as progress:
         progress.start("open", str(file))
-        opened = open_library(file)
-    about = opened.describe()
+        about = describe(file)
     if as_json:
-        return _print_json(about | {"schedules": schedules_beside(opened)})
+        return _print_json(about)
     click.echo(report.description_text(about, file.stat().st_size), nl=False)
 
 

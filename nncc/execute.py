@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from nncc.ir import TensorSpec
     from nncc.target import Target
 
-__all__ = ["Measurement", "OpenLibrary", "is_library", "open_library", "schedules_beside", "target_of", "write_runner"]
+__all__ = [
+    "Measurement",
+    "OpenLibrary",
+    "describe",
+    "is_library",
+    "open_library",
+    "schedules_beside",
+    "target_of",
+    "write_runner",
+]
 
 
 @dataclass(frozen=True)
@@ -213,14 +222,35 @@ def is_library(path: Path) -> bool:
         return False
 
 
+def describe(path: Path) -> dict[str, Any]:
+    """What a library says of itself; where this machine cannot run it, what the .json beside it says.
+
+    Raises as :func:`open_library` if there is no such file.
+    """
+    try:
+        opened = open_library(path)
+        return opened.description | {"schedules": schedules_beside(opened)}
+    except NnccError:
+        about = _beside(path)
+        if not is_library(path) or not about.keys() >= {"build", "calls", "inputs", "outputs", "features"}:
+            raise
+        if about["build"].encode() not in path.read_bytes():
+            raise
+        return about | {"calls": [{"name": name, "flops": 0} for name in about["calls"]]}
+
+
 def schedules_beside(library: OpenLibrary) -> dict[str, str]:
     """Where each kernel's schedule came from: in the .json beside the library, if it is of the same build."""
+    about = _beside(library.path)
+    return dict(about.get("schedules", {})) if about.get("build") == library.description["build"] else {}
+
+
+def _beside(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(library.path.with_suffix(".json").read_text(encoding="utf-8"))
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    same = isinstance(about, dict) and about.get("build") == library.description["build"]
-    return dict(about.get("schedules", {})) if same else {}
+    return about if isinstance(about, dict) else {}
 
 
 def write_runner(library: Path, folder: Path) -> Path:
@@ -395,16 +425,17 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
     repeat = order["repeat"] or max(5, min(100_000, int(order["seconds"] / max(once, 1e-7))))
     seconds = module.benchmark(inputs, repeat=repeat, warmup=0)
     peak = _peak_bytes()
-    calls = []
+    calls: list[float] = []
     if order["profile"]:
         rounds = max(1, min(repeat, 200))
-        calls = sum((module.profile(inputs)[1] for _ in range(rounds)), start=0.0) / rounds
+        each = [module.profile(inputs)[1].tolist() for _ in range(rounds)]
+        calls = [sum(column) / rounds for column in zip(*each, strict=True)]
     return {
         "seconds": seconds,
         "load_seconds": loaded - start,
         "create_seconds": created - loaded,
         "peak_bytes": max(0, peak - before) if peak and before else 0,
-        "call_seconds": list(calls),
+        "call_seconds": calls,
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 import nncc
 from nncc.codegen.link import emulator, find_toolchain
 from nncc.errors import NnccError, RunError, TargetError
-from nncc.execute import Measurement, is_library, open_library, schedules_beside, target_of, write_runner
+from nncc.execute import Measurement, describe, is_library, open_library, schedules_beside, target_of, write_runner
 from nncc.resources import runtime_folder
 from nncc.target import resolve
 
@@ -163,6 +163,20 @@ def test_without_an_emulator_the_error_says_what_to_install(arm64_library, monke
         open_library(arm64_library)
     assert caught.value.message == "this machine cannot run target `arm64`: there is no `qemu-aarch64`"
     assert caught.value.hint == "`apt install qemu-user libc6-arm64-cross`, or run it on a machine of its own"
+
+
+def test_a_library_that_cannot_run_here_is_described_by_the_json_beside_it(arm64_library, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "")
+    about = describe(arm64_library)
+    assert [each["name"] for each in about["inputs"]] == ["image", "offset"]
+    copy = Path(shutil.copy(arm64_library, tmp_path))
+    with pytest.raises(TargetError):
+        describe(copy)
+    copy.with_suffix(".json").write_text(
+        arm64_library.with_suffix(".json").read_text().replace(about["build"], "0" * 32)
+    )
+    with pytest.raises(TargetError):
+        describe(copy)
 
 
 def test_without_a_libc_for_the_emulator(arm64_library, monkeypatch, tmp_path):
