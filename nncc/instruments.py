@@ -104,7 +104,9 @@ class Verify(Instrument):
     """What the checks took, all together."""
     announce: Callable[[str, str], None] = lambda name, what: None
     """Told what is being checked, since it may take a while."""
-    _inputs: dict[str, np.ndarray] | None = None
+    _model: Model | None = None
+    """What was imported."""
+    _inputs: dict[str, np.ndarray] = field(default_factory=dict)
     _expected: dict[str, np.ndarray] | None = None
 
     def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
@@ -120,24 +122,24 @@ class Verify(Instrument):
         from nncc.verify import reference, sample_inputs
 
         if self._expected is None and not self.skipped:
-            self._inputs = sample_inputs(given, self.seed)
+            self._model, self._inputs = given, sample_inputs(given, self.seed)
             try:
                 self._expected = reference(given, self._inputs)
             except RunError as error:
                 self.skipped = error.message
-        if self._expected is None or self._inputs is None:
+        if self._expected is None:
             return
         try:
             found = reference(value, self._inputs)
         except RunError as error:
             raise InternalError(f"{stage.name}: made a model that does not run: {error.message}", _REPORT) from error
-        self._compare(stage, self._expected, found, "the model computes something else after it")
+        self._compare(stage, found, "the model computes something else after it")
 
     def _check_library(self, stage: Stage, job: Job, artifact: Artifact) -> None:
         from nncc.codegen.link import build_runner, emulator
         from nncc.execute import open_library
 
-        if self._expected is None or self._inputs is None:
+        if self._expected is None:
             self.skipped = self.skipped or "nothing to compare with"
             return
         if "so" not in job.config.emit:
@@ -160,14 +162,14 @@ class Verify(Instrument):
             )
         except RunError as error:
             raise InternalError(f"{stage.name}: `{artifact.library}` does not run: {error.message}", _REPORT) from error
-        self._compare(stage, self._expected, found, f"`{artifact.library}` computes something else than ONNX Runtime")
+        self._compare(stage, found, f"`{artifact.library}` computes something else than ONNX Runtime")
 
-    def _compare(
-        self, stage: Stage, expected: dict[str, np.ndarray], found: dict[str, np.ndarray], problem: str
-    ) -> None:
-        from nncc.verify import compare
+    def _compare(self, stage: Stage, found: dict[str, np.ndarray], problem: str) -> None:
+        from nncc.verify import judge
 
-        comparisons = compare(expected, found)
+        if self._model is None or self._expected is None:
+            return
+        comparisons = judge(self._model, self._inputs, self._expected, found)
         self.results[stage.name] = comparisons
         wrong = [f"  {comparison}" for comparison in comparisons if not comparison.ok]
         if wrong:
