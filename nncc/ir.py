@@ -87,8 +87,8 @@ class Network:
 class Kernels:
     """A Relax function ``main`` that only calls TIR kernels, and the kernels.
 
-    `schedules` says for each scheduled kernel where its schedule came from (``conv2d (default)``); it is empty
-    before the schedule stage.
+    The schedule stage fills in, for each kernel, where its schedule came from (``conv2d tile 6x2``) and how many
+    floating-point operations one call performs.
     """
 
     module: tvm.IRModule
@@ -97,6 +97,7 @@ class Kernels:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     schedules: dict[str, str] = field(default_factory=dict)
+    flops: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class Program:
     scratch_bytes: int
     kernels: Any
     schedules: dict[str, str] = field(default_factory=dict)
+    flops: dict[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
         """The whole program, one line an input, output or call."""

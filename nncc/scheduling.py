@@ -22,6 +22,7 @@ from nncc.target import Hardware
 __all__ = [
     "Template",
     "anchor",
+    "count_flops",
     "decompose_reduction",
     "epilogue",
     "even_tile",
@@ -30,11 +31,13 @@ __all__ = [
     "flops",
     "load_templates",
     "parallel",
+    "register_tile",
     "schedule_kernel",
 ]
 
 _ANCHOR = "nncc.template"
 _TRANSCENDENTAL = ("exp", "tanh", "erf", "log", "pow", "sqrt", "sigmoid", "sin", "cos", "atan")
+_ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
 _GRAIN = 60_000
 """Operations below which a kernel stays on one thread: about the cost of waking a worker."""
 
@@ -100,6 +103,35 @@ def even_tile(size: int, most: int) -> int:
     return -(-size // steps)
 
 
+def register_tile(steps: int, blocks: int, lanes: int, hardware: Hardware) -> tuple[int, int]:
+    """Rows (or columns) by vectors of the accumulators that a matrix product keeps in registers.
+
+    `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
+    `blocks` is not considered. A step of the reduction loads each vector of weights once and broadcasts one activation
+    a row, so that a tile of r x v needs r*v + v + 1 registers. Of the tiles that fit, the cheapest by: rows wasted in
+    the last tile, multiply-adds waiting for each other (8 in flight hide their latency), loads per multiply-add.
+    Accumulators stay under 1024 bytes, beyond which TVM moves a buffer off the stack.
+    """
+    each = max(1, lanes * 32 // hardware.vector_bits)
+    best: tuple[float, int, int] | None = None
+    for vectors in range(1, 9):
+        if blocks % vectors:
+            continue
+        for rows in range(1, min(steps, 32) + 1):
+            accumulators = rows * vectors * each
+            fits = accumulators + vectors * each + 1 <= hardware.vector_registers and rows * vectors * lanes * 4 < 1024
+            if not fits and (rows, vectors) != (1, 1):
+                break
+            waste = -(-steps // rows) * rows / steps
+            waiting = max(1.0, 8 / accumulators)
+            loads = (vectors * each + rows) / accumulators
+            cost = waste * waiting * (1 + 0.1 * loads)
+            if best is None or cost < best[0] - 1e-9:
+                best = (cost, rows, vectors)
+    assert best is not None
+    return best[1], best[2]
+
+
 def _is_spatial(sch: Any, block: Any) -> bool:
     return all(v.iter_type == 0 for v in sch.get(block).iter_vars)
 
@@ -121,6 +153,29 @@ def _transcendentals(sch: Any, block: Any) -> int:
 
     structural_walk(sch.get(block).body, [(tvm.ir.Call, visit)])
     return count
+
+
+def count_flops(function: Any) -> int:
+    """Floating-point additions, multiplications and the like that an unscheduled TIR function performs."""
+    if not _has_loops(function):
+        return 0
+    sch = Schedule(function.with_attr("global_symbol", "main"))
+    total = 0
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        operations = 0
+
+        def count(expression: Any) -> None:
+            nonlocal operations
+            operations += str(expression.ty.dtype).startswith(("float", "bfloat"))
+
+        structural_walk(sch.get(block).body, [(kind, count) for kind in _ARITHMETIC])
+        total += operations * prod(extents(sch, block))
+    return total
+
+
+def _has_loops(function: Any) -> bool:
+    """Whether the function is blocks in loops, as against one call of our own C."""
+    return isinstance(function.body.block.body, (tirx.For, tirx.SeqStmt))
 
 
 # Actions that templates share
@@ -292,7 +347,7 @@ def _inline(sch: Any, blocks: list[Any], anchors: list[Any]) -> list[Any]:
 
 def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Hardware) -> tuple[Any, str]:
     """Schedule one TIR function: the function, and where its schedule came from."""
-    if not isinstance(function.body.block.body, (tirx.For, tirx.SeqStmt)):
+    if not _has_loops(function):
         return function, "our own C"
     try:
         return _schedule(function, templates, hardware, loops=True)

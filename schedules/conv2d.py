@@ -45,7 +45,7 @@ def schedule(sch, block, hardware):
     epilogue = scheduling.epilogue(sch, block)
     n, o, h, w, oi = sch.get_loops(epilogue)
     extents = scheduling.extents(sch, epilogue)
-    columns, channel_blocks = tile(extents[3], extents[1], extents[4], hardware)
+    columns, channel_blocks = scheduling.register_tile(extents[3], extents[1], extents[4], hardware)
     oo, ob = sch.split(o, [None, channel_blocks])
     wo, wi = sch.split(w, [None, columns])
     sch.reorder(n, oo, h, wo, ob, wi, oi)
@@ -53,7 +53,7 @@ def schedule(sch, block, hardware):
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     sch.compute_at(block, wo, preserve_unit_loops=True)
     flops = scheduling.flops(sch, block)
-    outer = scheduling.parallel(sch, [n, oo, h], flops, hardware)
+    scheduling.parallel(sch, [n, oo, h], flops, hardware)
     sch.vectorize(sch.get_loops(epilogue)[-1])
     for loop in sch.get_loops(epilogue)[-3:-1]:
         sch.unroll(loop)
@@ -66,33 +66,5 @@ def schedule(sch, block, hardware):
         sch.unroll(loop)
     sch.vectorize(lanes)
     scheduling.decompose_reduction(sch, block, i)
-    del outer
     return [block, epilogue], f"tile {channel_blocks}x{columns}"
 
-
-def tile(width, blocks, lanes, hardware):
-    """Columns and channel blocks of one register tile.
-
-    The product stays under the number of vector registers less the weight and broadcast registers, and under 1024
-    bytes, beyond which TVM moves a buffer off the stack; of the tiles that fit, the one with the fewest wasted
-    columns, then the most accumulators, then the fewest loads per multiply-add wins.
-    """
-    vector_bytes = lanes * 4
-    registers_each = max(1, vector_bytes * 8 // hardware.vector_bits)
-    spare = 3 if hardware.vector_registers <= 16 else 4
-    most = min((hardware.vector_registers - spare) // registers_each, 1023 // vector_bytes)
-    best = None
-    for channel_blocks in (1, 2, 3, 4):
-        if blocks % channel_blocks:
-            continue
-        for columns in range(1, min(width, max(1, most // channel_blocks)) + 1):
-            accumulators = channel_blocks * columns
-            steps = -(-width // columns)
-            waste = steps * columns / width
-            latency = max(1.0, 8 / (accumulators * registers_each))
-            loads = (channel_blocks * registers_each + columns) / (accumulators * registers_each)
-            cost = waste * latency * (1 + 0.15 * loads) * (1.05 if width % columns else 1.0)
-            if best is None or cost < best[0]:
-                best = (cost, columns, channel_blocks)
-    assert best is not None
-    return best[1], best[2]

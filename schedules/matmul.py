@@ -50,7 +50,7 @@ def schedule(sch, block, hardware):
     """Tile rows and panels for registers, vectorize a panel's lanes, spread (batch, panels, rows) over the threads."""
     *batch, rows, panels, lanes, depth = scheduling.extents(sch, block)
     flops = scheduling.flops(sch, block)
-    row_tile, panel_tile = tile(rows, panels, lanes, hardware)
+    row_tile, panel_tile = scheduling.register_tile(rows, panels, lanes, hardware)
     epilogue = scheduling.epilogue(sch, block)
     whole = scheduling.extents(sch, epilogue) == [*batch, rows, panels * lanes]
     if whole:
@@ -88,22 +88,3 @@ def schedule(sch, block, hardware):
     scheduling.decompose_reduction(sch, block, ko)
     return [block, epilogue] if whole else [block, copy], f"tile {row_tile}x{panel_tile}"
 
-
-def tile(rows, panels, lanes, hardware):
-    """Rows and panels of one register tile, by the rule of conv2d's: rows stand where columns stand there."""
-    registers_each = max(1, lanes * 32 // hardware.vector_bits)
-    spare = 3 if hardware.vector_registers <= 16 else 4
-    most = min((hardware.vector_registers - spare) // registers_each, 1023 // (lanes * 4))
-    best = None
-    for panel_tile in range(1, 9):
-        if panels % panel_tile:
-            continue
-        for row_tile in range(1, min(rows, max(1, most // panel_tile)) + 1):
-            accumulators = panel_tile * row_tile * registers_each
-            steps = -(-rows // row_tile)
-            loads = (panel_tile * registers_each + row_tile) / accumulators
-            cost = steps * row_tile / rows * max(1.0, 8 / accumulators) * (1 + 0.15 * loads)
-            if best is None or cost < best[0]:
-                best = (cost, row_tile, panel_tile)
-    assert best is not None
-    return best[1], best[2]

@@ -17,7 +17,7 @@ def emit_source(program: Program, build: str, compiler: str) -> str:
     arity = {call.kernel: len(call.args) for call in program.calls if call.kernel}
     features = ",".join(program.target.hardware.features)
     names = ", ".join(_string(call.kernel or "copy") for call in program.calls) or "0"
-    flops = ", ".join("0" for _ in program.calls) or "0"
+    flops = ", ".join(str(program.flops.get(call.kernel, 0)) for call in program.calls) or "0"
     body = "\n".join(f"  {_call(i, call, prefix)}" for i, call in enumerate(program.calls))
     prototypes = "\n".join(
         f"extern int32_t {prefix}{kernel}({', '.join(['const void*'] * count) or 'void'});"

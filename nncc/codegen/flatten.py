@@ -175,4 +175,5 @@ def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
         max(bare.scratch.values(), default=0),
         bare.module,
         kernels.schedules,
+        kernels.flops,
     )

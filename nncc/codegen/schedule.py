@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
-from nncc.scheduling import Template, schedule_kernel
+from nncc.scheduling import Template, count_flops, schedule_kernel
 
 __all__ = ["schedule"]
 
@@ -20,7 +20,7 @@ def schedule(
 
     functions = dict(kernels.module.functions.items())
     plain = {variable: f for variable, f in functions.items() if isinstance(f, tirx.PrimFunc)}
-    origins = {}
+    origins, flops = {}, {}
     with kernels.target.tvm_target():
         for done, (variable, function) in enumerate(plain.items()):
             progress(done, len(plain), variable.name_hint)
@@ -30,5 +30,6 @@ def schedule(
                 raise
             except (tvm.s_tir.ScheduleError, ValueError, RuntimeError, IndexError) as error:
                 raise InternalError(f"schedule: no loops could be made for the kernel `{variable.name_hint}`: {error}") from error
+            flops[variable.name_hint] = count_flops(function)
             functions[variable] = scheduled.with_attr("global_symbol", variable.name_hint)
-    return replace(kernels, module=IRModule(functions, attrs=kernels.module.attrs), schedules=origins)
+    return replace(kernels, module=IRModule(functions, attrs=kernels.module.attrs), schedules=origins, flops=flops)

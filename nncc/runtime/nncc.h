@@ -24,7 +24,7 @@ extern "C" {
 
 enum {
   NNCC_OK = 0,
-  NNCC_ERROR_ARGUMENT = 1,    /* a null pointer, a context that was destroyed */
+  NNCC_ERROR_ARGUMENT = 1,    /* a null pointer, a context that is running already */
   NNCC_ERROR_MEMORY = 2,      /* the arena or the thread pool could not be allocated */
   NNCC_ERROR_CPU = 3,         /* this processor lacks a feature that the kernels were compiled for */
   NNCC_ERROR_KERNEL = 4       /* a kernel refused its data */
