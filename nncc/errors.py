@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["InternalError", "ModelError", "NnccError", "OutputError", "RunError", "TargetError", "ToolError", "UsageError"]
+__all__ = ["InternalError", "ModelError", "NnccError", "OutputError", "RecordError", "RunError", "TargetError", "ToolError", "UsageError"]
 
 
 class NnccError(Exception):
@@ -41,6 +41,10 @@ class TargetError(NnccError):
 
 class ToolError(NnccError):
     """An external tool is missing or failed; the message carries its command and its stderr."""
+
+
+class RecordError(NnccError):
+    """Tuning records cannot be found or read."""
 
 
 class OutputError(NnccError):

@@ -78,7 +78,7 @@ def _schedule(kernels: Any, job: Job) -> Any:
     from nncc.codegen.schedule import schedule
     from nncc.scheduling import load_templates
 
-    return schedule(kernels, load_templates(job.config.schedules), job.progress)
+    return schedule(kernels, load_templates(job.config.schedules), job.config.records, job.progress)
 
 
 def _flatten(kernels: Any, job: Job) -> Any:
@@ -98,7 +98,7 @@ STAGES = (
     Stage("simplify", _simplify),  # exact, any target
     Stage("specialize", _specialize),  # from here on: one target
     Stage("lower", _lower),
-    Stage("schedule", _schedule),  # each kernel's template and its default
+    Stage("schedule", _schedule),  # a tuned record, else the template's default
     Stage("flatten", _flatten),
     Stage("build", _build),
 )
