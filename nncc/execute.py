@@ -40,6 +40,10 @@ __all__ = [
 ]
 
 
+MOST_RUNS = 10_000
+"""Timed inferences where only a time limit is given."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Times of a library. Memory is what the process needed beyond what it had before the library was loaded."""
@@ -137,7 +141,7 @@ class OpenLibrary:
         warmup: int = 3,
         profile: bool = False,
     ) -> Measurement:
-        """Time `repeat` inferences, or as many as take about `seconds` (at least 5), after `warmup` untimed ones.
+        """Time `repeat` inferences, or as many as take about `seconds` (5 to 10,000), after `warmup` untimed ones.
 
         Raises RunError as `run`, and where the library is emulated: such times say nothing about the device.
         """
@@ -422,12 +426,14 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
     created = time.perf_counter()
     inputs = _given(module, order)
     once = module.benchmark(inputs, repeat=1, warmup=order["warmup"])[0]
-    repeat = order["repeat"] or max(5, min(100_000, int(order["seconds"] / max(once, 1e-7))))
-    seconds = module.benchmark(inputs, repeat=repeat, warmup=0)
-    peak = _peak_bytes()
+    peak = _peak_bytes()  # no run after the first needs more, but the list of their times would
+    seconds = module.benchmark(inputs, repeat=order["repeat"], warmup=0) if order["repeat"] else []
+    while not order["repeat"] and (len(seconds) < 5 or sum(seconds) < order["seconds"]) and len(seconds) < MOST_RUNS:
+        part = int(order["seconds"] / 10 / max(once, 1e-6))
+        seconds += module.benchmark(inputs, repeat=max(1, min(part, MOST_RUNS - len(seconds))), warmup=0)
     calls: list[float] = []
     if order["profile"]:
-        rounds = max(1, min(repeat, 200))
+        rounds = min(len(seconds), 200)
         each = [module.profile(inputs)[1].tolist() for _ in range(rounds)]
         calls = [sum(column) / rounds for column in zip(*each, strict=True)]
     return {

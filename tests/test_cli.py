@@ -264,8 +264,8 @@ def test_bench_in_json(call, library):
 
 
 def test_memory_is_the_model_s_and_not_python_s(call, library):
-    facts = json.loads(call("bench", library, "--repeat", "2", "--json").stdout)
-    assert 0 < facts["peak_bytes"] < 8 * 2**20  # numpy alone has more
+    facts = json.loads(call("bench", library, "--repeat", "200000", "--json").stdout)
+    assert 0 < facts["peak_bytes"] < 4 * 2**20  # numpy alone has more, and the list of times too
 
 
 def test_bench_as_text(call, library):
