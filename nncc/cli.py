@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nncc.errors import InternalError, NnccError, OutputError, UsageError
+from nncc.version import VERSION
 
 if TYPE_CHECKING:
     from nncc.execute import OpenLibrary
@@ -42,6 +43,9 @@ class _Group(click.Group):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         words = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False
+        if not words:
+            click.echo(self.get_help(self.make_context("nncc", ["--help"], resilient_parsing=True)), err=True)
+            sys.exit(2)
         try:
             code = super().main(words, "nncc", **extra)
         except (click.exceptions.Abort, KeyboardInterrupt):
@@ -242,7 +246,7 @@ def _all(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="nncc", message="nncc %(version)s")
+@click.version_option(VERSION, message="nncc %(version)s")
 def cli() -> None:
     """An ONNX model in, one small, fast, self-contained shared library out.
 
@@ -253,7 +257,7 @@ def cli() -> None:
     """
 
 
-@cli.command("compile")
+@cli.command("compile", short_help="ONNX model to shared library.")
 @click.argument("model", type=Path)
 @_TARGET
 @_option("output", "-o", "--output", type=Path, metavar="FOLDER")
@@ -329,7 +333,7 @@ def _working() -> Iterator[Any]:
             raise InternalError(f"{progress.stage}: {type(error).__name__}: {error}") from error
 
 
-@cli.command("run")
+@cli.command("run", short_help="Run a library once, here or in an emulator.")
 @click.argument("library", type=Path)
 @_all(*_FILL)
 @click.option("-o", "--outputs", type=Path, metavar="FILE", help="An .npz to write the outputs to, by name.")
@@ -413,7 +417,7 @@ def _named_in(path: Path) -> set[str] | None:
         return None
 
 
-@cli.command("bench")
+@cli.command("bench", short_help="Time a library, and each of its kernels.")
 @click.argument("library", type=Path)
 @_THREADS
 @click.option(
@@ -472,7 +476,7 @@ def bench_command(
     click.echo(report.measurement_text(opened, found, rows), nl=False)
 
 
-@cli.command("show")
+@cli.command("show", short_help="A model or a library as text.")
 @click.argument("file", type=Path)
 @click.option(
     "--stage",
@@ -527,7 +531,7 @@ def _show_library(file: Path, as_json: bool) -> None:
     click.echo(report.description_text(about, file.stat().st_size), nl=False)
 
 
-@cli.command("targets")
+@cli.command("targets", short_help="What can be compiled for, linked and run here.")
 @click.argument("name", required=False)
 @_JSON
 def targets_command(name: str | None, as_json: bool) -> None:
@@ -551,7 +555,7 @@ def targets_command(name: str | None, as_json: bool) -> None:
     return None
 
 
-@cli.command("doctor")
+@cli.command("doctor", short_help="What works on this machine, what is missing.")
 @_JSON
 def doctor_command(as_json: bool) -> int:
     """Look at this installation and this machine: what works, what is missing, and how to get it."""

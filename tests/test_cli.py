@@ -54,6 +54,14 @@ def test_help_names_the_stages_of_the_pipeline():
     assert tuple(stage.name for stage in STAGES) == _STAGES
 
 
+def test_without_words_help_is_an_error(call):
+    result = call(status=2)
+    assert result.stdout == ""
+    assert result.stderr == call("--help").stdout
+    assert "compile  ONNX model to shared library.\n" in result.stderr
+    assert "...\n" not in result.stderr.partition("Commands:")[2]  # no short help is cut
+
+
 def test_version(call):
     assert call("--version").stdout == f"nncc {nncc.__version__}\n"
 
