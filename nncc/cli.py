@@ -12,6 +12,7 @@ import errno
 import itertools
 import json
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -306,10 +307,10 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
 
 
 def _next(facts: Mapping[str, Any]) -> str:
-    library = facts["library"]
+    library, folder = shlex.quote(facts["library"]), shlex.quote(str(Path(facts["library"]).parent))
     if facts["target"]["runs"]:
         return f"nncc run {library} --fill random --print-top 5"
-    return f"nncc bench {library} --runner {Path(library).parent}   # a bench program for the board"
+    return f"nncc bench {library} --runner {folder}   # a bench program for the board"
 
 
 @contextmanager
