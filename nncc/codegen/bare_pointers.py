@@ -171,7 +171,9 @@ def lower_kernels(functions: dict[str, Any], target: Any, prefix: str) -> BareKe
         lowered.LowerTVMBuiltin(),
         lowered.LowerIntrin(),
     ]
-    with target:
+    # Its substitute for the variable of a loop with one step left is an int32, which a kernel with 64-bit indices refuses.
+    options = {"s_tir.LoopPartition": {"no_unroll_loop_with_extent_one": True}}
+    with target, tvm.transform.PassContext(opt_level=3, config=options):
         module = tvm.transform.Sequential(passes)(module)
     strip = len(prefix)
     return BareKernels(
