@@ -265,7 +265,8 @@ def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
     work = prod(extents(sch, block))
     reduces_rows = _reduces_rows(sch, block)
     length = extent(sch, reduced[-1])
-    if reduces_rows and lanes > 1 and length >= 2 * lanes and len(sch.get(block).writes) == 1:
+    # Without a spatial loop, rfactor fails inside TVM 0.27.
+    if spatial and reduces_rows and lanes > 1 and length >= 2 * lanes and len(sch.get(block).writes) == 1:
         # Several accumulators of one vector each: they hide the latency of an addition, and a long sum in one float32
         # loses digits.
         width = lanes * min(4, length // (2 * lanes))
@@ -282,9 +283,8 @@ def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
             sch.vectorize(vector)
         else:
             sch.vectorize(lane)
-        if spatial:
-            parallel(sch, outer[: len(spatial)], work, hardware)
-            parallel(sch, sch.get_loops(block)[:-1], work // length, hardware)
+        parallel(sch, outer[: len(spatial)], work, hardware)
+        parallel(sch, sch.get_loops(block)[:-1], work // length, hardware)
         decompose_reduction(sch, partial, first)
         return
     if spatial and not reduces_rows and extent(sch, spatial[-1]) >= min(lanes, 4):
