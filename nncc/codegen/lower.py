@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from nncc.errors import ModelError
 from nncc.ir import Kernels, Network
 
 __all__ = ["lower"]
@@ -24,4 +27,25 @@ def lower(network: Network) -> Kernels:
                 transform.DeadCodeElimination(["main"]),
             ]
         )(module)
+    _check_legalized(module["main"])
     return Kernels(module, network.name, network.target, network.inputs, network.outputs)
+
+
+def _check_legalized(function: Any) -> None:
+    """ModelError that lists the operators which TVM knows no loops for."""
+    from nncc.compat import relax
+
+    left = set()
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            name = str(getattr(getattr(binding.value, "op", None), "name", ""))
+            if isinstance(binding.value, relax.Call) and name.startswith("relax.") and name not in _NO_WORK:
+                left.add(name.removeprefix("relax."))
+    if left:
+        raise ModelError(
+            f"the model uses {', '.join(f'`{name}`' for name in sorted(left))}, which cannot be compiled yet",
+            "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
+        )
+
+
+_NO_WORK = {"relax.call_tir", "relax.reshape", "relax.memory.view"}

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 __all__ = ["import_relax"]
 
@@ -22,6 +26,9 @@ def import_relax(model: Model):
 
     if refusal := unsupported(model, importable_operators()):
         raise refusal
+    for node in model.graph.graph:
+        if node.op_type in ("Resize", "Upsample") and (reason := _resize_problem(node)):
+            raise ModelError(f"{node.op_type} `{node.name or node.outputs[0].name}` {reason}", _RESIZE_HINT)
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
@@ -34,4 +41,47 @@ def import_relax(model: Model):
             f"{what} is used in a form that cannot be compiled: {reason}",
             "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
         ) from error
-    return relax.transform.CanonicalizeBindings()(module)
+    module = relax.transform.CanonicalizeBindings()(module)
+    _check_outputs(module["main"].ret_ty, model)
+    return module
+
+
+_RESIZE_HINT = "export it with sizes in place of scales, and without antialiasing"
+
+
+def _resize_problem(node: onnx_ir.Node) -> str:
+    """What TVM's importer would silently get wrong; empty where it gets all right.
+
+    It maps coordinates by the ratio of the sizes. ONNX takes the scales where they are given, which is something else
+    where a scaled size is not whole.
+    """
+    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    if given.get("antialias"):
+        return "is antialiased, which cannot be compiled"
+    if given.get("axes") or given.get("keep_aspect_ratio_policy") not in (None, "stretch"):
+        return "resizes some axes only, or keeps the aspect ratio, which cannot be compiled"
+    if given.get("coordinate_transformation_mode") == "align_corners":
+        return ""
+    value = node.inputs[2 if node.op_type == "Resize" else 1] if len(node.inputs) > 1 else None
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if value is None or value.const_value is None or shape is None or not shape.is_static():
+        return ""
+    for scale, size in zip(value.const_value.numpy(), shape.numpy(), strict=False):
+        scaled = float(scale) * size
+        if abs(scaled - round(scaled)) > 1e-4 * size:
+            return f"scales {size} by {scale:g}, to no whole number, which cannot be compiled exactly"
+    return ""
+
+
+def _check_outputs(results: Any, model: Model) -> None:
+    """Outputs are written to memory of the size that the model says: what the importer made must be just that."""
+    fields = list(getattr(results, "fields", None) or [results])
+    for expected, found in zip(model.outputs, fields, strict=True):
+        dtype, shape = str(found.dtype), tuple(int(d) for d in found.shape)
+        if (dtype, shape) != (expected.dtype, expected.shape):
+            sizes = "x".join(map(str, shape))
+            raise ModelError(
+                f"output `{expected.name}` is {expected.dtype}[{'x'.join(map(str, expected.shape))}] in the model and "
+                f"would be compiled as {dtype}[{sizes}]: TVM's importer takes an operator before it for another",
+                "please report this, with the model",
+            )
