@@ -5,6 +5,7 @@ Importing this module imports TVM, which takes seconds: only the target half doe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -23,9 +24,9 @@ __all__ = [
     "Schedule",
     "StringImm",
     "constant_array",
-    "from_onnx",
     "importable_operators",
     "is_buffer",
+    "onnx_importer",
     "relax",
     "s_tir",
     "static_shape",
@@ -58,3 +59,23 @@ def importable_operators() -> dict[str, set[str]]:
     names = set(onnx_frontend._get_convert_map())
     contributed = {"BiasGelu", "EmbedLayerNormalization", "FastGelu", "SkipLayerNormalization"}
     return {"": names - contributed, "com.microsoft": names & contributed}
+
+
+def onnx_importer(
+    converters: Mapping[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]],
+) -> Callable[[Any], Any]:
+    """A function from an ONNX ModelProto to a Relax module, weights inside; `converters` go before TVM's own."""
+
+    class Importer(onnx_frontend.ONNXGraphImporter):
+        def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
+            if op_name not in converters:
+                return super()._convert_operator(op_name, inputs, attrs, opset)
+            given = [inputs[i] for i in range(len(inputs))]
+            attributes = {name: value for name, value in attrs.items() if name != "tvm_custom"}
+            return self.bb.normalize(converters[op_name](self.bb, given, attributes))
+
+    def load(proto: Any) -> Any:
+        opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
+        return Importer({}, "float32", keep_params_in_input=False, sanitize=True).from_onnx(proto.graph, opset)
+
+    return load

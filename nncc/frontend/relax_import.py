@@ -22,7 +22,8 @@ def import_relax(model: Model):
 
     Raises ModelError that lists every operator which TVM's importer does not know.
     """
-    from nncc.compat import from_onnx, importable_operators, relax
+    from nncc.compat import importable_operators, onnx_importer, relax
+    from nncc.frontend.converters import CONVERTERS
 
     if refusal := unsupported(model, importable_operators()):
         raise refusal
@@ -32,7 +33,7 @@ def import_relax(model: Model):
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
-            module = from_onnx(to_proto(model), keep_params_in_input=False)
+            module = onnx_importer(CONVERTERS)(to_proto(model))
     except Exception as error:  # the importer raises whatever its converters raise
         operator = re.search(r"Error converting operator (\w+)", chatter.getvalue())
         what = f"the operator `{operator.group(1)}`" if operator else f"`{model.name}`"

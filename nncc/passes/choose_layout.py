@@ -73,6 +73,7 @@ class _Layout(Rewriter):
                 "relax.reshape": _Layout.reshape,
                 **dict.fromkeys(_UNARY, _Layout.unary),
                 **dict.fromkeys(_BINARY, _Layout.binary),
+                "relax.divide": _Layout.divide,
             }
         )
         self.templates = templates
@@ -163,6 +164,14 @@ class _Layout(Rewriter):
             return None
         new = relax.Call(call.op, operands, call.attrs, call.ty_args)
         return Blocked(self.builder.emit(new), tensor.channels)
+
+    def divide(self, call: Any) -> Blocked | None:
+        """By constants only, of which padded lanes see no zero."""
+        divisor = call.args[1]
+        if not isinstance(divisor, GenericConst):
+            return None
+        array = constant_array(divisor)
+        return self.binary(call) if array.size == 1 and array.all() else None
 
     def operand(self, expr: Any, like: Blocked) -> Any:
         """An operand of an elementwise operator on tensors blocked as `like`; None where it cannot be."""
