@@ -13,12 +13,13 @@ __all__ = ["lower"]
 def lower(network: Network) -> Kernels:
     """Lower every operator to a TIR function and fuse elementwise ones into what they follow."""
     from nncc.compat import relax, tvm
+    from nncc.passes.context import Context
     from nncc.passes.fold_relax import fold_relax
 
     transform = relax.transform
     with tvm.transform.PassContext(opt_level=3), network.target.tvm_target():
         module = transform.LegalizeOps()(network.module)
-        module = fold_relax(module)
+        module = fold_relax(module, Context(network.name, network.target))
         module = tvm.transform.Sequential(
             [
                 transform.AnnotateTIROpPattern(),

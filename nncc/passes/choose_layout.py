@@ -10,15 +10,16 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx, topi
+from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 from nncc.scheduling import Template
-from nncc.target import Hardware
 
 __all__ = ["choose_layout"]
 
@@ -54,15 +55,15 @@ class Blocked:
         return self.channels % self.lanes == 0
 
 
-def choose_layout(module: IRModule, templates: dict[str, Template], hardware: Hardware) -> IRModule:
+def choose_layout(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` to blocked convolutions; see the module's equation."""
-    return _Layout(templates, max(4, hardware.vector_bits // 32)).rewrite(module)
+    return _Layout(context.templates, max(4, context.target.hardware.vector_bits // 32)).rewrite(module)
 
 
 class _Layout(Rewriter):
     """Keeps, beside the plain form of a value, its blocked form; makes either from the other when it is asked for."""
 
-    def __init__(self, templates: dict[str, Template], lanes: int) -> None:
+    def __init__(self, templates: Mapping[str, Template], lanes: int) -> None:
         super().__init__(
             {
                 "relax.nn.conv2d": _Layout.conv2d,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax
+from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["fold_relax"]
@@ -28,13 +29,15 @@ _FOLD: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
     "relax.squeeze": lambda call, a: a.reshape(_shape(call)),
     "relax.broadcast_to": lambda call, a: np.broadcast_to(a, _shape(call)),
     "relax.astype": lambda call, a: a.astype(str(call.attrs.dtype)),
-    "relax.permute_dims": lambda call, a: a.transpose(None if call.attrs.axes is None else [int(x) for x in call.attrs.axes]),
+    "relax.permute_dims": lambda call, a: a.transpose(
+        None if call.attrs.axes is None else [int(x) for x in call.attrs.axes]
+    ),
 }
 _LARGEST = 1 << 30
 """Bytes: a broadcast beyond this stays a computation."""
 
 
-def fold_relax(module: IRModule) -> IRModule:
+def fold_relax(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` with such expressions replaced by constants."""
 
     def fold(rewriter: Rewriter, call: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from nncc.codegen.flatten import symbol_prefix
 from nncc.compat import IRModule, relax, static_shape, te, tirx
 from nncc.errors import ModelError
+from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["C_TYPES", "own_sort"]
@@ -24,14 +25,16 @@ C_TYPES = {
 """Element types that sort.c is made for, and their names in C."""
 
 
-def own_sort(module: IRModule, model: str) -> IRModule:
-    """Rewrite ``relax.topk``, ``relax.sort`` and ``relax.argsort`` of the model named `model`."""
+def own_sort(module: IRModule, context: Context) -> IRModule:
+    """Rewrite ``relax.topk``, ``relax.sort`` and ``relax.argsort``."""
 
     def lines(rewriter: Rewriter, call: Any, axis: int, k: int | None, descending: bool) -> tuple[Any, Any]:
         x = rewriter.value(call.args[0])
         shape, dtype = static_shape(x), str(x.ty.dtype)
         if dtype not in C_TYPES:
-            raise ModelError(f"{call.op.name.removeprefix('relax.')} of {dtype} tensors is not supported", "cast to float32 first")
+            raise ModelError(
+                f"{call.op.name.removeprefix('relax.')} of {dtype} tensors is not supported", "cast to float32 first"
+            )
         axis %= len(shape)
         count = shape[axis] if k is None else min(k, shape[axis])
         out = (*shape[:axis], count, *shape[axis + 1 :])
@@ -43,7 +46,7 @@ def own_sort(module: IRModule, model: str) -> IRModule:
                 [data],
                 lambda ins, outs: tirx.call_extern(
                     "int32",
-                    f"{symbol_prefix(model)}sort_{dtype}",
+                    f"{symbol_prefix(context.name)}sort_{dtype}",
                     ins[0].access_ptr("r"),
                     outs[0].access_ptr("w"),
                     outs[1].access_ptr("w"),
@@ -62,7 +65,9 @@ def own_sort(module: IRModule, model: str) -> IRModule:
 
     def topk(rewriter: Rewriter, call: Any) -> Any:
         attrs = call.attrs
-        values, indices = lines(rewriter, call, int(attrs.axis), int(attrs.k) if int(attrs.k) > 0 else None, bool(attrs.largest))
+        values, indices = lines(
+            rewriter, call, int(attrs.axis), int(attrs.k) if int(attrs.k) > 0 else None, bool(attrs.largest)
+        )
         indices = cast(rewriter, indices, attrs.dtype)
         return {"both": relax.Tuple([values, indices]), "values": values, "indices": indices}[str(attrs.ret_type)]
 

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
+from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
-from nncc.scheduling import Template
-from nncc.target import Hardware
 
 __all__ = ["pack_matmul"]
 
 
-def pack_matmul(module: IRModule, templates: dict[str, Template], hardware: Hardware) -> IRModule:
+def pack_matmul(module: IRModule, context: Context) -> IRModule:
     """Rewrite float32 ``relax.matmul`` calls; see the module's equation."""
-    lanes = max(4, hardware.vector_bits // 32)
+    lanes = max(4, context.target.hardware.vector_bits // 32)
 
     def matmul(rewriter: Rewriter, call: Any) -> Any:
         x, weight = (rewriter.value(a) for a in call.args)
@@ -35,7 +34,7 @@ def pack_matmul(module: IRModule, templates: dict[str, Template], hardware: Hard
             packed = pack_panels(constant_array(weight), width)
             weight = relax.const(packed, "float32")
         return rewriter.emit_anchor(
-            templates["matmul"], x, weight, columns=columns, lanes=width, packed=constant
+            context.templates["matmul"], x, weight, columns=columns, lanes=width, packed=constant
         )
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)

@@ -1,19 +1,33 @@
-"""From a portable ONNX graph to Relax operators for one target."""
+"""From a portable ONNX graph to Relax operators for one target. Importing it imports TVM."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
 
-from nncc.errors import InternalError, ModelError
+from nncc.compat import relax, tvm
+from nncc.errors import InternalError
+from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
+from nncc.passes.choose_layout import choose_layout
+from nncc.passes.context import Context
+from nncc.passes.fold_relax import fold_relax
+from nncc.passes.own_sort import own_sort
+from nncc.passes.pack_matmul import pack_matmul
 from nncc.scheduling import Template
 from nncc.target import Target
 
 __all__ = ["SPECIALIZE", "specialize"]
 
+SPECIALIZE = (
+    fold_relax,
+    choose_layout,
+    own_sort,
+    pack_matmul,
+)
+"""Rewrites for one target: ``pass_(module: IRModule, context: Context) -> IRModule``, run once, in this order."""
 
-def specialize(model: Model, target: Target, templates: dict[str, Template]) -> Network:
+
+def specialize(model: Model, target: Target, templates: Mapping[str, Template]) -> Network:
     """Import the graph into Relax and run the passes of `SPECIALIZE`, in order.
 
     Raises
@@ -21,30 +35,14 @@ def specialize(model: Model, target: Target, templates: dict[str, Template]) -> 
     ModelError
         The graph has an operator or an attribute that cannot be imported.
     """
-    from nncc.compat import relax, tvm
-    from nncc.frontend.relax_import import import_relax
-
+    context = Context(model.name, target, templates)
     module = import_relax(model)
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
-    for name, apply in _table():
+    for pass_ in SPECIALIZE:
         try:
-            module = apply(module, model, target, templates)
+            module = pass_(module, context)
             relax.analysis.well_formed(module)
         except (tvm.error.InternalError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise InternalError(f"specialize: the pass `{name}` failed on `{model.name}`: {error}") from error
+            raise InternalError(f"specialize: the pass `{pass_.__name__}` failed on `{model.name}`: {error}") from error
     return Network(module, model.name, target, model.inputs, model.outputs)
-
-
-def _table() -> tuple[tuple[str, Callable[..., Any]], ...]:
-    from nncc.passes.choose_layout import choose_layout
-    from nncc.passes.fold_relax import fold_relax
-    from nncc.passes.own_sort import own_sort
-    from nncc.passes.pack_matmul import pack_matmul
-
-    return (
-        ("fold_relax", lambda module, model, target, templates: fold_relax(module)),
-        ("choose_layout", lambda module, model, target, templates: choose_layout(module, templates, target.hardware)),
-        ("own_sort", lambda module, model, target, templates: own_sort(module, model.name)),
-        ("pack_matmul", lambda module, model, target, templates: pack_matmul(module, templates, target.hardware)),
-    )

@@ -1,0 +1,25 @@
+"""What the passes of the target half may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nncc.target import Target
+
+if TYPE_CHECKING:
+    from nncc.scheduling import Template
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The facts of one compilation that a pass of `SPECIALIZE` gets beside the module."""
+
+    name: str
+    """Of the model."""
+    target: Target
+    templates: Mapping[str, Template] = field(default_factory=dict)
+    """By name; a pass that makes calls to a template takes it from here."""
