@@ -18,7 +18,7 @@ def schedules_folder() -> Path:
 
 
 def runtime_folder() -> Path:
-    """The folder with nncc.h, internal.h, runtime.c and bench_main.c."""
+    """The folder with the C sources and headers of the runtime and of the bench program."""
     return Path(__file__).resolve().parent / "runtime"
 
 
