@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nncc.compat import Schedule, structural_walk, tirx, tvm
-from nncc.errors import InternalError, UsageError
+from nncc.errors import InternalError, ModelError, UsageError
 from nncc.resources import schedules_folder
 from nncc.target import Hardware
 
@@ -349,6 +349,9 @@ def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Har
     """Schedule one TIR function: the function, and where its schedule came from."""
     if not _has_loops(function):
         return function, "our own C"
+    if any(int(d) == 0 for parameter in function.params for d in parameter.shape):
+        _refuse_empty_sums(function)
+        return function, "a tensor without elements"
     try:
         return _schedule(function, templates, hardware, loops=True)
     except tvm.s_tir.ScheduleError as error:
@@ -356,6 +359,14 @@ def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Har
         reason = str(error).strip().splitlines()[0]
         function, origin = _schedule(function, templates, hardware, loops=False)
         return function, f"{origin} (plain: {reason})"
+
+
+def _refuse_empty_sums(function: Any) -> None:
+    """A reduction sets its start in its first step: over an axis without elements it would give what memory holds."""
+    axes: list[Any] = []
+    structural_walk(function.body, [(tvm.s_tir.SBlock, lambda block: axes.extend(block.iter_vars))])
+    if any(v.iter_type == 2 and int(v.dom.extent) == 0 for v in axes):
+        raise ModelError("the model reduces an axis without elements, which cannot be compiled", "remove what uses it")
 
 
 def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware, loops: bool) -> tuple[Any, str]:
