@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from nncc.codegen.flatten import symbol_prefix
@@ -100,6 +99,11 @@ def _string(text: str) -> str:
     return '"' + "".join(out) + '"'
 
 
+def _comment(text: str) -> str:
+    """Text that stays inside a C comment: an ONNX name may hold its end, also spelled by trigraphs and split lines."""
+    return "".join(c if c.isprintable() and c not in "*\\?" else "_" for c in text)
+
+
 def _tensors(what: str, specs: Sequence[TensorSpec]) -> str:
     lines = []
     for i, spec in enumerate(specs):
@@ -116,13 +120,12 @@ def emit_header(program: Program, interface: str) -> str:
     """model.h: the public interface (`interface` is nncc.h's text) and this model's names and sizes."""
     guard = f"{symbol_prefix(program.name).upper()}H"
     macro = guard[:-2]
-    lines = [f"/* {json.dumps(program.name)} for {program.target.name}, compiled by nncc. */", interface.rstrip(), ""]
+    lines = [f"/* {_comment(program.name)} for {program.target.name}, compiled by nncc. */", interface.rstrip(), ""]
     lines += [f"#ifndef {guard}", f"#define {guard}", ""]
     for what, specs in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
         lines.append(f"#define {macro}_{what}S {len(specs)}")
         for i, spec in enumerate(specs):
-            comment = str(spec).replace("*/", "* /").replace("\\", "/")
-            lines.append(f"#define {macro}_{what}_{i}_BYTES {spec.nbytes} /* {comment} */")
+            lines.append(f"#define {macro}_{what}_{i}_BYTES {spec.nbytes} /* {_comment(str(spec))} */")
     lines.append(f"#define {macro}_ARENA_BYTES {program.arena_bytes}")
     prefix = symbol_prefix(program.name)
     lines += [
