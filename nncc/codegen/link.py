@@ -18,6 +18,7 @@ from pathlib import Path
 from nncc.codegen.objectfile import conceal, rename
 from nncc.codegen.publish import workshop
 from nncc.errors import OutputError, TargetError, ToolError, UsageError
+from nncc.resources import runtime_folder
 from nncc.target import Target, host
 
 __all__ = [
@@ -274,18 +275,19 @@ def build_runner(target: Target, folder: Path | None = None, *, toolchain: Toolc
     """
     folder = folder or cache_folder()
     toolchain = toolchain or find_toolchain(target)
-    runtime = Path(__file__).resolve().parent.parent / "runtime"
-    text = (runtime / "bench_main.c").read_bytes() + (runtime / "nncc.h").read_bytes()
+    runtime = runtime_folder()
+    sources = ("bench_main.c", "clock.h", "nncc.h")
+    text = b"".join((runtime / name).read_bytes() for name in sources)
     key = hashlib.sha256(text + repr((target.link, toolchain)).encode()).hexdigest()[:16]
     runner = folder / f"runner-{key}{'.exe' if target.link.format == 'coff' else ''}"
     if runner.is_file():
         return runner
     with workshop(folder) as work:
-        shutil.copyfile(runtime / "bench_main.c", work / "runner.c")
-        shutil.copyfile(runtime / "nncc.h", work / "nncc.h")
+        for name in sources:
+            shutil.copyfile(runtime / name, work / name)
         libraries = {"elf": ["-ldl", "-lm", "-lpthread"], "coff": [], "macho": []}[target.link.format]
         flags = ["-O2", "-std=gnu11", *target.link.cflags]
-        _call([*toolchain.command, *flags, "runner.c", "-o", runner.name, *libraries], work)
+        _call([*toolchain.command, *flags, "bench_main.c", "-o", runner.name, *libraries], work)
         os.replace(work / runner.name, runner)
     return runner
 

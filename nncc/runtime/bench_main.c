@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
@@ -19,6 +18,7 @@
 #include <sys/resource.h>
 #endif
 
+#include "clock.h"
 #include "nncc.h"
 
 static const char usage[] =
@@ -68,19 +68,6 @@ __attribute__((format(printf, 2, 3), noreturn)) static void stop(int status, con
 }
 
 /* ---- the system ---- */
-
-static double seconds_now(void) {
-#if defined(_WIN32)
-  LARGE_INTEGER now, frequency;
-  QueryPerformanceCounter(&now);
-  QueryPerformanceFrequency(&frequency);
-  return (double)now.QuadPart / (double)frequency.QuadPart;
-#else
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-#endif
-}
 
 static long peak_rss_kib(void) {
 #if defined(_WIN32)
@@ -490,9 +477,9 @@ static void print_report(const options* given, const nncc_info* info, const meas
 
 int main(int argc, char** argv) {
   const options given = parse(argc, argv);
-  const double before_load = seconds_now();
+  const double before_load = nncc_seconds();
   const library model = load_library(given.library);
-  measurement found = {.load = seconds_now() - before_load};
+  measurement found = {.load = nncc_seconds() - before_load};
   const nncc_info* info = model.describe();
   if (given.describe) {
     print_description(info);
@@ -513,11 +500,11 @@ int main(int argc, char** argv) {
   }
 
   nncc_context* context;
-  const double before_create = seconds_now();
+  const double before_create = nncc_seconds();
   if (model.create(&context, given.threads)) {
     stop(1, "%s", model.last_error());
   }
-  found.create = seconds_now() - before_create;
+  found.create = nncc_seconds() - before_create;
 
   void** inputs = take_memory((size_t)info->num_inputs * sizeof *inputs);
   void** outputs = take_memory((size_t)info->num_outputs * sizeof *outputs);
@@ -535,9 +522,9 @@ int main(int argc, char** argv) {
 
   found.times = take_memory((size_t)given.repeat * sizeof *found.times);
   for (long i = -given.warmup; i < given.repeat; ++i) {
-    const double start = seconds_now();
+    const double start = nncc_seconds();
     const int failed = model.run(context, (const void* const*)inputs, outputs);
-    const double end = seconds_now();
+    const double end = nncc_seconds();
     if (failed) {
       stop(1, "%s", model.last_error());
     }

@@ -25,13 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
-#if defined(_WIN32)
-#define WIN32_LEAN_AND_MEAN
-#include <windows.h>
-#endif
-
+#include "clock.h"
 #include "nncc.h"
 
 #define NNCC_JOIN_(a, b, c) a##b##c
@@ -75,20 +70,6 @@
 #define NNCC_WEIGHTS nncc_weights
 #endif
 extern NNCC_HIDDEN const uint8_t NNCC_WEIGHTS[];
-
-/* Seconds of a clock that never goes back; only differences mean anything. */
-static inline double nncc_seconds(void) {
-#if defined(_WIN32)
-  LARGE_INTEGER now, frequency;
-  QueryPerformanceCounter(&now);
-  QueryPerformanceFrequency(&frequency);
-  return (double)now.QuadPart / (double)frequency.QuadPart;
-#else
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-#endif
-}
 
 /* Call number `i`: a kernel, which returns 0 or fails. model_invoke then returns i + 1 at once. */
 #define NNCC_CALL(i, ...)                                                         \

@@ -10,7 +10,9 @@
 
 #ifndef NNCC_NO_THREADS
 #include <pthread.h>
-#if !defined(_WIN32)
+#if defined(_WIN32)
+#include <windows.h>
+#else
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
