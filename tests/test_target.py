@@ -16,6 +16,7 @@ import pytest
 
 import nncc.target
 from nncc.errors import TargetError
+from nncc.host import llvm_features
 from nncc.resources import schedules_folder, targets_folder
 from nncc.target import Hardware, Host, Link, available, host, resolve
 
@@ -74,7 +75,7 @@ def test_facts_are_plausible(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_features_are_those_that_llvm_may_use(name):
     target = resolve(name)
-    expected = set(nncc.target._llvm_features(target.tvm))
+    expected = set(llvm_features(target.tvm))
     if target.link.system == "Darwin":
         expected = set()  # every Apple processor has them, and nobody asks
     assert set(target.hardware.features) == expected

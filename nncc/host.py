@@ -1,0 +1,122 @@
+"""This machine: what it is, and what LLVM says of a processor's features, in the words of `Hardware.features`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncc.errors import TargetError
+
+if TYPE_CHECKING:
+    from nncc.target import Target
+
+__all__ = ["Host", "host", "llvm_features", "system_of"]
+
+_CPUINFO_WORDS = {"pni": "sse3", "abm": "lzcnt"}
+"""Words of /proc/cpuinfo that the C runtime, and so `Hardware.features`, spells otherwise."""
+
+_LLVM_WORDS = {
+    "x86": {
+        "sse3": "sse3",
+        "ssse3": "ssse3",
+        "sse4.1": "sse4_1",
+        "sse4.2": "sse4_2",
+        "popcnt": "popcnt",
+        "cx16": "cx16",
+        "avx": "avx",
+        "avx2": "avx2",
+        "fma": "fma",
+        "f16c": "f16c",
+        "bmi": "bmi1",
+        "bmi2": "bmi2",
+        "lzcnt": "lzcnt",
+        "movbe": "movbe",
+        "avx512f": "avx512f",
+        "avx512bw": "avx512bw",
+        "avx512cd": "avx512cd",
+        "avx512dq": "avx512dq",
+        "avx512vl": "avx512vl",
+        "avx512vnni": "avx512_vnni",
+        "avxvnni": "avx_vnni",
+    },
+    "aarch64": {"dotprod": "asimddp", "fullfp16": "asimdhp", "i8mm": "i8mm", "bf16": "bf16", "sve": "sve"},
+    "arm": {"neon": "neon", "vfp4": "vfpv4"},
+    "riscv": {"v": "v"},
+}
+"""For each architecture: LLVM's features that kernels may use, in the words of `Hardware.features`."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What this machine says of itself."""
+
+    system: str
+    machine: str
+    features: frozenset[str]
+    cores: int
+    l1_kib: int = 0
+    """0 where not known."""
+    l2_kib: int = 0
+
+    def missing(self, target: Target) -> list[str] | None:
+        """The features that `target` needs and this machine lacks; None if it is another kind of machine."""
+        if (self.system, self.machine) != (target.link.system, target.link.machine):
+            return None
+        return [word for word in target.hardware.features if word not in self.features]
+
+
+def host() -> Host:
+    """This machine. Reads ``/proc`` and ``/sys`` on Linux; elsewhere asks LLVM for the features."""
+    system, machine = platform.system(), platform.machine()
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if system != "Linux":
+        return Host(system, machine, frozenset(llvm_features(None)), cores)
+    features: frozenset[str] = frozenset()
+    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            features = frozenset(_CPUINFO_WORDS.get(word, word) for word in value.split())
+            break
+    caches = {}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction" and size.endswith("K"):
+            caches[level] = int(size[:-1])
+    return Host(system, machine, features, cores, caches.get("1", 0), caches.get("2", 0))
+
+
+def llvm_features(tvm: dict[str, Any] | None) -> tuple[str, ...]:
+    """What LLVM may use for this dictionary, or for this machine, in the words of `Hardware.features`."""
+    import tvm as tvm_package
+    from tvm.target import codegen
+
+    if tvm is None:
+        tvm = {"kind": "llvm", "mtriple": codegen.llvm_get_system_triple(), "mcpu": codegen.llvm_get_system_cpu()}
+    options = {key: value for key, value in tvm.items() if key in ("kind", "mtriple", "mcpu", "mattr")}
+    try:
+        features = {str(feature) for feature in codegen.llvm_get_cpu_features(tvm_package.target.Target(options))}
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TargetError(f"LLVM does not take {json.dumps(options)}: {str(error).strip()}") from error
+    machine = system_of(tvm["mtriple"])[0]
+    family = "x86" if machine in ("x86_64", "i686", "i386") else re.sub(r"(32|64)$", "", machine)
+    words = _LLVM_WORDS.get(machine, _LLVM_WORDS.get(family, {}))
+    return tuple(word for feature, word in words.items() if feature in features)
+
+
+def system_of(mtriple: str) -> tuple[str, str]:
+    """Architecture and system of a triple, by one name each."""
+    machine = mtriple.split("-")[0]
+    for prefix, name in (("arm64", "aarch64"), ("armv7", "arm"), ("thumbv7", "arm"), ("amd64", "x86_64")):
+        if machine.startswith(prefix):
+            machine = name
+    systems = {"linux": "linux", "windows": "windows", "mingw": "windows", "apple": "macos", "darwin": "macos"}
+    return machine, next((name for word, name in systems.items() if word in mtriple), "")
