@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -10,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from nncc.errors import InternalError, NnccError, OutputError
 from nncc.pipeline import Instrument
 
 if TYPE_CHECKING:
     from nncc.pipeline import Job, Stage
 
-__all__ = ["Progress", "quiet", "wants_traceback"]
+__all__ = ["Progress", "quiet", "wants_traceback", "working"]
 
 
 def wants_traceback() -> bool:
@@ -108,3 +110,22 @@ class Progress(Instrument):
         if self._bar is not None:
             for task in list(self._bar.task_ids):
                 self._bar.update(task, completed=done, total=total, what=f"{done}/{total} {what}"[:48])
+
+
+@contextmanager
+def working() -> Iterator[Progress]:
+    """Progress is shown, chatter is not, and what no one foresaw is an InternalError that names the stage."""
+    with quiet() as stream, Progress(stream) as progress:
+        try:
+            yield progress
+        except NnccError:
+            raise
+        except MemoryError as error:
+            raise NnccError(f"{progress.stage}: there is not enough memory", "close other programs") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise InternalError(f"{progress.stage}: {type(error).__name__}: {error}") from error
+            where = f" `{error.filename}`" if error.filename else ""
+            raise OutputError(f"{progress.stage}: cannot write{where}: {error.strerror}", "free some space") from error
+        except Exception as error:
+            raise InternalError(f"{progress.stage}: {type(error).__name__}: {error}") from error

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from nncc.ir import TensorSpec
 
-__all__ = ["fill", "read_inputs", "write_outputs"]
+__all__ = ["Fill", "choose_inputs", "fill", "read_inputs", "write_outputs"]
+
+Fill = Literal["random", "zeros", "ones"]
+"""What inputs are made up of."""
 
 
 def _dtype(word: str) -> np.dtype:
@@ -90,9 +93,7 @@ def read_inputs(path: str | Path, specs: Sequence[TensorSpec]) -> dict[str, np.n
     return {spec.name: _fitted(path, loaded[spec.name], spec) for spec in specs}
 
 
-def fill(
-    specs: Sequence[TensorSpec], mode: Literal["random", "zeros", "ones"] = "random", seed: int = 0
-) -> dict[str, np.ndarray]:
+def fill(specs: Sequence[TensorSpec], mode: Fill = "random", seed: int = 0) -> dict[str, np.ndarray]:
     """Made-up inputs, the same for the same seed.
 
     Random floats are uniform in [-1, 1); 8-bit integers in 0..127; other integers 0 or 1 (valid as an index, a mask or
@@ -116,6 +117,36 @@ def fill(
             array = rng.uniform(-1.0, 1.0, spec.shape).astype(dtype)
         arrays[spec.name] = array
     return arrays
+
+
+def choose_inputs(
+    specs: Sequence[TensorSpec], path: Path | None, mode: Fill | None, seed: int
+) -> tuple[dict[str, np.ndarray], str]:
+    """The inputs of a run, and a word on where they are from.
+
+    They are read from `path` where given; what is not in there is made up if `mode` says how.
+    """
+    chosen: Fill = mode or "random"
+    word = f"random, seed {seed}" if chosen == "random" else chosen
+    if path is None:
+        return fill(specs, chosen, seed), word
+    given = _named_in(path) if mode else None
+    rest: list[TensorSpec] = []
+    if given is not None and given <= {spec.name for spec in specs}:
+        rest = [spec for spec in specs if spec.name not in given]
+    arrays = read_inputs(path, [spec for spec in specs if spec not in rest])
+    if not rest:
+        return arrays, str(path)
+    return arrays | fill(rest, chosen, seed), f"{path}; {', '.join(spec.name for spec in rest)} {word}"
+
+
+def _named_in(path: Path) -> set[str] | None:
+    """The names of the arrays in an .npz; None where it is none, which its reader will say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return None
 
 
 def write_outputs(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

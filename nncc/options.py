@@ -1,0 +1,114 @@
+"""The options of the command line that several commands have, and how their words are read."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nncc.errors import UsageError
+
+__all__ = ["FILL", "JSON", "SHAPES", "TARGET", "THREADS", "all_of", "comma_words", "option"]
+
+
+def _documentation() -> dict[str, str]:
+    """The docstring of each field of Config: the one place where an option is explained."""
+    try:
+        tree = ast.parse(Path(__file__).with_name("config.py").read_text(encoding="utf-8"))
+    except OSError:  # installed without sources
+        return {}
+    body = next((node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"), [])
+    return {
+        field.target.id: " ".join(after.value.value.replace("``", "`").split())
+        for field, after in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
+    }
+
+
+_HELP = _documentation()
+
+
+def option(field: str, *names: str, note: str = "", **settings: Any) -> Callable[[Any], Any]:
+    """An option of the command line for a field of Config, with its docstring as help."""
+    return click.option(*names, field, help=f"{_HELP.get(field, '')}{note}", **settings)
+
+
+def comma_words(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    """``--emit so,a --emit o`` and ``--emit so,a,o`` are the same."""
+    words = [word.strip() for value in values for word in value.split(",") if word.strip()]
+    known = {"emit": ("so", "a", "o"), "dump_code": ("asm", "ll", "tir")}[str(parameter.name)]
+    for word in words:
+        if word not in known:
+            raise UsageError(f"`{parameter.opts[0]} {word}` is none of {', '.join(known)}")
+    return tuple(dict.fromkeys(words))
+
+
+def _shapes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """``NAME=1x3x224x224`` (commas will do) as name and sizes."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in values:
+        name, _, text = value.rpartition("=")
+        sizes = re.split(r"[x,]", text.strip().strip("[]()"))
+        if not name or not all(re.fullmatch(r"\s*\d+\s*", word) for word in sizes):
+            raise UsageError(f"`--shape {value}` is not NAME=SIZExSIZE...", "for example `--shape input=1x3x224x224`")
+        shapes[name.strip()] = tuple(map(int, sizes))
+    return shapes
+
+
+def _input_shapes(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, tuple[int, ...]]:
+    """tvmc's ``a:[1,3,224,224] b:[1]``."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    rest = (value or "").strip()
+    while rest:
+        found = re.match(r"([^\s\[\]]+?)\s*:\s*\[([\d,\s]+)\]\s*,?\s*", rest)
+        if not found:
+            hint = 'for example `--input-shapes "a:[1,3,224,224] b:[1]"`'
+            raise UsageError(f"`--input-shapes`: `{rest}` does not begin with NAME:[SIZE,...]", hint)
+        shapes[found[1]] = tuple(int(word) for word in found[2].split(",") if word.strip())
+        rest = rest[found.end() :]
+    return shapes
+
+
+SHAPES = (
+    option("shape", "--shape", multiple=True, callback=_shapes, metavar="NAME=1x3x224x224", note=" Repeatable."),
+    click.option(
+        "--input-shapes", callback=_input_shapes, metavar='"A:[1,3] B:[1]"', help="The same, as tvmc spells it."
+    ),
+)
+TARGET = option("target", "-t", "--target", default="native", show_default=True)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also of errors; for scripts.")
+THREADS = click.option(
+    "--threads", type=click.IntRange(min=0), default=1, show_default=True, help="Threads; 0 for one per processor."
+)
+FILL = (
+    click.option(
+        "--fill",
+        "--fill-mode",
+        type=click.Choice(["random", "zeros", "ones"]),
+        help="What the inputs that no file gives are filled with.  [default: random, without --inputs]",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the random fill."),
+    click.option(
+        "-i", "--inputs", type=Path, metavar="FILE", help="An .npz with the inputs by name; .npy for a single one."
+    ),
+)
+
+
+def all_of(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One decorator for several options, which help shows in this order."""
+
+    def decorate(command: Any) -> Any:
+        for each in reversed(options):
+            command = each(command)
+        return command
+
+    return decorate
