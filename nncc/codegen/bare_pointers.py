@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nncc.codegen.vector_math import vector_math
 from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm
 from nncc.errors import InternalError
 from nncc.ir import align
@@ -161,6 +162,7 @@ def lower_kernels(functions: dict[str, Any], target: Any, prefix: str) -> BareKe
         lowered.RemoveNoOp(),
         scheduled.RewriteUnsafeSelect(),
         lowered.CommonSubexprElim(),
+        vector_math(),
         lowered.FP8ComputeLegalize(),
         lowered.VerifyMemory(),
         lowered.AnnotateEntryFunc(),
