@@ -527,3 +527,48 @@ NNCC_API int NNCC_FN(profile)(nncc_context* context, const void* const* inputs, 
   }
   return rt_run(context, inputs, outputs, seconds);
 }
+
+#if defined(__riscv_float_abi_single) || defined(__riscv_float_abi_double)
+/* Conversions of float16, where the processor has none. LLVM hands a half over in a floating-point register; the weak
+ * functions that TVM puts beside its kernels take it in an integer register, and so convert garbage. These come first in
+ * the link and win. A half is the lower 16 bits of `carrier`, the others are ones. */
+NNCC_HIDDEN __attribute__((weak)) float __extendhfsf2(float carrier) {
+  uint32_t bits;
+  memcpy(&bits, &carrier, sizeof bits);
+  const uint32_t sign = (bits & 0x8000u) << 16, rest = bits & 0x7fffu;
+  if (rest < 0x0400u) { /* zero and subnormals: multiples of 2^-24 */
+    const float value = (float)rest * 0x1p-24f;
+    memcpy(&bits, &value, sizeof bits);
+  } else { /* infinity and NaN keep the largest exponent */
+    bits = (rest << 13) + (rest < 0x7c00u ? 112u << 23 : 224u << 23);
+  }
+  bits |= sign;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+NNCC_HIDDEN __attribute__((weak)) float __truncsfhf2(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  bits &= 0x7fffffffu;
+  uint32_t half;
+  if (bits > 0x7f800000u) {
+    half = 0x7e00u | ((bits >> 13) & 0x1ffu);
+  } else if (bits >= 0x477ff000u) { /* 65520 and above round to infinity */
+    half = 0x7c00u;
+  } else if (bits < 0x38800000u) { /* below 2^-14: adding 0.5 rounds to a multiple of 2^-24, to even */
+    float small;
+    memcpy(&small, &bits, sizeof small);
+    small += 0.5f;
+    memcpy(&half, &small, sizeof half);
+    half -= 0x3f000000u;
+  } else { /* to nearest, to even */
+    half = (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;
+  }
+  bits = 0xffff0000u | sign | half;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+#endif
