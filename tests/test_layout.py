@@ -15,6 +15,15 @@ from test_schedules import TARGETS
 DEEP = 5e-5
 """Up to eight convolutions in a row, each within ROUNDING of what it was given, of which errors partly cancel."""
 
+
+def per_channel(net: Net, low: float, high: float) -> str:
+    return net.constant(np.linspace(low, high, 10).reshape(10, 1, 1), np.float32)
+
+
+def statistics(net: Net) -> str:
+    return net.constant(np.linspace(0.5, 2, 10), np.float32)
+
+
 # Those that turn the zeros of padded lanes to something else: 0.5, 1, NaN or infinity.
 ACTIVATIONS = {
     "Sigmoid": lambda net, x: net.op("Sigmoid", x),
@@ -31,8 +40,8 @@ ACTIVATIONS = {
     "Erf": lambda net, x: net.op("Erf", x),
     "Exp": lambda net, x: net.op("Exp", x),
     "Log": lambda net, x: net.op("Log", net.op("Abs", x)),
-    "Reciprocal": lambda net, x: net.op("Reciprocal", net.op("Add", net.op("Abs", x), net.constant(np.full((10, 1, 1), 0.5), np.float32))),
-    "Div by channels": lambda net, x: net.op("Div", x, net.constant(np.arange(1, 11).reshape(10, 1, 1), np.float32)),
+    "Reciprocal": lambda net, x: net.op("Reciprocal", net.op("Add", net.op("Abs", x), per_channel(net, 0.5, 0.5))),
+    "Div by channels": lambda net, x: net.op("Div", x, per_channel(net, 1, 10)),
     "Div by a tensor": lambda net, x: net.op("Div", x, net.op("Exp", x)),
     "Sqrt": lambda net, x: net.op("Sqrt", net.op("Abs", x)),
     "Pow": lambda net, x: net.op("Pow", net.op("Abs", x), net.constant(-0.5, np.float32)),
@@ -44,7 +53,7 @@ ACTIVATIONS = {
     "Softmax over channels": lambda net, x: net.op("Softmax", x, axis=1),
     "ReduceMax over channels": lambda net, x: net.op("ReduceMax", x, axes=[1]),
     "Mean over channels": lambda net, x: net.op("ReduceMean", x, axes=[1]),
-    "BatchNormalization": lambda net, x: net.op("BatchNormalization", x, *(net.constant(np.linspace(0.5, 2, 10), np.float32) for _ in range(4))),
+    "BatchNormalization": lambda net, x: net.op("BatchNormalization", x, *(statistics(net) for _ in range(4))),
 }  # fmt: skip
 
 
