@@ -1,21 +1,21 @@
-"""ONNX Runtime as the referee: reference results, comparisons with a reason for each tolerance, and an instrument."""
+"""ONNX Runtime as the referee: reference results and comparisons with a reason for each tolerance."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import InternalError, RunError
+from nncc.errors import RunError
 from nncc.ir import Model
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["TOLERANCE", "Comparison", "VerifyStages", "compare", "judge", "reference", "rounding_level", "sample_inputs"]
+__all__ = ["TOLERANCE", "Comparison", "compare", "judge", "reference", "rounding_level", "sample_inputs"]
 
 TOLERANCE: dict[str, float] = {
     # Two orders of summing K products differ by about sqrt(K) * eps of the result: 1e-5 for float32 (eps 1.2e-7) and
@@ -159,7 +159,9 @@ def compare(
     return found
 
 
-def rounding_level(model: Model, inputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
+def rounding_level(
+    model: Model, inputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> dict[str, float]:
     """How far float32 rounding alone may carry each output from `expected`, relative to its largest element.
 
     Adding up K products one after the other in float32 is wrong by about eps/2 * sqrt(K) of the sum where signs are
@@ -209,29 +211,3 @@ def sample_inputs(model: Model, seed: int = 0) -> dict[str, np.ndarray]:
     from nncc.frontend.samples import fill
 
     return fill(model.inputs, "random", seed)
-
-
-@dataclass
-class VerifyStages:
-    """An instrument ``(stage, before, after)``: two portable stages must compute the same on sample inputs.
-
-    Raises InternalError that blames `stage`. `inputs` are used where given, else random ones from `seed`; `results`
-    keeps the comparisons by stage.
-    """
-
-    seed: int = 0
-    inputs: Mapping[str, np.ndarray] | None = None
-    tolerance: float | None = None
-    results: dict[str, list[Comparison]] = field(default_factory=dict)
-
-    def __call__(self, stage: str, before: Any, after: Any) -> None:
-        if not (isinstance(before, Model) and isinstance(after, Model)):
-            return
-        inputs = self.inputs if self.inputs is not None else sample_inputs(before, self.seed)
-        found = compare(reference(before, inputs), reference(after, inputs), tolerance=self.tolerance)
-        self.results[stage] = found
-        if wrong := [comparison for comparison in found if not comparison.ok]:
-            raise InternalError(
-                f"{stage}: changed what the model computes: {'; '.join(map(str, wrong))}",
-                "please report this, with the model",
-            )

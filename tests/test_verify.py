@@ -8,8 +8,10 @@ import onnx_ir
 import pytest
 
 from nncc.errors import InternalError, RunError
+from nncc.instruments import Verify
 from nncc.ir import Model, TensorSpec
-from nncc.verify import VerifyStages, compare, reference, sample_inputs
+from nncc.pipeline import Stage
+from nncc.verify import compare, reference, sample_inputs
 
 
 def model(body: str) -> Model:
@@ -79,10 +81,15 @@ def test_reference_takes_a_model_or_a_path_and_single_outputs(tmp_path):
         reference(net, {"x": np.zeros((5, 5), np.float32)})
 
 
+def after(verify: Verify, stage: str, given: Model, value: object) -> None:
+    verify.after(Stage(stage, run=None), None, given, value, 0.0)
+
+
 def test_a_stage_that_changes_the_result_is_blamed_by_name():
-    verify = VerifyStages()
-    verify("simplify", model("y = Relu (x)"), model("a = Relu (x) y = Relu (a)"))
+    verify = Verify()
+    after(verify, "simplify", model("y = Relu (x)"), model("a = Relu (x) y = Relu (a)"))
     assert verify.results["simplify"][0].ok
-    with pytest.raises(InternalError, match="quantize: changed what the model computes: `y`"):
-        verify("quantize", model("y = Relu (x)"), model("y = Neg (x)"))
-    verify("specialize", model("y = Relu (x)"), object())  # not a portable stage: none of its business
+    with pytest.raises(InternalError, match="quantize: the model computes something else after it:\n  `y`"):
+        after(verify, "quantize", model("y = Relu (x)"), model("y = Neg (x)"))
+    after(verify, "specialize", model("y = Relu (x)"), object())  # not a portable stage: none of its business
+    assert set(verify.results) == {"simplify", "quantize"}

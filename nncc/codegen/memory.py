@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nncc.ir import align
 
-__all__ = ["Lifetime", "lower_bound", "plan"]
+__all__ = ["Lifetime", "plan"]
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,3 @@ def _pool(buffers: Sequence[Lifetime]) -> tuple[list[int], int]:
         chosen[index] = storage
     starts = [sum(sizes[:s]) for s in range(len(sizes))]
     return [starts[s] for s in chosen], sum(sizes)
-
-
-def lower_bound(buffers: Sequence[Lifetime]) -> int:
-    """The most bytes alive during one call: no plan needs less."""
-    calls = range(max((b.last for b in buffers), default=-1) + 1)
-    return max((sum(align(b.nbytes) for b in buffers if b.first <= c <= b.last) for c in calls), default=0)

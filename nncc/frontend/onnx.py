@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -19,17 +18,10 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-__all__ = ["closest", "import_onnx", "save", "specs", "to_proto", "unsupported"]
+__all__ = ["import_onnx", "save", "specs", "to_proto", "unsupported"]
 
 MOST_NODES = 1_000_000
 """Nodes after inlining: a model of more is refused, since nested functions can multiply without bound."""
-
-
-def closest(name: str, known: Sequence[str]) -> str:
-    """A hint naming the nearest of `known`, or all of them."""
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean `{near[0]}`?"
-    return "there are: " + (", ".join(f"`{k}`" for k in known) or "none")
 
 
 def _check(proto: onnx.ModelProto, path: Path, external: bool) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nncc.codegen.bare_pointers import BareKernels
 from nncc.codegen.flatten import _place, _Walk
-from nncc.codegen.memory import Lifetime, lower_bound, plan
+from nncc.codegen.memory import Lifetime, plan
 from nncc.config import Config
 from nncc.ir import align
 from nncc.pipeline import plan as job_of
@@ -27,6 +27,12 @@ def lifetimes(draw) -> list[Lifetime]:
     size = st.one_of(st.integers(0, 5), st.sampled_from([63, 64, 65, 4096]), st.integers(1, 100_000))
     spans = st.tuples(size, st.integers(0, 20), st.integers(0, 20))
     return [Lifetime(n, min(a, b), max(a, b)) for n, a, b in draw(st.lists(spans, max_size=24))]
+
+
+def lower_bound(buffers: list[Lifetime]) -> int:
+    """The most bytes alive during one call: no plan needs less."""
+    calls = range(max((b.last for b in buffers), default=-1) + 1)
+    return max((sum(align(b.nbytes) for b in buffers if b.first <= c <= b.last) for c in calls), default=0)
 
 
 @given(lifetimes())
