@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["InternalError", "ModelError", "NnccError", "OutputError", "RecordError", "RunError", "TargetError", "ToolError", "UsageError"]
+from collections.abc import Iterable
+
+__all__ = [
+    "InternalError",
+    "ModelError",
+    "NnccError",
+    "OutputError",
+    "RecordError",
+    "RunError",
+    "TargetError",
+    "ToolError",
+    "UsageError",
+    "did_you_mean",
+]
 
 
 class NnccError(Exception):
@@ -59,3 +72,11 @@ class InternalError(NnccError):
     """A defect in nncc itself: the message names the stage, the kernel or the pass that is to blame."""
 
     exit_code = 70
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that asks whether the nearest of the known words was meant; empty where none is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else ""

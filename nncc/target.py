@@ -10,10 +10,10 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import TargetError
+from nncc.errors import TargetError, did_you_mean
 from nncc.host import Host, host, llvm_features, system_of
 from nncc.resources import targets_folder
-from nncc.target_words import check_keys, parse_overrides, parse_tvm_string, suggest, value_text
+from nncc.target_words import check_keys, parse_overrides, parse_tvm_string, value_text
 
 if TYPE_CHECKING:
     from tvm.target import Target as TvmTarget
@@ -99,7 +99,7 @@ class Target:
         mcpu, mtriple = self.tvm.get("mcpu"), self.tvm.get("mtriple")
         if target.kind.name == "llvm" and mcpu and not codegen.llvm_is_valid_cpu(mcpu, mtriple):
             known = (str(cpu) for cpu in codegen.llvm_get_cpu_archlist(target))
-            hint = suggest(mcpu, known) or f"`mcpu` is a name of LLVM for the triple `{mtriple}`"
+            hint = did_you_mean(mcpu, known) or f"`mcpu` is a name of LLVM for the triple `{mtriple}`"
             raise TargetError(f"target `{self.name}`: LLVM knows no processor `{mcpu}` for `{mtriple}`", hint)
         return target
 
@@ -144,7 +144,7 @@ def _load(name: str) -> Target:
         known = {path.stem: path for path in targets_folder().glob("*.toml")}
         if name not in known:
             hint = "`nncc targets` lists all of them"
-            raise TargetError(f"unknown target `{name}`", f"{suggest(name, known)} {hint}".strip())
+            raise TargetError(f"unknown target `{name}`", f"{did_you_mean(name, known)} {hint}".strip())
         path = known[name]
     description = _read(path)
     if "choose" in description:
@@ -184,7 +184,7 @@ def _extended(description: dict[str, Any], where: str) -> dict[str, Any]:
         return description
     path = targets_folder() / f"{description['extends']}.toml"
     if not path.is_file():
-        hint = suggest(path.stem, (other.stem for other in path.parent.glob("*.toml")))
+        hint = did_you_mean(path.stem, (other.stem for other in path.parent.glob("*.toml")))
         raise TargetError(f"{where}: `extends` names the unknown target `{path.stem}`", hint)
     base = _read(path)
     for key in ("extends", "choose"):

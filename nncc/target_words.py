@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from nncc.errors import TargetError
+from nncc.errors import TargetError, did_you_mean
 
-__all__ = ["check_keys", "parse_overrides", "parse_tvm_string", "suggest", "value_text"]
+__all__ = ["check_keys", "parse_overrides", "parse_tvm_string", "value_text"]
 
 _TVM_TYPES: dict[str, type] = {
     **dict.fromkeys(("mattr", "keys", "libs", "cl-opt"), list),
@@ -99,7 +98,7 @@ def _parse_value(key: str, value: str, types: Mapping[str, type], text: str) -> 
 
 
 def _known(key: str, types: Mapping[str, type]) -> str:
-    return f"{suggest(key, types)} known keys: {', '.join(types)}".strip()
+    return f"{did_you_mean(key, types)} known keys: {', '.join(types)}".strip()
 
 
 def value_text(value: object) -> str:
@@ -107,9 +106,3 @@ def value_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """A question after for the nearest of the known words; empty where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean `{near[0]}`?" if near else ""

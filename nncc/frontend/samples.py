@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nncc.errors import OutputError, RunError
+from nncc.errors import OutputError, RunError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,8 +84,7 @@ def read_inputs(path: str | Path, specs: Sequence[TensorSpec]) -> dict[str, np.n
     elif len(specs) == 1 and list(loaded) == ["arr_0"] and names != ["arr_0"]:
         loaded = {names[0]: loaded["arr_0"]}
     if unknown := [name for name in loaded if name not in names]:
-        near = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "the inputs are: " + ", ".join(f"`{n}`" for n in names)
+        hint = did_you_mean(unknown[0], names) or "the inputs are: " + ", ".join(f"`{n}`" for n in names)
         raise RunError(f"`{path}`: the model has no input `{unknown[0]}`", hint)
     if missing := [str(spec) for spec in specs if spec.name not in loaded]:
         raise RunError(f"`{path}` lacks: {'; '.join(missing)}", "give an array for every input, by its name")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nncc.errors import ModelError
+from nncc.errors import ModelError, did_you_mean
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -76,8 +75,7 @@ def fix_shapes(graph: onnx_ir.Model, shape: Mapping[str, Sequence[int]]) -> None
     inputs = {str(value.name): value for value in main.inputs}
     for name in shape:
         if name not in inputs:
-            near = difflib.get_close_matches(name, inputs, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "the inputs are: " + ", ".join(f"`{n}`" for n in inputs)
+            hint = did_you_mean(name, inputs) or "the inputs are: " + ", ".join(f"`{n}`" for n in inputs)
             raise ModelError(f"`--shape {name}=...` names no input of the model", hint)
     fixed = {name: _given(inputs[name], sizes) for name, sizes in shape.items()}
     symbols: dict[str, tuple[int, str]] = {}
