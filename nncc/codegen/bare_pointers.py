@@ -53,11 +53,23 @@ class _LiftWorkspace:
             if body.same_as(stmt.body):
                 return stmt
             return tirx.For(
-                stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding, stmt.annotations, stmt.step, stmt.span
+                stmt.loop_var,
+                stmt.min,
+                stmt.extent,
+                stmt.kind,
+                body,
+                stmt.thread_binding,
+                stmt.annotations,
+                stmt.step,
+                stmt.span,
             )
         if isinstance(stmt, tirx.AttrStmt):
             body = self(stmt.body, in_parallel)
-            return stmt if body.same_as(stmt.body) else tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, body, stmt.span)
+            return (
+                stmt
+                if body.same_as(stmt.body)
+                else tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, body, stmt.span)
+            )
         if isinstance(stmt, tirx.IfThenElse):
             then = self(stmt.then_case, in_parallel)
             other = self(stmt.else_case, in_parallel) if stmt.else_case is not None else None
@@ -98,7 +110,9 @@ def _make_bare(host: Any, workspace: dict[str, int], scratch: dict[str, int]) ->
         if "global_symbol" not in attrs:
             return function
         symbol = str(attrs["global_symbol"])
-        params, declarations, offsets = [], [], []
+        params: list[Any] = []
+        declarations: list[Any] = []
+        offsets: list[Any] = []
         for parameter in function.params:
             if not is_buffer(parameter):
                 raise InternalError(f"the kernel `{symbol}` has the scalar parameter `{parameter.name}`")
@@ -173,11 +187,10 @@ def lower_kernels(functions: dict[str, Any], target: Any, prefix: str) -> BareKe
         lowered.LowerTVMBuiltin(),
         lowered.LowerIntrin(),
     ]
-    # Its substitute for the variable of a loop with one step left is an int32, which a kernel with 64-bit indices refuses.
+    # Its substitute for the variable of a loop with one step left is an int32, which a kernel with 64-bit indices
+    # refuses.
     options = {"s_tir.LoopPartition": {"no_unroll_loop_with_extent_one": True}}
     with target, tvm.transform.PassContext(opt_level=3, config=options):
         module = tvm.transform.Sequential(passes)(module)
     strip = len(prefix)
-    return BareKernels(
-        module, {s[strip:]: n for s, n in workspace.items()}, {s[strip:]: n for s, n in scratch.items()}
-    )
+    return BareKernels(module, {s[strip:]: n for s, n in workspace.items()}, {s[strip:]: n for s, n in scratch.items()})

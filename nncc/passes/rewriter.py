@@ -13,7 +13,8 @@ __all__ = ["Rewriter"]
 _OUT_ELEMENTWISE_FUSABLE = 4
 """TVM's OpPatternKind: elementwise operators behind the function may be fused into it."""
 
-Rule = Callable[["Rewriter", Any], Any]
+Rule = Callable[[Any, Any], Any]
+"""Called with the rewriter, of whatever subclass, and the call."""
 
 
 class Rewriter:
