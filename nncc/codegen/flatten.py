@@ -27,20 +27,9 @@ def symbol_prefix(name: str) -> str:
 def flatten(kernels: Kernels) -> Program:
     """Order the calls, plan the arena, lay the constants out, lower the kernels to bare pointers."""
     from nncc.codegen.bare_pointers import lower_kernels
-    from nncc.compat import relax, tirx, tvm
+    from nncc.compat import tirx
 
-    transform = relax.transform
-    with tvm.transform.PassContext(opt_level=3):
-        module = tvm.transform.Sequential(
-            [
-                transform.RewriteDataflowReshape(),
-                transform.ToNonDataflow(),
-                transform.RemovePurityChecking(),
-                transform.CallTIRRewrite(),
-                transform.CanonicalizeBindings(),
-                transform.DeadCodeElimination(["main"]),
-            ]
-        )(kernels.module)
+    module = _allocated(kernels)
     walk = _Walk(module["main"])
     used = {call.kernel for call in walk.calls}
     functions = {
@@ -50,6 +39,24 @@ def flatten(kernels: Kernels) -> Program:
     }
     bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name))
     return _place(kernels, walk, bare)
+
+
+def _allocated(kernels: Kernels) -> Any:
+    """The module with calls that write where they are told, into buffers that are allocated one by one."""
+    from nncc.compat import relax, tvm
+
+    transform = relax.transform
+    with tvm.transform.PassContext(opt_level=3):
+        return tvm.transform.Sequential(
+            [
+                transform.RewriteDataflowReshape(),
+                transform.ToNonDataflow(),
+                transform.RemovePurityChecking(),
+                transform.CallTIRRewrite(),
+                transform.CanonicalizeBindings(),
+                transform.DeadCodeElimination(["main"]),
+            ]
+        )(kernels.module)
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class _Walk:
     def constant(self, array: np.ndarray) -> _Value:
         """Append a constant to the weights, once."""
         array = np.ascontiguousarray(array)
-        key = hashlib.sha256(array.view(np.uint8).reshape(-1) if array.size else b"").digest()
+        key = hashlib.sha256(array.view(np.uint8).reshape(-1).data if array.size else b"").digest()
         if key not in self._offsets:
             self._offsets[key] = self.weights_bytes
             self.blobs.append(array)
