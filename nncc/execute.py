@@ -61,10 +61,12 @@ class Measurement:
 
     @property
     def ordered(self) -> list[float]:
+        """The times, the shortest first."""
         return sorted(self.seconds)
 
     @property
     def p50(self) -> float:
+        """The median, between the two in the middle where their number is even."""
         times = self.ordered
         return (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2
 
@@ -76,6 +78,7 @@ class Measurement:
 
     @property
     def mean(self) -> float:
+        """The arithmetic mean."""
         return sum(self.seconds) / len(self.seconds)
 
 
@@ -98,10 +101,12 @@ class OpenLibrary:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
+        """In the order of the C interface."""
         return _specs(self.description["inputs"])
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
+        """In the order of the C interface."""
         return _specs(self.description["outputs"])
 
     def describe(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from nncc.verify import Comparison
 
-__all__ = ["SaveStages", "Timing", "Verify", "wanted", "write_stage"]
+__all__ = ["SaveStages", "Timing", "Verify", "stage_text", "wanted", "write_stage"]
 
 
 def wanted(config: Config) -> list[Instrument]:

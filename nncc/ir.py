@@ -2,6 +2,8 @@
 
     Model --portable passes--> Model --specialize--> Network --lower--> Kernels --schedule--> Kernels
       --flatten--> Program --build--> Artifact
+
+`Ref` and `Call` are what a Program is made of, TensorSpecs what the values say of inputs and outputs.
 """
 
 from __future__ import annotations

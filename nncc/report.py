@@ -101,6 +101,7 @@ def target_line(target: Target) -> str:
 
 
 def target_table(facts: Sequence[Mapping[str, Any]]) -> str:
+    """One line a target, of the facts of `target_facts`."""
     rows = [["name", "cpu", "vector", "cores", "links with", "runs", "what it is"]]
     for each in facts:
         vector = f"{each['vector_bits']} bit" if each["vector_bits"] > 32 else "none"
@@ -307,6 +308,8 @@ def output_facts(arrays: Mapping[str, np.ndarray], top: int) -> list[dict[str, A
 
 
 def output_text(facts: Sequence[Mapping[str, Any]]) -> str:
+    """One line an output, of the facts of `output_facts`, and the largest elements where there are any."""
+
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.6g}"
 
@@ -353,6 +356,7 @@ def kernel_rows(
 
 
 def kernel_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of `kernel_rows` for people; without the speeds where none is known."""
     known = any(row["gflops"] is not None for row in rows)
     cells = [["time", "share", "calls", *(["GFLOP/s"] if known else []), "schedule", "kernel"]]
     for row in rows:
@@ -363,6 +367,7 @@ def kernel_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def measurement_facts(library: OpenLibrary, found: Measurement, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A measurement as JSON holds it; times in milliseconds but for those of `rows`, which are in seconds."""
     about = library.describe()
     facts: dict[str, Any] = {key: about[key] for key in ("name", "target", "build")}
     facts |= {"threads": found.threads, "warmup": found.warmup, "repeat": len(found.seconds)}
@@ -386,6 +391,7 @@ def _times(found: Measurement) -> list[tuple[str, float]]:
 
 
 def measurement_text(library: OpenLibrary, found: Measurement, rows: Sequence[Mapping[str, Any]]) -> str:
+    """A measurement for people, and the table of `rows` where there are any."""
     about = library.describe()
     threads = _plural(found.threads, "thread") if found.threads else "a thread for each processor"
     head = f"{about['name']} for {about['target']}, {threads}, {_plural(len(found.seconds), 'run')}\n\n"

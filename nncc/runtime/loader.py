@@ -203,6 +203,7 @@ class Module:
 
     @cached_property
     def description(self) -> dict[str, Any]:
+        """What the library says of itself: tensors, calls, sizes in bytes, the features it needs, what made it."""
         self._live()
         info = self._info
         calls = [{"name": info.call_names[i].decode(), "flops": info.call_flops[i]} for i in range(self._num_calls)]
