@@ -11,7 +11,7 @@ from typing import Any
 import tvm
 from tvm import relax, s_tir, te, tirx, topi
 from tvm.ir import GenericConst, GlobalVar, IRModule, PointerType, PrimType, StringImm
-from tvm.relax.frontend.onnx import from_onnx, onnx_frontend
+from tvm.relax.frontend.onnx import onnx_frontend
 from tvm.s_tir import Schedule
 from tvm_ffi.structural import structural_map, structural_walk
 

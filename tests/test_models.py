@@ -16,8 +16,8 @@ LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 DEFAULT = ("squeezenet", "shufflenet", "inception_v1", "inception_v2", "densenet121", "resnet50")
 LARGE = ("bvlc_alexnet", "zfnet512", "vgg19")  # 240 to 570 MB of weights each
 TOLERANCE = 2e-5
-"""Seeded weights that keep the variance of what they multiply: rounding errors of up to 4e-6 an operator do not grow, and
-partly cancel over 20 to 120 layers."""
+"""Seeded weights that keep the variance of what they multiply: rounding errors of up to 4e-6 an operator do not grow,
+and partly cancel over 20 to 120 layers."""
 
 
 def with_weights(path: Path) -> onnx.ModelProto:

@@ -19,5 +19,8 @@ def backend(target: Target) -> ModuleType:
     """The backend of `target`; TargetError where its kind has none."""
     kind = str(target.tvm.get("kind"))
     if kind not in BACKENDS:
-        raise TargetError(f"target `{target.name}` has the kind `{kind}`, which nncc has no backend for", f"known: {', '.join(BACKENDS)}")
+        raise TargetError(
+            f"target `{target.name}` has the kind `{kind}`, which nncc has no backend for",
+            f"known: {', '.join(BACKENDS)}",
+        )
     return BACKENDS[kind]

@@ -30,7 +30,9 @@ def check(target: Target) -> None:
     find_toolchain(target)
 
 
-def build(program: Program, folder: Path, stem: str, emit: Sequence[str] = ("so",), dump_code: Sequence[str] = ()) -> Artifact:
+def build(
+    program: Program, folder: Path, stem: str, emit: Sequence[str] = ("so",), dump_code: Sequence[str] = ()
+) -> Artifact:
     """Write the library (and what else `emit` asks for), ``<stem>.h`` and ``<stem>.json`` into `folder`.
 
     `dump_code` writes ``<stem>.s``, ``.ll`` or ``.tir`` beside them. Raises ToolError and OutputError.
@@ -46,11 +48,17 @@ def build(program: Program, folder: Path, stem: str, emit: Sequence[str] = ("so"
             kernels = work / "kernels.o"
             generated.write_to_file(str(kernels), "o")
         except (RuntimeError, ValueError) as error:
-            raise InternalError(f"build: LLVM could not compile `{program.name}` for {program.target.name}: {error}") from error
+            raise InternalError(
+                f"build: LLVM could not compile `{program.name}` for {program.target.name}: {error}"
+            ) from error
         weights = work / "weights.bin"
         program.weights.tofile(weights)
         digest = hashlib.sha256(kernels.read_bytes())
-        for part in (program.text().encode(), compiler.encode(), json.dumps(program.target.tvm, sort_keys=True).encode()):
+        for part in (
+            program.text().encode(),
+            compiler.encode(),
+            json.dumps(program.target.tvm, sort_keys=True).encode(),
+        ):
             digest.update(hashlib.sha256(part).digest())
         digest.update(program.weights.data if program.weights.size else b"")
         build_hash = digest.hexdigest()[:32]

@@ -71,7 +71,9 @@ def _sorts(program: Program) -> str:
         structural_walk(function.body, [(StringImm, lambda text: names.add(str(text.value)))])
     prefix = f"{symbol_prefix(program.name)}sort_"
     dtypes = sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    lines = [f"#define NNCC_SORT_T {C_TYPES[d]}\n#define NNCC_SORT_NAME {prefix}{d}\n#include \"sort.c\"\n" for d in dtypes]
+    lines = [
+        f'#define NNCC_SORT_T {C_TYPES[d]}\n#define NNCC_SORT_NAME {prefix}{d}\n#include "sort.c"\n' for d in dtypes
+    ]
     return "".join(lines)
 
 
@@ -110,7 +112,8 @@ def _tensors(what: str, specs: Sequence[TensorSpec]) -> str:
         dims = ", ".join(map(str, spec.shape)) or "0"
         lines.append(f"static const int64_t {what}_shape_{i}[] = {{{dims}}};")
     rows = ",\n".join(
-        f"  {{{_string(s.name)}, {_string(s.dtype)}, {len(s.shape)}, {what}_shape_{i}, {s.nbytes}}}" for i, s in enumerate(specs)
+        f"  {{{_string(s.name)}, {_string(s.dtype)}, {len(s.shape)}, {what}_shape_{i}, {s.nbytes}}}"
+        for i, s in enumerate(specs)
     )
     lines.append(f"static const nncc_tensor {what}[] = {{\n{rows or '  {0}'}\n}};")
     return "\n".join(lines)
@@ -137,7 +140,8 @@ def emit_header(program: Program, interface: str) -> str:
         f"const nncc_info* {prefix}describe(void);",
         f"int {prefix}create(nncc_context** context, int num_threads);",
         f"int {prefix}run(nncc_context* context, const void* const* inputs, void* const* outputs);",
-        f"int {prefix}profile(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds);",
+        f"int {prefix}profile(nncc_context* context, const void* const* inputs, void* const* outputs, "
+        "double* seconds);",
         f"void {prefix}destroy(nncc_context* context);",
         f"const char* {prefix}last_error(void);",
         "#ifdef __cplusplus",

@@ -41,7 +41,9 @@ def schedule(
             except NnccError:
                 raise
             except (tvm.s_tir.ScheduleError, ValueError, RuntimeError, IndexError) as error:
-                raise InternalError(f"schedule: no loops could be made for the kernel `{variable.name_hint}`: {error}") from error
+                raise InternalError(
+                    f"schedule: no loops could be made for the kernel `{variable.name_hint}`: {error}"
+                ) from error
             origins[variable.name_hint] = origin
             flops[variable.name_hint] = count_flops(function)
             functions[variable] = scheduled.with_attr("global_symbol", variable.name_hint)

@@ -50,7 +50,8 @@ def load_records(folders: Iterable[Path], target: Any) -> Records:
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
             raise RecordError(
-                f"`{folder}` holds no tuning records: {' and '.join(missing)} missing", "give the folder that tuning wrote"
+                f"`{folder}` holds no tuning records: {' and '.join(missing)} missing",
+                "give the folder that tuning wrote",
             )
         try:
             stored = JSONDatabase(
@@ -58,7 +59,9 @@ def load_records(folders: Iterable[Path], target: Any) -> Records:
             ).get_all_tuning_records()
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise RecordError(f"the tuning records in `{folder}` cannot be read: {reason}", "tune again, or leave them out") from error
+            raise RecordError(
+                f"the tuning records in `{folder}` cannot be read: {reason}", "tune again, or leave them out"
+            ) from error
         for record in stored:
             if record.target is None or _code(record.target) != _code(target):
                 others += 1

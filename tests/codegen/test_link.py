@@ -230,15 +230,21 @@ def test_two_models_link_into_one_program(name, tool, kind, tmp_path):
     assert done.stdout == "one 1 11\ntwo 10 47\n"
 
 
+def made_twice(folder: Path, target: Target, toolchain: Toolchain) -> Path:
+    """A library; it and its archive have the same bytes wherever they are made, and do not say where."""
+    made = [make(folder / place, target, toolchain, ("so", "a")) for place in ("1", "2/3")]
+    for kind in ("so", "a"):
+        assert made[0][kind].read_bytes() == made[1][kind].read_bytes()
+        assert str(folder).encode() not in made[0][kind].read_bytes()
+    return made[0]["so"]
+
+
 @pytest.mark.slow
 def test_a_windows_library_exports_nothing_else(tmp_path):
     target, toolchain = by("x86-64-windows", "zig")
-    made = [make(tmp_path / folder, target, toolchain, ("so", "a")) for folder in ("1", "2/3")]
-    assert made[0]["so"].name == "m_lib.dll"
-    for kind in ("so", "a"):
-        assert made[0][kind].read_bytes() == made[1][kind].read_bytes()
-        assert str(tmp_path).encode() not in made[0][kind].read_bytes()
-    assert pe_exports(made[0]["so"].read_bytes()) == ("m_lib.dll", sorted(PUBLIC_FUNCTIONS))
+    library = made_twice(tmp_path, target, toolchain)
+    assert library.name == "m_lib.dll"
+    assert pe_exports(library.read_bytes()) == ("m_lib.dll", sorted(PUBLIC_FUNCTIONS))
 
 
 @pytest.mark.slow
@@ -264,12 +270,9 @@ def test_two_windows_models_link_into_one_program(tmp_path):
 @pytest.mark.slow
 def test_a_macos_library_exports_nothing_else(tmp_path):
     target, toolchain = by("arm64-macos", "zig")
-    made = [make(tmp_path / folder, target, toolchain, ("so", "a")) for folder in ("1", "2/3")]
-    assert made[0]["so"].name == "m_lib.dylib"
-    for kind in ("so", "a"):
-        assert made[0][kind].read_bytes() == made[1][kind].read_bytes()
-        assert str(tmp_path).encode() not in made[0][kind].read_bytes()
-    symbols = objectfile._macho_symbols(made[0]["so"].read_bytes())
+    library = made_twice(tmp_path, target, toolchain)
+    assert library.name == "m_lib.dylib"
+    symbols = objectfile._macho_symbols(library.read_bytes())
     exported = {symbol.name.decode() for symbol in symbols if symbol.exported}
     # zig's linker has names of its own, and takes no list of what to export.
     assert exported - {"__mh_dylib_header", "___dso_handle"} <= {f"_{name}" for name in PUBLIC_FUNCTIONS}

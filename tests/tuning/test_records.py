@@ -69,5 +69,5 @@ def test_damaged_records_are_refused(tmp_path):
     target = resolve("x86-64-v2").tvm_target()
     write_record(tmp_path, target, 8, 0.001)
     (tmp_path / "database_tuning_record.json").write_text('[0, {"nonsense": 1\n')
-    with pytest.raises(RecordError, match="the tuning records in `.*` cannot be read: "):
+    with pytest.raises(RecordError, match=r"the tuning records in `.*` cannot be read: "):
         load_records([tmp_path], target)
