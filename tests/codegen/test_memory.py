@@ -35,12 +35,6 @@ def lifetimes(draw) -> list[Lifetime]:
     return [Lifetime(n, min(a, b), max(a, b)) for n, a, b in draw(st.lists(spans, max_size=24))]
 
 
-def lower_bound(buffers: list[Lifetime]) -> int:
-    """The most bytes alive during one call: no plan needs less."""
-    calls = range(max((b.last for b in buffers), default=-1) + 1)
-    return max((sum(align(b.nbytes) for b in buffers if b.first <= c <= b.last) for c in calls), default=0)
-
-
 @given(lifetimes())
 def test_buffers_alive_together_do_not_overlap(buffers):
     offsets, arena = plan(buffers)
