@@ -42,14 +42,13 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "tiny_ic_resnet8": {"input": (1, 32, 32, 3)},
     "tiny_kws_dscnn": {"input": (1, 49, 10, 1)},
 }
-LSTM = ("silero_vad_16k_sequence", "resemblyzer_lstm")
+LSTM = {"silero_vad_16k_sequence": {"input": (4, 576)}, "resemblyzer_lstm": {"mels": (1, 160, 40)}}
 
 TOLERANCE = 5e-5
 """Rounding of float32: 4e-6 an operator, over up to 80 of them, of which errors mostly cancel."""
 AMPLIFIED = {
-    # A Softmax over 18,710 classes of an input that is noise: its attention blocks' softmaxes amplify what rounding
-    # does before them. ONNX Runtime differs from itself by as much when its own optimizations are on.
-    "PP-OCRv6_rec_small": 1e-3,
+    # Its input is noise, on which the Softmax of its attention amplifies what rounding does before; 3e-5 measured.
+    "PP-OCRv6_rec_small": 2e-4,
 }
 
 BOARD = (
@@ -131,7 +130,7 @@ def test_a_model_on_an_emulated_board(zoo, tmp_path, target, name, report):
 def test_an_lstm_is_refused_by_name(zoo, tmp_path, name):
     """Left to a later issue; until then, the error lists what cannot be compiled."""
     with pytest.raises(ModelError) as caught:
-        compile_net(zoo(name), tmp_path)
+        compile_net(zoo(name), tmp_path, shape=LSTM[name])
     assert "operator" in str(caught.value) and "LSTM" in str(caught.value)
 
 
