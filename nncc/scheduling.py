@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from nncc.compat import Schedule, structural_walk, tirx, tvm
@@ -31,11 +32,14 @@ __all__ = [
     "flops",
     "load_templates",
     "parallel",
+    "part",
+    "producer",
     "register_tile",
     "schedule_kernel",
 ]
 
 _ANCHOR = "nncc.template"
+_PART = "nncc.part"
 _TRANSCENDENTAL = ("exp", "tanh", "erf", "log", "pow", "sqrt", "sigmoid", "sin", "cos", "atan")
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
 _GRAIN = 60_000
@@ -44,12 +48,13 @@ _GRAIN = 60_000
 
 @dataclass(frozen=True)
 class Template:
-    """A compute definition and its schedule, from one file."""
+    """A compute definition and its schedule, from one file; `module` has what else passes ask it for: ``pack`` ..."""
 
     name: str
     compute: Callable[..., Any]
     schedule: Callable[..., tuple[list[Any], str]]
     path: Path
+    module: ModuleType
 
 
 def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
@@ -67,13 +72,18 @@ def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
                 f"schedule template `{path}` does not define {', '.join(missing)}",
                 "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware)`; see CONTRIBUTING.md",
             )
-        templates[module.NAME] = Template(module.NAME, module.compute, module.schedule, path)
+        templates[module.NAME] = Template(module.NAME, module.compute, module.schedule, path, module)
     return templates
 
 
 def anchor(name: str) -> dict[str, str]:
     """Attributes of the block that the template `name` schedules."""
     return {_ANCHOR: name}
+
+
+def part(name: str) -> dict[str, str]:
+    """Attributes of a block that belongs to the template `name` beside its anchor: it is left for the template."""
+    return {_PART: name}
 
 
 # Facts about blocks and loops
@@ -195,6 +205,14 @@ def epilogue(sch: Any, block: Any) -> Any:
             return consumers[0]
     sch.cache_write(block, 0, "global")
     return sch.get_consumers(block)[0]
+
+
+def producer(sch: Any, block: Any, name: str) -> Any:
+    """The block called `name` (or, where a kernel has several, `name` and a number) that `block` reads."""
+    for candidate in sch.get_producers(block):
+        if sch.get(candidate).name_hint.rstrip("0123456789").rstrip("_") == name:
+            return candidate
+    raise InternalError(f"the block `{sch.get(block).name_hint}` does not read `{name}`")
 
 
 def parallel(sch: Any, loops: Sequence[Any], work: int, hardware: Hardware) -> Any:
@@ -321,21 +339,20 @@ def _reduces_rows(sch: Any, block: Any) -> bool:
 # One kernel
 
 
-def _inline(sch: Any, blocks: list[Any], anchors: list[Any]) -> list[Any]:
-    """Inline what costs nothing to compute again where it is used; the blocks that remain."""
-    anchor_names = {sch.get(b).name_hint for b in anchors}
+def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
+    """Inline what costs nothing to compute again where it is used, unless a template owns it; what remains."""
     kept = []
     for block in blocks:
         name = sch.get(block).name_hint
         consumers = sch.get_consumers(block)
-        if name in anchor_names or not consumers or not _is_spatial(sch, block):
+        if name in owned or not consumers or not _is_spatial(sch, block):
             kept.append(block)
             continue
         size = prod(extents(sch, block))
-        feeds_anchor = any(sch.get(c).name_hint in anchor_names for c in consumers)
+        feeds_template = any(sch.get(c).name_hint in owned for c in consumers)
         grows = any(prod(extents(sch, c)) > size for c in consumers)
         heavy = _transcendentals(sch, block) > 0
-        if feeds_anchor or (heavy and (grows or len(consumers) > 1)):
+        if feeds_template or (heavy and (grows or len(consumers) > 1)):
             kept.append(block)
             continue
         try:
@@ -373,7 +390,9 @@ def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware,
     sch = Schedule(function.with_attr("global_symbol", "main"))
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
     anchors = [b for b in blocks if _ANCHOR in sch.get(b).annotations]
-    remaining = _inline(sch, blocks, anchors)
+    parts = [b for b in blocks if _PART in sch.get(b).annotations]
+    owned = {sch.get(b).name_hint for b in [*anchors, *parts]}
+    remaining = [b for b in _inline(sch, blocks, owned) if sch.get(b).name_hint not in owned]
     placed: list[Any] = []
     origins = []
     for block in anchors:

@@ -9,10 +9,21 @@ step of the reduction loads `channel_blocks` weight vectors and `columns` broadc
 
 from __future__ import annotations
 
+import numpy as np
+
 from nncc import scheduling
 from nncc.compat import te, topi
 
 NAME = "conv2d"
+
+
+def pack(kernel, in_lanes, out_lanes):
+    """[O, I, KH, KW] -> [ceil(O/co), ceil(I/ci), KH, KW, ci, co], zeros where channels are missing."""
+    out_channels, in_channels, height, width = kernel.shape
+    out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
+    missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
+    split = np.pad(kernel, missing).reshape(out_blocks, out_lanes, in_blocks, in_lanes, height, width)
+    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
 
 
 def compute(data, weight, *, strides, padding, dilation):
@@ -67,4 +78,3 @@ def schedule(sch, block, hardware):
     sch.vectorize(lanes)
     scheduling.decompose_reduction(sch, block, i)
     return [block, epilogue], f"tile {channel_blocks}x{columns}"
-

@@ -7,10 +7,20 @@ x is [N, C/l, H, W, l], W is [C/l, KH, KW, l]. The work is bound by loads: a til
 
 from __future__ import annotations
 
+import numpy as np
+
 from nncc import scheduling
 from nncc.compat import te, topi
 
 NAME = "depthwise_conv2d"
+
+
+def pack(kernel, lanes):
+    """[C, 1, KH, KW] -> [ceil(C/l), KH, KW, l], zeros where channels are missing."""
+    channels, _, height, width = kernel.shape
+    blocks = -(-channels // lanes)
+    padded = np.pad(kernel, ((0, blocks * lanes - channels), (0, 0), (0, 0), (0, 0)))
+    return np.ascontiguousarray(padded.reshape(blocks, lanes, height, width).transpose(0, 2, 3, 1))
 
 
 def compute(data, weight, *, strides, padding, dilation):

@@ -57,7 +57,7 @@ def schedule(sch, block, hardware):
         *outer, m, n = sch.get_loops(epilogue)
         no, panel, lane = sch.split(n, [None, panel_tile, lanes])
     else:
-        # The last panel is not full: tiles go to memory whole and the epilogue, a loop of its own, reads the valid part.
+        # The last panel is not full: tiles go to memory whole; the epilogue, a loop of its own, reads the valid part.
         if len(scheduling.extents(sch, epilogue)) == len(batch) + 3:
             epilogue = None
         *outer, m, no, lane, _ = sch.get_loops(block)
@@ -87,4 +87,3 @@ def schedule(sch, block, hardware):
     sch.vectorize(lane)
     scheduling.decompose_reduction(sch, block, ko)
     return [block, epilogue] if whole else [block, copy], f"tile {row_tile}x{panel_tile}"
-

@@ -20,6 +20,7 @@ from nncc.compat import GenericConst, IRModule, constant_array, relax, static_sh
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 from nncc.scheduling import Template
+from nncc.target import Hardware
 
 __all__ = ["choose_layout"]
 
@@ -57,13 +58,13 @@ class Blocked:
 
 def choose_layout(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` to blocked convolutions; see the module's equation."""
-    return _Layout(context.templates, max(4, context.target.hardware.vector_bits // 32)).rewrite(module)
+    return _Layout(context.templates, context.target.hardware).rewrite(module)
 
 
 class _Layout(Rewriter):
     """Keeps, beside the plain form of a value, its blocked form; makes either from the other when it is asked for."""
 
-    def __init__(self, templates: Mapping[str, Template], lanes: int) -> None:
+    def __init__(self, templates: Mapping[str, Template], hardware: Hardware) -> None:
         super().__init__(
             {
                 "relax.nn.conv2d": _Layout.conv2d,
@@ -78,7 +79,8 @@ class _Layout(Rewriter):
             }
         )
         self.templates = templates
-        self.lanes = lanes
+        self.hardware = hardware
+        self.lanes = max(4, hardware.vector_bits // 32)
         self.blocked: dict[Any, Blocked] = {}
 
     def keep(self, variable: Any, new: Any) -> None:
@@ -127,23 +129,30 @@ class _Layout(Rewriter):
             return None
         kernel = constant_array(weight)
         out_channels, group_channels = kernel.shape[:2]
-        options = {
-            "strides": [int(s) for s in attrs.strides],
-            "padding": [int(p) for p in attrs.padding],
-            "dilation": [int(d) for d in attrs.dilation],
-        }
+        strides, padding, dilation = (
+            [int(v) for v in values] for values in (attrs.strides, attrs.padding, attrs.dilation)
+        )
         groups = int(attrs.groups)
         if groups == 1:
             tensor = self.block(data)
-            name = "conv2d"
-            packed = pack_conv2d(kernel, tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels)
+            lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
+            size = tuple(int(d) for d in call.ty.shape)[2:]
+            tile, _ = self.templates["winograd"].module.choose(kernel.shape, strides, dilation, *size, self.hardware)
+            if tile:
+                template, options = self.templates["winograd"], {"padding": padding, "tile": tile}
+                packed = template.module.pack(kernel, *lanes, tile)
+            else:
+                template = self.templates["conv2d"]
+                options = {"strides": strides, "padding": padding, "dilation": dilation}
+                packed = template.module.pack(kernel, *lanes)
         elif groups == out_channels and group_channels == 1:
             tensor = self.block(data)
-            name = "depthwise_conv2d"
-            packed = pack_depthwise(kernel, tensor.lanes)
+            template = self.templates["depthwise_conv2d"]
+            options = {"strides": strides, "padding": padding, "dilation": dilation}
+            packed = template.module.pack(kernel, tensor.lanes)
         else:
             return None
-        new = self.emit_anchor(self.templates[name], tensor.expr, relax.const(packed, "float32"), **options)
+        new = self.emit_anchor(template, tensor.expr, relax.const(packed, "float32"), **options)
         return Blocked(new, out_channels)
 
     def unary(self, call: Any) -> Blocked | None:
@@ -299,20 +308,3 @@ def _block_array(array: np.ndarray, like: Blocked) -> np.ndarray:
     blocks = -(-channels // like.lanes)
     padded = _pad_axis(array, 1, blocks * like.lanes)
     return np.ascontiguousarray(padded.reshape(batch, blocks, like.lanes, height, width).transpose(0, 1, 3, 4, 2))
-
-
-def pack_conv2d(kernel: np.ndarray, in_lanes: int, out_lanes: int) -> np.ndarray:
-    """[O, I, KH, KW] -> [ceil(O/co), ceil(I/ci), KH, KW, ci, co], zeros where channels are missing."""
-    out_channels, in_channels, height, width = kernel.shape
-    out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
-    padded = _pad_axis(_pad_axis(kernel, 0, out_blocks * out_lanes), 1, in_blocks * in_lanes)
-    split = padded.reshape(out_blocks, out_lanes, in_blocks, in_lanes, height, width)
-    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
-
-
-def pack_depthwise(kernel: np.ndarray, lanes: int) -> np.ndarray:
-    """[C, 1, KH, KW] -> [ceil(C/l), KH, KW, l]."""
-    channels, _, height, width = kernel.shape
-    blocks = -(-channels // lanes)
-    padded = _pad_axis(kernel, 0, blocks * lanes)
-    return np.ascontiguousarray(padded.reshape(blocks, lanes, height, width).transpose(0, 2, 3, 1))

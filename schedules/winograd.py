@@ -1,0 +1,235 @@
+"""Winograd's convolution F(m x m, 3x3) on channel-blocked tensors, stride 1: m = 2 or 4.
+
+    Y = A^T [ sum_c (G w_c G^T) * (B^T d_c B) ] A
+
+(Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Each tile of (m+2)^2 inputs gives m^2
+outputs: 36 products for 16 outputs (m = 4) where a direct convolution takes 144. The elementwise products of all tiles
+are (m+2)^2 matrix products over the channels, register-tiled as in conv2d. Weights are transformed at compile time.
+
+x is [N, C/l, H, W, l], U is [a, a, O/l, C/l, l, l] (a = m + 2; input lanes, then output lanes), y is
+[N, O/l, OH, OW, l].
+Rounding errors grow by the transforms' sums: about 3 (m = 2) to 20 (m = 4) times those of a direct convolution, around
+1e-6 to 1e-5 of the largest output.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nncc import scheduling
+from nncc.compat import te, tirx
+
+NAME = "winograd"
+
+MATRICES = {
+    2: (
+        np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float64),
+        np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float64),
+        np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float64),
+    ),
+    4: (
+        np.array(
+            [
+                [4, 0, -5, 0, 1, 0],
+                [0, -4, -4, 1, 1, 0],
+                [0, 4, -4, -1, 1, 0],
+                [0, -2, -1, 2, 1, 0],
+                [0, 2, -1, -2, 1, 0],
+                [0, 4, 0, -5, 0, 1],
+            ],
+            np.float64,
+        ),
+        np.array(
+            [
+                [1 / 4, 0, 0],
+                [-1 / 6, -1 / 6, -1 / 6],
+                [-1 / 6, 1 / 6, -1 / 6],
+                [1 / 24, 1 / 12, 1 / 6],
+                [1 / 24, -1 / 12, 1 / 6],
+                [0, 0, 1],
+            ],
+            np.float64,
+        ),
+        np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float64),
+    ),
+}
+"""B^T, G and A^T by m."""
+
+
+def choose(kernel_shape, strides, dilation, out_height, out_width, hardware):
+    """The m that is predicted to be fastest, 0 for a direct convolution, and the reason.
+
+    Counts cycles of one core: multiply-adds at two vectors a cycle and nine tenths of that (direct) or seven tenths
+    (products of small tiles), the transforms' vector operations, and weights at 3 bytes a cycle as far as they do not
+    fit the second-level cache: transformed weights are (m+2)^2/9 times larger, which is what small images pay. They
+    also make the library larger: a gain of less than 15 % is not worth that.
+    """
+    out_channels, in_channels, *window = kernel_shape
+    if tuple(window) != (3, 3):
+        return 0, f"the window is {window[0]}x{window[1]}, Winograd's 3x3"
+    if tuple(strides) != (1, 1) or tuple(dilation) != (1, 1):
+        return 0, "Winograd needs stride 1 and dilation 1"
+    lanes = max(1, hardware.vector_bits // 32)
+    in_vectors, out_vectors = -(-in_channels // lanes), -(-out_channels // lanes)
+    if min(in_channels, out_channels) < 2 * lanes:
+        return 0, "too few channels for the transforms to pay"
+    channels = in_vectors * out_vectors * lanes
+
+    def streamed(nbytes):
+        return max(0, nbytes - hardware.l2_kib * 1024 // 2) / 3
+
+    cycles = {0: channels * 9 * out_height * out_width / 2 / 0.9 + streamed(channels * lanes * 9 * 4)}
+    for m in MATRICES:
+        edge, tiles = m + 2, -(-out_height // m) * -(-out_width // m)
+        products = channels * edge**2 * tiles / 2 / 0.7
+        transforms = tiles * (in_vectors * 4 * edge**2 + out_vectors * (2 * edge**2 + 2 * m**2))
+        cycles[m] = products + transforms + streamed(channels * lanes * edge**2 * 4)
+    best = min(cycles, key=cycles.__getitem__)
+    gain = cycles[best] / cycles[0]
+    return best if gain < 0.85 else 0, f"predicted {gain:.2f} of a direct convolution's time"
+
+
+def pack(kernel, in_lanes, out_lanes, tile):
+    """[O, I, 3, 3] -> G w G^T as [a, a, ceil(O/co), ceil(I/ci), ci, co]: computed in float64, rounded once."""
+    out_channels, in_channels = kernel.shape[:2]
+    out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
+    missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
+    g = MATRICES[tile][1]
+    transformed = np.einsum("ak,oikl,bl->aboi", g, np.pad(kernel, missing).astype(np.float64), g, optimize=True)
+    split = transformed.astype(np.float32).reshape(tile + 2, tile + 2, out_blocks, out_lanes, in_blocks, in_lanes)
+    return np.ascontiguousarray(split.transpose(0, 1, 2, 4, 5, 3))
+
+
+def compute(data, weight, *, padding, tile):
+    """Define the convolution; `padding` is (top, left, bottom, right), `tile` is m."""
+    batch, in_blocks, height, width, lanes = (int(d) for d in data.shape)
+    edge, _, out_blocks, _, in_lanes, out_lanes = (int(d) for d in weight.shape)
+    top, left, bottom, right = padding
+    out_h, out_w = height + top + bottom - 2, width + left + right - 2
+    rows, columns = -(-out_h // tile), -(-out_w // tile)
+    tiles = batch * rows * columns
+    into, _, out_of = MATRICES[tile]
+    part = scheduling.part(NAME)
+
+    def padded(n, c, h, w, v):
+        inside = tirx.all(h >= top, h < height + top, w >= left, w < width + left)
+        value = data[n, c, tirx.max(tirx.min(h - top, height - 1), 0), tirx.max(tirx.min(w - left, width - 1), 0), v]
+        return tirx.if_then_else(inside, value, tirx.const(0, data.dtype))
+
+    pad = te.compute((batch, in_blocks, rows * tile + 2, columns * tile + 2, lanes), padded, name="pad")
+
+    def at(p):
+        return p // (rows * columns), p // columns % rows * tile, p % columns * tile
+
+    def column(c, p, i, j, v):
+        n, h, w = at(p)
+        return _row(into, i, lambda r: pad[n, c, h + r, w + j, v])
+
+    half = te.compute((in_blocks, tiles, edge, edge, lanes), column, name="transform_columns", attrs=part)
+    transformed = te.compute(
+        (edge, edge, in_blocks, tiles, lanes),
+        lambda i, j, c, p, v: _row(into, j, lambda r: half[c, p, i, r, v]),
+        name="transform_rows",
+        attrs=part,
+    )
+    c, v = te.reduce_axis((0, in_blocks), name="c"), te.reduce_axis((0, in_lanes), name="v")
+    product = te.compute(
+        (edge, edge, out_blocks, tiles, out_lanes),
+        lambda i, j, o, p, oi: te.sum(transformed[i, j, c, p, v] * weight[i, j, o, c, v, oi], axis=[c, v]),
+        name="winograd",
+        attrs=scheduling.anchor(NAME),
+    )
+    half_out = te.compute(
+        (out_blocks, tiles, tile, edge, out_lanes),
+        lambda o, p, i, j, oi: _row(out_of, i, lambda r: product[r, j, o, p, oi]),
+        name="output_columns",
+        attrs=part,
+    )
+    whole = te.compute(
+        (out_blocks, tiles, tile, tile, out_lanes),
+        lambda o, p, i, j, oi: _row(out_of, j, lambda r: half_out[o, p, i, r, oi]),
+        name="output_rows",
+        attrs=part,
+    )
+    return te.compute(
+        (batch, out_blocks, out_h, out_w, out_lanes),
+        lambda n, o, h, w, oi: whole[o, (n * rows + h // tile) * columns + w // tile, h % tile, w % tile, oi],
+        name="untile",
+        attrs=part,
+    )
+
+
+def _row(matrix, index, element):
+    """sum_r matrix[index, r] element(r) for a symbolic row: selects that vanish once its loop is unrolled."""
+    result = None
+    for number, factors in enumerate(matrix):
+        total = None
+        for r, factor in enumerate(factors):
+            if factor == 0:
+                continue
+            term = element(r) if factor == 1 else element(r) * tirx.const(float(factor), "float32")
+            total = term if total is None else total + term
+        result = total if result is None else tirx.Select(index == number, total, result)
+    return result
+
+
+def schedule(sch, block, hardware):
+    """Three passes: tiles into the transform's domain, the products, and back with the epilogue."""
+    edge, _, out_blocks, tiles, lanes, _, in_lanes = scheduling.extents(sch, block)
+    flops = scheduling.flops(sch, block)
+    rows_in = scheduling.producer(sch, block, "transform_rows")
+    columns_in = scheduling.producer(sch, rows_in, "transform_columns")
+    columns_out = sch.get_consumers(block)[0]
+    rows_out = sch.get_consumers(columns_out)[0]
+    untile = sch.get_consumers(rows_out)[0]
+    epilogue = scheduling.epilogue(sch, untile)
+    sch.compute_inline(untile)
+
+    i, j, c, p, v = sch.get_loops(rows_in)
+    sch.reorder(c, p, i, j, v)
+    sch.compute_at(columns_in, i, preserve_unit_loops=True)
+    _in_vectors(sch, columns_in, 1)
+    _in_vectors(sch, rows_in, 2)
+    scheduling.parallel(sch, [c, p], flops // 10, hardware)
+
+    i, j, o, p, lane, c, v = sch.get_loops(block)
+    rows, vectors = scheduling.register_tile(tiles, out_blocks, lanes, hardware)
+    oo, vector = sch.split(o, [None, vectors])
+    po, row = sch.split(p, [None, rows])
+    sch.reorder(i, j, oo, po, c, v, row, vector, lane)
+    if tiles % rows:
+        sch.annotate(po, "pragma_loop_partition_hint", 1)
+    store = sch.cache_write(block, 0, "global")
+    sch.reverse_compute_at(store, po, preserve_unit_loops=True)
+    _in_vectors(sch, store, 2)
+    if in_lanes <= 16:
+        sch.unroll(v)
+    for loop in (row, vector):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    scheduling.parallel(sch, [i, j, oo], flops, hardware)
+    scheduling.decompose_reduction(sch, block, c)
+
+    size = scheduling.extents(sch, rows_out)[2]
+    n, o, h, w, lane = sch.get_loops(epilogue)
+    ho, hi = sch.split(h, [None, size])
+    wo, wi = sch.split(w, [None, size])
+    sch.reorder(n, o, ho, wo, hi, wi, lane)
+    sch.compute_at(rows_out, hi, preserve_unit_loops=True)
+    sch.compute_at(columns_out, hi, preserve_unit_loops=True)
+    for each in (columns_out, rows_out):
+        _in_vectors(sch, each, 1)
+    sch.vectorize(lane)
+    sch.unroll(wi)
+    sch.unroll(hi)
+    scheduling.parallel(sch, [n, o, ho, wo], flops // 10, hardware)
+    decision = f"F({edge - 2}x{edge - 2},3x3) tile {rows}x{vectors}"
+    return [block, store, rows_in, columns_in, columns_out, rows_out, epilogue], decision
+
+
+def _in_vectors(sch, block, unrolled):
+    """Vectorize the innermost loop and unroll the `unrolled` loops around it."""
+    *outer, lane = sch.get_loops(block)
+    for loop in outer[-unrolled:]:
+        sch.unroll(loop)
+    sch.vectorize(lane)

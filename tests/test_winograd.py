@@ -1,0 +1,81 @@
+"""Winograd convolutions against a direct one in float64, and when they are chosen."""
+
+import numpy as np
+import pytest
+
+from nncc.compat import IRModule, te, topi, tvm
+from nncc.scheduling import load_templates, schedule_kernel
+from nncc.target import resolve
+
+TEMPLATES = load_templates()
+WINOGRAD = TEMPLATES["winograd"]
+TOLERANCE = {2: 2e-6, 4: 2e-5}
+"""max|a-b| / max|expected|: float32's eps, 1.2e-7, times the growth that the template's docstring states."""
+
+
+def direct(x, kernel, bias, padding):
+    """The convolution and its ReLU in float64."""
+    top, left, bottom, right = padding
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    return np.maximum(np.einsum("nchwij,ocij->nohw", windows, kernel.astype(np.float64)) + bias[:, None, None], 0)
+
+
+def blocked(x, lanes):
+    n, c, h, w = x.shape
+    return np.ascontiguousarray(x.reshape(n, c // lanes, lanes, h, w).transpose(0, 1, 3, 4, 2))
+
+
+def winograd(x, kernel, bias, padding, tile, target):
+    """What the template computes, scheduled for `target`, bias and ReLU fused behind it."""
+    lanes = max(4, target.hardware.vector_bits // 32)
+    batch, _, height, width = x.shape
+    out_channels = len(kernel)
+    weight = WINOGRAD.module.pack(kernel, lanes, lanes, tile)
+    inputs = [blocked(x, lanes), weight, blocked(bias.reshape(1, -1, 1, 1), lanes)]
+    data, u, b = (te.placeholder(a.shape, name=name) for a, name in zip(inputs, "xub", strict=True))
+    y = topi.nn.relu(topi.add(WINOGRAD.compute(data, u, padding=padding, tile=tile), b))
+    function, origin = schedule_kernel(te.create_prim_func([data, u, b, y]), TEMPLATES, target.hardware)
+    assert origin.startswith(f"winograd F({tile}x{tile},3x3) tile ")
+    module = tvm.compile(IRModule({"main": function}), target.tvm_target())
+    size = height + padding[0] + padding[2] - 2, width + padding[1] + padding[3] - 2
+    out = tvm.runtime.tensor(np.zeros((batch, out_channels // lanes, *size, lanes), np.float32))
+    module["main"](*map(tvm.runtime.tensor, inputs), out)
+    return out.numpy().transpose(0, 1, 4, 2, 3).reshape(batch, out_channels, *size)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize(
+    ("shape", "out_channels", "padding"),
+    [
+        ((1, 16, 8, 8), 16, (1, 1, 1, 1)),
+        ((1, 24, 7, 13), 40, (1, 1, 1, 1)),
+        ((2, 16, 14, 9), 32, (0, 0, 0, 0)),
+        ((1, 32, 5, 6), 16, (2, 0, 1, 2)),
+        ((1, 16, 3, 3), 16, (0, 0, 0, 0)),
+    ],
+)
+def test_it_agrees_with_a_direct_convolution(shape, out_channels, padding, tile):
+    generator = np.random.default_rng(1)
+    x = generator.standard_normal(shape).astype(np.float32)
+    kernel = (generator.standard_normal((out_channels, shape[1], 3, 3)) / np.sqrt(9 * shape[1])).astype(np.float32)
+    bias = generator.standard_normal(out_channels).astype(np.float32)
+    expected = direct(x, kernel, bias, padding)
+    found = winograd(x, kernel, bias, padding, tile, resolve("native"))
+    assert np.abs(found - expected).max() <= TOLERANCE[tile] * np.abs(expected).max()
+
+
+def test_it_is_chosen_where_it_pays():
+    hardware = resolve("x86-64-v3").hardware
+    choose = WINOGRAD.module.choose
+    assert choose((64, 64, 3, 3), (1, 1), (1, 1), 56, 56, hardware)[0] == 4
+    for shape, strides, dilation, size, reason in (
+        ((64, 64, 1, 1), (1, 1), (1, 1), 56, "the window is 1x1, Winograd's 3x3"),
+        ((64, 64, 3, 3), (2, 2), (1, 1), 56, "Winograd needs stride 1 and dilation 1"),
+        ((64, 64, 3, 3), (1, 1), (2, 2), 56, "Winograd needs stride 1 and dilation 1"),
+        ((8, 3, 3, 3), (1, 1), (1, 1), 56, "too few channels for the transforms to pay"),
+    ):
+        assert choose(shape, strides, dilation, size, size, hardware) == (0, reason)
+    tile, reason = choose((512, 512, 3, 3), (1, 1), (1, 1), 7, 7, hardware)
+    assert tile == 0
+    assert reason.endswith("of a direct convolution's time")
