@@ -67,7 +67,7 @@ def test_every_file_that_is_named_exists(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_is_said_to_be_in_a_file_is_there(page):
-    said = re.findall(r"`(\w+)`(?:,[^`]*)? in\s+`([\w./-]+\.\w+)`", PAGES[page])
+    said = re.findall(r"`(\w+)`(?:,[^`.]*)? in\s+`([\w./-]+\.\w+)`", PAGES[page])
     wrong = [(name, file) for name, file in said if not re.search(rf"\b{name}\b", (ROOT / file).read_text())]
     assert wrong == []
 
