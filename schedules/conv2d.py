@@ -28,8 +28,8 @@ def pack(kernel, in_lanes, out_lanes):
 
 def compute(data, weight, *, strides, padding, dilation):
     """Define the convolution; `padding` is (top, left, bottom, right)."""
-    batch, in_blocks, height, width, in_lanes = data.shape
-    out_blocks, _, kernel_h, kernel_w, _, out_lanes = weight.shape
+    batch, in_blocks, height, width, in_lanes = (int(d) for d in data.shape)
+    out_blocks, _, kernel_h, kernel_w, _, out_lanes = (int(d) for d in weight.shape)
     top, left, bottom, right = padding
     if any(padding):
         data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")

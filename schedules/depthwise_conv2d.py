@@ -25,8 +25,8 @@ def pack(kernel, lanes):
 
 def compute(data, weight, *, strides, padding, dilation):
     """Define the convolution; `padding` is (top, left, bottom, right)."""
-    batch, blocks, height, width, lanes = data.shape
-    _, kernel_h, kernel_w, _ = weight.shape
+    batch, blocks, height, width, lanes = (int(d) for d in data.shape)
+    _, kernel_h, kernel_w, _ = (int(d) for d in weight.shape)
     top, left, bottom, right = padding
     if any(padding):
         data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")

@@ -21,7 +21,7 @@ def compute(x, weight, *, columns, lanes, packed):
 
     `weight` is [N/lanes, K, lanes] where it is `packed`; else [.., K, columns], with the leading axes of x or none.
     """
-    *batch, rows, depth = x.shape
+    *batch, rows, depth = (int(d) for d in x.shape)
     panels = -(-columns // lanes)
     shared = len(weight.shape) == (3 if packed else 2)
     if not packed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from nncc.errors import ModelError
@@ -29,7 +30,30 @@ def lower(network: Network) -> Kernels:
             ]
         )(module)
     _check_legalized(module["main"])
-    return Kernels(module, network.name, network.target, network.inputs, network.outputs)
+    return Kernels(_narrow(module), network.name, network.target, network.inputs, network.outputs)
+
+
+def _narrow(module: Any) -> Any:
+    """32-bit loops and indices where a kernel's tensors allow: TVM's importer has 64-bit ones, which run slower, and of
+    which LoopPartition peels no tail.
+    """
+    from nncc.compat import IRModule, tirx
+
+    functions = dict(module.functions.items())
+    small = {v: f for v, f in functions.items() if isinstance(f, tirx.PrimFunc) and not _needs_64_bits(f)}
+    narrowed = tirx.transform.ForceNarrowIndexToInt32()(IRModule(small, attrs=module.attrs))
+    return IRModule({**functions, **dict(narrowed.functions.items())}, attrs=module.attrs)
+
+
+def _needs_64_bits(function: Any) -> bool:
+    """Whether a kernel has 64-bit integers as data, or a tensor of 2^31 elements or more."""
+    from nncc.compat import is_buffer, structural_walk, tvm
+
+    buffers = [p for p in function.params if is_buffer(p)]
+    structural_walk(function.body, [(tvm.ir.TensorLoad, lambda load: buffers.append(load.source))])
+    if len(buffers) == 0 or not all(is_buffer(p) for p in function.params):
+        return True
+    return any("int64" in str(b.dtype) or prod(int(d) for d in b.shape) >= 1 << 31 for b in buffers)
 
 
 def _check_legalized(function: Any) -> None:
