@@ -371,7 +371,9 @@ def _work(path: Path, order: Mapping[str, Any]) -> dict[str, Any]:
     text = json.dumps({**order, "path": str(path)})
     package = str(Path(__file__).resolve().parent.parent)
     search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
-    command = [sys.executable, "-c", "from nncc.execute import _worker; _worker()"]
+    # `-c` puts the current folder first on the path, and what lies there is not ours to import.
+    program = "import sys; sys.path = [p for p in sys.path if p]; from nncc.execute import _worker; _worker()"
+    command = [sys.executable, "-c", program]
     environment = os.environ | {"PYTHONPATH": search}
     done = subprocess.run(
         command, input=text, env=environment, capture_output=True, text=True, errors="replace", check=False

@@ -205,3 +205,10 @@ def test_the_runner_for_a_board_is_compiled_for_the_board(arm64_library, tmp_pat
     assert program == tmp_path / "board" / "nncc-bench"
     assert program.read_bytes()[18:20] == b"\xb7\x00"  # EM_AARCH64
     assert program.stat().st_mode & 0o111
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(library, inputs, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    with_neighbour = open_library(library).run(inputs)
+    assert set(with_neighbour) == set(nncc.load(library).run(inputs))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from compiled import Net, agrees, compile_net
 
+import nncc
 from nncc.errors import ModelError
 
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -242,3 +243,12 @@ def test_what_would_be_computed_wrongly_is_refused(tmp_path, make, message):
     with pytest.raises(ModelError) as caught:
         compile_net(net, tmp_path)
     assert str(caught.value).startswith(message) and caught.value.hint
+
+
+def test_an_index_outside_its_axis_takes_the_nearest_element(tmp_path):
+    net = Net()
+    i = net.input(5, dtype=np.int64)
+    net.output(net.op("Gather", net.constant(np.arange(15, dtype=np.float32).reshape(5, 3)), i, axis=0))
+    artifact = nncc.compile(net.save(tmp_path / "gather.onnx"), output=tmp_path / "out")
+    found = nncc.load(artifact.library).run({i: np.array([0, -1, 10**12, -(10**12), 5])})
+    assert next(iter(found.values()))[:, 0].tolist() == [0, 12, 12, 0, 12]

@@ -1,6 +1,6 @@
 """Matrix products go to the panel template; constant right-hand sides are packed here.
 
-    x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[no, k, ni] = w[k, no*l + ni], zeros where n is missing
+x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[no, k, ni] = w[k, no*l + ni], zeros where n is missing
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from nncc.errors import InternalError
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
 from nncc.passes.choose_layout import choose_layout
+from nncc.passes.clamp_take import clamp_take
 from nncc.passes.context import Context
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.own_sort import own_sort
@@ -20,6 +21,7 @@ __all__ = ["SPECIALIZE", "specialize"]
 
 SPECIALIZE = (
     fold_relax,
+    clamp_take,
     choose_layout,
     own_sort,
     pack_matmul,
