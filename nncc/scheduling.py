@@ -29,7 +29,9 @@ __all__ = [
     "even_tile",
     "extent",
     "extents",
+    "finish_in_registers",
     "flops",
+    "in_vectors",
     "load_templates",
     "parallel",
     "part",
@@ -117,10 +119,11 @@ def register_tile(steps: int, blocks: int, lanes: int, hardware: Hardware) -> tu
     """Rows (or columns) by vectors of the accumulators that a matrix product keeps in registers.
 
     `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
-    `blocks` is not considered. A step of the reduction loads each vector of weights once and broadcasts one activation
-    a row, so that a tile of r x v needs r*v + v + 1 registers. Of the tiles that fit, the cheapest by: rows wasted in
-    the last tile, multiply-adds waiting for each other (8 in flight hide their latency), loads per multiply-add.
-    Accumulators stay under 1024 bytes, beyond which TVM moves a buffer off the stack.
+    `blocks` is not considered. A step of the reduction loads each vector of weights once and one activation a row, so
+    that a tile of r x v needs r*v + v + 1 registers, or r*v + v + r where activations are lanes of registers. Of the
+    tiles that fit, the cheapest by: rows wasted in the last tile, multiply-adds waiting for each other (8 in flight
+    hide their latency), loads per multiply-add. Accumulators stay under 1024 bytes, beyond which TVM moves a buffer
+    off the stack.
     """
     each = max(1, lanes * 32 // hardware.vector_bits)
     best: tuple[float, int, int] | None = None
@@ -129,7 +132,8 @@ def register_tile(steps: int, blocks: int, lanes: int, hardware: Hardware) -> tu
             continue
         for rows in range(1, min(steps, 32) + 1):
             accumulators = rows * vectors * each
-            fits = accumulators + vectors * each + 1 <= hardware.vector_registers and rows * vectors * lanes * 4 < 1024
+            registers = accumulators + vectors * each + (rows if hardware.lane_operand else 1)
+            fits = registers <= hardware.vector_registers and rows * vectors * lanes * 4 < 1024
             if not fits and (rows, vectors) != (1, 1):
                 break
             waste = -(-steps // rows) * rows / steps
@@ -205,6 +209,31 @@ def epilogue(sch: Any, block: Any) -> Any:
             return consumers[0]
     sch.cache_write(block, 0, "global")
     return sch.get_consumers(block)[0]
+
+
+def in_vectors(sch: Any, block: Any, unrolled: int) -> None:
+    """Vectorize a block's innermost loop and unroll the `unrolled` loops around it."""
+    *outer, lane = sch.get_loops(block)
+    for loop in outer[len(outer) - unrolled :]:
+        sch.unroll(loop)
+    sch.vectorize(lane)
+
+
+def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled: int) -> list[Any]:
+    """Let a tile's epilogue, below `loop`, take the accumulators of `block` from registers: it is unrolled as they are.
+
+    One that computes exp, erf and the like would fill the registers many times over, and spill in the hot loop: it
+    stays rolled, and the tile goes through the first-level cache by a copy, which is returned. `block` is to be
+    computed at `loop` afterwards.
+    """
+    if not _transcendentals(sch, epilogue):
+        in_vectors(sch, epilogue, unrolled)
+        return []
+    copy = sch.cache_write(block, 0, "global")
+    sch.compute_at(copy, loop, preserve_unit_loops=True)
+    in_vectors(sch, copy, unrolled)
+    in_vectors(sch, epilogue, 0)
+    return [copy]
 
 
 def producer(sch: Any, block: Any, name: str) -> Any:

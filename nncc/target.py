@@ -31,6 +31,8 @@ class Hardware:
     """Number of architectural vector registers."""
     fma: bool = True
     """Whether multiply and add is one instruction."""
+    lane_operand: bool = False
+    """Whether a multiply-add takes one lane of a register as its factor (Arm), rather than a broadcast from memory."""
     int8_dot: str = "none"
     """none | sdot | vnni512 | vnni256 | avxvnni"""
     l1_kib: int = 32

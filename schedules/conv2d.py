@@ -62,19 +62,17 @@ def schedule(sch, block, hardware):
     sch.reorder(n, oo, h, wo, ob, wi, oi)
     if extents[3] % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
+    placed = [block, epilogue, *scheduling.finish_in_registers(sch, block, epilogue, wo, unrolled=2)]
     sch.compute_at(block, wo, preserve_unit_loops=True)
-    flops = scheduling.flops(sch, block)
-    scheduling.parallel(sch, [n, oo, h], flops, hardware)
-    sch.vectorize(sch.get_loops(epilogue)[-1])
-    for loop in sch.get_loops(epilogue)[-3:-1]:
-        sch.unroll(loop)
+    scheduling.parallel(sch, [n, oo, h], scheduling.flops(sch, block), hardware)
     loops = sch.get_loops(block)
     tn, to, th, tw, lanes, i, kh, kw, ii = loops[-9:]
-    sch.reorder(tn, th, i, kh, kw, ii, to, tw, lanes)
+    # Columns outside of channel blocks: the few weight vectors stay live, not the many broadcast activations.
+    sch.reorder(tn, th, i, kh, kw, ii, tw, to, lanes)
     if scheduling.extent(sch, ii) <= 16:
         sch.unroll(ii)
     for loop in (to, tw):
         sch.unroll(loop)
     sch.vectorize(lanes)
     scheduling.decompose_reduction(sch, block, i)
-    return [block, epilogue], f"tile {channel_blocks}x{columns}"
+    return placed, f"tile {channel_blocks}x{columns}"

@@ -67,15 +67,13 @@ def schedule(sch, block, hardware):
     if rows % row_tile:
         sch.annotate(mo, "pragma_loop_partition_hint", 1)
     if whole:
+        placed = [block, epilogue, *scheduling.finish_in_registers(sch, block, epilogue, mo, unrolled=2)]
         sch.compute_at(block, mo, preserve_unit_loops=True)
-        tail = [row, panel, lane]
     else:
         copy = sch.cache_write(block, 0, "global")
         sch.reverse_compute_at(copy, mo, preserve_unit_loops=True)
-        tail = sch.get_loops(copy)[-3:]
-    sch.unroll(tail[0])
-    sch.unroll(tail[1])
-    sch.vectorize(tail[2])
+        scheduling.in_vectors(sch, copy, 2)
+        placed = [block, copy]
     # Few panels and many rows: both feed the threads.
     rows_too = rows % row_tile == 0 and prod(batch) * (panels // panel_tile) < 4 * hardware.cores
     scheduling.parallel(sch, [*outer, no, mo] if rows_too else [*outer, no], flops, hardware)
@@ -86,4 +84,4 @@ def schedule(sch, block, hardware):
         sch.unroll(loop)
     sch.vectorize(lane)
     scheduling.decompose_reduction(sch, block, ko)
-    return [block, epilogue] if whole else [block, copy], f"tile {row_tile}x{panel_tile}"
+    return placed, f"tile {row_tile}x{panel_tile}"

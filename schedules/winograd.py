@@ -188,8 +188,8 @@ def schedule(sch, block, hardware):
     i, j, c, p, v = sch.get_loops(rows_in)
     sch.reorder(c, p, i, j, v)
     sch.compute_at(columns_in, i, preserve_unit_loops=True)
-    _in_vectors(sch, columns_in, 1)
-    _in_vectors(sch, rows_in, 2)
+    scheduling.in_vectors(sch, columns_in, 1)
+    scheduling.in_vectors(sch, rows_in, 2)
     scheduling.parallel(sch, [c, p], flops // 10, hardware)
 
     i, j, o, p, lane, c, v = sch.get_loops(block)
@@ -201,7 +201,7 @@ def schedule(sch, block, hardware):
         sch.annotate(po, "pragma_loop_partition_hint", 1)
     store = sch.cache_write(block, 0, "global")
     sch.reverse_compute_at(store, po, preserve_unit_loops=True)
-    _in_vectors(sch, store, 2)
+    scheduling.in_vectors(sch, store, 2)
     if in_lanes <= 16:
         sch.unroll(v)
     for loop in (row, vector):
@@ -218,18 +218,10 @@ def schedule(sch, block, hardware):
     sch.compute_at(rows_out, hi, preserve_unit_loops=True)
     sch.compute_at(columns_out, hi, preserve_unit_loops=True)
     for each in (columns_out, rows_out):
-        _in_vectors(sch, each, 1)
+        scheduling.in_vectors(sch, each, 1)
     sch.vectorize(lane)
     sch.unroll(wi)
     sch.unroll(hi)
     scheduling.parallel(sch, [n, o, ho, wo], flops // 10, hardware)
     decision = f"F({edge - 2}x{edge - 2},3x3) tile {rows}x{vectors}"
     return [block, store, rows_in, columns_in, columns_out, rows_out, epilogue], decision
-
-
-def _in_vectors(sch, block, unrolled):
-    """Vectorize the innermost loop and unroll the `unrolled` loops around it."""
-    *outer, lane = sch.get_loops(block)
-    for loop in outer[-unrolled:]:
-        sch.unroll(loop)
-    sch.vectorize(lane)
