@@ -68,11 +68,20 @@ def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
             raise UsageError(f"schedule template `{path}` is not a Python file")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        missing = [word for word in ("NAME", "compute", "schedule") if not hasattr(module, word)]
+        required = {"NAME", "compute", "schedule"}
+        replaced = templates.get(getattr(module, "NAME", ""))
+        if replaced is not None:  # passes ask the template of this name for what the old one has
+            required |= {
+                word
+                for word, value in vars(replaced.module).items()
+                if not word.startswith("_") and getattr(value, "__module__", None) == replaced.module.__name__
+            }
+        missing = sorted(word for word in required if not hasattr(module, word))
         if missing:
             raise UsageError(
                 f"schedule template `{path}` does not define {', '.join(missing)}",
-                "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware)`; see CONTRIBUTING.md",
+                "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware)`, one that replaces another "
+                "all that the other has; see CONTRIBUTING.md",
             )
         templates[module.NAME] = Template(module.NAME, module.compute, module.schedule, path, module)
     return templates

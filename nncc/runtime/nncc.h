@@ -30,7 +30,8 @@ enum {
   NNCC_ERROR_KERNEL = 4       /* a kernel refused its data */
 };
 
-/* A tensor: densely packed, row-major. Pointers handed to nncc_run may have any alignment. */
+/* A tensor: densely packed, row-major. Pointers handed to nncc_run may have any
+ * alignment; on 32-bit Arm that of their elements. */
 typedef struct nncc_tensor {
   const char* name;
   const char* dtype; /* numpy's word: "float32", "int64", "bool", ... */

@@ -1,0 +1,45 @@
+"""Schedule templates of one's own: found by name, and refused where something is missing."""
+
+import pytest
+
+from nncc.errors import UsageError
+from nncc.resources import schedules_folder
+from nncc.scheduling import load_templates
+
+WHOLE = 'NAME = "mine"\n\ndef compute(): ...\n\ndef schedule(sch, block, hardware): ...\n'
+HINT = (
+    "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware)`, one that replaces another "
+    "all that the other has; see CONTRIBUTING.md"
+)
+
+
+def test_a_file_of_one_s_own_is_on_an_equal_footing(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(WHOLE)
+    templates = load_templates([path])
+    assert templates["mine"].path == path
+    assert {"conv2d", "depthwise_conv2d", "matmul", "winograd"} < set(templates)
+
+
+def test_a_template_replaces_the_one_of_its_name(tmp_path):
+    path = tmp_path / "conv2d.py"
+    path.write_text((schedules_folder() / "conv2d.py").read_text())
+    assert load_templates([path])["conv2d"].path == path
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [('NAME = "mine"\n', "compute, schedule"), (WHOLE.replace("mine", "conv2d"), "pack")],
+)
+def test_what_is_missing_is_named(tmp_path, text, missing):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_templates([path])
+    assert error.value.message == f"schedule template `{path}` does not define {missing}"
+    assert error.value.hint == HINT
+
+
+def test_a_path_without_a_python_file(tmp_path):
+    with pytest.raises(UsageError, match=r"schedule template `.*absent\.py` is not a Python file"):
+        load_templates([tmp_path / "absent.py"])
