@@ -120,7 +120,8 @@ def _compare(name: str, expected: np.ndarray, actual: np.ndarray, tolerance: flo
     if expected.dtype.kind in "iub":  # Python's integers: int64 extremes neither overflow nor round
         a, b = expected.astype(object), actual.astype(object)
     else:
-        a, b = expected.astype(np.float64), actual.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            a, b = expected.astype(np.float64), actual.astype(np.float64)
         odd = ~np.isfinite(a) | ~np.isfinite(b)
         if odd.any():
             if not np.array_equal(a[odd], b[odd], equal_nan=True):
