@@ -61,7 +61,7 @@ class Template:
 
 def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
     """The templates of ``schedules/`` and, taking precedence, those in the files `extra`."""
-    templates = {}
+    templates: dict[str, Template] = {}
     for path in [*sorted(schedules_folder().glob("*.py")), *map(Path, extra)]:
         spec = importlib.util.spec_from_file_location(f"nncc_schedule_{path.stem}", path)
         if spec is None or spec.loader is None or not path.is_file():

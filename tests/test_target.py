@@ -335,7 +335,8 @@ def test_old_strings_that_cannot_be_split_are_refused():
 SECTIONS = "doc, extends, choose, tvm, hardware, link"
 ONE_LEVEL = "only one level: extend a target that stands by itself"
 FACTS = (
-    "vector_bits, vector_registers, fma, lane_operand, int8_dot, l1_kib, l2_kib, cores, peak_gflops, dram_gbps, features"
+    "vector_bits, vector_registers, fma, lane_operand, int8_dot, l1_kib, l2_kib, cores, peak_gflops, dram_gbps, "
+    "features"
 )
 
 
