@@ -63,7 +63,7 @@ def _simplify(model: Model, job: Job) -> Model:
 
 def _specialize(model: Model, job: Job) -> Any:
     from nncc.passes.specialize import specialize
-    from nncc.scheduling import load_templates
+    from nncc.templates import load_templates
 
     return specialize(model, job.target, load_templates(job.config.schedules))
 
@@ -76,7 +76,7 @@ def _lower(network: Any, job: Job) -> Any:
 
 def _schedule(kernels: Any, job: Job) -> Any:
     from nncc.codegen.schedule import schedule
-    from nncc.scheduling import load_templates
+    from nncc.templates import load_templates
 
     return schedule(kernels, load_templates(job.config.schedules), job.config.records, job.progress)
 

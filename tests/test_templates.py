@@ -4,7 +4,7 @@ import pytest
 
 from nncc.errors import UsageError
 from nncc.resources import schedules_folder
-from nncc.scheduling import load_templates
+from nncc.templates import load_templates
 
 WHOLE = 'NAME = "mine"\n\ndef compute(): ...\n\ndef schedule(sch, block, hardware): ...\n'
 HINT = (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nncc.compat import IRModule, te, topi, tvm
-from nncc.scheduling import load_templates, schedule_kernel
 from nncc.target import resolve
+from nncc.templates import load_templates, schedule_kernel
 
 TEMPLATES = load_templates()
 WINOGRAD = TEMPLATES["winograd"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
-from nncc.scheduling import Template, count_flops, schedule_kernel
+from nncc.templates import Template, count_flops, schedule_kernel
 from nncc.tuning.records import load_records
 
 __all__ = ["schedule"]

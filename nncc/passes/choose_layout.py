@@ -19,8 +19,8 @@ import numpy as np
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx, topi
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
-from nncc.scheduling import Template
 from nncc.target import Hardware
+from nncc.templates import Template
 
 __all__ = ["choose_layout"]
 

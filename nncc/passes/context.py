@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nncc.target import Target
 
 if TYPE_CHECKING:
-    from nncc.scheduling import Template
+    from nncc.templates import Template
 
 __all__ = ["Context"]
 

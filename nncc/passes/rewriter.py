@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nncc.compat import GenericConst, IRModule, relax
-from nncc.scheduling import Template
+from nncc.templates import Template
 
 __all__ = ["Rewriter"]
 

@@ -14,8 +14,8 @@ from nncc.passes.context import Context
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
-from nncc.scheduling import Template
 from nncc.target import Target
+from nncc.templates import Template
 
 __all__ = ["SPECIALIZE", "specialize"]
 

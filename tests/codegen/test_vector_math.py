@@ -8,8 +8,8 @@ import pytest
 from nncc.codegen.bare_pointers import lower_kernels
 from nncc.codegen.vector_math import MATH, vector_math
 from nncc.compat import IRModule, te, tirx, tvm
-from nncc.scheduling import schedule_kernel
 from nncc.target import resolve
+from nncc.templates import schedule_kernel
 
 ULP = {"exp": 1.1, "sigmoid": 2.5, "tanh": 1.4, "erf": 1.1}
 """As their docstrings state."""

@@ -1,0 +1,158 @@
+"""Schedule templates from their files, and a kernel's way to its own; plain loops for what has none."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nncc.compat import Schedule, structural_walk, tirx, tvm
+from nncc.errors import InternalError, ModelError, UsageError
+from nncc.loops import elementwise, reduction
+from nncc.resources import schedules_folder
+from nncc.scheduling import ANCHOR, PART, extents, is_spatial, transcendentals
+from nncc.target import Hardware
+
+__all__ = ["Template", "count_flops", "load_templates", "schedule_kernel"]
+
+_ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A compute definition and its schedule, from one file; `module` has what else passes ask it for: ``pack`` ..."""
+
+    name: str
+    compute: Callable[..., Any]
+    schedule: Callable[..., tuple[list[Any], str]]
+    path: Path
+    module: ModuleType
+
+
+def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
+    """The templates of ``schedules/`` and, taking precedence, those in the files `extra`."""
+    templates: dict[str, Template] = {}
+    for path in [*sorted(schedules_folder().glob("*.py")), *map(Path, extra)]:
+        spec = importlib.util.spec_from_file_location(f"nncc_schedule_{path.stem}", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise UsageError(f"schedule template `{path}` is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        required = {"NAME", "compute", "schedule"}
+        replaced = templates.get(getattr(module, "NAME", ""))
+        if replaced is not None:  # passes ask the template of this name for what the old one has
+            required |= {
+                word
+                for word, value in vars(replaced.module).items()
+                if not word.startswith("_") and getattr(value, "__module__", None) == replaced.module.__name__
+            }
+        missing = sorted(word for word in required if not hasattr(module, word))
+        if missing:
+            raise UsageError(
+                f"schedule template `{path}` does not define {', '.join(missing)}",
+                "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware)`, one that replaces another "
+                "all that the other has; see CONTRIBUTING.md",
+            )
+        templates[module.NAME] = Template(module.NAME, module.compute, module.schedule, path, module)
+    return templates
+
+
+def count_flops(function: Any) -> int:
+    """Floating-point additions, multiplications and the like that an unscheduled TIR function performs."""
+    if not _has_loops(function):
+        return 0
+    sch = Schedule(function.with_attr("global_symbol", "main"))
+    total = 0
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        operations = 0
+
+        def count(expression: Any) -> None:
+            nonlocal operations
+            operations += str(expression.ty.dtype).startswith(("float", "bfloat"))
+
+        structural_walk(sch.get(block).body, [(kind, count) for kind in _ARITHMETIC])
+        total += operations * prod(extents(sch, block))
+    return total
+
+
+def _has_loops(function: Any) -> bool:
+    """Whether the function is blocks in loops, as against one call of our own C."""
+    return isinstance(function.body.block.body, (tirx.For, tirx.SeqStmt))
+
+
+def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
+    """Inline what costs nothing to compute again where it is used, unless a template owns it; what remains."""
+    kept = []
+    for block in blocks:
+        name = sch.get(block).name_hint
+        consumers = sch.get_consumers(block)
+        if name in owned or not consumers or not is_spatial(sch, block):
+            kept.append(block)
+            continue
+        size = prod(extents(sch, block))
+        feeds_template = any(sch.get(c).name_hint in owned for c in consumers)
+        grows = any(prod(extents(sch, c)) > size for c in consumers)
+        heavy = transcendentals(sch, block) > 0
+        if feeds_template or (heavy and (grows or len(consumers) > 1)):
+            kept.append(block)
+            continue
+        try:
+            sch.compute_inline(block)
+        except tvm.s_tir.ScheduleError:
+            kept.append(block)
+    return kept
+
+
+def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Hardware) -> tuple[Any, str]:
+    """Schedule one TIR function: the function, and where its schedule came from."""
+    if not _has_loops(function):
+        return function, "our own C"
+    if any(int(d) == 0 for parameter in function.params for d in parameter.shape):
+        _refuse_empty_sums(function)
+        return function, "a tensor without elements"
+    try:
+        return _schedule(function, templates, hardware, loops=True)
+    except tvm.s_tir.ScheduleError as error:
+        # Right beats fast: the blocks that no template placed keep the loops they came with.
+        reason = str(error).strip().splitlines()[0]
+        function, origin = _schedule(function, templates, hardware, loops=False)
+        return function, f"{origin} (plain: {reason})"
+
+
+def _refuse_empty_sums(function: Any) -> None:
+    """A reduction sets its start in its first step: over an axis without elements it would give what memory holds."""
+    axes: list[Any] = []
+    structural_walk(function.body, [(tvm.s_tir.SBlock, lambda block: axes.extend(block.iter_vars))])
+    if any(v.iter_type == 2 and int(v.dom.extent) == 0 for v in axes):
+        raise ModelError("the model reduces an axis without elements, which cannot be compiled", "remove what uses it")
+
+
+def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware, loops: bool) -> tuple[Any, str]:
+    sch = Schedule(function.with_attr("global_symbol", "main"))
+    blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
+    anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
+    parts = [b for b in blocks if PART in sch.get(b).annotations]
+    owned = {sch.get(b).name_hint for b in [*anchors, *parts]}
+    remaining = [b for b in _inline(sch, blocks, owned) if sch.get(b).name_hint not in owned]
+    placed: list[Any] = []
+    origins = []
+    for block in anchors:
+        name = str(sch.get(block).annotations[ANCHOR])
+        if name not in templates:
+            raise InternalError(f"a kernel asks for the schedule template `{name}`, which no file defines")
+        handled, decision = templates[name].schedule(sch, block, hardware)
+        placed += handled
+        origins.append(f"{name} {decision}")
+    done = {sch.get(b).name_hint for b in placed}
+    for block in remaining if loops else []:
+        if sch.get(block).name_hint in done:
+            continue
+        if is_spatial(sch, block):
+            elementwise(sch, block, hardware)
+        else:
+            reduction(sch, block, hardware)
+    return sch.mod["main"], "; ".join(origins) or "loops"
