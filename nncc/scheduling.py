@@ -27,6 +27,7 @@ __all__ = [
     "finish_in_registers",
     "flops",
     "in_vectors",
+    "is_padding",
     "is_spatial",
     "loads",
     "parallel",
@@ -89,8 +90,8 @@ def register_tile(steps: int, blocks: int, lanes: int, hardware: Hardware) -> tu
     `blocks` is not considered. A step of the reduction loads each vector of weights once and one activation a row, so
     that a tile of r x v needs r*v + v + 1 registers, or r*v + v + r where activations are lanes of registers. Of the
     tiles that fit, the cheapest by: rows wasted in the last tile, multiply-adds waiting for each other (8 in flight
-    hide their latency), loads per multiply-add. Accumulators stay under 1024 bytes, beyond which TVM moves a buffer
-    off the stack.
+    hide their latency), loads per multiply-add (beyond two thirds they set the pace). Accumulators stay under 1024
+    bytes, beyond which TVM moves a buffer off the stack.
     """
     each = max(1, lanes * 32 // hardware.vector_bits)
     best: tuple[float, int, int] | None = None
@@ -106,7 +107,7 @@ def register_tile(steps: int, blocks: int, lanes: int, hardware: Hardware) -> tu
             waste = -(-steps // rows) * rows / steps
             waiting = max(1.0, 8 / accumulators)
             loads = (vectors * each + rows) / accumulators
-            cost = waste * waiting * (1 + 0.1 * loads)
+            cost = waste * waiting * max(1.0, 1.5 * loads) * (1 + 0.1 * loads)
             if best is None or cost < best[0] - 1e-9:
                 best = (cost, rows, vectors)
     assert best is not None
@@ -115,6 +116,11 @@ def register_tile(steps: int, blocks: int, lanes: int, hardware: Hardware) -> tu
 
 def is_spatial(sch: Any, block: Any) -> bool:
     return all(v.iter_type == 0 for v in sch.get(block).iter_vars)
+
+
+def is_padding(sch: Any, block: Any) -> bool:
+    """Whether a block only copies one tensor into a larger one."""
+    return is_spatial(sch, block) and len(loads(sch, block)) == 1 and len(sch.get(block).reads) == 1
 
 
 def loads(sch: Any, block: Any) -> list[Any]:

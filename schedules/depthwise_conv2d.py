@@ -46,18 +46,27 @@ def compute(data, weight, *, strides, padding, dilation):
 
 
 def schedule(sch, block, hardware):
-    """Tile the columns, unroll the filter, vectorize the channel lanes, spread (batch, blocks, rows) over threads."""
+    """Tile the columns, unroll the filter, vectorize the channel lanes, spread (batch, blocks, rows) over threads.
+
+    Padding is copied for a few rows at a time, which then lie in the first-level cache.
+    """
     epilogue = scheduling.epilogue(sch, block)
     n, c, h, w, _ = sch.get_loops(epilogue)
     extents = scheduling.extents(sch, epilogue)
     columns = scheduling.even_tile(extents[3], 8 if extents[4] * 32 <= hardware.vector_bits else 4)
+    ho, _ = sch.split(h, [None, max(size for size in range(1, 9) if extents[2] % size == 0)])
     wo, _ = sch.split(w, [None, columns])
     if extents[3] % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     sch.compute_at(block, wo, preserve_unit_loops=True)
-    scheduling.parallel(sch, [n, c, h], scheduling.flops(sch, block), hardware)
-    sch.vectorize(sch.get_loops(epilogue)[-1])
-    sch.unroll(sch.get_loops(epilogue)[-2])
+    placed = [block, epilogue]
+    for pad in sch.get_producers(block):
+        if sch.get_producers(pad) == [] and scheduling.is_padding(sch, pad):
+            sch.compute_at(pad, ho, preserve_unit_loops=True)
+            sch.vectorize(sch.get_loops(pad)[-1])
+            placed.append(pad)
+    scheduling.parallel(sch, [n, c, ho], scheduling.flops(sch, block), hardware)
+    scheduling.in_vectors(sch, epilogue, 1)
     tn, tc, th, tw, lanes, kh, kw = sch.get_loops(block)[-7:]
     sch.reorder(tn, tc, th, kh, kw, tw, lanes)
     if scheduling.extent(sch, kh) * scheduling.extent(sch, kw) <= 25:
@@ -66,4 +75,4 @@ def schedule(sch, block, hardware):
     sch.unroll(tw)
     sch.vectorize(lanes)
     scheduling.decompose_reduction(sch, block, kh)
-    return [block, epilogue], f"tile 1x{columns}"
+    return placed, f"tile 1x{columns}"
