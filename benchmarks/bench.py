@@ -1,7 +1,7 @@
 """Measure nncc against other runtimes: same model, input and threads, in turn A B A B ... within one run.
 
     python benchmarks/bench.py --zoo FOLDER [--threads 1] [--models NAME ...] [--peers onnxruntime ...] [--rounds 12]
-    python benchmarks/bench.py --table            # README's table, from benchmarks/results
+    python benchmarks/bench.py --table            # writes README's table, from benchmarks/results
 
 Each contestant is a process of its own, idle while another one runs. A line of JSON a model is added to
 ``benchmarks/results/<processor>-<threads>.jsonl``: medians, and for each peer the median of the rounds' ratios
@@ -32,6 +32,8 @@ else:
     import tomli as tomllib
 
 HERE = Path(__file__).resolve().parent
+START, END = "<!-- table -->", "<!-- end of table -->"
+"""What README's table stands between."""
 SECONDS = 0.25
 """What one contestant runs in one round, about."""
 
@@ -44,10 +46,11 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=[name for name in CONTESTANTS if name != "nncc"])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--target", default="native")
-    parser.add_argument("--table", action="store_true", help="print README's table and measure nothing")
+    parser.add_argument("--table", action="store_true", help="write README's table and measure nothing")
     words = parser.parse_args()
     if words.table:
-        print(table())
+        readme = HERE.parent / "README.md"
+        readme.write_text(with_table(readme.read_text()))
         return
     with (HERE / "models.toml").open("rb") as file:
         models = tomllib.load(file)
@@ -161,6 +164,12 @@ def line(row: dict) -> str:
     return f"{row['model']:24} ms: {times}   ratios: {ratios}"
 
 
+def with_table(readme: str) -> str:
+    """README's text with the table made anew."""
+    before, rest = readme.split(START)
+    return f"{before}{START}\n{table()}{END}{rest.split(END)[1]}"
+
+
 def table() -> str:
     """The newest row of each model, processor and thread count, as Markdown."""
     newest: dict[tuple, dict] = {}
@@ -180,8 +189,8 @@ def table() -> str:
             best.append(ratio)
             cells = [f"{row['milliseconds'][peer]:.3g}" if peer in row["milliseconds"] else "" for peer in peers]
             out.append(f"| {row['model']} | {row['milliseconds']['nncc']:.3g} | {' | '.join(cells)} | {ratio:.2f} |")
-        out += [f"| geometric mean | | {' | ' * (len(peers) - 1)} | {statistics.geometric_mean(best):.2f} |", ""]
-    return "\n".join(out)
+        out += [f"| geometric mean | |{' |' * len(peers)} {statistics.geometric_mean(best):.2f} |", ""]
+    return "\n".join(out) + "\n"
 
 
 if __name__ == "__main__":

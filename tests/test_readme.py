@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -213,3 +214,10 @@ def test_the_files_that_are_enough_for_a_board_are_enough(folder, tmp_path):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.split() == [str(tmp_path / "nncc" / "__init__.py")]
+
+
+def test_the_table_of_times_is_made_from_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    bench = importlib.import_module("bench")
+    readme = (ROOT / "README.md").read_text()
+    assert bench.with_table(readme) == readme
