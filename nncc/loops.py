@@ -20,6 +20,9 @@ def _vectorize_last(sch: Any, block: Any, lanes: int) -> list[Any]:
         if size > 1 and size & (size - 1) == 0:
             sch.vectorize(last)
             return outer
+        if size <= 4 and outer:
+            sch.unroll(last)
+            return outer
         return [*outer, last]
     if size == lanes:
         sch.vectorize(last)

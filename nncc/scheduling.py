@@ -34,6 +34,7 @@ __all__ = [
     "part",
     "producer",
     "register_tile",
+    "tile_cost",
     "transcendentals",
 ]
 
@@ -83,15 +84,16 @@ def even_tile(size: int, most: int) -> int:
     return -(-size // steps)
 
 
-def register_tile(steps: int, blocks: int, lanes: int, hardware: Hardware) -> tuple[int, int]:
+def register_tile(
+    steps: int, blocks: int, lanes: int, hardware: Hardware, *, most_bytes: int = 1023, streamed: bool = False
+) -> tuple[int, int]:
     """Rows (or columns) by vectors of the accumulators that a matrix product keeps in registers.
 
     `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
     `blocks` is not considered. A step of the reduction loads each vector of weights once and one activation a row, so
     that a tile of r x v needs r*v + v + 1 registers, or r*v + v + r where activations are lanes of registers. Of the
-    tiles that fit, the cheapest by: rows wasted in the last tile, multiply-adds waiting for each other (8 in flight
-    hide their latency), loads per multiply-add (beyond two thirds they set the pace). Accumulators stay under 1024
-    bytes, beyond which TVM moves a buffer off the stack.
+    tiles that fit, the cheapest by `tile_cost`. A tile that some loop reads element by element stays under 1024 bytes,
+    beyond which TVM moves a buffer off the stack.
     """
     each = max(1, lanes * 32 // hardware.vector_bits)
     best: tuple[float, int, int] | None = None
@@ -101,17 +103,30 @@ def register_tile(steps: int, blocks: int, lanes: int, hardware: Hardware) -> tu
         for rows in range(1, min(steps, 32) + 1):
             accumulators = rows * vectors * each
             registers = accumulators + vectors * each + (rows if hardware.lane_operand else 1)
-            fits = registers <= hardware.vector_registers and rows * vectors * lanes * 4 < 1024
+            fits = registers <= hardware.vector_registers and rows * vectors * lanes * 4 <= most_bytes
             if not fits and (rows, vectors) != (1, 1):
                 break
-            waste = -(-steps // rows) * rows / steps
-            waiting = max(1.0, 8 / accumulators)
-            loads = (vectors * each + rows) / accumulators
-            cost = waste * waiting * max(1.0, 1.5 * loads) * (1 + 0.1 * loads)
+            cost = tile_cost(rows, vectors, steps, lanes, hardware, streamed=streamed)
             if best is None or cost < best[0] - 1e-9:
                 best = (cost, rows, vectors)
     assert best is not None
     return best[1], best[2]
+
+
+def tile_cost(rows: int, vectors: int, steps: int, lanes: int, hardware: Hardware, *, streamed: bool = False) -> float:
+    """The predicted time of a product by tiles of rows x vectors, as a multiple of its multiply-adds at full speed.
+
+    Counted are rows wasted in the last tile, multiply-adds waiting for each other (8 in flight hide their latency),
+    loads per multiply-add (beyond two thirds they set the pace), and, where the weights are `streamed` from memory, the
+    first of the passes over a panel waiting for it: that pass takes 2 / rows bytes a flop.
+    """
+    each = max(1, lanes * 32 // hardware.vector_bits)
+    accumulators = rows * vectors * each
+    waste = -(-steps // rows) * rows / steps
+    waiting = max(1.0, 8 / accumulators)
+    loads = (vectors * each + rows) / accumulators
+    starving = max(1.0, 2 / rows / hardware.bytes_per_flop) - 1 if streamed else 0.0
+    return waste * waiting * max(1.0, 1.5 * loads) * (1 + 0.1 * loads) * (1 + starving * min(1.0, rows / steps))
 
 
 def is_spatial(sch: Any, block: Any) -> bool:
@@ -194,12 +209,21 @@ def producer(sch: Any, block: Any, name: str) -> Any:
     raise InternalError(f"the block `{sch.get(block).name_hint}` does not read `{name}`")
 
 
-def parallel(sch: Any, loops: Sequence[Any], work: int, hardware: Hardware) -> Any:
-    """Fuse `loops` and spread them over the threads, if the `work` (operations) is worth it."""
-    fused = sch.fuse(*loops) if len(loops) > 1 else loops[0]
-    if work >= _GRAIN and extent(sch, fused) > 1 and hardware.cores > 1:
-        sch.parallel(fused)
-    return fused
+def parallel(sch: Any, loops: Sequence[Any], work: int, hardware: Hardware) -> None:
+    """Spread `loops`, which are nested, over the threads, if the `work` (operations) is worth it.
+
+    As many of them are fused, from the outermost, as give each thread some 16 pieces: the others keep their own
+    counters, where a fused one would be divided in every step.
+    """
+    if work < _GRAIN or hardware.cores == 1:
+        return
+    pieces, count = 1, 0
+    for loop in loops:
+        if pieces >= 16 * hardware.cores:
+            break
+        pieces, count = pieces * extent(sch, loop), count + 1
+    if pieces > 1:
+        sch.parallel(sch.fuse(*loops[:count]) if count > 1 else loops[0])
 
 
 def decompose_reduction(sch: Any, block: Any, loop: Any) -> Any:

@@ -46,6 +46,12 @@ class Hardware:
     features: tuple[str, ...] = ()
     """Processor features (/proc/cpuinfo words) that kernels need beyond the architecture's baseline."""
 
+    @property
+    def bytes_per_flop(self) -> float:
+        """What one core reads from memory while it could do one float32 operation; where not known, 0.2, which is
+        between servers with one busy core (0.06 to 0.25) and boards (0.4)."""
+        return self.dram_gbps / self.peak_gflops if self.dram_gbps and self.peak_gflops else 0.2
+
 
 @dataclass(frozen=True)
 class Link:

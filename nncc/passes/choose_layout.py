@@ -10,7 +10,7 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,14 @@ class _Layout(Rewriter):
             self.blocked[expr] = result
         return result
 
+    def block_padded(self, expr: Any, padding: list[int]) -> Blocked:
+        """The blocked form of a plain tensor with zeros around it, in one pass over it."""
+        plain = self.value(expr)
+        channels = static_shape(plain)[1]
+        lanes = self.lanes if channels >= self.lanes else channels
+        new = self.builder.emit_te(_block, plain, lanes, padding, primfunc_name_hint="block_channels")
+        return Blocked(new, channels)
+
     def unblock(self, tensor: Blocked) -> Any:
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tensor.shape))
@@ -134,13 +142,17 @@ class _Layout(Rewriter):
         )
         groups = int(attrs.groups)
         if groups == 1:
-            tensor = self.block(data)
+            if any(padding) and not self.is_blocked(data):
+                tensor, padding = self.block_padded(data, padding), [0, 0, 0, 0]
+            else:
+                tensor = self.block(data)
             lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
-            size = tuple(int(d) for d in call.ty.shape)[2:]
-            tile, _ = self.templates["winograd"].module.choose(kernel.shape, strides, dilation, *size, self.hardware)
+            batch, _, *size = (int(d) for d in call.ty.shape)
+            winograd = self.templates["winograd"].module
+            tile, _ = winograd.choose(kernel.shape, strides, dilation, batch, *size, self.hardware)
             if tile:
                 template, options = self.templates["winograd"], {"padding": padding, "tile": tile}
-                packed = template.module.pack(kernel, *lanes, tile)
+                packed = winograd.pack(kernel, *lanes, tile, batch, *size, self.hardware)
             else:
                 template = self.templates["conv2d"]
                 options = {"strides": strides, "padding": padding, "dilation": dilation}
@@ -262,17 +274,23 @@ def _channels(rewriter: _Layout, expr: Any) -> int:
     return int(expr.ty.shape[1])
 
 
-def _block(x: te.Tensor, lanes: int) -> te.Tensor:
-    batch, channels, height, width = x.shape
-    blocks = -(-int(channels) // lanes)
+def _block(x: te.Tensor, lanes: int, padding: Sequence[int] = (0, 0, 0, 0)) -> te.Tensor:
+    """Plain channels to blocked ones; `padding` is (top, left, bottom, right)."""
+    batch, channels, height, width = (int(d) for d in x.shape)
+    top, left, bottom, right = padding
+    blocks = -(-channels // lanes)
 
     def element(n: Any, c: Any, h: Any, w: Any, i: Any) -> Any:
-        value = x[n, c * lanes + i, h, w]
-        if int(channels) % lanes == 0:
-            return value
-        return tirx.if_then_else(c * lanes + i < channels, value, tirx.const(0, x.dtype))
+        value = x[n, c * lanes + i, h - top, w - left]
+        inside = [c * lanes + i < channels] if channels % lanes else []
+        if top or bottom:
+            inside += [h >= top, h < height + top]
+        if left or right:
+            inside += [w >= left, w < width + left]
+        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, x.dtype)) if inside else value
 
-    return te.compute((batch, blocks, height, width, lanes), element, name="block_channels")
+    shape = batch, blocks, height + top + bottom, width + left + right, lanes
+    return te.compute(shape, element, name="block_channels")
 
 
 def _unblock(x: te.Tensor, channels: int) -> te.Tensor:
