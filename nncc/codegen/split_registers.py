@@ -7,6 +7,7 @@ stay.
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 from typing import Any
 
@@ -20,49 +21,62 @@ def split_registers() -> Any:
 
     @tirx.transform.prim_func_pass(opt_level=0, name="nncc.SplitRegisters")
     def apply(function: Any, module: Any, context: Any) -> Any:
-        tiles = _tiles(function.body)
-        return function.with_body(_split(function.body, tiles)) if tiles else function
+        owners = _owners(function.body)
+        tiles = _tiles(function.body, owners)
+        return function.with_body(_split(function.body, owners, tiles)) if tiles else function
 
     return apply
 
 
-def _tiles(body: Any) -> dict[Any, tuple[Any, int]]:
-    """By its pointer: the local buffers of which all accesses are in aligned vectors at known places; lanes."""
-    buffers: list[Any] = []
-    accesses: list[Any] = []
+def _owners(body: Any) -> dict[Any, Any]:
+    """By local buffer, allocated or a view: the allocated one. Those whose pointer goes elsewhere are left out."""
+    owners: dict[Any, Any] = {}
+    views: list[Any] = []
+    pointers: list[Any] = []
+
+    def pointer(call: Any) -> None:
+        if str(getattr(call.op, "name", "")) == "tirx.buffer_data":
+            pointers.append(call.args[0])
+
     structural_walk(
         body,
         [
-            (tirx.AllocBuffer, lambda stmt: buffers.append(stmt.buffer)),
-            (tvm.ir.TensorLoad, accesses.append),
-            (tirx.BufferStore, accesses.append),
+            (tirx.AllocBuffer, lambda stmt: owners.update({stmt.buffer: stmt.buffer})),
+            (tirx.DeclBuffer, views.append),
+            (tvm.ir.Call, pointer),
         ],
     )
-    allocated = {_pointer(buffer): buffer for buffer in buffers}
+    taken = Counter(owners[p] for p in pointers if p in owners)
+    for stmt in views:
+        if isinstance(stmt.data, tvm.ir.Call) and stmt.data.args[0] in owners:
+            owners[stmt.buffer] = owners[stmt.data.args[0]]
+            taken[owners[stmt.buffer]] -= 1
+    return {buffer: owner for buffer, owner in owners.items() if not taken[owner]}
+
+
+def _tiles(body: Any, owners: dict[Any, Any]) -> dict[Any, int]:
+    """The allocated buffers of which all accesses are in aligned vectors at known places, and the vectors' lanes."""
     places: dict[Any, list[tuple[int, int] | None]] = {}
-    for access in accesses:
-        buffer = _buffer(access)
-        data = _pointer(buffer)
-        if data in allocated:
-            same = buffer.dtype == allocated[data].dtype
-            places.setdefault(data, []).append(_place(access) if same else None)
-    tiles: dict[Any, tuple[Any, int]] = {}
-    for data, found in places.items():
+
+    def access(expr: Any) -> None:
+        buffer = _buffer(expr)
+        if buffer in owners:
+            same = str(buffer.dtype) == str(owners[buffer].dtype)
+            places.setdefault(owners[buffer], []).append(_place(expr) if same else None)
+
+    structural_walk(body, [(tvm.ir.TensorLoad, access), (tirx.BufferStore, access)])
+    tiles: dict[Any, int] = {}
+    for buffer, found in places.items():
         known = [place for place in found if place is not None]
         lanes = max((n for _, n in known), default=1)
         inside = all(n == 1 or (n == lanes and start % lanes == 0) for start, n in known)
-        if len(known) == len(found) and inside and _vectors(allocated[data], lanes) > 1:
-            tiles[data] = allocated[data], lanes
+        if len(known) == len(found) and inside and _vectors(buffer, lanes) > 1:
+            tiles[buffer] = lanes
     return tiles
 
 
 def _buffer(access: Any) -> Any:
     return access.buffer if isinstance(access, tirx.BufferStore) else access.source
-
-
-def _pointer(buffer: Any) -> Any:
-    """What tells allocations apart: views of one have its pointer, a buffer without a variable for it is its own."""
-    return buffer.data if isinstance(buffer.data, tirx.Var) else buffer
 
 
 def _place(access: Any) -> tuple[int, int] | None:
@@ -81,41 +95,46 @@ def _vectors(buffer: Any, lanes: int) -> int:
     return -(-prod(int(d) for d in buffer.shape) // lanes)
 
 
-def _split(body: Any, tiles: dict[Any, tuple[Any, int]]) -> Any:
+def _split(body: Any, owners: dict[Any, Any], tiles: dict[Any, int]) -> Any:
     parts = {
-        data: [
+        buffer: [
             tirx.decl_buffer((lanes,), str(buffer.dtype), name=f"{buffer.name}_{i}")
             for i in range(_vectors(buffer, lanes))
         ]
-        for data, (buffer, lanes) in tiles.items()
+        for buffer, lanes in tiles.items()
     }
 
     def at(access: Any) -> tuple[Any, Any]:
+        owner = owners[_buffer(access)]
         start, count = _place(access) or (0, 1)
-        data = _pointer(_buffer(access))
-        number, lane = divmod(start, tiles[data][1])
-        return parts[data][number], tirx.Ramp(0, 1, count) if count > 1 else tirx.const(lane, "int32")
+        number, lane = divmod(start, tiles[owner])
+        return parts[owner][number], tirx.Ramp(0, 1, count) if count > 1 else tirx.const(lane, "int32")
+
+    def split(buffer: Any) -> bool:
+        return owners.get(buffer) in parts
 
     def load(access: Any) -> Any:
-        if _pointer(access.source) not in parts:
+        if not split(access.source):
             return access
         buffer, index = at(access)
         return buffer[index]
 
     def store(access: Any) -> Any:
-        if _pointer(access.buffer) not in parts:
+        if not split(access.buffer):
             return access
         buffer, index = at(access)
         return tirx.BufferStore(buffer, access.value, [index])
 
     def sequence(seq: Any) -> Any:
+        if not any(isinstance(stmt, (tirx.AllocBuffer, tirx.DeclBuffer)) and split(stmt.buffer) for stmt in seq.seq):
+            return seq
         statements: list[Any] = []
         for stmt in seq.seq:
-            if isinstance(stmt, tirx.AllocBuffer) and _pointer(stmt.buffer) in parts:
-                statements += map(tirx.AllocBuffer, parts[_pointer(stmt.buffer)])
-            elif not (isinstance(stmt, tirx.DeclBuffer) and _pointer(stmt.buffer) in parts):
+            if isinstance(stmt, tirx.AllocBuffer) and split(stmt.buffer):
+                statements += map(tirx.AllocBuffer, parts[stmt.buffer])
+            elif not (isinstance(stmt, tirx.DeclBuffer) and split(stmt.buffer)):
                 statements.append(stmt)
-        return tirx.SeqStmt(statements) if len(statements) != len(seq.seq) else seq
+        return tirx.SeqStmt(statements)
 
     rules = [(tvm.ir.TensorLoad, load), (tirx.BufferStore, store), (tirx.SeqStmt, sequence)]
     return structural_map(body, rules)

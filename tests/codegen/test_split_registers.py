@@ -57,3 +57,14 @@ def test_the_values_stay_what_they_were():
     y = tvm.runtime.tensor(np.zeros(512, np.float32))
     module["main"](tvm.runtime.tensor(x), y)
     np.testing.assert_array_equal(y.numpy(), x)
+
+
+def test_a_view_goes_with_its_buffer_and_a_pointer_that_leaves_keeps_it_whole():
+    x, tile, view = (tirx.decl_buffer((32,), "float32", name=name) for name in ("x", "tile", "view"))
+    at = [[tirx.Ramp(i, 1, 16)] for i in (0, 16)]
+    steps = [tirx.AllocBuffer(tile), *(tirx.BufferStore(tile, x[i[0]], i) for i in at)]
+    steps += [tirx.DeclBuffer(view, data=tile.data), *(tirx.BufferStore(x, view[i[0]], i) for i in at)]
+    call = tirx.Evaluate(tirx.call_extern("int32", "elsewhere", tile.data))
+    for body, expected in ((steps, [(16,), (16,)]), ([*steps, call], [(32,)])):
+        function = tirx.PrimFunc([x], tirx.SeqStmt(body)).with_attr("global_symbol", "main")
+        assert local_buffers(split_registers()(IRModule({"main": function}))["main"]) == expected
