@@ -30,6 +30,8 @@ __all__ = [
     "is_padding",
     "is_spatial",
     "loads",
+    "operand_in_registers",
+    "operand_shape",
     "parallel",
     "part",
     "producer",
@@ -85,15 +87,14 @@ def even_tile(size: int, most: int) -> int:
 
 
 def register_tile(
-    steps: int, blocks: int, lanes: int, hardware: Hardware, *, most_bytes: int = 1023, streamed: bool = False
+    steps: int, blocks: int, lanes: int, hardware: Hardware, *, streamed: bool = False
 ) -> tuple[int, int]:
     """Rows (or columns) by vectors of the accumulators that a matrix product keeps in registers.
 
     `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
-    `blocks` is not considered. A step of the reduction loads each vector of weights once and one activation a row, so
-    that a tile of r x v needs r*v + v + 1 registers, or r*v + v + r where activations are lanes of registers. Of the
-    tiles that fit, the cheapest by `tile_cost`. A tile that some loop reads element by element stays under 1024 bytes,
-    beyond which TVM moves a buffer off the stack.
+    `blocks` is not considered. Beside the accumulators, registers hold one step's vectors of weights and one activation
+    or, where activations are lanes of registers, one vector of each row. Of the tiles that fit, the cheapest by
+    `tile_cost`.
     """
     each = max(1, lanes * 32 // hardware.vector_bits)
     best: tuple[float, int, int] | None = None
@@ -101,9 +102,8 @@ def register_tile(
         if blocks % vectors:
             continue
         for rows in range(1, min(steps, 32) + 1):
-            accumulators = rows * vectors * each
-            registers = accumulators + vectors * each + (rows if hardware.lane_operand else 1)
-            fits = registers <= hardware.vector_registers and rows * vectors * lanes * 4 <= most_bytes
+            beside = vectors * each + (rows if hardware.lane_operand else 1)
+            fits = rows * vectors * each + beside <= hardware.vector_registers
             if not fits and (rows, vectors) != (1, 1):
                 break
             cost = tile_cost(rows, vectors, steps, lanes, hardware, streamed=streamed)
@@ -117,16 +117,23 @@ def tile_cost(rows: int, vectors: int, steps: int, lanes: int, hardware: Hardwar
     """The predicted time of a product by tiles of rows x vectors, as a multiple of its multiply-adds at full speed.
 
     Counted are rows wasted in the last tile, multiply-adds waiting for each other (8 in flight hide their latency),
-    loads per multiply-add (beyond two thirds they set the pace), and, where the weights are `streamed` from memory, the
-    first of the passes over a panel waiting for it: that pass takes 2 / rows bytes a flop.
+    loads, and, where the weights are `streamed` from memory, the first of the passes over a panel waiting for it: that
+    pass takes 2 / rows bytes a flop. Loads that broadcast set the pace beyond two thirds of the multiply-adds; where
+    activations are lanes of registers, a vector of them serves several steps, most loads come in pairs, and every
+    instruction counts.
     """
     each = max(1, lanes * 32 // hardware.vector_bits)
     accumulators = rows * vectors * each
     waste = -(-steps // rows) * rows / steps
     waiting = max(1.0, 8 / accumulators)
-    loads = (vectors * each + rows) / accumulators
+    if hardware.lane_operand:
+        products = accumulators * hardware.vector_bits // 32
+        issue = 1 + (products / rows / 2 + rows / 2 + 4) / products
+    else:
+        loads = (vectors * each + rows) / accumulators
+        issue = max(1.0, 1.5 * loads) * (1 + 0.1 * loads)
     starving = max(1.0, 2 / rows / hardware.bytes_per_flop) - 1 if streamed else 0.0
-    return waste * waiting * max(1.0, 1.5 * loads) * (1 + 0.1 * loads) * (1 + starving * min(1.0, rows / steps))
+    return waste * waiting * issue * (1 + starving * min(1.0, rows / steps))
 
 
 def is_spatial(sch: Any, block: Any) -> bool:
@@ -142,6 +149,14 @@ def loads(sch: Any, block: Any) -> list[Any]:
     found: list[Any] = []
     structural_walk(sch.get(block).body, [(tvm.ir.TensorLoad, found.append)])
     return found
+
+
+def operand_shape(sch: Any, block: Any, index: int) -> list[int]:
+    """The shape of a tensor that a reduction reads, counted from 0 without the one that it writes."""
+    block = sch.get(block)
+    written = [region.source for region in block.writes]
+    read = [r.source for r in block.reads if not any(r.source.same_as(w) for w in written)]
+    return [int(d) for d in read[index].shape]
 
 
 def transcendentals(sch: Any, block: Any) -> int:
@@ -198,6 +213,24 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
     sch.compute_at(copy, loop, preserve_unit_loops=True)
     in_vectors(sch, copy, unrolled)
     in_vectors(sch, epilogue, 0)
+    return [copy]
+
+
+def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: Hardware) -> list[Any]:
+    """Where a multiply-add takes a lane of a register as its factor: load operand `index` of `block` in whole vectors.
+
+    The tile that one step of `loop` reads has to have its fastest axis in vectors. The block that loads is returned.
+    """
+    if not hardware.lane_operand:
+        return []
+    copy = sch.cache_read(block, index, "global")
+    sch.compute_at(copy, loop, preserve_unit_loops=True)
+    nest = sch.get_loops(copy)
+    depth = [sch.get(other).same_as(sch.get(loop)) for other in nest].index(True)
+    *outer, last = nest[depth + 1 :]
+    for other in outer:
+        sch.unroll(other)
+    sch.vectorize(last)
     return [copy]
 
 

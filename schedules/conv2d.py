@@ -2,9 +2,10 @@
 
     y[n, o, h, w, oi] = sum_{i, kh, kw, ii} x[n, i, h*sh + kh*dh - pt, w*sw + kw*dw - pl, ii] * W[o, i, kh, kw, ii, oi]
 
-x is [N, C/ci, H, W, ci], W is [O/co, C/ci, KH, KW, ci, co], y is [N, O/co, OH, OW, co]; channel counts that do not
-divide are padded with zero weights. One register tile is `channel_blocks` x `columns` accumulators of `co` lanes: each
-step of the reduction loads `channel_blocks` weight vectors and `columns` broadcast activations.
+x is [N, C/ci, H, W, ci], y is [N, O/co, OH, OW, co]; channel counts that do not divide are padded with zero weights.
+One register tile is `vectors` x `columns` accumulators of `co` lanes: each step of the reduction takes `columns`
+activations and `vectors` weight vectors, which come in one stream: W is [O/(co*vectors), C/ci, KH, KW, ci, vectors,
+co].
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from nncc.compat import te, topi
 NAME = "conv2d"
 
 
-def pack(kernel, in_lanes, out_lanes):
-    """[O, I, KH, KW] -> [ceil(O/co), ceil(I/ci), KH, KW, ci, co], zeros where channels are missing."""
+def pack(kernel, in_lanes, out_lanes, columns, hardware):
+    """[O, I, KH, KW] -> [O/(co*vectors), ceil(I/ci), KH, KW, ci, vectors, co], zeros where channels are missing;
+    `columns` of y are to be covered by register tiles.
+    """
     out_channels, in_channels, height, width = kernel.shape
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
+    _, vectors = scheduling.register_tile(columns, out_blocks, out_lanes, hardware)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
-    split = np.pad(kernel, missing).reshape(out_blocks, out_lanes, in_blocks, in_lanes, height, width)
-    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
+    panels = out_blocks // vectors, vectors, out_lanes, in_blocks, in_lanes, height, width
+    return np.ascontiguousarray(np.pad(kernel, missing).reshape(panels).transpose(0, 3, 5, 6, 4, 1, 2))
 
 
 def compute(data, weight, *, strides, padding, dilation):
     """Define the convolution; `padding` is (top, left, bottom, right)."""
     batch, in_blocks, height, width, in_lanes = (int(d) for d in data.shape)
-    out_blocks, _, kernel_h, kernel_w, _, out_lanes = (int(d) for d in weight.shape)
+    panels, _, kernel_h, kernel_w, _, vectors, out_lanes = (int(d) for d in weight.shape)
     top, left, bottom, right = padding
     if any(padding):
         data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
@@ -40,10 +44,10 @@ def compute(data, weight, *, strides, padding, dilation):
     kw = te.reduce_axis((0, kernel_w), name="kw")
     ii = te.reduce_axis((0, in_lanes), name="ii")
     return te.compute(
-        (batch, out_blocks, out_h, out_w, out_lanes),
+        (batch, panels * vectors, out_h, out_w, out_lanes),
         lambda n, o, h, w, oi: te.sum(
             data[n, i, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1], ii]
-            * weight[o, i, kh, kw, ii, oi],
+            * weight[o // vectors, i, kh, kw, ii, o % vectors, oi],
             axis=[i, kh, kw, ii],
         ),
         name="conv2d",
@@ -56,8 +60,9 @@ def schedule(sch, block, hardware):
     epilogue = scheduling.epilogue(sch, block)
     n, o, h, w, oi = sch.get_loops(epilogue)
     extents = scheduling.extents(sch, epilogue)
-    columns, channel_blocks = scheduling.register_tile(extents[3], extents[1], extents[4], hardware)
-    oo, ob = sch.split(o, [None, channel_blocks])
+    vectors = scheduling.operand_shape(sch, block, 1)[-2]
+    columns, _ = scheduling.register_tile(extents[3], extents[1], extents[4], hardware)
+    oo, ob = sch.split(o, [None, vectors])
     wo, wi = sch.split(w, [None, columns])
     sch.reorder(n, oo, h, wo, ob, wi, oi)
     if extents[3] % columns:
@@ -67,12 +72,13 @@ def schedule(sch, block, hardware):
     scheduling.parallel(sch, [n, oo, h], scheduling.flops(sch, block), hardware)
     loops = sch.get_loops(block)
     tn, to, th, tw, lanes, i, kh, kw, ii = loops[-9:]
-    # Columns outside of channel blocks: the few weight vectors stay live, not the many broadcast activations.
+    # Columns outside of vectors: the few weight vectors stay live, not the many broadcast activations.
     sch.reorder(tn, th, i, kh, kw, ii, tw, to, lanes)
+    placed += scheduling.operand_in_registers(sch, block, 0, kw, hardware)
     if scheduling.extent(sch, ii) <= 16:
         sch.unroll(ii)
     for loop in (to, tw):
         sch.unroll(loop)
     sch.vectorize(lanes)
     scheduling.decompose_reduction(sch, block, i)
-    return placed, f"tile {channel_blocks}x{columns}"
+    return placed, f"tile {vectors}x{columns}"

@@ -80,6 +80,7 @@ def schedule(sch, block, hardware):
     row, panel, lane, k = sch.get_loops(block)[-4:]
     ko, ki = sch.split(k, [None, next(f for f in (4, 2, 1) if depth % f == 0)])
     sch.reorder(ko, ki, row, panel, lane)
+    placed += scheduling.operand_in_registers(sch, block, 0, ko, hardware)
     for loop in (ki, row, panel):
         sch.unroll(loop)
     sch.vectorize(lane)

@@ -101,7 +101,7 @@ def choose(kernel_shape, strides, dilation, batch, out_height, out_width, hardwa
 def _register_tile(matrices, in_blocks, out_blocks, tiles, lanes, hardware):
     """Rows and vectors of the products' register tile, and whether the weights come from memory."""
     streamed = matrices * in_blocks * out_blocks * lanes**2 * 4 > hardware.l2_kib * 1024
-    tile = scheduling.register_tile(tiles, out_blocks, lanes, hardware, most_bytes=1 << 16, streamed=streamed)
+    tile = scheduling.register_tile(tiles, out_blocks, lanes, hardware, streamed=streamed)
     return *tile, streamed
 
 
@@ -225,6 +225,7 @@ def schedule(sch, block, hardware):
     store = sch.cache_write(block, 0, "global")
     sch.reverse_compute_at(store, po, preserve_unit_loops=True)
     scheduling.in_vectors(sch, store, 2)
+    loads = scheduling.operand_in_registers(sch, block, 0, c, hardware)
     if in_lanes <= 16:
         sch.unroll(v)
     for loop in (row, vector):
@@ -247,4 +248,4 @@ def schedule(sch, block, hardware):
     sch.unroll(hi)
     scheduling.parallel(sch, [n, o, ho, wo], flops // 10, hardware)
     decision = f"F({tile_h}x{tile_w},3x3) tile {rows}x{vectors}"
-    return [block, store, rows_in, columns_in, columns_out, rows_out, epilogue], decision
+    return [block, store, *loads, rows_in, columns_in, columns_out, rows_out, epilogue], decision

@@ -35,10 +35,12 @@ _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "re
 
 @dataclass
 class Blocked:
-    """A tensor of `channels` channels kept as [N, ceil(C/lanes), H, W, lanes]."""
+    """A tensor of `channels` channels and `size` (H, W) kept as [N, ceil(C/lanes), H, W, lanes], or with all rows in
+    one, [N, ceil(C/lanes), 1, H * W, lanes]."""
 
     expr: Any
     channels: int
+    size: tuple[int, ...]
 
     @property
     def lanes(self) -> int:
@@ -47,8 +49,7 @@ class Blocked:
     @property
     def shape(self) -> tuple[int, ...]:
         """The plain shape."""
-        batch, _, height, width, _ = static_shape(self.expr)
-        return batch, self.channels, height, width
+        return static_shape(self.expr)[0], self.channels, *self.size
 
     @property
     def full(self) -> bool:
@@ -96,6 +97,14 @@ class _Layout(Rewriter):
             self.replaced[expr] = self.unblock(self.blocked[expr])
         return super().value(expr)
 
+    def rows(self, tensor: Blocked, size: tuple[int, ...] = ()) -> Any:
+        """The tensor with `size` (rows, columns), its own by default; nothing moves."""
+        batch, blocks, height, width, lanes = static_shape(tensor.expr)
+        size = size or tensor.size
+        if size == (height, width):
+            return tensor.expr
+        return self.builder.emit(relax.op.reshape(tensor.expr, (batch, blocks, *size, lanes)))
+
     def block(self, expr: Any) -> Blocked:
         """The blocked form of a 4-D tensor, made where there is none yet."""
         if expr in self.blocked:
@@ -107,7 +116,7 @@ class _Layout(Rewriter):
             new = self.builder.emit(relax.op.reshape(plain, (batch, channels // lanes, 1, 1, lanes)))
         else:
             new = self.builder.emit_te(_block, plain, lanes, primfunc_name_hint="block_channels")
-        result = Blocked(new, channels)
+        result = Blocked(new, channels, (height, width))
         if isinstance(expr, relax.Var):
             self.blocked[expr] = result
         return result
@@ -118,12 +127,12 @@ class _Layout(Rewriter):
         channels = static_shape(plain)[1]
         lanes = self.lanes if channels >= self.lanes else channels
         new = self.builder.emit_te(_block, plain, lanes, padding, primfunc_name_hint="block_channels")
-        return Blocked(new, channels)
+        return Blocked(new, channels, static_shape(new)[2:4])
 
     def unblock(self, tensor: Blocked) -> Any:
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tensor.shape))
-        return self.builder.emit_te(_unblock, tensor.expr, tensor.channels, primfunc_name_hint="unblock_channels")
+        return self.builder.emit_te(_unblock, self.rows(tensor), tensor.channels, primfunc_name_hint="unblock_channels")
 
     def is_blocked(self, expr: Any) -> bool:
         return isinstance(expr, relax.Var) and expr in self.blocked
@@ -141,13 +150,14 @@ class _Layout(Rewriter):
             [int(v) for v in values] for values in (attrs.strides, attrs.padding, attrs.dilation)
         )
         groups = int(attrs.groups)
+        batch, _, *size = static_shape(call)
         if groups == 1:
             if any(padding) and not self.is_blocked(data):
                 tensor, padding = self.block_padded(data, padding), [0, 0, 0, 0]
             else:
                 tensor = self.block(data)
             lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
-            batch, _, *size = (int(d) for d in call.ty.shape)
+            source = self.rows(tensor)
             winograd = self.templates["winograd"].module
             tile, _ = winograd.choose(kernel.shape, strides, dilation, batch, *size, self.hardware)
             if tile:
@@ -156,16 +166,21 @@ class _Layout(Rewriter):
             else:
                 template = self.templates["conv2d"]
                 options = {"strides": strides, "padding": padding, "dilation": dilation}
-                packed = template.module.pack(kernel, *lanes)
+                columns = size[1]
+                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
+                    columns = size[0] * size[1]
+                    source = self.rows(tensor, (1, columns))
+                packed = template.module.pack(kernel, *lanes, columns, self.hardware)
         elif groups == out_channels and group_channels == 1:
             tensor = self.block(data)
+            source = self.rows(tensor)
             template = self.templates["depthwise_conv2d"]
             options = {"strides": strides, "padding": padding, "dilation": dilation}
             packed = template.module.pack(kernel, tensor.lanes)
         else:
             return None
-        new = self.emit_anchor(template, tensor.expr, relax.const(packed, "float32"), **options)
-        return Blocked(new, out_channels)
+        new = self.emit_anchor(template, source, relax.const(packed, "float32"), **options)
+        return Blocked(new, out_channels, tuple(size))
 
     def unary(self, call: Any) -> Blocked | None:
         data = call.args[0]
@@ -173,7 +188,7 @@ class _Layout(Rewriter):
             return None
         tensor = self.blocked[data]
         new = relax.Call(call.op, [tensor.expr, *call.args[1:]], call.attrs, call.ty_args)
-        return Blocked(self.builder.emit(new), tensor.channels)
+        return Blocked(self.builder.emit(new), tensor.channels, tensor.size)
 
     def binary(self, call: Any) -> Blocked | None:
         out = tuple(int(d) for d in call.ty.shape)
@@ -181,11 +196,20 @@ class _Layout(Rewriter):
         if len(out) != 4 or not kept:
             return None
         tensor = self.blocked[kept[0]]
+        if all(self._sizes(a) in ((1, 1), tensor.size) for a in call.args):
+            tensor = min((self.blocked[a] for a in kept), key=lambda t: static_shape(t.expr)[2])  # rows in one, if any
+        else:
+            tensor = Blocked(self.rows(tensor), tensor.channels, tensor.size)
         operands = [self.operand(a, tensor) for a in call.args]
         if any(o is None for o in operands):
             return None
         new = relax.Call(call.op, operands, call.attrs, call.ty_args)
-        return Blocked(self.builder.emit(new), tensor.channels)
+        return Blocked(self.builder.emit(new), tensor.channels, tensor.size)
+
+    def _sizes(self, expr: Any) -> tuple[int, ...]:
+        """Height and width of an operand that has up to four axes."""
+        shape = self.blocked[expr].shape if self.is_blocked(expr) else static_shape(expr)
+        return (1, 1, *shape)[-2:]
 
     def divide(self, call: Any) -> Blocked | None:
         """By constants only, of which padded lanes see no zero."""
@@ -201,14 +225,16 @@ class _Layout(Rewriter):
         if len(shape) > 4:
             return None
         shape = (1,) * (4 - len(shape)) + tuple(shape)
+        form = static_shape(like.expr)[2:4] if shape[2:] == like.size else shape[2:]
         if isinstance(expr, GenericConst):
-            array = constant_array(expr).reshape(shape)
-            return relax.const(_block_array(array, like), str(array.dtype))
+            array = _block_array(constant_array(expr).reshape(shape), like)
+            array = array.reshape(*array.shape[:2], *form, array.shape[-1])
+            return relax.const(array, str(array.dtype))
         if shape[1] == like.channels and (len(static_shape(expr)) == 4 if not self.is_blocked(expr) else True):
             tensor = self.block(expr)
-            return tensor.expr if tensor.lanes == like.lanes else None
+            return self.rows(tensor, form) if tensor.lanes == like.lanes else None
         if shape[1] == 1 and not self.is_blocked(expr):
-            return self.builder.emit(relax.op.reshape(self.value(expr), (shape[0], 1, shape[2], shape[3], 1)))
+            return self.builder.emit(relax.op.reshape(self.value(expr), (shape[0], 1, *form, 1)))
         return None
 
     def pool(self, call: Any) -> Blocked | None:
@@ -232,7 +258,8 @@ class _Layout(Rewriter):
                 count_include_pad=bool(attrs.count_include_pad),
             )
 
-        return Blocked(self.builder.emit_te(pooled, tensor.expr, primfunc_name_hint=name), tensor.channels)
+        new = self.builder.emit_te(pooled, self.rows(tensor), primfunc_name_hint=name)
+        return Blocked(new, tensor.channels, static_shape(new)[2:4])
 
     def mean(self, call: Any) -> Any:
         data, attrs = call.args[0], call.attrs
@@ -240,8 +267,8 @@ class _Layout(Rewriter):
         if axes != [2, 3]:
             return None
         tensor = self.blocked[data]
-        mean = self.builder.emit_te(_spatial_mean, tensor.expr, primfunc_name_hint="spatial_mean")
-        new = Blocked(mean, tensor.channels)
+        mean = self.builder.emit_te(_spatial_mean, self.rows(tensor), primfunc_name_hint="spatial_mean")
+        new = Blocked(mean, tensor.channels, (1, 1))
         if attrs.keepdims:
             return new
         return self.builder.emit(relax.op.reshape(self.unblock(new), new.shape[:2]))
@@ -254,8 +281,8 @@ class _Layout(Rewriter):
         if not all(isinstance(f, relax.Var) and _channels(self, f) % self.lanes == 0 for f in fields):
             return None
         tensors = [self.block(f) for f in fields]
-        new = self.builder.emit(relax.op.concat([t.expr for t in tensors], axis=1))
-        return Blocked(new, sum(t.channels for t in tensors))
+        new = self.builder.emit(relax.op.concat([self.rows(t) for t in tensors], axis=1))
+        return Blocked(new, sum(t.channels for t in tensors), tensors[0].size)
 
     def reshape(self, call: Any) -> Any:
         """A reshape that only drops the two unit axes of a full blocked tensor is no work."""
