@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from nncc.compat import structural_walk, tirx
-from nncc.scheduling import decompose_reduction, extent, extents, loads, parallel, transcendentals
+from nncc.scheduling import decompose_reduction, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
 
 __all__ = ["elementwise", "reduction"]
@@ -15,24 +15,22 @@ __all__ = ["elementwise", "reduction"]
 def _vectorize_last(sch: Any, block: Any, lanes: int) -> list[Any]:
     """Vectorize the innermost loop by `lanes`, peeling its tail; the loops that remain outside of it."""
     *outer, last = sch.get_loops(block)
+    while extent(sch, last) == 1 and outer:
+        last = sch.fuse(outer.pop(), last)
     size = extent(sch, last)
     if size < lanes:
         if size > 1 and size & (size - 1) == 0:
             sch.vectorize(last)
-            return outer
-        if size <= 4 and outer:
-            sch.unroll(last)
             return outer
         return [*outer, last]
     if size == lanes:
         sch.vectorize(last)
         return outer
     steps, vector = sch.split(last, [None, lanes])
-    if size % lanes:
-        sch.annotate(steps, "pragma_loop_partition_hint", 1)
-        sch.vectorize(vector)
-        return outer
     sch.vectorize(vector)
+    if size % lanes or is_padding(sch, block):  # within the borders of a padded tensor, vectors have no condition
+        sch.annotate(steps, "pragma_loop_partition_hint", 1)
+        return outer
     return [*outer, steps]
 
 

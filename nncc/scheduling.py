@@ -219,7 +219,8 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
 def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: Hardware) -> list[Any]:
     """Where a multiply-add takes a lane of a register as its factor: load operand `index` of `block` in whole vectors.
 
-    The tile that one step of `loop` reads has to have its fastest axis in vectors. The block that loads is returned.
+    The tile that one step of `loop` reads has its fastest axis in vectors: its lanes, or where there is one, a row. The
+    block that loads is returned.
     """
     if not hardware.lane_operand:
         return []
@@ -227,10 +228,13 @@ def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: 
     sch.compute_at(copy, loop, preserve_unit_loops=True)
     nest = sch.get_loops(copy)
     depth = [sch.get(other).same_as(sch.get(loop)) for other in nest].index(True)
-    *outer, last = nest[depth + 1 :]
-    for other in outer:
+    *outer, row, lanes = nest[depth + 1 :]
+    if extent(sch, lanes) == 1:
+        row, lanes = sch.split(row, [None, hardware.vector_bits // 32])
+        sch.annotate(row, "pragma_loop_partition_hint", 1)
+    for other in (*outer, row):
         sch.unroll(other)
-    sch.vectorize(last)
+    sch.vectorize(lanes)
     return [copy]
 
 

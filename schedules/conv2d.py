@@ -74,7 +74,10 @@ def schedule(sch, block, hardware):
     tn, to, th, tw, lanes, i, kh, kw, ii = loops[-9:]
     # Columns outside of vectors: the few weight vectors stay live, not the many broadcast activations.
     sch.reorder(tn, th, i, kh, kw, ii, tw, to, lanes)
-    placed += scheduling.operand_in_registers(sch, block, 0, kw, hardware)
+    by_lanes = scheduling.extent(sch, ii) > 1
+    placed += scheduling.operand_in_registers(sch, block, 0, kw if by_lanes else kh, hardware)
+    if not by_lanes:  # a few channels of an image: a row of activations serves the whole row of the window
+        sch.unroll(kw)
     if scheduling.extent(sch, ii) <= 16:
         sch.unroll(ii)
     for loop in (to, tw):

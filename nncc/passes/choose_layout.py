@@ -121,13 +121,15 @@ class _Layout(Rewriter):
             self.blocked[expr] = result
         return result
 
-    def block_padded(self, expr: Any, padding: list[int]) -> Blocked:
-        """The blocked form of a plain tensor with zeros around it, in one pass over it."""
-        plain = self.value(expr)
-        channels = static_shape(plain)[1]
-        lanes = self.lanes if channels >= self.lanes else channels
-        new = self.builder.emit_te(_block, plain, lanes, padding, primfunc_name_hint="block_channels")
-        return Blocked(new, channels, static_shape(new)[2:4])
+    def plain(self, expr: Any, padding: Sequence[int]) -> Blocked:
+        """A tensor with few channels in blocks of one channel each, which moves nothing, and zeros around it."""
+        value = self.value(expr)
+        batch, channels, *_ = static_shape(value)
+        if any(padding):
+            value = self.builder.emit_te(_pad, value, padding, primfunc_name_hint="pad")
+        size = static_shape(value)[2:]
+        row = self.builder.emit(relax.op.reshape(value, (batch, channels, *size, 1)))
+        return Blocked(row, channels, size)
 
     def unblock(self, tensor: Blocked) -> Any:
         if tensor.shape[2:] == (1, 1) and tensor.full:
@@ -152,8 +154,8 @@ class _Layout(Rewriter):
         groups = int(attrs.groups)
         batch, _, *size = static_shape(call)
         if groups == 1:
-            if any(padding) and not self.is_blocked(data):
-                tensor, padding = self.block_padded(data, padding), [0, 0, 0, 0]
+            if not self.is_blocked(data) and kernel.shape[1] < self.lanes:
+                tensor, padding = self.plain(data, padding), [0, 0, 0, 0]
             else:
                 tensor = self.block(data)
             lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
@@ -301,23 +303,31 @@ def _channels(rewriter: _Layout, expr: Any) -> int:
     return int(expr.ty.shape[1])
 
 
-def _block(x: te.Tensor, lanes: int, padding: Sequence[int] = (0, 0, 0, 0)) -> te.Tensor:
-    """Plain channels to blocked ones; `padding` is (top, left, bottom, right)."""
-    batch, channels, height, width = (int(d) for d in x.shape)
-    top, left, bottom, right = padding
-    blocks = -(-channels // lanes)
+def _block(x: te.Tensor, lanes: int) -> te.Tensor:
+    batch, channels, height, width = x.shape
+    blocks = -(-int(channels) // lanes)
 
     def element(n: Any, c: Any, h: Any, w: Any, i: Any) -> Any:
-        value = x[n, c * lanes + i, h - top, w - left]
-        inside = [c * lanes + i < channels] if channels % lanes else []
-        if top or bottom:
-            inside += [h >= top, h < height + top]
-        if left or right:
-            inside += [w >= left, w < width + left]
-        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, x.dtype)) if inside else value
+        value = x[n, c * lanes + i, h, w]
+        if int(channels) % lanes == 0:
+            return value
+        return tirx.if_then_else(c * lanes + i < channels, value, tirx.const(0, x.dtype))
 
-    shape = batch, blocks, height + top + bottom, width + left + right, lanes
-    return te.compute(shape, element, name="block_channels")
+    return te.compute((batch, blocks, height, width, lanes), element, name="block_channels")
+
+
+def _pad(x: te.Tensor, padding: Sequence[int]) -> te.Tensor:
+    """Zeros around height and width. A condition for each, so that loops can be cut at the borders of each."""
+    batch, channels, height, width = x.shape
+    top, left, bottom, right = padding
+    zero = tirx.const(0, x.dtype)
+
+    def element(n: Any, c: Any, h: Any, w: Any) -> Any:
+        inside = tirx.all(w >= left, w < width + left)
+        row = tirx.if_then_else(inside, x[n, c, h - top, w - left], zero) if left or right else x[n, c, h - top, w]
+        return tirx.if_then_else(tirx.all(h >= top, h < height + top), row, zero) if top or bottom else row
+
+    return te.compute((batch, channels, height + top + bottom, width + left + right), element, name="pad")
 
 
 def _unblock(x: te.Tensor, channels: int) -> te.Tensor:
