@@ -19,6 +19,7 @@ __all__ = [
     "ANCHOR",
     "PART",
     "anchor",
+    "below",
     "decompose_reduction",
     "epilogue",
     "even_tile",
@@ -67,6 +68,12 @@ def extent(sch: Any, loop: Any) -> int:
     return int(sch.get(loop).extent)
 
 
+def below(sch: Any, block: Any, loop: Any) -> list[Any]:
+    """The loops of a block inside of `loop`, outermost first."""
+    nest = sch.get_loops(block)
+    return nest[[sch.get(other).same_as(sch.get(loop)) for other in nest].index(True) + 1 :]
+
+
 def extents(sch: Any, block: Any) -> list[int]:
     """The extents of a block's iterators, in order."""
     return [int(v.dom.extent) for v in sch.get(block).iter_vars]
@@ -87,14 +94,14 @@ def even_tile(size: int, most: int) -> int:
 
 
 def register_tile(
-    steps: int, blocks: int, lanes: int, hardware: Hardware, *, streamed: bool = False
+    steps: int, blocks: int, lanes: int, hardware: Hardware, *, streamed: bool = False, held: bool = False
 ) -> tuple[int, int]:
     """Rows (or columns) by vectors of the accumulators that a matrix product keeps in registers.
 
     `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
     `blocks` is not considered. Beside the accumulators, registers hold one step's vectors of weights and one activation
-    or, where activations are lanes of registers, one vector of each row. Of the tiles that fit, the cheapest by
-    `tile_cost`.
+    or, where activations are lanes of registers or `held` for several steps, those of all rows. Of the tiles that fit,
+    the cheapest by `tile_cost`.
     """
     each = max(1, lanes * 32 // hardware.vector_bits)
     best: tuple[float, int, int] | None = None
@@ -102,7 +109,7 @@ def register_tile(
         if blocks % vectors:
             continue
         for rows in range(1, min(steps, 32) + 1):
-            beside = vectors * each + (rows if hardware.lane_operand else 1)
+            beside = vectors * each + (rows if hardware.lane_operand or held else 1)
             fits = rows * vectors * each + beside <= hardware.vector_registers
             if not fits and (rows, vectors) != (1, 1):
                 break
@@ -211,7 +218,7 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
         return []
     copy = sch.cache_write(block, 0, "global")
     sch.compute_at(copy, loop, preserve_unit_loops=True)
-    in_vectors(sch, copy, unrolled)
+    in_vectors(sch, copy, len(below(sch, copy, loop)) - 1)
     in_vectors(sch, epilogue, 0)
     return [copy]
 
@@ -226,9 +233,7 @@ def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: 
         return []
     copy = sch.cache_read(block, index, "global")
     sch.compute_at(copy, loop, preserve_unit_loops=True)
-    nest = sch.get_loops(copy)
-    depth = [sch.get(other).same_as(sch.get(loop)) for other in nest].index(True)
-    *outer, row, lanes = nest[depth + 1 :]
+    *outer, row, lanes = below(sch, copy, loop)
     if extent(sch, lanes) == 1:
         row, lanes = sch.split(row, [None, hardware.vector_bits // 32])
         sch.annotate(row, "pragma_loop_partition_hint", 1)
@@ -265,7 +270,7 @@ def parallel(sch: Any, loops: Sequence[Any], work: int, hardware: Hardware) -> N
 
 def decompose_reduction(sch: Any, block: Any, loop: Any) -> Any:
     """Split the initialisation off before `loop`; its tile is unrolled and vectorized as the update's is."""
-    depth = [sch.get(other).same_as(sch.get(loop)) for other in sch.get_loops(block)].index(True)
+    depth = len(sch.get_loops(block)) - len(below(sch, block, loop)) - 1
     init = sch.decompose_reduction(block, loop)
     inner = sch.get_loops(init)[depth:]
     for other in inner[:-1]:

@@ -24,10 +24,15 @@ def pack(kernel, in_lanes, out_lanes, columns, hardware):
     """
     out_channels, in_channels, height, width = kernel.shape
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
-    _, vectors = scheduling.register_tile(columns, out_blocks, out_lanes, hardware)
+    _, vectors = _register_tile(columns, out_blocks, in_lanes, out_lanes, hardware)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
     panels = out_blocks // vectors, vectors, out_lanes, in_blocks, in_lanes, height, width
     return np.ascontiguousarray(np.pad(kernel, missing).reshape(panels).transpose(0, 3, 5, 6, 4, 1, 2))
+
+
+def _register_tile(columns, out_blocks, in_lanes, out_lanes, hardware):
+    # Single channels are a row of an image, which serves several columns of the window: LLVM unrolls these.
+    return scheduling.register_tile(columns, out_blocks, out_lanes, hardware, held=in_lanes == 1)
 
 
 def compute(data, weight, *, strides, padding, dilation):
@@ -61,7 +66,8 @@ def schedule(sch, block, hardware):
     n, o, h, w, oi = sch.get_loops(epilogue)
     extents = scheduling.extents(sch, epilogue)
     vectors = scheduling.operand_shape(sch, block, 1)[-2]
-    columns, _ = scheduling.register_tile(extents[3], extents[1], extents[4], hardware)
+    in_lanes = scheduling.extents(sch, block)[-1]
+    columns, _ = _register_tile(extents[3], extents[1], in_lanes, extents[4], hardware)
     oo, ob = sch.split(o, [None, vectors])
     wo, wi = sch.split(w, [None, columns])
     sch.reorder(n, oo, h, wo, ob, wi, oi)
@@ -74,9 +80,9 @@ def schedule(sch, block, hardware):
     tn, to, th, tw, lanes, i, kh, kw, ii = loops[-9:]
     # Columns outside of vectors: the few weight vectors stay live, not the many broadcast activations.
     sch.reorder(tn, th, i, kh, kw, ii, tw, to, lanes)
-    by_lanes = scheduling.extent(sch, ii) > 1
-    placed += scheduling.operand_in_registers(sch, block, 0, kw if by_lanes else kh, hardware)
-    if not by_lanes:  # a few channels of an image: a row of activations serves the whole row of the window
+    by_rows = hardware.lane_operand and scheduling.extent(sch, ii) == 1
+    placed += scheduling.operand_in_registers(sch, block, 0, kh if by_rows else kw, hardware)
+    if by_rows:  # a few channels of an image: a row of activations serves the whole row of the window
         sch.unroll(kw)
     if scheduling.extent(sch, ii) <= 16:
         sch.unroll(ii)

@@ -15,6 +15,9 @@ convolution, around 1e-6 to 1e-5 of the largest output.
 
 from __future__ import annotations
 
+from math import prod
+from typing import NamedTuple
+
 import numpy as np
 
 from nncc import scheduling
@@ -60,13 +63,26 @@ MATRICES = {
 TILES = ((2, 2), (2, 4), (4, 4))
 
 
-def choose(kernel_shape, strides, dilation, batch, out_height, out_width, hardware):
-    """The tile (m, n) that is predicted to be fastest, None for a direct convolution, and the reason.
+class Plan(NamedTuple):
+    """How one convolution runs."""
 
-    Counts vector multiply-adds of one core: a direct convolution runs at nine tenths of the peak, the products as
-    `tile_cost` says, a vector operation of the transforms costs two and a half. Weights that do not fit the
-    second-level cache come from memory meanwhile: transformed ones are (m+2)(n+2)/9 times larger, which is what small
-    images pay. They also make the library larger: a gain of less than 15 % is not worth that.
+    tile: tuple[int, int]
+    """(m, n)."""
+    strip: int
+    """Rows of tiles that go through all three steps at once, a divisor of the image's: they stay in the cache."""
+    rows: int
+    """Of the products' register tile."""
+    vectors: int
+    cost: float
+    """Predicted vector multiply-adds of one core that would take as long."""
+
+
+def choose(kernel_shape, strides, dilation, batch, out_height, out_width, hardware):
+    """The plan that is predicted to be fastest, None for a direct convolution, and the reason.
+
+    A direct convolution runs at nine tenths of the peak, or as fast as its weights come from memory. Transformed
+    weights are (m+2)(n+2)/9 times larger, which is what small images pay. They also make the library larger: a gain
+    of less than 15 % is not worth that.
     """
     out_channels, in_channels, *window = kernel_shape
     if tuple(window) != (3, 3):
@@ -78,167 +94,203 @@ def choose(kernel_shape, strides, dilation, batch, out_height, out_width, hardwa
     if min(in_channels, out_channels) < 2 * lanes:
         return None, "too few channels for the transforms to pay"
     products = in_blocks * out_blocks * lanes
-
-    def fetched(matrices):
-        nbytes = products * lanes * matrices * 4
-        return max(0, nbytes - hardware.l2_kib * 1024 // 2) / hardware.bytes_per_flop / (2 * lanes)
-
-    direct = max(products * 9 * batch * out_height * out_width / 0.9, fetched(9))
-    cost = {}
-    for m, n in TILES:
-        matrices, tiles = (m + 2) * (n + 2), batch * -(-out_height // m) * -(-out_width // n)
-        rows, vectors, streamed = _register_tile(matrices, in_blocks, out_blocks, tiles, lanes, hardware)
-        time = (
-            products * matrices * tiles * scheduling.tile_cost(rows, vectors, tiles, lanes, hardware, streamed=streamed)
-        )
-        transforms = tiles * (in_blocks * 4 * matrices + out_blocks * (2 * matrices + 2 * m * n))
-        cost[m, n] = max(time / 0.95, fetched(matrices)) + 2.5 * transforms
-    best = min(cost, key=cost.__getitem__)
-    gain = cost[best] / direct
+    direct = max(products * 9 * batch * out_height * out_width / 0.9, _fetching(products * lanes * 36, lanes, hardware))
+    size = batch, out_height, out_width
+    best = min((plan(tile, in_blocks, out_blocks, size, lanes, hardware) for tile in TILES), key=lambda p: p.cost)
+    gain = best.cost / direct
     return best if gain < 0.85 else None, f"predicted {gain:.2f} of a direct convolution's time"
 
 
-def _register_tile(matrices, in_blocks, out_blocks, tiles, lanes, hardware):
-    """Rows and vectors of the products' register tile, and whether the weights come from memory."""
-    streamed = matrices * in_blocks * out_blocks * lanes**2 * 4 > hardware.l2_kib * 1024
-    tile = scheduling.register_tile(tiles, out_blocks, lanes, hardware, streamed=streamed)
-    return *tile, streamed
+def plan(tile, in_blocks, out_blocks, size, lanes, hardware):
+    """The strips that are predicted to be fastest for one (m, n); `size` is (batch, height, width) of the output.
+
+    Counted are the products as `tile_cost` says, or the time in which their weights, once a strip, come from beyond
+    the second-level cache where they do not fit half of it; two and a half for each vector operation of the transforms;
+    what of a strip's transformed tensors does not fit the other half, written and read again; and cores without a
+    strip.
+    """
+    batch, height, width = size
+    down, across = -(-height // tile[0]), -(-width // tile[1])
+    matrices = (tile[0] + 2) * (tile[1] + 2)
+    weights = matrices * in_blocks * out_blocks * lanes**2 * 4
+    transforms = batch * down * across * (3 * in_blocks * matrices + out_blocks * (2 * matrices + 2 * prod(tile)))
+    best = None
+    for strip in range(down, 0, -1):
+        if down % strip:
+            continue
+        strips, tiles = batch * down // strip, strip * across
+        streamed = weights > hardware.l2_kib * 1024
+        rows, vectors = scheduling.register_tile(tiles, out_blocks, lanes, hardware, streamed=streamed)
+        slower = scheduling.tile_cost(rows, vectors, tiles, lanes, hardware, streamed=streamed)
+        products = matrices * in_blocks * out_blocks * lanes * strips * tiles * slower / 0.95
+        products = max(products, _fetching(weights * strips, lanes, hardware, weights))
+        transformed = matrices * (in_blocks + out_blocks) * tiles * lanes * 4
+        spilled = 2 * strips * _fetching(transformed, lanes, hardware)
+        idle = 1.0 if strips == 1 else -(-strips // hardware.cores) * hardware.cores / strips
+        cost = (products + 2.5 * transforms + spilled) * idle
+        if best is None or cost < best.cost:
+            best = Plan(tuple(tile), strip, rows, vectors, cost)
+    return best
 
 
-def pack(kernel, in_lanes, out_lanes, tile, batch, out_height, out_width, hardware):
+def _fetching(nbytes, lanes, hardware, once=None):
+    """The vector multiply-adds that take as long as bytes from beyond the second-level cache, of which half is free.
+
+    What fits there `once`, by default as a whole, comes only once.
+    """
+    half = hardware.l2_kib * 1024 // 2
+    missing = max(0, nbytes - half) if once is None else nbytes if once > half else 0
+    return missing / hardware.bytes_per_flop / (2 * lanes)
+
+
+def pack(kernel, in_lanes, out_lanes, plan):
     """[O, I, 3, 3] -> G w G^T as [m+2, n+2, O/(co*v), ceil(I/ci), ci, v, co]: in float64, rounded once."""
     out_channels, in_channels = kernel.shape[:2]
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
-    rows, columns = tile[0] + 2, tile[1] + 2
-    tiles = batch * -(-out_height // tile[0]) * -(-out_width // tile[1])
-    _, vectors, _ = _register_tile(rows * columns, in_blocks, out_blocks, tiles, out_lanes, hardware)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
-    g, h = (MATRICES[m][1] for m in tile)
+    g, h = (MATRICES[m][1] for m in plan.tile)
     transformed = np.einsum("ak,oikl,bl->aboi", g, np.pad(kernel, missing).astype(np.float64), h, optimize=True)
-    panels = (rows, columns, out_blocks // vectors, vectors, out_lanes, in_blocks, in_lanes)
+    edges = plan.tile[0] + 2, plan.tile[1] + 2
+    panels = (*edges, out_blocks // plan.vectors, plan.vectors, out_lanes, in_blocks, in_lanes)
     return np.ascontiguousarray(transformed.astype(np.float32).reshape(panels).transpose(0, 1, 2, 5, 6, 3, 4))
 
 
-def compute(data, weight, *, padding, tile):
-    """Define the convolution; `padding` is (top, left, bottom, right), `tile` is (m, n)."""
+def compute(data, weight, *, padding, tile, strip, rows):
+    """Define the convolution; `padding` is (top, left, bottom, right), the others are the plan's."""
     batch, in_blocks, height, width, lanes = (int(d) for d in data.shape)
     edge_h, edge_w, panels, _, in_lanes, vectors, out_lanes = (int(d) for d in weight.shape)
     out_blocks = panels * vectors
     top, left, bottom, right = padding
     out_h, out_w = height + top + bottom - 2, width + left + right - 2
     tile_h, tile_w = tile
-    rows, columns = -(-out_h // tile_h), -(-out_w // tile_w)
-    tiles = batch * rows * columns
+    strips, across = -(-out_h // (tile_h * strip)), -(-out_w // tile_w)
+    tiles = strip * across
     (into_h, _, out_of_h), (into_w, _, out_of_w) = (MATRICES[m] for m in tile)
     part = scheduling.part(NAME)
 
-    def padded(n, c, h, w, v):
-        inside = tirx.all(h >= top, h < height + top, w >= left, w < width + left)
-        value = data[n, c, tirx.max(tirx.min(h - top, height - 1), 0), tirx.max(tirx.min(w - left, width - 1), 0), v]
+    def padded(q, c, h, w, v):
+        row = q % strips * (strip * tile_h) + h - top
+        value = data[q // strips, c, row, w - left, v]
+        inside = tirx.all(row >= 0, row < height, w >= left, w < width + left)
         return tirx.if_then_else(inside, value, tirx.const(0, data.dtype))
 
-    pad = te.compute((batch, in_blocks, rows * tile_h + 2, columns * tile_w + 2, lanes), padded, name="pad")
-
-    def at(p):
-        return p // (rows * columns), p // columns % rows * tile_h, p % columns * tile_w
-
-    def column(c, p, i, j, v):
-        n, h, w = at(p)
-        return _row(into_h, i, lambda r: pad[n, c, h + r, w + j, v])
-
-    half = te.compute((in_blocks, tiles, edge_h, edge_w, lanes), column, name="transform_columns", attrs=part)
+    pad = te.compute(
+        (batch * strips, in_blocks, strip * tile_h + 2, across * tile_w + 2, lanes), padded, name="pad", attrs=part
+    )
+    half = te.compute(
+        (batch * strips, in_blocks, tiles, edge_h, edge_w, lanes),
+        lambda q, c, p, i, j, v: _row(
+            into_h, i, lambda r: pad[q, c, p // across * tile_h + r, p % across * tile_w + j, v]
+        ),
+        name="transform_columns",
+        attrs=part,
+    )
     transformed = te.compute(
-        (edge_h, edge_w, in_blocks, tiles, lanes),
-        lambda i, j, c, p, v: _row(into_w, j, lambda r: half[c, p, i, r, v]),
+        (batch * strips, edge_h, edge_w, in_blocks, tiles, lanes),
+        lambda q, i, j, c, p, v: _row(into_w, j, lambda r: half[q, c, p, i, r, v]),
         name="transform_rows",
         attrs=part,
     )
     c, v = te.reduce_axis((0, in_blocks), name="c"), te.reduce_axis((0, in_lanes), name="v")
     product = te.compute(
-        (edge_h, edge_w, out_blocks, tiles, out_lanes),
-        lambda i, j, o, p, oi: te.sum(
-            transformed[i, j, c, p, v] * weight[i, j, o // vectors, c, v, o % vectors, oi], axis=[c, v]
+        (batch * strips, edge_h, edge_w, out_blocks, tiles, out_lanes),
+        lambda q, i, j, o, p, oi: te.sum(
+            transformed[q, i, j, c, p, v] * weight[i, j, o // vectors, c, v, o % vectors, oi], axis=[c, v]
         ),
         name="winograd",
-        attrs=scheduling.anchor(NAME),
+        attrs={**scheduling.anchor(NAME), "rows": rows, "vectors": vectors},
     )
     half_out = te.compute(
-        (out_blocks, tiles, tile_h, edge_w, out_lanes),
-        lambda o, p, i, j, oi: _row(out_of_h, i, lambda r: product[r, j, o, p, oi]),
+        (batch * strips, out_blocks, tiles, tile_h, edge_w, out_lanes),
+        lambda q, o, p, i, j, oi: _row(out_of_h, i, lambda r: product[q, r, j, o, p, oi]),
         name="output_columns",
         attrs=part,
     )
     whole = te.compute(
-        (out_blocks, tiles, tile_h, tile_w, out_lanes),
-        lambda o, p, i, j, oi: _row(out_of_w, j, lambda r: half_out[o, p, i, r, oi]),
+        (batch * strips, out_blocks, tiles, tile_h, tile_w, out_lanes),
+        lambda q, o, p, i, j, oi: _row(out_of_w, j, lambda r: half_out[q, o, p, i, r, oi]),
         name="output_rows",
         attrs=part,
     )
-    return te.compute(
-        (batch, out_blocks, out_h, out_w, out_lanes),
-        lambda n, o, h, w, oi: whole[o, (n * rows + h // tile_h) * columns + w // tile_w, h % tile_h, w % tile_w, oi],
-        name="untile",
-        attrs=part,
-    )
+
+    def untiled(n, o, h, w, oi):
+        q, row = n * strips + h // (strip * tile_h), h % (strip * tile_h)
+        return whole[q, o, row // tile_h * across + w // tile_w, row % tile_h, w % tile_w, oi]
+
+    return te.compute((batch, out_blocks, out_h, out_w, out_lanes), untiled, name="untile", attrs=part)
 
 
 def _row(matrix, index, element):
-    """sum_r matrix[index, r] element(r) for a symbolic row: selects that vanish once its loop is unrolled."""
+    """sum_r matrix[index, r] element(r) for a symbolic row: selects that vanish once its loop is unrolled.
+
+    Rows are written so that what they share is the same expression. Two rows that differ by the signs of their odd
+    terms are E + O and E - O; terms 1, 2 and 3, 4 with factors of one size are f (x + y) and f (x - y).
+    """
     result = None
-    for number, factors in enumerate(matrix):
-        total = None
-        for r, factor in enumerate(factors):
-            if factor == 0:
-                continue
-            term = element(r) if factor == 1 else element(r) * tirx.const(float(factor), "float32")
-            total = term if total is None else total + term
+    for number in range(len(matrix)):
+        total = _combination(matrix, number, element)
         result = total if result is None else tirx.Select(index == number, total, result)
     return result
 
 
+def _combination(matrix, number, element):
+    signs = (-1.0) ** np.arange(matrix.shape[1])
+    for first in (number, number - 1):
+        if 0 <= first < len(matrix) - 1 and (matrix[first] * signs == matrix[first + 1]).all():
+            even = _sum([(f, element(r)) for r, f in enumerate(matrix[first]) if f and r % 2 == 0])
+            odd = _sum([(f, element(r)) for r, f in enumerate(matrix[first]) if f and r % 2])
+            return even + odd if first == number else even - odd
+    factors, terms, r = matrix[number], [], 0
+    while r < len(factors):
+        pair = r % 2 and r + 1 < len(factors) and factors[r] and abs(factors[r]) == abs(factors[r + 1])
+        if pair:
+            same = factors[r] == factors[r + 1]
+            terms.append((factors[r], element(r) + element(r + 1) if same else element(r) - element(r + 1)))
+        elif factors[r]:
+            terms.append((factors[r], element(r)))
+        r += 2 if pair else 1
+    return _sum(terms)
+
+
+def _sum(terms):
+    """sum f x of (factor f, expression x)."""
+    total = None
+    for factor, x in sorted(terms, key=lambda term: abs(term[0])):  # a plain term first: the others are multiply-adds
+        if total is None:
+            total = x if factor == 1 else x * tirx.const(float(factor), "float32")
+        elif abs(factor) == 1:
+            total = total + x if factor > 0 else total - x
+        else:
+            total = total + x * tirx.const(float(factor), "float32")
+    return total
+
+
 def schedule(sch, block, hardware):
-    """Three passes: tiles into the transform's domain, the products, and back with the epilogue."""
-    edge_h, edge_w, out_blocks, tiles, lanes, in_blocks, in_lanes = scheduling.extents(sch, block)
+    """Strip by strip: tiles into the transform's domain, the products, and back with the epilogue."""
+    strips, _, _, _, tiles, _, _, in_lanes = scheduling.extents(sch, block)
+    rows, vectors = (int(sch.get(block).annotations[word]) for word in ("rows", "vectors"))
     flops = scheduling.flops(sch, block)
     rows_in = scheduling.producer(sch, block, "transform_rows")
     columns_in = scheduling.producer(sch, rows_in, "transform_columns")
+    pad = scheduling.producer(sch, columns_in, "pad")
     columns_out = sch.get_consumers(block)[0]
     rows_out = sch.get_consumers(columns_out)[0]
     untile = sch.get_consumers(rows_out)[0]
     epilogue = scheduling.epilogue(sch, untile)
     sch.compute_inline(untile)
+    tile_h, tile_w = scheduling.extents(sch, rows_out)[3:5]
 
-    i, j, c, p, v = sch.get_loops(rows_in)
-    sch.reorder(c, p, i, j, v)
-    sch.compute_at(columns_in, i, preserve_unit_loops=True)
-    scheduling.in_vectors(sch, columns_in, 1)
-    scheduling.in_vectors(sch, rows_in, 2)
-    scheduling.parallel(sch, [c, p], flops // 10, hardware)
-
-    i, j, o, p, lane, c, v = sch.get_loops(block)
-    rows, vectors, _ = _register_tile(edge_h * edge_w, in_blocks, out_blocks, tiles, lanes, hardware)
-    oo, vector = sch.split(o, [None, vectors])
-    po, row = sch.split(p, [None, rows])
-    sch.reorder(i, j, oo, po, c, v, row, vector, lane)
-    if tiles % rows:
-        sch.annotate(po, "pragma_loop_partition_hint", 1)
-    store = sch.cache_write(block, 0, "global")
-    sch.reverse_compute_at(store, po, preserve_unit_loops=True)
-    scheduling.in_vectors(sch, store, 2)
-    loads = scheduling.operand_in_registers(sch, block, 0, c, hardware)
-    if in_lanes <= 16:
-        sch.unroll(v)
-    for loop in (row, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
-    scheduling.parallel(sch, [i, j, oo], flops, hardware)
-    scheduling.decompose_reduction(sch, block, c)
-
-    tile_h, tile_w = scheduling.extents(sch, rows_out)[2:4]
     n, o, h, w, lane = sch.get_loops(epilogue)
+    strip = None
+    if strips > 1:
+        outer, h = sch.split(h, [None, tiles // -(-scheduling.extent(sch, w) // tile_w) * tile_h])
+        sch.reorder(n, outer, o, h)
+        strip = sch.fuse(n, outer)
+        for each in (rows_out, columns_out):
+            sch.compute_at(each, strip, preserve_unit_loops=True)
     ho, hi = sch.split(h, [None, tile_h])
     wo, wi = sch.split(w, [None, tile_w])
-    sch.reorder(n, o, ho, wo, hi, wi, lane)
+    sch.reorder(o, ho, wo, hi, wi, lane)
     sch.compute_at(rows_out, hi, preserve_unit_loops=True)
     sch.compute_at(columns_out, hi, preserve_unit_loops=True)
     for each in (columns_out, rows_out):
@@ -246,6 +298,40 @@ def schedule(sch, block, hardware):
     sch.vectorize(lane)
     sch.unroll(wi)
     sch.unroll(hi)
-    scheduling.parallel(sch, [n, o, ho, wo], flops // 10, hardware)
-    decision = f"F({tile_h}x{tile_w},3x3) tile {rows}x{vectors}"
-    return [block, store, *loads, rows_in, columns_in, columns_out, rows_out, epilogue], decision
+    if strip is not None:
+        for each in (block, rows_in):
+            sch.compute_at(each, strip, preserve_unit_loops=True)
+        scheduling.parallel(sch, [strip], flops, hardware)
+    else:
+        scheduling.parallel(sch, [n, o, ho, wo], flops // 10, hardware)
+
+    i, j, c, p, v = sch.get_loops(rows_in)[-5:]
+    sch.reorder(c, p, i, j, v)
+    sch.compute_at(columns_in, i, preserve_unit_loops=True)
+    sch.compute_at(pad, c, preserve_unit_loops=True)
+    scheduling.in_vectors(sch, pad, 0)
+    scheduling.in_vectors(sch, columns_in, 1)
+    scheduling.in_vectors(sch, rows_in, 2)
+
+    i, j, o, p, lane, k, v = sch.get_loops(block)[-7:]
+    oo, vector = sch.split(o, [None, vectors])
+    po, row = sch.split(p, [None, rows])
+    sch.reorder(i, j, oo, po, k, v, row, vector, lane)
+    if tiles % rows:
+        sch.annotate(po, "pragma_loop_partition_hint", 1)
+    store = sch.cache_write(block, 0, "global")
+    sch.reverse_compute_at(store, po, preserve_unit_loops=True)
+    scheduling.in_vectors(sch, store, 2)
+    loads = scheduling.operand_in_registers(sch, block, 0, k, hardware)
+    if in_lanes <= 16:
+        sch.unroll(v)
+    for loop in (row, vector):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    if strip is None:
+        scheduling.parallel(sch, [c], flops // 10, hardware)
+        scheduling.parallel(sch, [i, j, oo], flops, hardware)
+    scheduling.decompose_reduction(sch, block, k)
+    cut = f" in {strips} strips" if strips > 1 else ""
+    decision = f"F({tile_h}x{tile_w},3x3) tile {rows}x{vectors}{cut}"
+    return [block, store, *loads, pad, rows_in, columns_in, columns_out, rows_out, epilogue], decision

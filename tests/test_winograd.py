@@ -29,20 +29,25 @@ def blocked(x, lanes):
     return np.ascontiguousarray(x.reshape(n, c // lanes, lanes, h, w).transpose(0, 1, 3, 4, 2))
 
 
-def winograd(x, kernel, bias, padding, tile, target):
+def winograd(x, kernel, bias, padding, tile, strip, target):
     """What the template computes, scheduled for `target`, bias and ReLU fused behind it."""
     lanes = max(4, target.hardware.vector_bits // 32)
-    batch, _, height, width = x.shape
+    batch, channels, height, width = x.shape
     out_channels = len(kernel)
     size = height + padding[0] + padding[2] - 2, width + padding[1] + padding[3] - 2
-    weight = WINOGRAD.module.pack(kernel, lanes, lanes, tile, batch, *size, target.hardware)
+    blocks = -(-channels // lanes), -(-out_channels // lanes)
+    plan = WINOGRAD.module.plan(tile, *blocks, (batch, *size), lanes, target.hardware)._replace(strip=strip)
+    weight = WINOGRAD.module.pack(kernel, lanes, lanes, plan)
     inputs = [blocked(x, lanes), weight, blocked(bias.reshape(1, -1, 1, 1), lanes)]
     data, u, b = (te.placeholder(a.shape, name=name) for a, name in zip(inputs, "xub", strict=True))
-    y = topi.nn.relu(topi.add(WINOGRAD.compute(data, u, padding=padding, tile=tile), b))
+    product = WINOGRAD.compute(data, u, padding=padding, tile=tile, strip=strip, rows=plan.rows)
+    y = topi.nn.relu(topi.add(product, b))
     function, origin = schedule_kernel(te.create_prim_func([data, u, b, y]), TEMPLATES, target.hardware)
-    assert origin.startswith(f"winograd F({tile[0]}x{tile[1]},3x3) tile ")
+    strips = batch * -(-size[0] // tile[0]) // strip
+    assert origin.startswith(f"winograd F({tile[0]}x{tile[1]},3x3) tile {plan.rows}x{plan.vectors}")
+    assert origin.endswith(f" in {strips} strips") == (strips > 1)
     module = tvm.compile(IRModule({"main": function}), target.tvm_target())
-    out = tvm.runtime.tensor(np.zeros((batch, -(-out_channels // lanes), *size, lanes), np.float32))
+    out = tvm.runtime.tensor(np.zeros((batch, blocks[1], *size, lanes), np.float32))
     module["main"](*map(tvm.runtime.tensor, inputs), out)
     return out.numpy().transpose(0, 1, 4, 2, 3).reshape(batch, -1, *size)[:, :out_channels]
 
@@ -59,19 +64,21 @@ def winograd(x, kernel, bias, padding, tile, target):
     ],
 )
 def test_it_agrees_with_a_direct_convolution(shape, out_channels, padding, tile):
+    down = -(-(shape[2] + padding[0] + padding[2] - 2) // tile[0])
     generator = np.random.default_rng(1)
     x = generator.standard_normal(shape).astype(np.float32)
     kernel = (generator.standard_normal((out_channels, shape[1], 3, 3)) / np.sqrt(9 * shape[1])).astype(np.float32)
     bias = generator.standard_normal(out_channels).astype(np.float32)
     expected = direct(x, kernel, bias, padding)
-    found = winograd(x, kernel, bias, padding, tile, resolve("native"))
-    assert np.abs(found - expected).max() <= TOLERANCE[tile] * np.abs(expected).max()
+    for strip in (rows for rows in range(1, down + 1) if down % rows == 0):
+        found = winograd(x, kernel, bias, padding, tile, strip, resolve("native"))
+        assert np.abs(found - expected).max() <= TOLERANCE[tile] * np.abs(expected).max(), strip
 
 
 def test_it_is_chosen_where_it_pays():
     hardware = resolve("x86-64-v3").hardware
     choose = WINOGRAD.module.choose
-    assert choose((64, 64, 3, 3), (1, 1), (1, 1), 1, 56, 56, hardware)[0] == (4, 4)
+    assert choose((64, 64, 3, 3), (1, 1), (1, 1), 1, 56, 56, hardware)[0].tile == (4, 4)
     for shape, strides, dilation, size, reason in (
         ((64, 64, 1, 1), (1, 1), (1, 1), 56, "the window is 1x1, Winograd's 3x3"),
         ((64, 64, 3, 3), (2, 2), (1, 1), 56, "Winograd needs stride 1 and dilation 1"),
@@ -79,6 +86,23 @@ def test_it_is_chosen_where_it_pays():
         ((8, 3, 3, 3), (1, 1), (1, 1), 56, "too few channels for the transforms to pay"),
     ):
         assert choose(shape, strides, dilation, 1, size, size, hardware) == (None, reason)
-    tile, reason = choose((512, 512, 3, 3), (1, 1), (1, 1), 1, 2, 2, hardware)
-    assert tile is None
+    plan, reason = choose((512, 512, 3, 3), (1, 1), (1, 1), 1, 2, 2, hardware)
+    assert plan is None
     assert reason.endswith("of a direct convolution's time")
+
+
+def test_strips_keep_a_large_image_in_the_second_level_cache():
+    hardware = resolve("x86-64-v4,num-cores=1").hardware
+    plan = WINOGRAD.module.plan((4, 4), 4, 4, (1, 112, 112), 16, hardware)
+    transformed = 36 * (4 + 4) * plan.strip * 28 * 16 * 4
+    assert transformed <= hardware.l2_kib * 1024
+    assert plan.strip < 28
+    small = WINOGRAD.module.plan((4, 4), 4, 4, (1, 16, 16), 16, hardware)
+    assert small.strip == 4, "one strip: there is nothing to keep out"
+
+
+def test_every_core_has_a_strip_or_all_share_one():
+    hardware = resolve("x86-64-v4,num-cores=8").hardware
+    plan = WINOGRAD.module.plan((4, 4), 4, 4, (1, 56, 56), 16, hardware)
+    strips = 14 // plan.strip
+    assert strips == 1 or strips % 8 in (0, 6, 7)

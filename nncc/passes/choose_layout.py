@@ -161,10 +161,11 @@ class _Layout(Rewriter):
             lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
             source = self.rows(tensor)
             winograd = self.templates["winograd"].module
-            tile, _ = winograd.choose(kernel.shape, strides, dilation, batch, *size, self.hardware)
-            if tile:
-                template, options = self.templates["winograd"], {"padding": padding, "tile": tile}
-                packed = winograd.pack(kernel, *lanes, tile, batch, *size, self.hardware)
+            plan, _ = winograd.choose(kernel.shape, strides, dilation, batch, *size, self.hardware)
+            if plan:
+                template = self.templates["winograd"]
+                options = {"padding": padding, "tile": plan.tile, "strip": plan.strip, "rows": plan.rows}
+                packed = winograd.pack(kernel, *lanes, plan)
             else:
                 template = self.templates["conv2d"]
                 options = {"strides": strides, "padding": padding, "dilation": dilation}
