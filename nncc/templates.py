@@ -12,12 +12,13 @@ from typing import Any
 
 from nncc.compat import Schedule, structural_walk, tirx, tvm
 from nncc.errors import InternalError, ModelError, UsageError
+from nncc.ir import TensorSpec
 from nncc.loops import elementwise, reduction
 from nncc.resources import schedules_folder
-from nncc.scheduling import ANCHOR, PART, extents, is_spatial, transcendentals
+from nncc.scheduling import ANCHOR, PART, extents, is_spatial, loads, transcendentals
 from nncc.target import Hardware
 
-__all__ = ["Template", "count_flops", "load_templates", "schedule_kernel"]
+__all__ = ["Template", "count_bytes", "count_flops", "load_templates", "schedule_kernel"]
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
 
@@ -62,7 +63,11 @@ def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
 
 
 def count_flops(function: Any) -> int:
-    """Floating-point additions, multiplications and the like that an unscheduled TIR function performs."""
+    """Floating-point additions, multiplications and the like that an unscheduled TIR function performs.
+
+    They are counted as they are executed, which is what a processor's peak can be compared with: Winograd's kernel has
+    its own, fewer than those of the convolution that it stands for. Functions like exp count nothing.
+    """
     if not _has_loops(function):
         return 0
     sch = Schedule(function.with_attr("global_symbol", "main"))
@@ -77,6 +82,25 @@ def count_flops(function: Any) -> int:
         structural_walk(sch.get(block).body, [(kind, count) for kind in _ARITHMETIC])
         total += operations * prod(extents(sch, block))
     return total
+
+
+def count_bytes(function: Any) -> tuple[int, ...]:
+    """How many bytes of each of its arguments an unscheduled TIR function reads or writes.
+
+    The whole tensor, or less where fewer elements are loaded: of a table, a lookup touches some rows.
+    """
+    whole = [TensorSpec("", str(p.dtype), tuple(map(int, p.shape))).nbytes for p in function.params]
+    if not _has_loops(function):
+        return tuple(whole)
+    sch = Schedule(function.with_attr("global_symbol", "main"))
+    blocks = sch.get_child_blocks(sch.get_sblock("root"))
+    loaded = [(load.source, prod(extents(sch, block))) for block in blocks for load in loads(sch, block)]
+    counts = []
+    for parameter, nbytes in zip(sch.mod["main"].params, whole, strict=True):
+        times = sum(count for source, count in loaded if source.same_as(parameter))
+        element = TensorSpec("", str(parameter.dtype), ()).nbytes
+        counts.append(min(nbytes, times * element) if times else nbytes)
+    return tuple(counts)
 
 
 def _has_loops(function: Any) -> bool:
