@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nncc.compat import Schedule, structural_walk, tirx, tvm
+from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
 from nncc.errors import InternalError, ModelError, UsageError
 from nncc.ir import TensorSpec
 from nncc.loops import elementwise, reduction
@@ -71,16 +72,46 @@ def count_flops(function: Any) -> int:
     if not _has_loops(function):
         return 0
     sch = Schedule(function.with_attr("global_symbol", "main"))
+    return sum(_block_flops(sch, block) for block in sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def _block_flops(sch: Any, block: Any) -> int:
+    """Of a Select by the value of an iterator, as a row of Winograd's matrices is chosen, the chosen side counts."""
+    body, iterators = sch.get(block).body, sch.get(block).iter_vars
+    chosen: dict[int, int] = {}
+
+    def position(select: Any) -> int | None:
+        condition = select.condition
+        if not isinstance(condition, tirx.EQ) or not isinstance(condition.b, tirx.IntImm):
+            return None
+        return next((at for at, v in enumerate(iterators) if condition.a.same_as(v.var)), None)
+
+    def note(select: Any) -> None:
+        at = position(select)
+        if at is not None and len(chosen) < 2:  # of more there would be too many combinations
+            chosen[at] = int(iterators[at].dom.extent)
+
+    structural_walk(body, [(tirx.Select, note)])
+    steps = prod(extents(sch, block)) // prod(chosen.values())
     total = 0
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
+    for values in product(*map(range, chosen.values())):
+        at_values = dict(zip(chosen, values, strict=True))
+
+        def side(select: Any, at_values: dict[int, int] = at_values) -> Any:
+            at = position(select)
+            if at not in at_values:
+                return select
+            return select.true_value if int(select.condition.b) == at_values[at] else select.false_value
+
         operations = 0
 
         def count(expression: Any) -> None:
             nonlocal operations
             operations += str(expression.ty.dtype).startswith(("float", "bfloat"))
 
-        structural_walk(sch.get(block).body, [(kind, count) for kind in _ARITHMETIC])
-        total += operations * prod(extents(sch, block))
+        taken = structural_map(body, [(tirx.Select, side)]) if at_values else body
+        structural_walk(taken, [(kind, count) for kind in _ARITHMETIC])
+        total += operations * steps
     return total
 
 
