@@ -124,7 +124,7 @@ def run_command(
     seed: int,
 ) -> None:
     """Run LIBRARY once, here or in an emulator, and say what came out."""
-    from nncc import report
+    from nncc import bench_report, report
     from nncc.execute import open_library
     from nncc.frontend.samples import choose_inputs, write_outputs
 
@@ -142,14 +142,14 @@ def run_command(
     facts: dict[str, Any] = {key: opened.describe()[key] for key in ("name", "target", "build")}
     facts |= {"inputs": how, "emulated_by": opened.emulated_by, "outputs": report.output_facts(results, print_top or 0)}
     if print_time:
-        facts["time"] = report.measurement_facts(opened, measured, [])
+        facts["time"] = bench_report.measurement_facts(opened, measured)
     if as_json:
         return _print_json(facts)
     where = f", emulated by {opened.emulated_by}" if opened.emulated_by else ""
     click.echo(f"{facts['name']} for {facts['target']}{where}; inputs: {how}\n")
     click.echo(report.output_text(facts["outputs"]), nl=False)
     if print_time:
-        click.echo("\n" + report.measurement_text(opened, measured, []), nl=False)
+        click.echo("\n" + bench_report.measurement_text(opened, measured), nl=False)
     if outputs is not None:
         click.echo(f"\nwritten to {outputs}")
 
@@ -191,9 +191,10 @@ def bench_command(
     seed: int,
 ) -> None:
     """Time LIBRARY in a process of its own: p50, p90, min, mean, load time, memory, and each kernel."""
-    from nncc import report
+    from nncc import bench_report
     from nncc.execute import open_library, schedules_beside, write_runner
     from nncc.frontend.samples import choose_inputs
+    from nncc.roofline import attempt
 
     if runner is not None:
         with working() as progress:
@@ -209,11 +210,15 @@ def bench_command(
         progress.start("time", str(library))
         arrays, _ = choose_inputs(opened.inputs, inputs, fill, seed)
         found = opened.benchmark(arrays, repeat=repeat, seconds=seconds, warmup=warmup, profile=profile)
-    calls = opened.describe()["calls"]
-    rows = report.kernel_rows(calls, found.call_seconds, schedules_beside(opened)) if profile else []
+        rows, limits = [], None
+        if profile:
+            progress.start("measure", "what this machine can do")
+            limits = attempt(opened)
+            calls, schedules = opened.describe()["calls"], schedules_beside(opened)
+            rows = bench_report.kernel_rows(calls, found.call_seconds, schedules, limits)
     if as_json:
-        return _print_json(report.measurement_facts(opened, found, rows))
-    click.echo(report.measurement_text(opened, found, rows), nl=False)
+        return _print_json(bench_report.measurement_facts(opened, found, rows, limits))
+    click.echo(bench_report.measurement_text(opened, found, rows, limits), nl=False)
 
 
 @cli.command("show", short_help="A model or a library as text.")

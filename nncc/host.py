@@ -20,6 +20,9 @@ __all__ = ["Host", "host", "llvm_features", "system_of"]
 _CPUINFO_WORDS = {"pni": "sse3", "abm": "lzcnt"}
 """Words of /proc/cpuinfo that the C runtime, and so `Hardware.features`, spells otherwise."""
 
+_CPUINFO_PROCESSOR = ("model name", "cpu family", "model", "CPU implementer", "CPU part", "CPU variant", "uarch")
+"""Keys of /proc/cpuinfo that say which processor it is, on one architecture or another."""
+
 _LLVM_WORDS = {
     "x86": {
         "sse3": "sse3",
@@ -62,6 +65,10 @@ class Host:
     l1_kib: int = 0
     """0 where not known."""
     l2_kib: int = 0
+    last_cache_kib: int = 0
+    """Of the largest cache, which cores may share; 0 where not known."""
+    processor: str = ""
+    """What tells this processor from others, for telling what was measured on which; may be empty."""
 
     def missing(self, target: Target) -> list[str] | None:
         """The features that `target` needs and this machine lacks; None if it is another kind of machine."""
@@ -76,13 +83,13 @@ def host() -> Host:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     if system != "Linux":
-        return Host(system, machine, frozenset(llvm_features(None)), cores)
-    features: frozenset[str] = frozenset()
+        return Host(system, machine, frozenset(llvm_features(None)), cores, processor=platform.processor())
+    facts: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            features = frozenset(_CPUINFO_WORDS.get(word, word) for word in value.split())
-            break
+        facts.setdefault(key.strip(), value.strip())
+    words = facts.get("flags", facts.get("Features", "")).split()
+    features = frozenset(_CPUINFO_WORDS.get(word, word) for word in words)
     caches = {}
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
@@ -91,7 +98,9 @@ def host() -> Host:
             continue
         if kind != "Instruction" and size.endswith("K"):
             caches[level] = int(size[:-1])
-    return Host(system, machine, features, cores, caches.get("1", 0), caches.get("2", 0))
+    processor = ", ".join(facts[key] for key in _CPUINFO_PROCESSOR if key in facts)
+    last = max(caches.values(), default=0)
+    return Host(system, machine, features, cores, caches.get("1", 0), caches.get("2", 0), last, processor)
 
 
 def llvm_features(tvm: dict[str, Any] | None) -> tuple[str, ...]:

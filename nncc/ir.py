@@ -89,8 +89,8 @@ class Network:
 class Kernels:
     """A Relax function ``main`` that only calls TIR kernels, and the kernels.
 
-    The schedule stage fills in, for each kernel, where its schedule came from (``conv2d tile 6x2``) and how many
-    floating-point operations one call performs.
+    The schedule stage fills in, for each kernel, where its schedule came from (``conv2d tile 6x2``), how many
+    floating-point operations one call performs and how many bytes of each argument it reads or writes.
     """
 
     module: tvm.IRModule
@@ -100,6 +100,7 @@ class Kernels:
     outputs: tuple[TensorSpec, ...]
     schedules: dict[str, str] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
+    argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,16 @@ class Program:
     kernels: Any
     schedules: dict[str, str] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
+    argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def call_bytes(self, call: Call) -> int:
+        """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""
+        if not call.kernel:
+            return 2 * call.nbytes
+        sizes: dict[Ref, int] = {}
+        for ref, nbytes in zip(call.args, self.argument_bytes.get(call.kernel, ()), strict=False):
+            sizes[ref] = max(nbytes, sizes.get(ref, 0))
+        return sum(sizes.values())
 
     def text(self) -> str:
         """The whole program, one line an input, output or call."""

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nncc.doctor import Row
-    from nncc.execute import Measurement, OpenLibrary
     from nncc.instruments import Verify
     from nncc.ir import Artifact
     from nncc.target import Target
@@ -23,12 +22,9 @@ __all__ = [
     "description_text",
     "doctor_text",
     "duration",
-    "kernel_rows",
-    "kernel_table",
-    "measurement_facts",
-    "measurement_text",
     "output_facts",
     "output_text",
+    "plural",
     "table",
     "target_facts",
     "target_line",
@@ -55,7 +51,7 @@ def duration(seconds: float) -> str:
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
 
 
-def _plural(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -96,7 +92,7 @@ def target_line(target: Target) -> str:
     hardware = target.hardware
     vector = f"{hardware.vector_bits}-bit vectors" if hardware.vector_bits > 32 else "no vectors"
     # A native target keeps the doc of the file that was chosen: "this machine: x86-64-v3, 8 cores".
-    parts = [target.tvm.get("mcpu", ""), vector, _plural(hardware.cores, "core")]
+    parts = [target.tvm.get("mcpu", ""), vector, plural(hardware.cores, "core")]
     return f"{target.name}: {', '.join(filter(None, parts))}"
 
 
@@ -160,11 +156,11 @@ def doctor_text(rows: Sequence[Row]) -> str:
     targets = sum(row.check.startswith("target ") for row in rows)
     verdict = "nncc cannot work here" if count["fail"] else "nncc works here"
     missing = (
-        f", {_plural(count['warn'], 'thing')} it could use {'is' if count['warn'] == 1 else 'are'} missing"
+        f", {plural(count['warn'], 'thing')} it could use {'is' if count['warn'] == 1 else 'are'} missing"
         if count["warn"]
         else ""
     )
-    return f"{text}\n{verdict}{missing}; `nncc targets` tells of {_plural(targets, 'target')}\n"
+    return f"{text}\n{verdict}{missing}; `nncc targets` tells of {plural(targets, 'target')}\n"
 
 
 # ---- compile ----------------------------------------------------------------------------------------------------
@@ -326,78 +322,3 @@ def output_text(facts: Sequence[Mapping[str, Any]]) -> str:
                 [["index", "value"]] + [[str(t["index"]), number(t["value"])] for t in each["top"]], ">>", "  "
             )
     return text
-
-
-# ---- bench ------------------------------------------------------------------------------------------------------
-
-
-def kernel_rows(
-    calls: Sequence[Mapping[str, Any]], seconds: Sequence[float], schedules: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """One row a kernel, calls of the same one together, the slowest first."""
-    rows: dict[str, dict[str, Any]] = {}
-    total = sum(seconds) or 1.0
-    for call, value in zip(calls, seconds, strict=True):
-        new = {
-            "name": call["name"],
-            "calls": 0,
-            "seconds": 0.0,
-            "flops": 0.0,
-            "schedule": schedules.get(call["name"], ""),
-        }
-        row = rows.setdefault(call["name"], new)
-        row["calls"] += 1
-        row["seconds"] += value
-        row["flops"] += call["flops"]
-    for row in rows.values():
-        row["share"] = row["seconds"] / total
-        row["gflops"] = row["flops"] / row["seconds"] * 1e-9 if row["flops"] and row["seconds"] else None
-    return sorted(rows.values(), key=lambda row: -row["seconds"])
-
-
-def kernel_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of `kernel_rows` for people; without the speeds where none is known."""
-    known = any(row["gflops"] is not None for row in rows)
-    cells = [["time", "share", "calls", *(["GFLOP/s"] if known else []), "schedule", "kernel"]]
-    for row in rows:
-        speed = [f"{row['gflops']:.1f}" if row["gflops"] is not None else "-"] if known else []
-        share = f"{row['share'] * 100:.1f} %"
-        cells.append([duration(row["seconds"]), share, str(row["calls"]), *speed, row["schedule"], row["name"]])
-    return table(cells, ">>>><<" if known else ">>><<")
-
-
-def measurement_facts(library: OpenLibrary, found: Measurement, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A measurement as JSON holds it; times in milliseconds but for those of `rows`, which are in seconds."""
-    about = library.describe()
-    facts: dict[str, Any] = {key: about[key] for key in ("name", "target", "build")}
-    facts |= {"threads": found.threads, "warmup": found.warmup, "repeat": len(found.seconds)}
-    for key, value in _times(found):
-        facts[f"{key}_ms"] = round(value * 1e3, 6)
-    facts |= {"peak_bytes": found.peak_bytes, "times_ms": [round(value * 1e3, 6) for value in found.seconds]}
-    if rows:
-        facts["kernels"] = list(rows)
-    return facts
-
-
-def _times(found: Measurement) -> list[tuple[str, float]]:
-    return [
-        ("p50", found.p50),
-        ("p90", found.p90),
-        ("min", min(found.seconds)),
-        ("mean", found.mean),
-        ("load", found.load_seconds),
-        ("create", found.create_seconds),
-    ]
-
-
-def measurement_text(library: OpenLibrary, found: Measurement, rows: Sequence[Mapping[str, Any]]) -> str:
-    """A measurement for people, and the table of `rows` where there are any."""
-    about = library.describe()
-    threads = _plural(found.threads, "thread") if found.threads else "a thread for each processor"
-    head = f"{about['name']} for {about['target']}, {threads}, {_plural(len(found.seconds), 'run')}\n\n"
-    cells = [[key, duration(value)] for key, value in _times(found)]
-    cells[-1].append("arena and threads")
-    if found.peak_bytes:
-        cells.append(["memory", size(found.peak_bytes), "at its peak: library, arena, threads, inputs and outputs"])
-    text = head + table(cells, "<><")
-    return f"{text}\n{kernel_table(rows)}" if rows else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -20,7 +21,7 @@ from nncc.config import Config
 from nncc.doctor import Row
 from nncc.ir import TensorSpec
 from nncc.pipeline import STAGES
-from nncc.report import duration, kernel_rows, kernel_table, table
+from nncc.report import duration, table
 
 SHAPE = ("--shape", "image=2x3x8x8")
 STAGE_NAMES = [stage.name for stage in STAGES]
@@ -264,7 +265,8 @@ def test_run_and_time(call, library):
 # ---- bench ------------------------------------------------------------------------------------------------------
 
 
-def test_bench_in_json(call, library):
+def test_bench_in_json(call, library, monkeypatch):
+    monkeypatch.setenv("NNCC_CACHE_DIR", "cache")
     facts = json.loads(call("bench", library, "--threads", "2", "--repeat", "20", "--profile", "--json").stdout)
     assert (facts["name"], facts["threads"], facts["repeat"]) == ("tiny", 2, 20)
     assert 0 < facts["min_ms"] <= facts["p50_ms"] <= facts["p90_ms"]
@@ -272,6 +274,8 @@ def test_bench_in_json(call, library):
     assert sum(kernel["share"] for kernel in facts["kernels"]) == pytest.approx(1)
     schedules = json.loads(library.with_suffix(".json").read_text())["schedules"]
     assert {kernel["name"]: kernel["schedule"] for kernel in facts["kernels"]}.items() >= schedules.items()
+    assert all(kernel["gbps"] > 0 and kernel["roofline"] > 0 for kernel in facts["kernels"])
+    assert facts["roofline"]["gflops"] > 0 and facts["roofline"]["memory_gbps"] > 0
 
 
 def test_memory_is_the_model_s_and_not_python_s(call, library):
@@ -279,12 +283,15 @@ def test_memory_is_the_model_s_and_not_python_s(call, library):
     assert 0 < facts["peak_bytes"] < 4 * 2**20  # numpy alone has more, and the list of times too
 
 
-def test_bench_as_text(call, library):
+def test_bench_as_text(call, library, monkeypatch):
+    monkeypatch.setenv("NNCC_CACHE_DIR", "cache")
     text = call("bench", library, "--repeat", "5", "--profile").stdout
-    head, times, kernels = text.split("\n\n")
+    head, times, roofline, kernels = text.split("\n\n")
     assert head == "tiny for native, 1 thread, 5 runs"
     assert [line.split()[0] for line in times.splitlines()][:6] == ["p50", "p90", "min", "mean", "load", "create"]
-    assert kernels.splitlines()[0].split()[-1] == "kernel"
+    assert re.fullmatch(r"roofline  \d+ GFLOP/s, \d+ GB/s from memory \(1 thread, measured\)", roofline)
+    columns = ["time", "share", "calls", "GFLOP/s", "GB/s", "roofline", "schedule", "kernel"]
+    assert kernels.splitlines()[0].split() == columns
 
 
 def test_the_runner_is_a_program_for_the_target(call, library, tmp_path):
@@ -427,17 +434,3 @@ def test_durations_have_three_digits_that_count(seconds, text):
 
 def test_columns_are_aligned_and_lines_end_clean():
     assert table([["a", "1"], ["bcd", "22", "x"]], "<>", "  ") == "  a     1\n  bcd  22  x\n"
-
-
-def test_calls_of_one_kernel_are_one_row():
-    calls = [{"name": "conv", "flops": 2e9}, {"name": "copy", "flops": 0}, {"name": "conv", "flops": 2e9}]
-    rows = kernel_rows(calls, [0.5, 0.25, 0.5], {"conv": "conv2d (default)"})
-    assert [(row["name"], row["calls"], row["seconds"], row["gflops"]) for row in rows] == [
-        ("conv", 2, 1.0, 4.0),
-        ("copy", 1, 0.25, None),
-    ]
-    assert kernel_table(rows) == (
-        "  time   share  calls  GFLOP/s  schedule          kernel\n"
-        "1.00 s  80.0 %      2      4.0  conv2d (default)  conv\n"
-        "250 ms  20.0 %      1        -                    copy\n"
-    )

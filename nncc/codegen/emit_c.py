@@ -17,6 +17,7 @@ def emit_source(program: Program, build: str, compiler: str) -> str:
     features = ",".join(program.target.hardware.features)
     names = ", ".join(_string(call.kernel or "copy") for call in program.calls) or "0"
     flops = ", ".join(str(program.flops.get(call.kernel, 0)) for call in program.calls) or "0"
+    nbytes = ", ".join(str(program.call_bytes(call)) for call in program.calls) or "0"
     body = "\n".join(f"  {_call(i, call, prefix)}" for i, call in enumerate(program.calls))
     prototypes = "\n".join(
         f"extern int32_t {prefix}{kernel}({', '.join(['const void*'] * count) or 'void'});"
@@ -30,6 +31,7 @@ def emit_source(program: Program, build: str, compiler: str) -> str:
 {_tensors("outputs", program.outputs)}
 static const char* const call_names[] = {{{names}}};
 static const double call_flops[] = {{{flops}}};
+static const double call_bytes[] = {{{nbytes}}};
 
 static const nncc_info model_info = {{
   .abi_version = NNCC_ABI_VERSION,
@@ -45,6 +47,7 @@ static const nncc_info model_info = {{
   .outputs = outputs,
   .call_names = call_names,
   .call_flops = call_flops,
+  .call_bytes = call_bytes,
   .arena_bytes = {program.arena_bytes},
   .scratch_bytes = {program.scratch_bytes},
   .weights_bytes = {program.weights.nbytes},

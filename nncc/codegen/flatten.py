@@ -183,4 +183,5 @@ def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
         bare.module,
         kernels.schedules,
         kernels.flops,
+        kernels.argument_bytes,
     )

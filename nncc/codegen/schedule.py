@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
-from nncc.templates import Template, count_flops, schedule_kernel
+from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
 from nncc.tuning.records import load_records
 
 __all__ = ["schedule"]
@@ -28,7 +28,7 @@ def schedule(
 
     functions = dict(kernels.module.functions.items())
     plain = {variable: f for variable, f in functions.items() if isinstance(f, tirx.PrimFunc)}
-    origins, flops = {}, {}
+    origins, flops, nbytes = {}, {}, {}
     target = kernels.target.tvm_target()
     known = load_records(records, target) if records else None
     with target:
@@ -46,5 +46,7 @@ def schedule(
                 ) from error
             origins[variable.name_hint] = origin
             flops[variable.name_hint] = count_flops(function)
+            nbytes[variable.name_hint] = count_bytes(function)
             functions[variable] = scheduled.with_attr("global_symbol", variable.name_hint)
-    return replace(kernels, module=IRModule(functions, attrs=kernels.module.attrs), schedules=origins, flops=flops)
+    module = IRModule(functions, attrs=kernels.module.attrs)
+    return replace(kernels, module=module, schedules=origins, flops=flops, argument_bytes=nbytes)

@@ -208,7 +208,7 @@ static void print_description(const nncc_info* info) {
   for (int32_t i = 0; i < info->num_calls; ++i) {
     print_key(i ? ", {" : "[{", "name");
     print_string(info->call_names[i]);
-    printf(", \"flops\": %.17g}", info->call_flops[i]);
+    printf(", \"flops\": %.17g, \"bytes\": %.17g}", info->call_flops[i], info->call_bytes[i]);
   }
   fputs(info->num_calls ? "]}\n" : "[]}\n", stdout);
 }
@@ -450,16 +450,18 @@ static void print_report(const options* given, const nncc_info* info, const meas
       print_key(", ", "calls");
       putchar('[');
     } else {
-      printf("\n%12s %7s %9s  call\n", "mean us", "share", "GFLOP/s");
+      printf("\n%12s %7s %9s %9s  call\n", "mean us", "share", "GFLOP/s", "GB/s");
     }
     for (int32_t i = 0; i < info->num_calls; ++i) {
       const double mean = found->profile[i] / (double)repeat;
       const double share = total > 0 ? found->profile[i] / total : 0;
       const double gflops = mean > 0 ? info->call_flops[i] / mean * 1e-9 : 0;
+      const double gbps = mean > 0 ? info->call_bytes[i] / mean * 1e-9 : 0;
       if (given->json) {
         print_key(i ? ", {" : "{", "name");
         print_string(info->call_names[i]);
-        printf(", \"mean_us\": %.4f, \"share\": %.6f, \"gflops\": %.4f}", mean * 1e6, share, gflops);
+        printf(", \"mean_us\": %.4f, \"share\": %.6f, \"gflops\": %.4f, \"gbps\": %.4f}", mean * 1e6, share, gflops,
+               gbps);
       } else {
         printf("%12.2f %6.1f%% ", mean * 1e6, share * 100);
         if (info->call_flops[i] > 0) {
@@ -467,7 +469,7 @@ static void print_report(const options* given, const nncc_info* info, const meas
         } else {
           printf("%9s", "-");
         }
-        printf("  %3d %s\n", (int)i, info->call_names[i]);
+        printf(" %9.2f  %3d %s\n", gbps, (int)i, info->call_names[i]);
       }
     }
     fputs(given->json ? "]" : "", stdout);

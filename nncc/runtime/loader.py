@@ -22,7 +22,7 @@ from nncc.errors import RunError
 
 __all__ = ["Module", "TensorInfo", "load"]
 
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 _POINTERS = ctypes.POINTER(ctypes.c_void_p)
 
 
@@ -55,6 +55,7 @@ class _Info(ctypes.Structure):
         ("outputs", ctypes.POINTER(_Tensor)),
         ("call_names", ctypes.POINTER(ctypes.c_char_p)),
         ("call_flops", ctypes.POINTER(ctypes.c_double)),
+        ("call_bytes", ctypes.POINTER(ctypes.c_double)),
         ("arena_bytes", ctypes.c_size_t),
         ("scratch_bytes", ctypes.c_size_t),
         ("weights_bytes", ctypes.c_size_t),
@@ -206,7 +207,10 @@ class Module:
         """What the library says of itself: tensors, calls, sizes in bytes, the features it needs, what made it."""
         self._live()
         info = self._info
-        calls = [{"name": info.call_names[i].decode(), "flops": info.call_flops[i]} for i in range(self._num_calls)]
+        calls = [
+            {"name": info.call_names[i].decode(), "flops": info.call_flops[i], "bytes": info.call_bytes[i]}
+            for i in range(self._num_calls)
+        ]
         return {
             "abi_version": info.abi_version,
             "name": self.name,

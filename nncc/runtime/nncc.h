@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define NNCC_ABI_VERSION 1
+#define NNCC_ABI_VERSION 2
 
 #if defined(_WIN32)
 #define NNCC_API __declspec(dllexport)
@@ -55,6 +55,7 @@ typedef struct nncc_info {
   const nncc_tensor* outputs;
   const char* const* call_names;  /* num_calls names of kernels */
   const double* call_flops;       /* num_calls counts of floating-point operations, 0 where not known */
+  const double* call_bytes;       /* num_calls sizes: of the distinct tensors that the call reads and writes */
   size_t arena_bytes;             /* allocated once per context */
   size_t scratch_bytes;           /* allocated once per thread of a context */
   size_t weights_bytes;           /* read-only, part of the library */

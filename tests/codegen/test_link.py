@@ -38,11 +38,11 @@ MODEL = """
 static const int64_t shape[] = {{8}};
 static const nncc_tensor input = {{"x", "float32", 1, shape, 32}}, output = {{"y", "float32", 1, shape, 32}};
 static const char* const names[] = {{"add"}};
-static const double flops[] = {{8}};
-static const nncc_info model_info = {{.abi_version = 1, .num_inputs = 1, .num_outputs = 1, .num_calls = 1,
-  .name = "{0}", .target = "any", .build = "0", .compiler = "test", .features = "", .inputs = &input,
-  .outputs = &output, .call_names = names, .call_flops = flops, .arena_bytes = 64, .scratch_bytes = 64,
-  .weights_bytes = 16}};
+static const double flops[] = {{8}}, bytes[] = {{80}};
+static const nncc_info model_info = {{.abi_version = NNCC_ABI_VERSION, .num_inputs = 1, .num_outputs = 1,
+  .num_calls = 1, .name = "{0}", .target = "any", .build = "0", .compiler = "test", .features = "",
+  .inputs = &input, .outputs = &output, .call_names = names, .call_flops = flops, .call_bytes = bytes,
+  .arena_bytes = 64, .scratch_bytes = 64, .weights_bytes = 16}};
 extern int32_t nncc_{0}_add(const void*, const void*, void*);
 static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
                             double* seconds) {{

@@ -53,13 +53,15 @@ def test_json_has_every_number(run):
     assert report["mean_ms"] == pytest.approx(np.mean(times), abs=2e-6), "each of 11 numbers is printed to 1e-6"
     assert report["load_ms"] > 0 and report["create_ms"] > 0 and report["peak_rss_kib"] > 100
     assert [call["name"] for call in report["calls"]] == ["fake_scale", 'fake_"behave"', "copy"]
+    moved = [call["gbps"] * call["mean_us"] * 1e3 for call in report["calls"]]
+    assert moved == pytest.approx([384, 20, 256], rel=0.05), "bytes, of which rates and times are printed to 1e-4"
     assert sum(call["share"] for call in report["calls"]) == pytest.approx(1, abs=3e-6)
 
 
 def test_the_table_names_every_call(run):
     done = run("--fill", "zeros", "--profile")
     assert done.stdout.startswith("fake for testboard, 1 thread, 10 runs\n")
-    for word in ("min_ms", "p90_ms", "GFLOP/s", "fake_scale", 'fake_"behave"', "copy"):
+    for word in ("min_ms", "p90_ms", "GFLOP/s", "GB/s", "fake_scale", 'fake_"behave"', "copy"):
         assert word in done.stdout
 
 
@@ -86,7 +88,7 @@ def test_libraries_that_are_none_are_named(run, model, tmp_path):
     (tmp_path / "text.so").write_text("hello")
     assert run(library="text.so").stderr.startswith("nncc-bench: cannot load: ./text.so: ")
     done = run(library=model("-DFAKE_ABI=7"))
-    assert done.stderr.endswith("speaks version 7 of the interface, this program version 1\n")
+    assert done.stderr.endswith("speaks version 7 of the interface, this program version 2\n")
     assert done.returncode == 1
 
 

@@ -1,0 +1,151 @@
+"""What this machine can do at most, measured once and kept: arithmetic, and reading from each size of memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nncc.codegen.link import cache_folder, link
+from nncc.codegen.publish import workshop
+from nncc.errors import NnccError, OutputError
+from nncc.execute import OpenLibrary, target_of
+from nncc.host import host
+from nncc.resources import runtime_folder
+from nncc.target import Target
+from nncc.worker import work
+
+__all__ = ["Roofline", "attempt", "build", "measure", "roofline"]
+
+SECONDS = 0.8
+"""How long to measure; the best of all rounds counts, and one takes tens of milliseconds."""
+SMALL = 8 << 20
+"""Bytes that are read in far less than a millisecond wherever that many fit into a cache."""
+
+_FLAGS = {
+    "avx": ("-mavx",),
+    "fma": ("-mfma",),
+    "avx512f": ("-mavx512f",),
+    # NEON takes denormal floats for zero, so that compilers want to be told before they use it for them.
+    "vfpv4": ("-mfpu=neon-vfpv4", "-funsafe-math-optimizations"),
+}
+"""Flags that let a C compiler use what kernels may, by the word of `Hardware.features`."""
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What a machine attains on a number of threads, with the instructions that a library may use."""
+
+    gflops: float
+    """Float32 multiply-adds in registers, two operations each."""
+    bandwidth: tuple[tuple[int, float], ...]
+    """For working sets of so many bytes, how many GB/s are read again and again; the last fits into no cache."""
+
+    @property
+    def memory_gbps(self) -> float:
+        """From beyond the caches."""
+        return self.bandwidth[-1][1]
+
+    def gbps(self, nbytes: float) -> float:
+        """The bandwidth at the working set that is nearest to `nbytes` by ratio: what fits a cache comes from there."""
+        return min(self.bandwidth, key=lambda rung: max(rung[0], nbytes) / max(1.0, min(rung[0], nbytes)))[1]
+
+    def least_seconds(self, flops: float, nbytes: float) -> float:
+        """The time below which so many operations on so many distinct bytes cannot be done.
+
+        This is the roofline from its other side: operations over this time are the least of the peak and of
+        operations for each byte times bandwidth. Without operations it is the time of reading.
+        """
+        return max(flops / (self.gflops * 1e9), nbytes / (self.gbps(nbytes) * 1e9))
+
+
+def roofline(library: OpenLibrary) -> Roofline:
+    """The roofline of this machine for a library and its threads: from the cache, or measured in about a second.
+
+    Raises ToolError where there is no C compiler for this machine or it fails, RunError where the measuring fails.
+    """
+    target, features = target_of(library.path), tuple(library.description["features"])
+    vector_bits, sizes, machine = _vector_bits(target, features), _sizes(), host()
+    about = (machine.processor, machine.cores, sorted(features), vector_bits, library.threads, sizes)
+    text = (runtime_folder() / "roofline.c").read_bytes()
+    kept = cache_folder() / f"roofline-{hashlib.sha256(text + repr(about).encode()).hexdigest()[:16]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        facts = json.loads(kept.read_text(encoding="utf-8"))
+        return Roofline(facts["gflops"], tuple((int(size), float(gbps)) for size, gbps in facts["bandwidth"]))
+    found = measure(target, features, vector_bits, sizes, library.threads)
+    with contextlib.suppress(OutputError), workshop(kept.parent) as folder:  # what cannot be kept is measured again
+        (folder / "new").write_text(json.dumps({"gflops": found.gflops, "bandwidth": found.bandwidth}))
+        os.replace(folder / "new", kept)
+    return found
+
+
+def attempt(library: OpenLibrary) -> Roofline | NnccError:
+    """The roofline, or why there is none, for reports that are of use without it."""
+    try:
+        return roofline(library)
+    except NnccError as error:
+        return error
+
+
+def measure(
+    target: Target,
+    features: Sequence[str],
+    vector_bits: int,
+    sizes: Sequence[int],
+    threads: int,
+    seconds: float = SECONDS,
+) -> Roofline:
+    """Measure now, with a model written in C in place of a compiled one. Raises as :func:`roofline`."""
+    # What takes little time is done several times a round: then other programs are less likely to disturb all of them.
+    calls = [0, *(size for size in sizes if size <= SMALL)] * 4 + [size for size in sizes if size > SMALL]
+    with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
+        library = build(target, features, vector_bits, calls, Path(scratch))
+        found = work(library, {"task": "fastest", "threads": threads, "folder": scratch, "seconds": seconds})
+    best: dict[int, float] = {}
+    for size, amount, least in zip(calls, found["outputs"]["amounts"], found["call_seconds"], strict=True):
+        best[size] = max(best.get(size, 0.0), amount / least * 1e-9)
+    return Roofline(best[0], tuple((size, best[size]) for size in sizes))
+
+
+def build(target: Target, features: Sequence[str], vector_bits: int, calls: Sequence[int], folder: Path) -> Path:
+    """The library that measures, made in `folder`: each call reads so many bytes, or computes where it is 0."""
+    used = [word for word in features if word in _FLAGS]
+    flags = tuple(flag for word in used for flag in _FLAGS[word])
+    source, weights = folder / "model.c", folder / "weights.bin"
+    source.write_text(
+        f'#define NNCC_FEATURES "{",".join(used)}"\n'
+        f"#define NNCC_VECTOR_BYTES {vector_bits // 8}\n"
+        f"#define NNCC_SIZES(DO) {' '.join(f'DO({size})' for size in calls)}\n"
+        f"#define NNCC_MOST_BYTES {max(calls)}\n"
+        '#include "roofline.c"\n'
+    )
+    weights.write_bytes(b"")
+    return link(
+        replace(target, link=replace(target.link, cflags=(*target.link.cflags, *flags))),
+        folder / "linked",
+        source=source,
+        kernels=None,
+        weights=weights,
+        stem="roofline",
+        include=[runtime_folder()],
+        static_prefix="roofline",
+        emit=["so"],
+    )["so"]
+
+
+def _vector_bits(target: Target, features: Sequence[str]) -> int:
+    """Width of the vectors of a library's kernels: its target's, or where that is not known the widest it may use."""
+    if set(features) == set(target.hardware.features):
+        return target.hardware.vector_bits
+    return 512 if "avx512f" in features else 256 if "avx" in features else min(128, target.hardware.vector_bits)
+
+
+def _sizes() -> tuple[int, ...]:
+    """Working sets in bytes: from what every first-level cache holds, by doubling, to four times the last cache."""
+    memory = min(max(128 << 20, 4 * host().last_cache_kib << 10), 512 << 20)
+    return (*(1 << bits for bits in range(14, 27)), memory)

@@ -1,0 +1,156 @@
+"""The other process: it loads a library, runs or times it, and answers in JSON; a crash of the library is its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nncc.errors import RunError
+
+__all__ = ["serve", "signal_name", "work"]
+
+MOST_RUNS = 10_000
+"""Timed inferences where only a time limit is given."""
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV``, where the system has a name for it."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def work(path: Path, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Give `order`, of which ``task`` says what it is, to a new process, which imports the loader and numpy.
+
+    Raises RunError where the library fails or crashes.
+    """
+    text = json.dumps({**order, "path": str(path)})
+    package = str(Path(__file__).resolve().parent.parent)
+    search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
+    # `-c` puts the current folder first on the path, and what lies there is not ours to import.
+    program = "import sys; sys.path = [p for p in sys.path if p]; from nncc.worker import serve; serve()"
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": search}
+    done = subprocess.run(
+        command, input=text, env=environment, capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode < 0:
+        name = signal_name(-done.returncode)
+        raise RunError(f"{path} crashed: {name}", "please report this, with the model" if name != "SIGKILL" else None)
+    if done.returncode:
+        raise RunError(f"{path}: {done.stderr.strip() or f'exit status {done.returncode}'}")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise RunError(answer["error"], answer["hint"])
+    return answer
+
+
+def serve() -> None:
+    """The other process: an order in JSON on stdin, the answer in JSON on stdout."""
+    order = json.load(sys.stdin)
+    task = {"run": _run_here, "bench": _bench_here, "fastest": _fastest_here}[order["task"]]
+    try:
+        answer = task(order)
+    except RunError as error:
+        answer = {"error": error.message, "hint": error.hint}
+    print(json.dumps(answer))
+
+
+def _given(module: Any, order: Mapping[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    folder = Path(order["folder"])
+    return {
+        tensor.name: np.fromfile(folder / f"in{number}", tensor.numpy_dtype).reshape(tensor.shape)
+        for number, tensor in enumerate(module.inputs)
+    }
+
+
+def _run_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    from nncc.runtime.loader import load
+
+    with load(order["path"], order["threads"]) as module:
+        for number, array in enumerate(module.run(_given(module, order)).values()):
+            array.tofile(Path(order["folder"]) / f"out{number}")
+    return {}
+
+
+def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    import ctypes
+
+    from nncc.runtime.loader import load
+
+    path = os.path.abspath(order["path"])
+    before = _resident_bytes()
+    start = time.perf_counter()
+    ctypes.CDLL(path)  # load() below finds it loaded, and what it takes is to create the context
+    loaded = time.perf_counter()
+    module = load(path, order["threads"])
+    created = time.perf_counter()
+    inputs = _given(module, order)
+    once = module.benchmark(inputs, repeat=1, warmup=order["warmup"])[0]
+    peak = _peak_bytes()  # no run after the first needs more, but the list of their times would
+    seconds = module.benchmark(inputs, repeat=order["repeat"], warmup=0) if order["repeat"] else []
+    while not order["repeat"] and (len(seconds) < 5 or sum(seconds) < order["seconds"]) and len(seconds) < MOST_RUNS:
+        part = int(order["seconds"] / 10 / max(once, 1e-6))
+        seconds += module.benchmark(inputs, repeat=max(1, min(part, MOST_RUNS - len(seconds))), warmup=0)
+    calls: list[float] = []
+    if order["profile"]:
+        rounds = min(len(seconds), 200)
+        each = [module.profile(inputs)[1].tolist() for _ in range(rounds)]
+        calls = [sum(column) / rounds for column in zip(*each, strict=True)]
+    return {
+        "seconds": seconds,
+        "load_seconds": loaded - start,
+        "create_seconds": created - loaded,
+        "peak_bytes": max(0, peak - before) if peak and before else 0,
+        "call_seconds": calls,
+    }
+
+
+def _fastest_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The shortest time of each call in the rounds that fit in the given seconds, and the outputs of the last."""
+    from nncc.runtime.loader import load
+
+    with load(order["path"], order["threads"]) as module:
+        inputs = _given(module, order)
+        module.run(inputs)
+        end = time.perf_counter() + order["seconds"]
+        outputs, best = module.profile(inputs)
+        for _ in range(MOST_RUNS):
+            if time.perf_counter() > end:
+                break
+            outputs, each = module.profile(inputs)
+            best = best.clip(max=each)
+        return {"call_seconds": best.tolist(), "outputs": {name: array.tolist() for name, array in outputs.items()}}
+
+
+def _resident_bytes() -> int:
+    """What this process has in memory now, after which its peak is counted anew; 0 where only Linux could tell."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak_bytes() -> int:
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{key}:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,86 @@
+"""What a kernel's work is counted as: floating-point operations, and bytes of the distinct tensors of a call."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from compiled import Net, compile_net
+
+from nncc.execute import open_library
+from nncc.templates import load_templates
+
+FLOAT = 4
+"""Bytes of a float32."""
+
+
+def calls_of(net: Net, folder) -> dict[str, tuple[float, float]]:
+    """Operations and bytes of each call, as the library tells."""
+    calls = open_library(compile_net(net, folder).library).describe()["calls"]
+    return {call["name"]: (call["flops"], call["bytes"]) for call in calls}
+
+
+def operations(matrix) -> int:
+    """Additions and products of a matrix times a vector, without those by nought and one."""
+    return sum(sum(f != 0 for f in row) - 1 + sum(f not in (0, 1) for f in row) for row in matrix)
+
+
+def test_a_matrix_product_reads_its_weights(tmp_path):
+    net = Net()
+    net.output(net.op("MatMul", net.input(4, 8), net.weight(8, 64)))
+    assert calls_of(net, tmp_path) == {"matmul": (2 * 4 * 8 * 64, (4 * 8 + 8 * 64 + 4 * 64) * FLOAT)}
+
+
+def test_a_convolution_and_what_is_fused_into_it(tmp_path):
+    net = Net()
+    x = net.input(1, 16, 9, 9)
+    net.output(net.op("Relu", net.conv(x, 16, 16, (3, 3), strides=(2, 2))))
+    calls = calls_of(net, tmp_path)
+    (flops, nbytes), *_ = [cost for name, cost in calls.items() if "conv2d" in name]
+    outputs = 16 * 4 * 4
+    assert flops == 2 * outputs * 16 * 3 * 3 + 2 * outputs  # bias and Relu
+    assert nbytes == (16 * 9 * 9 + 16 * 16 * 3 * 3 + 16 + outputs) * FLOAT
+
+
+def test_a_tensor_given_twice_counts_once(tmp_path):
+    net = Net()
+    x = net.input(3, 5)
+    net.output(net.op("Add", x, x))
+    assert calls_of(net, tmp_path) == {"add": (15, 2 * 15 * FLOAT)}
+
+
+def test_of_a_table_the_rows_that_are_looked_up_count(tmp_path):
+    net = Net()
+    rows = net.input(2, dtype=np.int64)
+    net.output(net.op("Gather", net.weight(1000, 16), rows))
+    lookups = [nbytes for name, (_, nbytes) in calls_of(net, tmp_path).items() if name.startswith("take")]
+    assert max(lookups) == 2 * 16 * FLOAT * 2 + 2 * 8  # rows read and written, and their numbers
+
+
+def test_a_copy_reads_and_writes(tmp_path):
+    net = Net()
+    net.output(net.op("Identity", net.input(2, 8)))
+    assert calls_of(net, tmp_path) == {"copy": (0, 2 * 16 * FLOAT)}
+
+
+def test_winograd_counts_what_it_executes_and_not_its_workspace(tmp_path):
+    net = Net()
+    net.output(net.conv(net.input(1, 64, 32, 32), 64, 64, (3, 3), pads=(1, 1, 1, 1), bias=False))
+    compiled = compile_net(net, tmp_path)
+    about = json.loads(compiled.library.with_suffix(".json").read_text())
+    name = next((name for name, schedule in about["schedules"].items() if "winograd" in schedule), None)
+    if name is None:
+        pytest.skip("this machine's target does this convolution directly")
+    call = next(call for call in compiled.program.calls if call.kernel == name)
+    tile_h, tile_w = map(int, re.search(r"F\((\d)x(\d),", about["schedules"][name]).groups())
+    tiles, matrices = 32 // tile_h * (32 // tile_w), (tile_h + 2) * (tile_w + 2)
+    rows, columns = (load_templates()["winograd"].module.MATRICES[m] for m in (tile_h, tile_w))
+    transforms = (tile_w + 2) * operations(rows[0]) + (tile_h + 2) * operations(columns[0])
+    transforms += (tile_w + 2) * operations(rows[2]) + tile_h * operations(columns[2])
+    products = 2 * 64 * 64 * matrices * tiles
+    assert compiled.program.flops[name] == products + 64 * tiles * transforms
+    padded, output = 64 * 34 * 34 * FLOAT, 64 * 32 * 32 * FLOAT
+    weights = compiled.program.weights.nbytes
+    assert compiled.program.call_bytes(call) == padded + weights + output
