@@ -1,18 +1,22 @@
 """Measure nncc against other runtimes: same model, input and threads, in turn A B A B ... within one run.
 
     python benchmarks/bench.py --zoo FOLDER [--threads 1] [--models NAME ...] [--peers onnxruntime ...] [--rounds 12]
-    python benchmarks/bench.py --table            # writes README's table, from benchmarks/results
+    python benchmarks/bench.py --zoo FOLDER --python iree=iree/bin/python --python ncnn=ncnn/bin/python
+    python benchmarks/bench.py --zoo FOLDER --isa avx2      # code for AVX2 on a processor that has more
+    python benchmarks/bench.py --table                      # writes README's tables, from benchmarks/results
 
-Each contestant is a process of its own, idle while another one runs. A line of JSON a model is added to
-``benchmarks/results/<processor>-<threads>.jsonl``: medians, and for each peer the median of the rounds' ratios
-(peer's time / nncc's) with its quartiles. A ratio above 1 means that nncc is faster.
+Each contestant is a process of its own, idle while another one runs; `peers.py` says which there are and how to install
+them. One that is not installed, cannot load a model or computes something else is left out, with a line on standard
+error. A line of JSON a model is added to ``benchmarks/results/<processor>-<threads>.jsonl``: medians, and for each peer
+the median of the rounds' ratios (peer's time / nncc's) with its quartiles; a ratio above 1 means that nncc is faster.
+With ``--isa`` the file is ``<processor>-<threads>-<isa>.jsonl``, nncc compiles for the target of that instruction set,
+and the row names the peers that have no switch for it and so run with all that the processor has.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
+import contextlib
 import json
 import os
 import platform
@@ -21,125 +25,197 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from compile_cost import NotCompiled, compile_model
+from models import chosen, models
 from peers import CONTESTANTS
+from tables import RESULTS, with_tables
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-HERE = Path(__file__).resolve().parent
-START, END = "<!-- table -->", "<!-- end of table -->"
-"""What README's table stands between."""
+PEERS = [name for name in CONTESTANTS if name != "nncc"]
+ISAS = {"avx2": "x86-64-v3"}
+"""The targets of the instruction sets that a run can be limited to."""
 SECONDS = 0.25
 """What one contestant runs in one round, about."""
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--zoo", type=Path, default=Path(os.environ.get("NNCC_ZOO", "zoo")))
+    parser.add_argument("--zoo", type=Path, default=Path(os.environ.get("NNCC_ZOO", "zoo")), help="folder with models")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="of benchmarks/models.toml; by default all")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, metavar="PEER", help=", ".join(PEERS))
+    parser.add_argument(
+        "--python",
+        type=_named_python,
+        action="append",
+        default=[],
+        metavar="PEER=PATH",
+        help="the Python that has this peer's package, where it is not this one; repeatable",
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--models", nargs="*")
-    parser.add_argument("--peers", nargs="*", default=[name for name in CONTESTANTS if name != "nncc"])
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--target", default="native")
-    parser.add_argument("--table", action="store_true", help="write README's table and measure nothing")
-    words = parser.parse_args()
+    parser.add_argument("--target", help="nncc's; by default native, or that of --isa")
+    parser.add_argument("--isa", choices=ISAS, default="", help="the most that the contestants may use")
+    parser.add_argument("--table", action="store_true", help="write README's tables and measure nothing")
+    return parser
+
+
+def _named_python(word: str) -> tuple[str, str]:
+    name, equals, path = word.partition("=")
+    if name not in PEERS or not equals:
+        raise argparse.ArgumentTypeError(f"`{word}` is not PEER=PATH with one of {', '.join(PEERS)}")
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"there is no {path}: create the virtual environment that peers.py describes")
+    return name, str(Path(path).absolute())  # not resolved: a virtual environment's is a link
+
+
+def main() -> None:
+    words = parser().parse_args()
     if words.table:
-        readme = HERE.parent / "README.md"
-        readme.write_text(with_table(readme.read_text()))
+        readme = Path(__file__).resolve().parents[1] / "README.md"
+        readme.write_text(with_tables(readme.read_text()))
         return
-    with (HERE / "models.toml").open("rb") as file:
-        models = tomllib.load(file)
-    peers = [name for name in words.peers if importlib.util.find_spec("MNN" if name == "mnn" else name)]
-    for name in sorted(set(words.peers) - set(peers)):
-        print(f"{name} is not installed: left out", file=sys.stderr)
-    for name in words.models or models:
-        path = find(models[name], words.zoo)
-        if path is None:
-            print(f"{name}: not in {words.zoo}: left out", file=sys.stderr)
+    try:
+        files, missing = chosen(words.models, words.zoo)
+    except ValueError as error:
+        parser().error(str(error))
+    pythons = dict.fromkeys(words.peers, sys.executable) | dict(words.python)
+    versions = {who: version(pythons[who], CONTESTANTS[who].package) for who in words.peers}
+    missing += [f"{who} is not installed for {pythons[who]}: left out" for who in versions if not versions[who]]
+    print(*missing, sep="\n", end="\n" * bool(missing), file=sys.stderr)
+    peers = {who: pythons[who] for who in versions if versions[who]}
+    for name, path in files.items():
+        row = measure(name, path, words, peers)
+        if row is None:
             continue
-        row = measure(name, path, models[name].get("shape"), words, peers)
-        results = HERE / "results" / f"{re.sub(r'[^A-Za-z0-9]+', '-', processor()).strip('-')}-{words.threads}.jsonl"
-        with results.open("a") as file:
+        row["versions"] |= {who: versions[who] for who in row["ratios"]}
+        with (RESULTS / file_name(row)).open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(line(row))
+        print(line(row), flush=True)
 
 
-def find(entry: dict, zoo: Path) -> Path | None:
-    """The model's file, if this machine has it."""
-    if "light" in entry:
-        import onnx
-
-        path = Path(onnx.__file__).parent / "backend/test/data/light" / entry["light"]
-    else:
-        path = zoo / entry["file"]
-    return path if path.is_file() else None
+def version(python: str, package: str) -> str:
+    """The version of `package` that `python` has, empty if it has none."""
+    program = f"import importlib.metadata, numpy; print(importlib.metadata.version({package!r}))"
+    return subprocess.run([python, "-c", program], capture_output=True, text=True).stdout.strip()
 
 
-def measure(name: str, path: Path, shape: dict | None, words: argparse.Namespace, peers: list[str]) -> dict:
-    """Compile, start all contestants, let them run in turn."""
+def measure(name: str, path: Path, words: argparse.Namespace, peers: Mapping[str, str]) -> dict[str, Any] | None:
+    """Compile, start all contestants, let them run in turn; None where there is nothing to tell of nncc."""
     import nncc
     from nncc.frontend.onnx import import_onnx, save
-    from nncc.verify import sample_inputs
+    from nncc.verify import reference, sample_inputs
 
-    with tempfile.TemporaryDirectory(prefix="nncc-bench-") as folder:
+    shape = models()[name].get("shape", {})
+    target = words.target or ISAS.get(words.isa, "native")
+    with tempfile.TemporaryDirectory(prefix="nncc-bench-") as folder, contextlib.ExitStack() as stack:
         work = Path(folder)
-        artifact = nncc.compile(path, words.target, output=work / "out", shape=shape, threads=words.threads)
+        try:
+            library, cost = compile_model(path, target, work / "out", shape, words.threads)
+        except NotCompiled as error:
+            print(f"{name}: nncc does not compile it: {error}", file=sys.stderr)
+            return None
         model = import_onnx(path, shape=shape, name=name)
-        fixed = work / "fixed.onnx"
-        save(model, fixed)
-        np.savez(work / "inputs.npz", **sample_inputs(model))
-        processes = {}
-        for contestant in ["nncc", *peers]:
-            file = artifact.library if contestant == "nncc" else fixed
-            command = [sys.executable, str(HERE / "peers.py"), contestant, str(file), str(work / "inputs.npz")]
-            process = subprocess.Popen(
-                [*command, str(words.threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            said = ""
-            while said != "ready\n":  # converters are talkative
-                said = process.stdout.readline()
-                if not said:
-                    print(f"{name}: {contestant} failed: {process.stderr.read().strip()[-300:]}", file=sys.stderr)
-                    break
-            if said:
-                processes[contestant] = process
-        counts = {who: max(1, int(SECONDS / statistics.median(turn(p, 5)))) for who, p in processes.items()}
-        rounds = [
-            {who: statistics.median(turn(p, counts[who])) for who, p in processes.items()} for _ in range(words.rounds)
-        ]
-        for process in processes.values():
-            process.stdin.close()
-            process.wait()
-    versions = {who: importlib.metadata.version(who) for who in processes}
+        inputs = sample_inputs(model)
+        save(model, work / "fixed.onnx")
+        np.savez(work / "inputs.npz", **inputs)
+        np.savez(work / "expected.npz", **reference(work / "fixed.onnx", inputs))
+        running: dict[str, Running] = {}
+        for who, python in {"nncc": sys.executable, **peers}.items():
+            file = library if who == "nncc" else work / "fixed.onnx"
+            try:
+                running[who] = stack.enter_context(Running(who, python, file, work, words.threads, words.isa))
+            except Failed as error:
+                print(f"{name}: {who} is left out: {error}", file=sys.stderr)
+        rounds = take_turns(running, words.rounds, name)
+    if "nncc" not in running:
+        return None
     return {
         "model": name,
         "threads": words.threads,
         "processor": processor(),
-        "target": words.target,
-        "milliseconds": {who: round(1e3 * statistics.median(r[who] for r in rounds), 4) for who in processes},
+        "isa": words.isa,
+        "unlimited": [who for who in running if words.isa and words.isa not in CONTESTANTS[who].limits],
+        "target": target,
+        "milliseconds": {who: round(1e3 * statistics.median(r[who] for r in rounds), 4) for who in running},
         "ratios": {
             who: [round(q, 3) for q in quartiles([r[who] / r["nncc"] for r in rounds])]
-            for who in processes
+            for who in running
             if who != "nncc"
         },
-        "versions": versions,
+        "compile": cost,
+        "versions": {"nncc": nncc.__version__},
         "rounds": words.rounds,
     }
 
 
-def turn(process: subprocess.Popen, count: int) -> list[float]:
-    process.stdin.write(f"{count}\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())
+class Failed(Exception):
+    """A contestant ended; the message is its last line."""
+
+
+class Running:
+    """A contestant in a process of its own, which has loaded its model and waits for its turn."""
+
+    def __init__(self, who: str, python: str, model: Path, work: Path, threads: int, isa: str) -> None:
+        program = [python, str(Path(__file__).with_name("peers.py")), who, str(model)]
+        files = [str(work / "inputs.npz"), str(work / "expected.npz")]
+        self.said = (work / f"{who}.txt").open("w+")
+        self.process = subprocess.Popen(
+            [*program, *files, str(threads), isa],
+            env=os.environ | CONTESTANTS[who].limits.get(isa, {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.said,
+            text=True,
+        )
+        self._line()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.said.close()
+
+    def turn(self, count: int) -> list[float]:
+        """The seconds of each of `count` runs."""
+        try:
+            self.process.stdin.write(f"{count}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it had to say is in its last line
+        return json.loads(self._line())
+
+    def _line(self) -> str:
+        answer = self.process.stdout.readline()
+        if not answer:
+            status = self.process.wait()
+            self.said.seek(0)
+            last = [text.strip() for text in self.said if text.strip()][-1:] or ["it said nothing"]
+            raise Failed(f"{last[0][:300]} (exit status {status})")
+        return answer
+
+
+def take_turns(running: dict[str, Running], rounds: int, name: str) -> list[dict[str, float]]:
+    """The median seconds of each contestant in each round; who fails on the way is taken out of `running`."""
+    found: list[dict[str, float]] = []
+    counts = dict.fromkeys(running, 5)
+    for _ in range(rounds + 1):
+        times = {}
+        for who in list(running):
+            try:
+                times[who] = statistics.median(running[who].turn(counts[who]))
+            except Failed as error:
+                print(f"{name}: {who} is left out: {error}", file=sys.stderr)
+                del running[who]
+        found.append(times)
+        if len(found) == 1:  # it only says how many runs a round has
+            counts = {who: max(1, int(SECONDS / seconds)) for who, seconds in times.items()}
+    return found[1:]
 
 
 def quartiles(values: list[float]) -> list[float]:
@@ -153,44 +229,21 @@ def processor() -> str:
     except OSError:
         return platform.machine()
     found = re.search(r"model name\s*:\s*(.+)", text)
-    words = set(re.search(r"flags\s*:\s*(.+)", text).group(1).split()) if "flags" in text else set()
+    flags = re.search(r"flags\s*:\s*(.+)", text)
+    words = set(flags.group(1).split()) if flags else set()
     vectors = "AVX-512" if "avx512f" in words else "AVX2" if "avx2" in words else ""
     return " ".join(filter(None, [found.group(1).strip() if found else platform.machine(), vectors]))
 
 
-def line(row: dict) -> str:
+def file_name(row: Mapping[str, Any]) -> str:
+    words = [re.sub(r"[^A-Za-z0-9]+", "-", row["processor"]).strip("-"), str(row["threads"]), row["isa"]]
+    return "-".join(filter(None, words)) + ".jsonl"
+
+
+def line(row: Mapping[str, Any]) -> str:
     times = "  ".join(f"{who} {ms:.3g}" for who, ms in row["milliseconds"].items())
     ratios = "  ".join(f"{who} {mid:.2f} ({low:.2f}-{high:.2f})" for who, (low, mid, high) in row["ratios"].items())
     return f"{row['model']:24} ms: {times}   ratios: {ratios}"
-
-
-def with_table(readme: str) -> str:
-    """README's text with the table made anew."""
-    before, rest = readme.split(START)
-    return f"{before}{START}\n{table()}{END}{rest.split(END)[1]}"
-
-
-def table() -> str:
-    """The newest row of each model, processor and thread count, as Markdown."""
-    newest: dict[tuple, dict] = {}
-    for path in sorted((HERE / "results").glob("*.jsonl")):
-        for text in path.read_text().splitlines():
-            row = json.loads(text)
-            newest[row["processor"], row["threads"], row["model"]] = row
-    out = []
-    for processor_, threads in sorted({key[:2] for key in newest}):
-        rows = [row for key, row in newest.items() if key[:2] == (processor_, threads)]
-        peers = sorted({peer for row in rows for peer in row["ratios"]})
-        out += [f"{processor_}, {threads} thread{'s' * (threads > 1)}, float32, milliseconds (median):", ""]
-        out += [f"| model | nncc | {' | '.join(peers)} | best peer / nncc |", f"|---|{'---:|' * (len(peers) + 2)}"]
-        best = []
-        for row in rows:
-            ratio = min((r[1] for r in row["ratios"].values()), default=float("nan"))
-            best.append(ratio)
-            cells = [f"{row['milliseconds'][peer]:.3g}" if peer in row["milliseconds"] else "" for peer in peers]
-            out.append(f"| {row['model']} | {row['milliseconds']['nncc']:.3g} | {' | '.join(cells)} | {ratio:.2f} |")
-        out += [f"| geometric mean | |{' |' * len(peers)} {statistics.geometric_mean(best):.2f} |", ""]
-    return "\n".join(out) + "\n"
 
 
 if __name__ == "__main__":

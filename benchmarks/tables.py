@@ -1,0 +1,142 @@
+"""README's tables, made from `benchmarks/results`: times, what compiling takes, instructions on Arm."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from models import models
+
+RESULTS = Path(__file__).resolve().parent / "results"
+COUNTS = "arm64-counts.jsonl"
+"""The file of `count.py`; all others in the folder are of `bench.py`."""
+START, END = "<!-- table: {} -->", "<!-- end of table -->"
+"""What a table of README stands between."""
+
+Row = Mapping[str, Any]
+
+
+def with_tables(readme: str, results: Path = RESULTS) -> str:
+    """README's text with the tables made anew; the newest row of a model counts."""
+    measured = [row for path in sorted(results.glob("*.jsonl")) if path.name != COUNTS for row in rows(path)]
+    counted = rows(results / COUNTS)
+    for name, text in {"times": times(measured), "compile": compile_cost(measured), "counts": counts(counted)}.items():
+        before, start, rest = readme.partition(START.format(name))
+        if not start or END not in rest:
+            raise ValueError(f"README.md has no place for a table between `{START.format(name)}` and `{END}`")
+        readme = f"{before}{start}\n{text}{END}{rest.partition(END)[2]}"
+    return readme
+
+
+def rows(path: Path) -> list[Row]:
+    """The rows of a file, none if there is no file; ValueError for a line that is not a row."""
+    found = []
+    for number, text in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):
+        try:
+            row = json.loads(text)
+            found.append(row | {"model": row["model"]})
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise ValueError(f"{path.name}, line {number} is not a row of results: delete it") from error
+    return found
+
+
+def times(measured: Iterable[Row]) -> str:
+    """A table for each processor, instruction set and number of threads."""
+    out = []
+    for title, group in _sections(measured).items():
+        peers = sorted({peer for row in group for peer in row["ratios"]})
+        unlimited = {peer for row in group for peer in row.get("unlimited", [])}
+        heads = [peer + " \\*" * (peer in unlimited) for peer in peers]
+        out += [f"{title}, float32, milliseconds (median):", "", *_head("model", "nncc", *heads, "best peer / nncc")]
+        best = []
+        for row in group:
+            ratio = min((middle for _, middle, _ in row["ratios"].values()), default=None)
+            best += [ratio] if ratio else []
+            cells = [f"{row['milliseconds'][who]:.3g}" if who in row["milliseconds"] else "" for who in peers]
+            out.append(
+                _line(row["model"], f"{row['milliseconds']['nncc']:.3g}", *cells, f"{ratio:.2f}" if ratio else "")
+            )
+        if best:
+            out.append(_line("geometric mean", *[""] * (len(peers) + 1), f"{statistics.geometric_mean(best):.2f}"))
+        out.append("")
+        if unlimited:
+            out += ["\\* has no switch for its instruction set: it may use all that the processor has.", ""]
+    return _text(out)
+
+
+def compile_cost(measured: Iterable[Row]) -> str:
+    """A table for each processor and instruction set, from the rows of one thread."""
+    out = []
+    for title, group in _sections(row for row in measured if row["threads"] == 1 and "compile" in row).items():
+        out += [f"Compile time, memory, size. {title}:", ""]
+        out += _head("model", "seconds", "peak memory, MiB", "library, MiB")
+        for row in group:
+            cost = row["compile"]
+            mib = cost["library_bytes"] / 2**20
+            out.append(_line(row["model"], f"{cost['seconds']:.1f}", f"{cost['peak_mib']:.0f}", f"{mib:.2f}"))
+        out.append("")
+    return _text(out)
+
+
+def counts(counted: Iterable[Row]) -> str:
+    """A table for each processor that was emulated."""
+    known = {name: entry.get("mnn_arm64_millions") for name, entry in models().items()}
+    out = []
+    for cpu, group in _newest(counted, lambda row: row["cpu"]).items():
+        cached = any(row["counts"]["accesses"] for row in group)
+        out += [f"Instructions per inference, {cpu} code under qemu (counts, not times), in millions:", ""]
+        misses = ("L1 misses", "L2 misses") if cached else ()
+        out += _head("model", "instructions", "FMLA", "share", *misses, "MNN", "MNN's FMLA", "MNN / nncc")
+        for row in group:
+            all_, fmla = (row["counts"][name] / 1e6 for name in ("instructions", "fmla"))
+            cells = [f"{all_:.1f}", f"{fmla:.1f}", f"{100 * fmla / all_:.0f} %"]
+            if cached:
+                seen = row["counts"]["accesses"]
+                cells += [f"{row['counts'][name] / 1e6:.2f}" if seen else "" for name in ("l1_misses", "l2_misses")]
+            mnn = known.get(row["model"])
+            others = (
+                [f"{mnn['instructions']}", f"{mnn['fmla']}", f"{mnn['instructions'] / all_:.2f}"] if mnn else [""] * 3
+            )
+            out.append(_line(row["model"], *cells, *others))
+        out.append("")
+    return _text(out)
+
+
+def _sections(measured: Iterable[Row]) -> dict[str, list[Row]]:
+    """The newest rows of each processor, instruction set and number of threads, by title, in this order."""
+
+    def key(row: Row) -> tuple[str, str, int]:
+        return (
+            row["processor"],
+            f"{row['isa'].upper()} code ({row['target']})" if row.get("isa") else "",
+            row["threads"],
+        )
+
+    found = {}
+    for (processor, code, threads), group in _newest(measured, key).items():
+        words = [processor, code, f"{threads} thread{'s' * (threads > 1)}"]
+        found[", ".join(filter(None, words))] = group
+    return found
+
+
+def _newest(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    """The newest row of each model, in groups by `key`, sorted by it."""
+    groups: dict[Any, dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), {})[row["model"]] = row
+    return {each: list(groups[each].values()) for each in sorted(groups)}
+
+
+def _head(first: str, *others: str) -> list[str]:
+    return [_line(first, *others), f"|---|{'---:|' * len(others)}"]
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

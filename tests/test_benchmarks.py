@@ -1,0 +1,327 @@
+"""The measuring programs: their tables come from their rows, their errors say what to do, and who fails is left out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import bench
+import count
+import numpy as np
+import pytest
+import tables
+from compile_cost import NotCompiled, compile_model
+from models import chosen, models
+from peers import CONTESTANTS, check
+
+import nncc
+from nncc.verify import reference
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = "".join(f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in ("times", "compile", "counts"))
+
+
+def row(model: str = "small", **other: object) -> dict:
+    return {
+        "model": model,
+        "threads": 1,
+        "processor": "A Processor",
+        "isa": "",
+        "unlimited": [],
+        "target": "native",
+        "milliseconds": {"nncc": 2.0, "ort": 3.0, "ov": 2.5},
+        "ratios": {"ort": [1.4, 1.5, 1.6], "ov": [1.2, 1.25, 1.3]},
+        "compile": {"seconds": 2.31, "peak_mib": 309, "library_bytes": 3 * 2**19},
+        **other,
+    }
+
+
+def counted(model: str, **counts: int) -> dict:
+    return {"model": model, "cpu": "cortex-a72", "counts": dict.fromkeys(count.COUNTERS, 0) | counts}
+
+
+# ---- tables -----------------------------------------------------------------------------------------------------
+
+
+def test_the_tables_of_the_readme_are_made_from_the_results():
+    readme = (ROOT / "README.md").read_text()
+    assert tables.with_tables(readme) == readme
+
+
+def test_a_table_has_a_line_for_the_newest_row_of_each_model():
+    rows = [row(milliseconds={"nncc": 9.0}, ratios={}), row(), row("large", milliseconds={"nncc": 4.0}, ratios={})]
+    assert tables.times(rows) == (
+        "A Processor, 1 thread, float32, milliseconds (median):\n"
+        "\n"
+        "| model | nncc | ort | ov | best peer / nncc |\n"
+        "|---|---:|---:|---:|---:|\n"
+        "| small | 2 | 3 | 2.5 | 1.25 |\n"
+        "| large | 4 |  |  |  |\n"
+        "| geometric mean |  |  |  | 1.25 |\n"
+        "\n"
+    )
+
+
+def test_threads_and_instruction_sets_have_tables_of_their_own():
+    limited = row(isa="avx2", target="x86-64-v3", unlimited=["ort"])
+    text = tables.times([row(threads=2), limited, row()])
+    titles = [line for line in text.splitlines() if line.endswith("(median):")]
+    assert titles == [
+        "A Processor, 1 thread, float32, milliseconds (median):",
+        "A Processor, 2 threads, float32, milliseconds (median):",
+        "A Processor, AVX2 code (x86-64-v3), 1 thread, float32, milliseconds (median):",
+    ]
+    last = text.partition(titles[2])[2]
+    assert "| model | nncc | ort \\* | ov | best peer / nncc |\n" in last
+    assert "\n\\* has no switch for its instruction set: it may use all that the processor has.\n" in last
+    assert "\\*" not in text.partition(titles[2])[0]
+
+
+def test_rows_of_before_there_were_limits_and_costs_still_count():
+    old = {name: value for name, value in row().items() if name not in ("isa", "unlimited", "compile")}
+    assert tables.times([old]) == tables.times([row()])
+    assert tables.compile_cost([old]) == ""
+
+
+def test_what_compiling_takes_is_told_for_one_thread():
+    assert tables.compile_cost([row(), row("large", threads=2)]) == (
+        "Compile time, memory, size. A Processor, 1 thread:\n"
+        "\n"
+        "| model | seconds | peak memory, MiB | library, MiB |\n"
+        "|---|---:|---:|---:|\n"
+        "| small | 2.3 | 309 | 1.50 |\n"
+        "\n"
+    )
+
+
+def test_counts_stand_beside_those_of_mnn_where_there_are_some():
+    mnn = models()["resnet18"]["mnn_arm64_millions"]
+    rows = [
+        counted("resnet18", instructions=2 * mnn["instructions"] * 10**6, fmla=mnn["instructions"] * 10**6),
+        counted("tiny", instructions=1_000_000, fmla=640_000),
+    ]
+    head, _, first, second = tables.counts(rows).splitlines()[2:6]
+    assert head == "| model | instructions | FMLA | share | MNN | MNN's FMLA | MNN / nncc |"
+    twice, once = 2 * mnn["instructions"], mnn["instructions"]
+    assert first == f"| resnet18 | {twice:.1f} | {once:.1f} | 50 % | {once} | {mnn['fmla']} | 0.50 |"
+    assert second == "| tiny | 1.0 | 0.6 | 64 % |  |  |  |"
+
+
+def test_misses_of_caches_are_told_where_they_were_counted():
+    cached = counted("a", instructions=10**6, fmla=10**5, accesses=9, l1_misses=20_000, l2_misses=10_000)
+    head, _, first, second = tables.counts([cached, counted("b", instructions=10**6)]).splitlines()[2:6]
+    assert head == "| model | instructions | FMLA | share | L1 misses | L2 misses | MNN | MNN's FMLA | MNN / nncc |"
+    assert first == "| a | 1.0 | 0.1 | 10 % | 0.02 | 0.01 |  |  |  |"
+    assert second == "| b | 1.0 | 0.0 | 0 % |  |  |  |  |  |"
+
+
+def test_without_results_the_tables_are_empty(tmp_path):
+    assert tables.with_tables(PLACES, tmp_path) == PLACES.replace("old\n", "")
+    assert tables.with_tables(PLACES, tmp_path / "none") == PLACES.replace("old\n", "")
+
+
+def test_each_table_comes_from_its_files(tmp_path):
+    (tmp_path / "A-Processor-1.jsonl").write_text(json.dumps(row()) + "\n")
+    (tmp_path / tables.COUNTS).write_text(json.dumps(counted("tiny", instructions=10**6)) + "\n")
+    text = tables.with_tables(PLACES, tmp_path)
+    assert [name in text for name in ("milliseconds", "Compile time", "cortex-a72")] == [True] * 3
+    assert tables.with_tables(text, tmp_path) == text
+
+
+def test_a_line_that_is_no_row_is_named(tmp_path):
+    for line in ("{", "[]", "{}"):
+        (tmp_path / "x.jsonl").write_text(f"{json.dumps(row())}\n{line}\n")
+        with pytest.raises(ValueError) as caught:
+            tables.rows(tmp_path / "x.jsonl")
+        assert str(caught.value) == "x.jsonl, line 2 is not a row of results: delete it"
+
+
+def test_a_readme_without_a_place_is_refused(tmp_path):
+    with pytest.raises(ValueError) as caught:
+        tables.with_tables("# nncc\n", tmp_path)
+    place = "between `<!-- table: times -->` and `<!-- end of table -->`"
+    assert str(caught.value) == f"README.md has no place for a table {place}"
+
+
+# ---- words ------------------------------------------------------------------------------------------------------
+
+
+def said_of(parser, words: list[str], capsys: pytest.CaptureFixture) -> str:
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(words)
+    assert caught.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1].partition("error: ")[2]
+
+
+def test_a_peer_may_have_a_python_of_its_own(tmp_path, capsys):
+    words = bench.parser().parse_args(["--python", f"iree={sys.executable}", "--python", f"ncnn={sys.executable}"])
+    assert dict(words.python) == {"iree": sys.executable, "ncnn": sys.executable}
+    for wrong in ("iree", "tvm=/bin/sh", "nncc=/bin/sh"):
+        said = said_of(bench.parser(), ["--python", wrong], capsys)
+        assert said == f"argument --python: `{wrong}` is not PEER=PATH with one of {', '.join(bench.PEERS)}"
+    said = said_of(bench.parser(), ["--python", f"iree={tmp_path / 'none'}"], capsys)
+    hint = "create the virtual environment that peers.py describes"
+    assert said == f"argument --python: there is no {tmp_path / 'none'}: {hint}"
+
+
+def test_a_plugin_may_have_options(tmp_path, capsys):
+    (tmp_path / "p.so").touch()
+    words = count.parser().parse_args(["--plugin", f"{tmp_path / 'p.so'},cache=on"])
+    assert words.plugin == f"{(tmp_path / 'p.so').resolve()},cache=on"
+    said = said_of(count.parser(), ["--plugin", str(tmp_path / "none.so")], capsys)
+    assert said == f"argument --plugin: there is no {tmp_path / 'none.so'}: compile a counting plugin for qemu first"
+
+
+def test_models_are_chosen_by_name(tmp_path):
+    (tmp_path / "resnet18.onnx").touch()
+    files, missing = chosen(["resnet18", "resnet50"], tmp_path)
+    assert files == {"resnet18": tmp_path / "resnet18.onnx"}
+    assert missing == [f"resnet50: {tmp_path / 'resnet50.onnx'} is not there: left out"]
+    with pytest.raises(ValueError) as caught:
+        chosen(["resnet19"], tmp_path)
+    assert str(caught.value) == f"there is no model `resnet19` in benchmarks/models.toml; it has {', '.join(models())}"
+
+
+def test_the_file_of_a_row_is_named_after_what_it_ran_on():
+    assert bench.file_name(row()) == "A-Processor-1.jsonl"
+    assert bench.file_name(row(isa="avx2", threads=2, processor="X(R) AVX-512")) == "X-R-AVX-512-2-avx2.jsonl"
+
+
+def test_every_limit_has_a_target():
+    assert {isa for each in CONTESTANTS.values() for isa in each.limits} == set(bench.ISAS)
+
+
+# ---- contestants ------------------------------------------------------------------------------------------------
+
+
+def test_a_contestant_needs_numpy_and_nothing_of_nncc():
+    program = "import sys, peers; print(*{'nncc', 'onnx', 'tvm', 'onnxruntime'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    alone = subprocess.run([sys.executable, "peers.py"], cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("\n", "")
+    assert "main() missing 6 required positional arguments" in alone.stderr
+
+
+@pytest.fixture
+def work(tiny, tmp_path) -> Path:
+    """A folder as bench.py makes it for a model."""
+    from nncc.frontend.onnx import import_onnx, save
+
+    save(import_onnx(tiny, shape={"image": (2, 3, 8, 8)}), tmp_path / "fixed.onnx")
+    inputs = {"image": np.ones((2, 3, 8, 8), np.float32), "offset": np.ones(5, np.float32)}
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    np.savez(tmp_path / "expected.npz", **reference(tmp_path / "fixed.onnx", inputs))
+    return tmp_path
+
+
+def test_a_contestant_runs_when_it_is_its_turn(work, library):
+    for who, file in (("onnxruntime", work / "fixed.onnx"), ("nncc", library)):
+        with bench.Running(who, sys.executable, file, work, 1, "") as running:
+            times = running.turn(3)
+        assert len(times) == 3 and all(seconds > 0 for seconds in times)
+
+
+def test_a_contestant_that_cannot_load_a_model_says_why_in_one_line(work):
+    (work / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(bench.Failed) as caught:
+        bench.Running("onnxruntime", sys.executable, work / "broken.onnx", work, 1, "")
+    assert "broken.onnx failed" in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).endswith(" (exit status 1)")
+
+
+def test_a_contestant_that_computes_something_else_is_refused(work):
+    np.savez(work / "expected.npz", y=np.full((2, 5), 1e9, np.float32))
+    with pytest.raises(bench.Failed) as caught:
+        bench.Running("onnxruntime", sys.executable, work / "fixed.onnx", work, 1, "")
+    assert str(caught.value).startswith("ValueError: output 0, with values up to 1e+09, is not among its outputs: ")
+
+
+def test_outputs_are_compared_whatever_their_order_and_axes():
+    first, second = np.arange(6, dtype=np.float32).reshape(1, 2, 3), np.ones(4, np.float32)
+    check([second.reshape(1, 4), first[0] + 1e-4], [first, second])
+    with pytest.raises(ValueError) as caught:
+        check([second + 0.5], [second])
+    words = "output 0, with values up to 1, is not among its outputs: "
+    assert str(caught.value) == words + "the nearest is 0.5 away"
+    with pytest.raises(ValueError) as caught:
+        check([first], [second])
+    assert str(caught.value) == words + "none has its size"
+    with pytest.raises(ValueError):
+        check([second * np.nan], [second])
+
+
+def test_who_fails_on_the_way_is_taken_out(capsys):
+    class Steady:
+        def turn(self, number: int) -> list[float]:
+            return [0.1] * number
+
+    class Fragile(Steady):
+        turns = 0
+
+        def turn(self, number: int) -> list[float]:
+            self.turns += 1
+            if self.turns == 3:
+                raise bench.Failed("it fell over (exit status 1)")
+            return super().turn(number)
+
+    running = {"nncc": Steady(), "ov": Fragile()}
+    rounds = bench.take_turns(running, 3, "small")
+    assert list(running) == ["nncc"]
+    assert [set(times) for times in rounds] == [{"nncc", "ov"}, {"nncc"}, {"nncc"}]
+    assert capsys.readouterr().err == "small: ov is left out: it fell over (exit status 1)\n"
+
+
+# ---- what compiling takes, and what running does ----------------------------------------------------------------
+
+
+def test_what_compiling_takes_is_that_of_the_compiler(tiny, tmp_path):
+    library, cost = compile_model(tiny, "native", tmp_path / "out", {"image": (2, 3, 8, 8)}, threads=1)
+    assert cost["library_bytes"] == library.stat().st_size
+    assert cost["seconds"] > 0.1
+    assert 50 < cost["peak_mib"] < 5000  # Python with TVM is some 200
+
+
+def test_the_memory_of_who_measures_is_not_counted():
+    command = [sys.executable, str(ROOT / "benchmarks" / "compile_cost.py"), sys.executable, "-c", "print('x')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    took = json.loads(done.stdout)
+    assert took["said"] == "x\n"
+    assert took["peak_mib"] < 60  # a bare Python is some 10; this process has TVM loaded
+
+
+def test_a_model_that_nncc_refuses_is_told_in_its_words(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    with pytest.raises(NotCompiled) as caught:
+        compile_model(tmp_path / "x.onnx", "native", tmp_path / "out", {}, threads=1)
+    with pytest.raises(nncc.NnccError) as words:
+        nncc.compile(tmp_path / "x.onnx", output=tmp_path / "out")
+    assert words.value.message in str(caught.value)
+
+
+LINE = "instructions 222281880 fmla 112019424 dot 0 load_store 61612512 accesses 0 l1_misses 0 l2_misses 0"
+
+
+def test_the_counters_are_those_of_the_plugins_last_line():
+    found = count.counters(f"min_ms 3.1\n{LINE.replace('222', '1')}\n{LINE}\npeak_rss_kib 4\n")
+    assert found["instructions"] == 222281880
+    assert found["load_store"] == 61612512
+    assert set(found) == set(count.COUNTERS)
+
+
+def test_a_plugin_that_counts_something_else_is_told():
+    hint = "count.py says what it should print"
+    with pytest.raises(count.NotCounted) as caught:
+        count.counters("nothing\n")
+    assert str(caught.value) == f"the plugin printed no line `instructions N fmla N ...`; {hint}"
+    with pytest.raises(count.NotCounted) as caught:
+        count.counters("instructions 3 fmla 4 dot 0 load_store 5\n")
+    assert str(caught.value) == f"the plugin's line has no accesses, l1_misses, l2_misses; {hint}"
+
+
+def test_a_run_that_fails_is_told():
+    assert count.run([sys.executable, "-c", f"import sys; print({LINE!r}, file=sys.stderr)"])["dot"] == 0
+    with pytest.raises(count.NotCounted) as caught:
+        count.run([sys.executable, "-c", "import sys; sys.exit('no such processor')"])
+    assert str(caught.value) == f"{sys.executable} ended with exit status 1: no such processor"
