@@ -254,8 +254,12 @@ def _combination(matrix, number, element):
 
 def _sum(terms):
     """sum f x of (factor f, expression x)."""
+    sizes = {abs(factor) for factor, _ in terms}
+    if len(terms) > 1 and sizes != {1.0} and len(sizes) == 1:
+        size = sizes.pop()
+        return _sum([(factor / size, x) for factor, x in terms]) * tirx.const(float(size), "float32")
     total = None
-    for factor, x in sorted(terms, key=lambda term: abs(term[0])):  # a plain term first: the others are multiply-adds
+    for factor, x in sorted(terms, key=lambda term: (abs(term[0]), term[0] < 0)):  # multiply-adds after a plain term
         if total is None:
             total = x if factor == 1 else x * tirx.const(float(factor), "float32")
         elif abs(factor) == 1:
