@@ -94,14 +94,14 @@ def even_tile(size: int, most: int) -> int:
 
 
 def register_tile(
-    steps: int, blocks: int, lanes: int, hardware: Hardware, *, streamed: bool = False, held: bool = False
+    steps: int, blocks: int, lanes: int, hardware: Hardware, *, streamed: bool = False, held: int = 0
 ) -> tuple[int, int]:
     """Rows (or columns) by vectors of the accumulators that a matrix product keeps in registers.
 
     `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
-    `blocks` is not considered. Beside the accumulators, registers hold one step's vectors of weights and one activation
-    or, where activations are lanes of registers or `held` for several steps, those of all rows. Of the tiles that fit,
-    the cheapest by `tile_cost`.
+    `blocks` is not considered. Beside the accumulators, registers hold one step's vectors of weights and one
+    activation, or `held` for each row: one at least where activations are lanes of registers, more where several steps
+    share them. Of the tiles that fit, the cheapest by `tile_cost`.
     """
     each = max(1, lanes * 32 // hardware.vector_bits)
     best: tuple[float, int, int] | None = None
@@ -109,7 +109,7 @@ def register_tile(
         if blocks % vectors:
             continue
         for rows in range(1, min(steps, 32) + 1):
-            beside = vectors * each + (rows if hardware.lane_operand or held else 1)
+            beside = vectors * each + max(1, rows * max(held, hardware.lane_operand))
             fits = rows * vectors * each + beside <= hardware.vector_registers
             if not fits and (rows, vectors) != (1, 1):
                 break

@@ -18,25 +18,26 @@ from nncc.compat import te, topi
 NAME = "conv2d"
 
 
-def pack(kernel, in_lanes, out_lanes, columns, hardware):
-    """[O, I, KH, KW] -> [O/(co*vectors), ceil(I/ci), KH, KW, ci, vectors, co], zeros where channels are missing;
-    `columns` of y are to be covered by register tiles.
-    """
+def tile(kernel_shape, strides, columns, in_lanes, out_lanes, hardware):
+    """Columns and vectors of the register tile, of which the `columns` of a row of y are to be covered."""
+    out_blocks, window = -(-kernel_shape[0] // out_lanes), kernel_shape[3]
+    # LLVM unrolls a window's columns and keeps what they share: with a stride, every other activation until the end.
+    shared = window > 1 and (in_lanes == 1 or (hardware.lane_operand and strides[1] > 1))
+    held = (2 if hardware.lane_operand and in_lanes > 1 else 1) if shared else 0
+    return scheduling.register_tile(columns, out_blocks, out_lanes, hardware, held=held)
+
+
+def pack(kernel, in_lanes, out_lanes, vectors):
+    """[O, I, KH, KW] -> [O/(co*vectors), ceil(I/ci), KH, KW, ci, vectors, co], zeros where channels are missing."""
     out_channels, in_channels, height, width = kernel.shape
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
-    _, vectors = _register_tile(columns, out_blocks, in_lanes, out_lanes, hardware)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
     panels = out_blocks // vectors, vectors, out_lanes, in_blocks, in_lanes, height, width
     return np.ascontiguousarray(np.pad(kernel, missing).reshape(panels).transpose(0, 3, 5, 6, 4, 1, 2))
 
 
-def _register_tile(columns, out_blocks, in_lanes, out_lanes, hardware):
-    # Single channels are a row of an image, which serves several columns of the window: LLVM unrolls these.
-    return scheduling.register_tile(columns, out_blocks, out_lanes, hardware, held=in_lanes == 1)
-
-
-def compute(data, weight, *, strides, padding, dilation):
-    """Define the convolution; `padding` is (top, left, bottom, right)."""
+def compute(data, weight, *, strides, padding, dilation, columns):
+    """Define the convolution; `padding` is (top, left, bottom, right), `columns` those of the register tile."""
     batch, in_blocks, height, width, in_lanes = (int(d) for d in data.shape)
     panels, _, kernel_h, kernel_w, _, vectors, out_lanes = (int(d) for d in weight.shape)
     top, left, bottom, right = padding
@@ -56,7 +57,7 @@ def compute(data, weight, *, strides, padding, dilation):
             axis=[i, kh, kw, ii],
         ),
         name="conv2d",
-        attrs=scheduling.anchor(NAME),
+        attrs={**scheduling.anchor(NAME), "columns": columns},
     )
 
 
@@ -66,8 +67,7 @@ def schedule(sch, block, hardware):
     n, o, h, w, oi = sch.get_loops(epilogue)
     extents = scheduling.extents(sch, epilogue)
     vectors = scheduling.operand_shape(sch, block, 1)[-2]
-    in_lanes = scheduling.extents(sch, block)[-1]
-    columns, _ = _register_tile(extents[3], extents[1], in_lanes, extents[4], hardware)
+    columns = int(sch.get(block).annotations["columns"])
     oo, ob = sch.split(o, [None, vectors])
     wo, wi = sch.split(w, [None, columns])
     sch.reorder(n, oo, h, wo, ob, wi, oi)

@@ -173,7 +173,9 @@ class _Layout(Rewriter):
                 if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
                     columns = size[0] * size[1]
                     source = self.rows(tensor, (1, columns))
-                packed = template.module.pack(kernel, *lanes, columns, self.hardware)
+                columns, vectors = template.module.tile(kernel.shape, strides, columns, *lanes, self.hardware)
+                options["columns"] = columns
+                packed = template.module.pack(kernel, *lanes, vectors)
         elif groups == out_channels and group_channels == 1:
             tensor = self.block(data)
             source = self.rows(tensor)

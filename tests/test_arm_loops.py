@@ -1,0 +1,99 @@
+"""The hot loops of Arm's kernels, read from the assembly: nothing spilled, multiply-adds at the processor's pace."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from compiled import Net
+
+import nncc
+
+TARGETS = {"rpi4": "cortex-a72", "rpi5": "cortex-a76"}
+MULTIPLY_ADD = re.compile(r"\tfmla\b")
+JUMP = re.compile(r"\t(?:b\.\w+|b|cbn?z\s+\w+,|tbn?z\s+\w+,\s*#\d+,)\s+(\.L\w+)")
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def kernels(request, tmp_path_factory):
+    """A processor, and by kernel the instructions of its innermost loops that are mostly multiply-adds."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input(1, 3, 64, 64), 3, 32, (7, 7), strides=(2, 2), pads=[3] * 4))
+    x = net.op("Relu", net.conv(x, 32, 64, (3, 3), pads=[1] * 4))
+    x = net.op("Relu", net.conv(x, 64, 96, (3, 3), strides=(2, 2), pads=[1] * 4))
+    x = net.op("Clip", net.conv(x, 96, 100, (1, 1)), net.constant(0, np.float32), net.constant(6, np.float32))
+    x = net.op("Reshape", x, net.ints(160, 160))
+    net.output(net.op("MatMul", x, net.weight(160, 120)))
+    folder = tmp_path_factory.mktemp("arm")
+    net.save(folder / "net.onnx")
+    nncc.compile(
+        folder / "net.onnx", request.param, output=folder, threads=1, verify=False, emit=["o"], dump_code=["asm"]
+    )
+    (assembly,) = folder.glob("*.asm")
+    found = {}
+    for name, lines in functions(assembly.read_text()).items():
+        loops = [loop for loop in innermost_loops(lines) if multiply_adds(loop) > len(loop) / 2]
+        if loops:
+            found[name] = loops
+    return TARGETS[request.param], found
+
+
+def functions(assembly):
+    """Lines by function."""
+    parts = re.split(r"^([A-Za-z_]\w*):", assembly, flags=re.MULTILINE)
+    return {name: body.splitlines() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def innermost_loops(lines):
+    """The instructions of each loop that has no loop in it."""
+    at = {match[1]: i for i, line in enumerate(lines) if (match := re.match(r"(\.L\w+):", line))}
+    jumps = ((at.get(match[1], len(lines)), i) for i, line in enumerate(lines) if (match := JUMP.match(line)))
+    loops = {(start, end) for start, end in jumps if start < end}
+    inner = [a for a in loops if not any(a[0] <= b[0] and b[1] <= a[1] and a != b for b in loops)]
+    return [[line for line in lines[a : b + 1] if re.match(r"\t[a-z]", line)] for a, b in inner]
+
+
+def multiply_adds(loop):
+    return sum(bool(MULTIPLY_ADD.match(line)) for line in loop)
+
+
+def test_each_kind_of_product_has_a_hot_loop(kernels):
+    _, found = kernels
+    assert sum("conv2d" in name for name in found) == 3
+    assert sum("winograd" in name for name in found) == 1
+    assert sum("matmul" in name for name in found) == 1
+
+
+def test_hot_loops_keep_everything_in_registers(kernels):
+    _, found = kernels
+    for name, loops in found.items():
+        for loop in loops:
+            assert not [line for line in loop if "[sp" in line], f"{name} spills"
+
+
+def test_three_of_four_instructions_are_multiply_adds(kernels):
+    """Of full tiles: the loop of each kernel that has the most."""
+    _, found = kernels
+    for name, loops in found.items():
+        loop = max(loops, key=multiply_adds)
+        assert multiply_adds(loop) >= 0.75 * len(loop), name
+
+
+def cycles(loop, processor):
+    command = ["llvm-mca", "-mtriple=aarch64", f"-mcpu={processor}", "-iterations=100"]
+    result = subprocess.run(command, input="\n".join(loop), capture_output=True, text=True, check=True)
+    return int(re.search(r"Total Cycles:\s+(\d+)", result.stdout)[1]) / 100
+
+
+@pytest.mark.skipif(shutil.which("llvm-mca") is None, reason="needs llvm-mca (Debian's package llvm)")
+def test_hot_loops_reach_85_percent_of_the_multiply_adds_that_the_processor_can_do(kernels):
+    """By llvm-mca's model of the processor, against a loop of nothing but multiply-adds."""
+    processor, found = kernels
+    alone = [f"\tfmla v{i}.4s, v30.4s, v31.s[0]" for i in range(24)]
+    peak = len(alone) / cycles(alone, processor)
+    for name, loops in found.items():
+        loop = max(loops, key=multiply_adds)
+        assert multiply_adds(loop) / cycles(loop, processor) >= 0.85 * peak, name
