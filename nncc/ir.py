@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIGNMENT",
+    "CONCATENATION",
     "Artifact",
     "Call",
     "Kernels",
@@ -34,6 +35,8 @@ __all__ = [
     "align",
 ]
 
+CONCATENATION = "nncc.concatenation"
+"""The attribute of TIR functions that write their arguments one after the other into the last one."""
 ALIGNMENT = 64
 """Bytes: every constant and every arena buffer starts at a multiple of this."""
 
@@ -105,13 +108,17 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Ref:
-    """Where a kernel argument lives: input or output number `at`, or byte offset `at` in the arena or the weights."""
+    """Where a kernel argument lives: `offset` bytes into input or output number `at`, or byte `at` of the arena or the
+    weights."""
 
     space: Literal["input", "output", "arena", "weights"]
     at: int
+    offset: int = 0
 
     def __str__(self) -> str:
-        return f"{self.space}[{self.at}]" if self.space in ("input", "output") else f"{self.space}+{self.at}"
+        if self.space in ("input", "output"):
+            return f"{self.space}[{self.at}]" + (f"+{self.offset}" if self.offset else "")
+        return f"{self.space}+{self.at}"
 
 
 @dataclass(frozen=True)

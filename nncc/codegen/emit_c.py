@@ -91,7 +91,7 @@ def _place(ref: Ref) -> str:
     if ref.space == "input":
         return f"in[{ref.at}]"
     if ref.space == "output":
-        return f"out[{ref.at}]"
+        return f"(unsigned char*)out[{ref.at}] + {ref.offset}" if ref.offset else f"out[{ref.at}]"
     return f"{ref.space} + {ref.at}"
 
 

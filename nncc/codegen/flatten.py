@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nncc.codegen.memory import Lifetime, plan
 from nncc.errors import InternalError
-from nncc.ir import Call, Kernels, Program, Ref, TensorSpec, align
+from nncc.ir import CONCATENATION, Call, Kernels, Program, Ref, TensorSpec, align
 
 if TYPE_CHECKING:
     from nncc.codegen.bare_pointers import BareKernels
@@ -30,7 +30,7 @@ def flatten(kernels: Kernels) -> Program:
     from nncc.compat import tirx
 
     module = _allocated(kernels)
-    walk = _Walk(module["main"])
+    walk = _Walk(module)
     used = {call.kernel for call in walk.calls}
     functions = {
         variable.name_hint: f
@@ -65,13 +65,15 @@ class _Value:
 
     space: str  # input | buffer | weights | tuple | none
     at: int = 0
+    offset: int = 0
     parts: tuple[_Value, ...] = ()
 
 
 @dataclass
 class _PendingCall:
     kernel: str
-    args: list[_Value] = field(default_factory=list)
+    args: list[_Value]
+    nbytes: int = 0
 
 
 _NONE = _Value("none")
@@ -80,9 +82,13 @@ _NONE = _Value("none")
 class _Walk:
     """Reads ``main`` once: its buffers, calls, constants and results."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, module: Any) -> None:
+        function = module["main"]
+        self.module = module
         self.values: dict[Any, _Value] = {p: _Value("input", i) for i, p in enumerate(function.params)}
         self.sizes: list[int] = []
+        self.inside: dict[int, tuple[int, int]] = {}
+        """By buffer that is part of another: that one, and at which byte of it."""
         self.calls: list[_PendingCall] = []
         self.blobs: list[np.ndarray] = []
         self.weights_bytes = 0
@@ -106,7 +112,9 @@ class _Walk:
             return self.value(expr.tuple_value).parts[expr.index]
         if isinstance(expr, relax.Call):
             if isinstance(expr.op, GlobalVar):
-                self.calls.append(_PendingCall(expr.op.name_hint, [self.value(a) for a in expr.args]))
+                args = [leaf for a in expr.args for leaf in _leaves(self.value(a))]
+                if not self._moves_nothing(self.module[expr.op], args):
+                    self.calls.append(_PendingCall(expr.op.name_hint, args))
                 return _NONE
             name = getattr(expr.op, "name", str(expr.op))
             if name == "relax.builtin.alloc_tensor":
@@ -117,6 +125,40 @@ class _Walk:
                 return self.value(expr.args[0])
             raise InternalError(f"flatten: the operator `{name}` is still in the graph: {str(expr)[:200]}")
         raise InternalError(f"flatten: unexpected {type(expr).__name__}: {str(expr)[:200]}")
+
+    def _moves_nothing(self, kernel: Any, args: list[_Value]) -> bool:
+        """Whether a call that only moves elements needs no call: a reshape, or a concatenation of whole pieces, whose
+        pieces are written where they belong; those that cannot be are copied there.
+        """
+        from nncc.compat import relax
+
+        *sources, target = args
+        if len(sources) == 1 and sources[0].space == "buffer" and relax.analysis.has_reshape_pattern(kernel):
+            self.inside[target.at] = sources[0].at, 0
+            return True
+        if CONCATENATION not in (kernel.attrs or {}):
+            return False
+        offset = 0
+        for number, source in enumerate(sources):
+            nbytes = TensorSpec(
+                "", str(kernel.params[number].dtype), tuple(map(int, kernel.params[number].shape))
+            ).nbytes
+            buffer, start = self.root(source.at) if source.space == "buffer" else (-1, 0)
+            alone = buffer >= 0 and start == 0 and self.sizes[buffer] == nbytes
+            if alone and self.root(target.at)[0] != buffer:
+                self.inside[buffer] = target.at, offset
+            else:
+                self.calls.append(_PendingCall("", [source, replace(target, offset=offset)], nbytes))
+            offset += nbytes
+        return True
+
+    def root(self, buffer: int) -> tuple[int, int]:
+        """The buffer that is part of no other and has `buffer` in it, and at which byte."""
+        offset = 0
+        while buffer in self.inside:
+            buffer, more = self.inside[buffer]
+            offset += more
+        return buffer, offset
 
     def constant(self, array: np.ndarray) -> _Value:
         """Append a constant to the weights, once."""
@@ -134,10 +176,10 @@ def _leaves(value: _Value) -> list[_Value]:
 
 
 def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
-    arguments = [[leaf for a in call.args for leaf in _leaves(a)] for call in walk.calls]
+    arguments = [list(call.args) for call in walk.calls]
     sizes = list(walk.sizes)
     for number, call in enumerate(walk.calls):
-        workspace = bare.workspace[call.kernel]
+        workspace = bare.workspace[call.kernel] if call.kernel else 0
         if workspace:
             arguments[number].append(_Value("buffer", len(sizes)))
             sizes.append(workspace)
@@ -145,14 +187,19 @@ def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
     for number, args in enumerate(arguments):
         for leaf in args:
             if leaf.space == "buffer":
-                spans[leaf.at] = (spans.get(leaf.at, (number, number))[0], number)
+                buffer = walk.root(leaf.at)[0]
+                spans[buffer] = (spans.get(buffer, (number, number))[0], number)
 
     pinned: dict[int, int] = {}
     copies: list[tuple[_Value, int]] = []
     for output, result in enumerate(walk.results):
-        if result.space == "buffer" and result.at not in pinned:
-            pinned[result.at] = output
+        buffer, offset = walk.root(result.at) if result.space == "buffer" else (0, 0)
+        whole = result.space == "buffer" and offset == 0 and sizes[buffer] == kernels.outputs[output].nbytes
+        if whole and buffer not in pinned:
+            pinned[buffer] = output
         else:
+            if result.space == "buffer":  # it is read after the last call
+                spans[buffer] = (spans[buffer][0], len(arguments))
             copies.append((result, output))
 
     planned = sorted(set(spans) - set(pinned))
@@ -161,10 +208,12 @@ def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
 
     def ref(leaf: _Value) -> Ref:
         if leaf.space == "buffer":
-            return Ref("output", pinned[leaf.at]) if leaf.at in pinned else Ref("arena", place[leaf.at])
+            buffer, offset = walk.root(leaf.at)
+            offset += leaf.offset
+            return Ref("output", pinned[buffer], offset) if buffer in pinned else Ref("arena", place[buffer] + offset)
         return Ref(leaf.space, leaf.at)  # type: ignore[arg-type]
 
-    calls = [Call(c.kernel, tuple(map(ref, args))) for c, args in zip(walk.calls, arguments, strict=True)]
+    calls = [Call(c.kernel, tuple(map(ref, args)), c.nbytes) for c, args in zip(walk.calls, arguments, strict=True)]
     calls += [Call("", (ref(value), Ref("output", o)), kernels.outputs[o].nbytes) for value, o in copies]
     weights = np.zeros(walk.weights_bytes, np.uint8)
     offset = 0

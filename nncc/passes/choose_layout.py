@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx, topi
+from nncc.ir import CONCATENATION
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
@@ -30,6 +31,8 @@ _UNARY = {
     "relax.ceil", "relax.square", "relax.nn.softplus",
 }  # fmt: skip
 """Elementwise operators of one tensor that map finite values to finite values."""
+_OPAQUE = 8
+"""TVM's OpPatternKind of functions that are fused with no other."""
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
 
 
@@ -286,7 +289,12 @@ class _Layout(Rewriter):
         if not all(isinstance(f, relax.Var) and _channels(self, f) % self.lanes == 0 for f in fields):
             return None
         tensors = [self.block(f) for f in fields]
-        new = self.builder.emit(relax.op.concat([self.rows(t) for t in tensors], axis=1))
+        rows = [self.rows(t) for t in tensors]
+        if out[0] == 1:
+            hint = {"primfunc_name_hint": "concatenate", "primfunc_attrs": {CONCATENATION: True, "op_pattern": _OPAQUE}}
+            new = self.builder.emit_te(topi.concatenate, rows, axis=1, **hint)
+        else:
+            new = self.builder.emit(relax.op.concat(rows, axis=1))
         return Blocked(new, sum(t.channels for t in tensors), tensors[0].size)
 
     def reshape(self, call: Any) -> Any:

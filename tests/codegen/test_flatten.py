@@ -147,3 +147,51 @@ def test_every_reference_lies_inside_what_it_refers_to(tmp_path):
 )
 def test_any_name_makes_symbols(name, prefix):
     assert symbol_prefix(name) == prefix
+
+
+def concatenation(net, *pieces):
+    return net.op("Concat", *pieces, axis=1)
+
+
+def test_the_pieces_of_a_concatenation_are_written_where_they_belong(tmp_path):
+    """One in another, as in DenseNet; what reads the pieces reads them there."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input(1, 16, 6, 6), 16, 32, (3, 3), pads=[1] * 4))
+    first = net.op("Relu", net.conv(x, 32, 16, (1, 1)))
+    both = concatenation(net, x, first)
+    second = net.op("Relu", net.conv(both, 48, 16, (1, 1)))
+    all_ = concatenation(net, both, second)
+    net.output(net.conv(all_, 64, 16, (1, 1)), net.op("GlobalAveragePool", first))
+    compiled = agrees(net, tmp_path)
+    calls = [str(call) for call in compiled.program.calls]
+    assert not [call for call in calls if "concat" in call or "copy" in call], calls
+
+
+def test_a_piece_that_has_its_place_already_is_copied(tmp_path):
+    """In two concatenations, twice in one, or an input."""
+    net = Net()
+    x, y = (net.op("Relu", net.conv(net.input(1, 16, 4, 4), 16, 16, (1, 1))) for _ in range(2))
+    net.output(
+        net.conv(concatenation(net, x, y), 32, 16, (1, 1)),
+        net.conv(concatenation(net, y, x), 32, 16, (3, 3)),
+        net.conv(concatenation(net, x, x), 32, 16, (3, 3)),
+    )
+    compiled = agrees(net, tmp_path)
+    assert sum(not call.kernel for call in compiled.program.calls) == 4
+
+
+def test_pieces_are_outputs_too(tmp_path):
+    """Outputs have plain channels: with four of them these are the blocked ones."""
+    net = Net()
+    pieces = [net.op("Relu", net.conv(net.input(1, 4, 1, 1), 4, 16, (1, 1))) for _ in range(2)]
+    both = concatenation(net, *pieces)
+    net.output(both, *pieces, net.op("Exp", both))
+    agrees(net, tmp_path)
+
+
+def test_a_reshape_at_the_end_moves_nothing(tmp_path):
+    net = Net()
+    y = net.op("Exp", net.input(3, 8))
+    net.output(net.op("Reshape", y, net.ints(24)))
+    compiled = agrees(net, tmp_path)
+    assert len(compiled.program.calls) == 1

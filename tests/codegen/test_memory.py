@@ -106,7 +106,7 @@ def without_workspaces(path: Path) -> tuple[int, int]:
         for binding in block.bindings
         if getattr(getattr(binding.value, "op", None), "name", "") == "relax.memory.alloc_storage"
     )
-    walk = _Walk(module["main"])
+    walk = _Walk(module)
     none = {call.kernel: 0 for call in walk.calls}
     return _place(kernels, walk, BareKernels(module, none, none)).arena_bytes, theirs
 
