@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nncc.compat import structural_walk, tirx
+from nncc.compat import structural_walk, tirx, tvm
 from nncc.scheduling import decompose_reduction, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
 
@@ -28,10 +28,32 @@ def _vectorize_last(sch: Any, block: Any, lanes: int) -> list[Any]:
         return outer
     steps, vector = sch.split(last, [None, lanes])
     sch.vectorize(vector)
-    if size % lanes or is_padding(sch, block):  # within the borders of a padded tensor, vectors have no condition
+    if size % lanes:
         sch.annotate(steps, "pragma_loop_partition_hint", 1)
         return outer
     return [*outer, steps]
+
+
+def _cut_at_borders(sch: Any, block: Any) -> list[Any] | None:
+    """Cut the innermost loop of a block that pads at the borders of what it pads: LLVM makes vectors of the middle,
+    which has no condition. The loops that remain outside; None where the innermost axis is not padded.
+    """
+    loops = sch.get_loops(block)
+    at = max((i for i, loop in enumerate(loops) if extent(sch, loop) > 1), default=-1)
+    if not is_padding(sch, block) or at < 0 or len(loops) != len(sch.get(block).iter_vars):
+        return None
+    (load,) = loads(sch, block)
+    shape = [int(d) for d in load.source.shape]
+    inner = max(i for i, d in enumerate(shape) if d > 1) if max(shape) > 1 else -1
+    before = tvm.sym.Analyzer().simplify(sch.get(block).iter_vars[at].var - load.indices[inner])
+    if not isinstance(before, tirx.IntImm) or shape[inner] == extent(sch, loops[at]):
+        return None
+    start, end = int(before), int(before) + shape[inner]
+    cuts = [start] * (start > 0) + [shape[inner]] * (end < extent(sch, loops[at]))
+    if start < 0 or not cuts:
+        return None
+    sch.loop_partition(loops[at], cuts)
+    return list(loops[:at])
 
 
 def elementwise(sch: Any, block: Any, hardware: Hardware) -> None:
@@ -39,7 +61,9 @@ def elementwise(sch: Any, block: Any, hardware: Hardware) -> None:
     if not sch.get_loops(block):
         return
     work = prod(extents(sch, block)) * (1 + 12 * transcendentals(sch, block))
-    outer = _vectorize_last(sch, block, max(1, hardware.vector_bits // 32))
+    outer = _cut_at_borders(sch, block)
+    if outer is None:
+        outer = _vectorize_last(sch, block, max(1, hardware.vector_bits // 32))
     if outer:
         parallel(sch, outer, work, hardware)
 

@@ -129,7 +129,8 @@ class _Layout(Rewriter):
         value = self.value(expr)
         batch, channels, *_ = static_shape(value)
         if any(padding):
-            value = self.builder.emit_te(_pad, value, padding, primfunc_name_hint="pad")
+            row = self.builder.emit_te(_pad, value, padding, primfunc_name_hint="pad")
+            return Blocked(row, channels, static_shape(row)[2:4])
         size = static_shape(value)[2:]
         row = self.builder.emit(relax.op.reshape(value, (batch, channels, *size, 1)))
         return Blocked(row, channels, size)
@@ -328,17 +329,15 @@ def _block(x: te.Tensor, lanes: int) -> te.Tensor:
 
 
 def _pad(x: te.Tensor, padding: Sequence[int]) -> te.Tensor:
-    """Zeros around height and width. A condition for each, so that loops can be cut at the borders of each."""
+    """Zeros around height and width, and blocks of one channel."""
     batch, channels, height, width = x.shape
     top, left, bottom, right = padding
-    zero = tirx.const(0, x.dtype)
 
-    def element(n: Any, c: Any, h: Any, w: Any) -> Any:
-        inside = tirx.all(w >= left, w < width + left)
-        row = tirx.if_then_else(inside, x[n, c, h - top, w - left], zero) if left or right else x[n, c, h - top, w]
-        return tirx.if_then_else(tirx.all(h >= top, h < height + top), row, zero) if top or bottom else row
+    def element(n: Any, c: Any, h: Any, w: Any, _: Any) -> Any:
+        inside = tirx.all(h >= top, h < height + top, w >= left, w < width + left)
+        return tirx.if_then_else(inside, x[n, c, h - top, w - left], tirx.const(0, x.dtype))
 
-    return te.compute((batch, channels, height + top + bottom, width + left + right), element, name="pad")
+    return te.compute((batch, channels, height + top + bottom, width + left + right, 1), element, name="pad")
 
 
 def _unblock(x: te.Tensor, channels: int) -> te.Tensor:
