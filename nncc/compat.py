@@ -13,9 +13,11 @@ from tvm import relax, s_tir, te, tirx, topi
 from tvm.ir import GenericConst, GlobalVar, IRModule, PointerType, PrimType, StringImm
 from tvm.relax.frontend.onnx import onnx_frontend
 from tvm.s_tir import Schedule
+from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_map, structural_walk
 
 __all__ = [
+    "Analyzer",
     "GenericConst",
     "GlobalVar",
     "IRModule",

@@ -163,7 +163,12 @@ class _Layout(Rewriter):
             options = {"strides": strides, "padding": padding, "dilation": dilation}
             packed = template.module.pack(kernel, tensor.lanes)
         else:
-            return None
+            tensor = self.block(data)
+            template = self.templates["grouped_conv2d"]
+            lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
+            sizes = {"in_group": group_channels, "out_group": out_channels // groups}
+            options = {"strides": strides, "padding": padding, "dilation": dilation, **sizes}
+            packed = template.module.pack(kernel, groups, *lanes)
         new = self.emit_anchor(template, tensor.expr, relax.const(packed, "float32"), **options)
         return Blocked(new, out_channels)
 
