@@ -10,19 +10,20 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx, topi
+from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx
+from nncc.passes.blocked import Blocked, from_blocks, to_blocks
 from nncc.passes.context import Context
+from nncc.passes.layout_rules import RULES
 from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
 
-__all__ = ["choose_layout"]
+__all__ = ["Layout", "choose_layout"]
 
 _UNARY = {
     "relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.tanh", "relax.nn.leakyrelu", "relax.nn.silu",
@@ -33,49 +34,25 @@ _UNARY = {
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
 
 
-@dataclass
-class Blocked:
-    """A tensor of `channels` channels kept as [N, ceil(C/lanes), H, W, lanes]."""
-
-    expr: Any
-    channels: int
-
-    @property
-    def lanes(self) -> int:
-        return static_shape(self.expr)[-1]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The plain shape."""
-        batch, _, height, width, _ = static_shape(self.expr)
-        return batch, self.channels, height, width
-
-    @property
-    def full(self) -> bool:
-        """Whether the channels fill their blocks."""
-        return self.channels % self.lanes == 0
-
-
 def choose_layout(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` to blocked convolutions; see the module's equation."""
-    return _Layout(context.templates, context.target.hardware).rewrite(module)
+    return Layout(context.templates, context.target.hardware).rewrite(module)
 
 
-class _Layout(Rewriter):
+class Layout(Rewriter):
     """Keeps, beside the plain form of a value, its blocked form; makes either from the other when it is asked for."""
 
     def __init__(self, templates: Mapping[str, Template], hardware: Hardware) -> None:
         super().__init__(
             {
-                "relax.nn.conv2d": _Layout.conv2d,
-                "relax.nn.max_pool2d": _Layout.pool,
-                "relax.nn.avg_pool2d": _Layout.pool,
-                "relax.mean": _Layout.mean,
-                "relax.concat": _Layout.concat,
-                "relax.reshape": _Layout.reshape,
-                **dict.fromkeys(_UNARY, _Layout.unary),
-                **dict.fromkeys(_BINARY, _Layout.binary),
-                "relax.divide": _Layout.divide,
+                "relax.nn.conv2d": Layout.conv2d,
+                "relax.mean": Layout.mean,
+                "relax.concat": Layout.concat,
+                "relax.reshape": Layout.reshape,
+                **dict.fromkeys(_UNARY, Layout.unary),
+                **dict.fromkeys(_BINARY, Layout.binary),
+                "relax.divide": Layout.divide,
+                **RULES,
             }
         )
         self.templates = templates
@@ -106,7 +83,7 @@ class _Layout(Rewriter):
         if height == width == 1 and channels % lanes == 0:
             new = self.builder.emit(relax.op.reshape(plain, (batch, channels // lanes, 1, 1, lanes)))
         else:
-            new = self.builder.emit_te(_block, plain, lanes, primfunc_name_hint="block_channels")
+            new = self.builder.emit_te(to_blocks, plain, lanes, primfunc_name_hint="block_channels")
         result = Blocked(new, channels)
         if isinstance(expr, relax.Var):
             self.blocked[expr] = result
@@ -117,13 +94,13 @@ class _Layout(Rewriter):
         plain = self.value(expr)
         channels = static_shape(plain)[1]
         lanes = self.lanes if channels >= self.lanes else channels
-        new = self.builder.emit_te(_block, plain, lanes, padding, primfunc_name_hint="block_channels")
+        new = self.builder.emit_te(to_blocks, plain, lanes, padding, primfunc_name_hint="block_channels")
         return Blocked(new, channels)
 
     def unblock(self, tensor: Blocked) -> Any:
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tensor.shape))
-        return self.builder.emit_te(_unblock, tensor.expr, tensor.channels, primfunc_name_hint="unblock_channels")
+        return self.builder.emit_te(from_blocks, tensor.expr, tensor.channels, primfunc_name_hint="unblock_channels")
 
     def is_blocked(self, expr: Any) -> bool:
         return isinstance(expr, relax.Var) and expr in self.blocked
@@ -216,29 +193,6 @@ class _Layout(Rewriter):
             return self.builder.emit(relax.op.reshape(self.value(expr), (shape[0], 1, shape[2], shape[3], 1)))
         return None
 
-    def pool(self, call: Any) -> Blocked | None:
-        data, attrs = call.args[0], call.attrs
-        if not self.is_blocked(data) or attrs.layout != "NCHW":
-            return None
-        tensor = self.blocked[data]
-        name = str(call.op.name).rsplit(".", 1)[-1]
-        top, left, bottom, right = (int(p) for p in attrs.padding)
-
-        def pooled(x: te.Tensor) -> te.Tensor:
-            return topi.nn.pool2d(
-                x,
-                kernel=[int(v) for v in attrs.pool_size],
-                stride=[int(v) for v in attrs.strides],
-                dilation=[int(v) for v in attrs.dilation],
-                padding=[top, left, bottom, right],
-                pool_type="max" if name.startswith("max") else "avg",
-                ceil_mode=bool(attrs.ceil_mode),
-                layout=f"NCHW{tensor.lanes}c",
-                count_include_pad=bool(attrs.count_include_pad),
-            )
-
-        return Blocked(self.builder.emit_te(pooled, tensor.expr, primfunc_name_hint=name), tensor.channels)
-
     def mean(self, call: Any) -> Any:
         data, attrs = call.args[0], call.attrs
         axes = sorted(int(a) % 4 for a in attrs.axis) if attrs.axis is not None and self.is_blocked(data) else None
@@ -273,36 +227,10 @@ class _Layout(Rewriter):
         return None
 
 
-def _channels(rewriter: _Layout, expr: Any) -> int:
+def _channels(rewriter: Layout, expr: Any) -> int:
     if rewriter.is_blocked(expr):
         return rewriter.blocked[expr].channels
     return int(expr.ty.shape[1])
-
-
-def _block(x: te.Tensor, lanes: int, padding: Sequence[int] = (0, 0, 0, 0)) -> te.Tensor:
-    """Plain channels to blocked ones; `padding` is (top, left, bottom, right)."""
-    batch, channels, height, width = (int(d) for d in x.shape)
-    top, left, bottom, right = padding
-    blocks = -(-channels // lanes)
-
-    def element(n: Any, c: Any, h: Any, w: Any, i: Any) -> Any:
-        value = x[n, c * lanes + i, h - top, w - left]
-        inside = [c * lanes + i < channels] if channels % lanes else []
-        if top or bottom:
-            inside += [h >= top, h < height + top]
-        if left or right:
-            inside += [w >= left, w < width + left]
-        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, x.dtype)) if inside else value
-
-    shape = batch, blocks, height + top + bottom, width + left + right, lanes
-    return te.compute(shape, element, name="block_channels")
-
-
-def _unblock(x: te.Tensor, channels: int) -> te.Tensor:
-    batch, _, height, width, lanes = x.shape
-    return te.compute(
-        (batch, channels, height, width), lambda n, c, h, w: x[n, c // lanes, h, w, c % lanes], name="unblock_channels"
-    )
 
 
 def _spatial_mean(x: te.Tensor) -> te.Tensor:
