@@ -47,7 +47,6 @@ class Layout(Rewriter):
             {
                 "relax.nn.conv2d": Layout.conv2d,
                 "relax.mean": Layout.mean,
-                "relax.concat": Layout.concat,
                 "relax.reshape": Layout.reshape,
                 **dict.fromkeys(_UNARY, Layout.unary),
                 **dict.fromkeys(_BINARY, Layout.binary),
@@ -59,18 +58,29 @@ class Layout(Rewriter):
         self.hardware = hardware
         self.lanes = max(4, hardware.vector_bits // 32)
         self.blocked: dict[Any, Blocked] = {}
+        self.parts: dict[Any, list[Blocked]] = {}
+        """The fields of a tuple, where all of them are blocked."""
 
     def keep(self, variable: Any, new: Any) -> None:
         if isinstance(new, Blocked):
             self.blocked[variable] = new
+        elif isinstance(new, list):
+            self.parts[variable] = new
         else:
             super().keep(variable, new)
+
+    def bound(self, expr: Any) -> Any:
+        if isinstance(expr, relax.TupleGetItem) and expr.tuple_value in self.parts:
+            return self.parts[expr.tuple_value][expr.index]
+        return super().bound(expr)
 
     # Forms of a value
 
     def value(self, expr: Any) -> Any:
         if isinstance(expr, relax.Var) and expr in self.blocked and expr not in self.replaced:
             self.replaced[expr] = self.unblock(self.blocked[expr])
+        if isinstance(expr, relax.Var) and expr in self.parts and expr not in self.replaced:
+            self.replaced[expr] = self.builder.emit(relax.Tuple([self.unblock(part) for part in self.parts[expr]]))
         return super().value(expr)
 
     def block(self, expr: Any) -> Blocked:
@@ -79,7 +89,7 @@ class Layout(Rewriter):
             return self.blocked[expr]
         plain = self.value(expr)
         batch, channels, height, width = static_shape(plain)
-        lanes = self.lanes if channels >= self.lanes else channels
+        lanes = self.lanes_of(channels)
         if height == width == 1 and channels % lanes == 0:
             new = self.builder.emit(relax.op.reshape(plain, (batch, channels // lanes, 1, 1, lanes)))
         else:
@@ -93,7 +103,7 @@ class Layout(Rewriter):
         """The blocked form of a plain tensor with zeros around it, in one pass over it."""
         plain = self.value(expr)
         channels = static_shape(plain)[1]
-        lanes = self.lanes if channels >= self.lanes else channels
+        lanes = self.lanes_of(channels)
         new = self.builder.emit_te(to_blocks, plain, lanes, padding, primfunc_name_hint="block_channels")
         return Blocked(new, channels)
 
@@ -101,6 +111,10 @@ class Layout(Rewriter):
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tensor.shape))
         return self.builder.emit_te(from_blocks, tensor.expr, tensor.channels, primfunc_name_hint="unblock_channels")
+
+    def lanes_of(self, channels: int) -> int:
+        """The lanes of a block, for a tensor of so many channels."""
+        return self.lanes if channels >= self.lanes else channels
 
     def is_blocked(self, expr: Any) -> bool:
         return isinstance(expr, relax.Var) and expr in self.blocked
@@ -205,17 +219,6 @@ class Layout(Rewriter):
             return new
         return self.builder.emit(relax.op.reshape(self.unblock(new), new.shape[:2]))
 
-    def concat(self, call: Any) -> Blocked | None:
-        fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
-        out = tuple(int(d) for d in call.ty.shape)
-        if len(out) != 4 or int(call.attrs.axis) % 4 != 1 or not any(self.is_blocked(f) for f in fields):
-            return None
-        if not all(isinstance(f, relax.Var) and _channels(self, f) % self.lanes == 0 for f in fields):
-            return None
-        tensors = [self.block(f) for f in fields]
-        new = self.builder.emit(relax.op.concat([t.expr for t in tensors], axis=1))
-        return Blocked(new, sum(t.channels for t in tensors))
-
     def reshape(self, call: Any) -> Any:
         """A reshape that only drops the two unit axes of a full blocked tensor is no work."""
         data = call.args[0]
@@ -225,12 +228,6 @@ class Layout(Rewriter):
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tuple(int(d) for d in call.ty.shape)))
         return None
-
-
-def _channels(rewriter: Layout, expr: Any) -> int:
-    if rewriter.is_blocked(expr):
-        return rewriter.blocked[expr].channels
-    return int(expr.ty.shape[1])
 
 
 def _spatial_mean(x: te.Tensor) -> te.Tensor:
