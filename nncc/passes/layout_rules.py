@@ -43,24 +43,14 @@ def pool2d(layout: Layout, call: Any) -> Blocked | None:
     data, attrs = call.args[0], call.attrs
     if not layout.is_blocked(data) or attrs.layout != "NCHW":
         return None
-    tensor = layout.blocked[data]
-    name = str(call.op.name).rsplit(".", 1)[-1]
-    top, left, bottom, right = (int(p) for p in attrs.padding)
-
-    def pooled(x: te.Tensor) -> te.Tensor:
-        return topi.nn.pool2d(
-            x,
-            kernel=[int(v) for v in attrs.pool_size],
-            stride=[int(v) for v in attrs.strides],
-            dilation=[int(v) for v in attrs.dilation],
-            padding=[top, left, bottom, right],
-            pool_type="max" if name.startswith("max") else "avg",
-            ceil_mode=bool(attrs.ceil_mode),
-            layout=f"NCHW{tensor.lanes}c",
-            count_include_pad=bool(attrs.count_include_pad),
-        )
-
-    return Blocked(layout.builder.emit_te(pooled, tensor.expr, primfunc_name_hint=name), tensor.channels)
+    tensor, template = layout.blocked[data], layout.templates["pool2d"]
+    window = {name: [int(v) for v in getattr(attrs, name)] for name in ("strides", "dilation", "padding")}
+    window |= {"kernel": [int(v) for v in attrs.pool_size], "size": [int(d) for d in call.ty.shape][2:]}
+    scale = []
+    if str(call.op.name).endswith("avg_pool2d"):
+        counted = template.module.scales(tensor.shape[2:], **window, count_padding=bool(attrs.count_include_pad))
+        scale = [relax.const(counted, "float32")]
+    return Blocked(layout.emit_anchor(template, tensor.expr, *scale, **window), tensor.channels)
 
 
 def resize2d(layout: Layout, call: Any) -> Blocked | None:
