@@ -18,7 +18,6 @@ from nncc import scheduling
 from nncc.compat import te, tirx
 
 NAME = "pool2d"
-ROWS = "pool_rows"
 _LARGE = 16
 """Elements of a window from which two passes pay."""
 
@@ -36,18 +35,26 @@ def scales(shape, kernel, strides, dilation, padding, size, count_padding):
 def compute(data, *scale, kernel, strides, dilation, padding, size):
     """Define maxima, or averages where there is a `scale`, of `size`; `padding` is (top, left, bottom, right)."""
     batch, blocks, *shape, lanes = (int(d) for d in data.shape)
-    before = list(padding[:2])
+    before = padding[:2]
     ends = [(size[a] - 1) * strides[a] + (kernel[a] - 1) * dilation[a] + 1 - before[a] for a in (0, 1)]
-    after = [max(0, ends[a] - shape[a]) for a in (0, 1)]
     meets = [before[a] < kernel[a] and (size[a] - 1) * strides[a] - before[a] < shape[a] for a in (0, 1)]
     clamped = not scale and tuple(dilation) == (1, 1) and all(meets)
-    if any((*before, *after)) and not clamped:
-        data = _pad(data, before, after, 0.0 if scale else float(np.finfo(np.float32).min))
-        before = after = [0, 0]
+    outside = tirx.const(0.0 if scale else float(np.finfo(np.float32).min), data.dtype)
 
-    def inside(axis, index):
-        index = te.max(index - before[axis], 0) if before[axis] else index
-        return te.min(index, shape[axis] - 1) if after[axis] else index
+    def element(n, c, h, w, i):
+        """At (h, w) counted from the padding's corner."""
+        index, inside = [h - before[0], w - before[1]], []
+        for axis in (0, 1):
+            if before[axis] and clamped:
+                index[axis] = te.max(index[axis], 0)
+            elif before[axis]:
+                inside.append(index[axis] >= 0)
+            if ends[axis] > shape[axis] and clamped:
+                index[axis] = te.min(index[axis], shape[axis] - 1)
+            elif ends[axis] > shape[axis]:
+                inside.append(index[axis] < shape[axis])
+        value = data[n, c, index[0], index[1], i]
+        return tirx.if_then_else(tirx.all(*inside), value, outside) if inside else value
 
     def at(axis, place, k):
         return place * strides[axis] + k * dilation[axis]
@@ -55,69 +62,54 @@ def compute(data, *scale, kernel, strides, dilation, padding, size):
     reduce = te.sum if scale else te.max
     kh, kw = (te.reduce_axis((0, kernel[axis]), name=name) for axis, name in enumerate(("kh", "kw")))
     out = (batch, blocks, *size, lanes)
-    anchor = scheduling.anchor(NAME)
     if kernel[0] * kernel[1] >= _LARGE and min(kernel) > 1:
         rows = te.compute(
             (batch, blocks, at(0, size[0] - 1, kernel[0] - 1) + 1, size[1], lanes),
-            lambda n, c, h, w, i: reduce(data[n, c, inside(0, h), inside(1, at(1, w, kw)), i], axis=[kw]),
-            name=ROWS,
+            lambda n, c, h, w, i: reduce(element(n, c, h, at(1, w, kw), i), axis=[kw]),
+            name="pool_rows",
             attrs=scheduling.part(NAME),
         )
-        result = te.compute(
-            out, lambda n, c, h, w, i: reduce(rows[n, c, at(0, h, kh), w, i], axis=[kh]), name="pool", attrs=anchor
-        )
+
+        def window(n, c, h, w, i):
+            return reduce(rows[n, c, at(0, h, kh), w, i], axis=[kh])
     else:
-        result = te.compute(
-            out,
-            lambda n, c, h, w, i: reduce(
-                data[n, c, inside(0, at(0, h, kh)), inside(1, at(1, w, kw)), i], axis=[kh, kw]
-            ),
-            name="pool",
-            attrs=anchor,
-        )
+
+        def window(n, c, h, w, i):
+            return reduce(element(n, c, at(0, h, kh), at(1, w, kw), i), axis=[kh, kw])
+
+    result = te.compute(out, window, name="pool", attrs=scheduling.anchor(NAME))
     if not scale:
         return result
     return te.compute(out, lambda n, c, h, w, i: result[n, c, h, w, i] * scale[0][h, w], name="average")
 
 
-def _pad(data, before, after, value):
-    batch, blocks, height, width, lanes = data.shape
-
-    def element(n, c, h, w, i):
-        inside = tirx.all(h >= before[0], h < height + before[0], w >= before[1], w < width + before[1])
-        return tirx.if_then_else(inside, data[n, c, h - before[0], w - before[1], i], tirx.const(value, data.dtype))
-
-    shape = batch, blocks, height + before[0] + after[0], width + before[1] + after[1], lanes
-    return te.compute(shape, element, name="pad")
-
-
 def schedule(sch, block, hardware):
     """Tile the columns, unroll the window, vectorize the channel lanes, spread (batch, blocks, rows) over threads.
 
-    What goes before, padding and rows, is made for a few rows at a time, which then lie in the first-level cache.
+    Rows that are pooled first are pooled for a few rows of the result at a time, and lie in the first-level cache.
     """
     work = scheduling.flops(sch, block) // 2
+    rows = next(iter(sch.get_producers(block)), None)
     epilogue = scheduling.epilogue(sch, block)
     n, c, h, w, _ = sch.get_loops(epilogue)
-    extents = scheduling.extents(sch, epilogue)
-    columns = scheduling.even_tile(extents[3], 8 if extents[4] * 32 <= hardware.vector_bits else 4)
-    ho, _ = sch.split(h, [None, max(size for size in range(1, 9) if extents[2] % size == 0)])
+    batch, blocks, height, width, lanes = scheduling.extents(sch, epilogue)
+    columns = scheduling.even_tile(width, 8 if lanes * 32 <= hardware.vector_bits else 4)
+    tile = max(size for size in range(1, 9) if height % size == 0)
+    if rows is not None:
+        needed = scheduling.extents(sch, rows)[2] - height
+        for size in (size for size in range(tile, height + 1) if height % size == 0):
+            small = (size + needed) * width * lanes * 4 <= hardware.l1_kib * 1024
+            tile = size if small and batch * blocks * (height // size) >= 4 * hardware.cores else tile
+    ho, _ = sch.split(h, [None, tile])
     wo, _ = sch.split(w, [None, columns])
-    if extents[3] % columns:
+    if width % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     sch.compute_at(block, wo, preserve_unit_loops=True)
     placed = [block, epilogue]
-    before, rows = sch.get_producers(block), None
-    while before:
-        (producer,) = before
-        before = sch.get_producers(producer)
-        sch.compute_at(producer, ho, preserve_unit_loops=True)
-        placed.append(producer)
-        if scheduling.is_spatial(sch, producer):
-            sch.vectorize(sch.get_loops(producer)[-1])
-        else:
-            rows = producer
-            work += scheduling.flops(sch, producer) // 2
+    if rows is not None:
+        work += scheduling.flops(sch, rows) // 2
+        sch.compute_at(rows, ho, preserve_unit_loops=True)
+        placed.append(rows)
     scheduling.parallel(sch, [n, c, ho], work, hardware)
     if rows is not None:
         *_, lane, k = sch.get_loops(rows)
@@ -127,7 +119,7 @@ def schedule(sch, block, hardware):
     window = loops[-len(sch.get(block).iter_vars) + 5 :]
     column, lane = loops[-len(window) - 2 : -len(window)]
     _window(sch, block, window, [column, lane])
-    return placed, f"tile 1x{columns}{' after rows' if rows is not None else ''}"
+    return placed, f"tile 1x{columns}{f' after {tile} rows' if rows is not None else ''}"
 
 
 def _window(sch, block, window, tile):
