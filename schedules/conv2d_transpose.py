@@ -113,23 +113,19 @@ def schedule(sch, block, hardware):
     oo, ob = sch.split(o, [None, channel_blocks])
     q, a = sch.split(h, [None, strides[0]])
     wo, wi, b = sch.split(w, [None, columns, strides[1]])
-    sch.reorder(n, oo, q, wo, ob, a, wi, b, lane)
+    sch.reorder(n, oo, q, wo, ob, wi, a, b, lane)
     if width % (columns * strides[1]):
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     placed = [*phases, epilogue]
-    if scheduling.transcendentals(sch, epilogue):
-        # Unrolled, it would fill the registers many times over: its tile goes through the first-level cache.
-        for phase in phases:
-            copy = sch.cache_write(phase, 0, "global")
-            sch.compute_at(copy, wo, preserve_unit_loops=True)
-            scheduling.in_vectors(sch, copy, 2)
-            placed.append(copy)
-        sch.reorder(ob, wi, a, b, lane)
-        scheduling.in_vectors(sch, epilogue, 2)
-    else:
-        scheduling.in_vectors(sch, epilogue, 4)
     for phase in phases:
+        # The tiles wait for each other in the first-level cache, by a copy: in registers, they would push out the
+        # accumulators of the next one. What reads them is rolled, so that they stay there.
+        copy = sch.cache_write(phase, 0, "global")
+        sch.compute_at(copy, wo, preserve_unit_loops=True)
+        scheduling.in_vectors(sch, copy, 3)
         sch.compute_at(phase, wo, preserve_unit_loops=True)
+        placed.append(copy)
+    scheduling.in_vectors(sch, epilogue, 2)
     scheduling.parallel(sch, [n, oo, q], work, hardware)
     for phase in phases:
         tn, to, th, tw, lane, i, t, u, ii = sch.get_loops(phase)[-9:]
