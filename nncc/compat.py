@@ -13,9 +13,11 @@ from tvm import relax, s_tir, te, tirx, topi
 from tvm.ir import GenericConst, GlobalVar, IRModule, PointerType, PrimType, StringImm
 from tvm.relax.frontend.onnx import onnx_frontend
 from tvm.s_tir import Schedule
+from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_map, structural_walk
 
 __all__ = [
+    "Analyzer",
     "GenericConst",
     "GlobalVar",
     "IRModule",
@@ -64,7 +66,9 @@ def importable_operators() -> dict[str, set[str]]:
 def onnx_importer(
     converters: Mapping[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]],
 ) -> Callable[[Any], Any]:
-    """A function from an ONNX ModelProto to a Relax module, weights inside; `converters` go before TVM's own."""
+    """A function from an ONNX ModelProto to a Relax module, weights inside; `converters` go before TVM's own, which
+    take what these return None for.
+    """
 
     class Importer(onnx_frontend.ONNXGraphImporter):
         def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
@@ -72,7 +76,10 @@ def onnx_importer(
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             given = [inputs[i] for i in range(len(inputs))]
             attributes = {name: value for name, value in attrs.items() if name != "tvm_custom"}
-            return self.bb.normalize(converters[op_name](self.bb, given, attributes))
+            converted = converters[op_name](self.bb, given, attributes)
+            if converted is None:
+                return super()._convert_operator(op_name, inputs, attrs, opset)
+            return self.bb.normalize(converted)
 
     def load(proto: Any) -> Any:
         opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)

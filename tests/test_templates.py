@@ -18,7 +18,7 @@ def test_a_file_of_one_s_own_is_on_an_equal_footing(tmp_path):
     path.write_text(WHOLE)
     templates = load_templates([path])
     assert templates["mine"].path == path
-    assert {"conv2d", "depthwise_conv2d", "matmul", "winograd"} < set(templates)
+    assert {"conv2d", "conv2d_transpose", "depthwise_conv2d", "grouped_conv2d", "matmul", "winograd"} < set(templates)
 
 
 def test_a_template_replaces_the_one_of_its_name(tmp_path):

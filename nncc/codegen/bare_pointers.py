@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nncc.codegen.shuffle_lanes import shuffle_lanes
 from nncc.codegen.split_registers import split_registers
 from nncc.codegen.vector_math import vector_math
 from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm
@@ -178,6 +179,7 @@ def lower_kernels(functions: dict[str, Any], target: Any, prefix: str) -> BareKe
         lowered.StmtSimplify(),
         lowered.RemoveNoOp(),
         scheduled.RewriteUnsafeSelect(),
+        shuffle_lanes(),
         lowered.CommonSubexprElim(),
         vector_math(),
         lowered.FP8ComputeLegalize(),

@@ -1,6 +1,7 @@
 """ONNX operators that are imported by us and not by TVM's importer: its form is wrong, slow, or missing.
 
-A converter takes (block builder, inputs, attributes) and returns a Relax expression; an input that is left out is None.
+A converter takes (block builder, inputs, attributes) and returns a Relax expression, or None to leave the node to
+TVM's; an input that is left out is None.
 """
 
 from __future__ import annotations
@@ -40,7 +41,33 @@ def clip(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any
     return result
 
 
+def pad(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+    """A constant, mirrored or repeated border of constant widths as one operator, which keeps its layout open.
+
+    TVM's makes a kernel of it at once.
+    """
+    modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
+    mode = modes.get(_text(attributes.get("mode", "constant")))
+    x, amounts, filler, axes = [*inputs, None, None, None][:4]
+    if mode is None or axes is not None or not isinstance(amounts, GenericConst):
+        return None
+    if filler is not None and not isinstance(filler, GenericConst):
+        return None
+    widths = [int(n) for n in constant_array(amounts)]
+    rank = len(x.ty.shape)
+    if len(widths) != 2 * rank or (min(widths) < 0 and mode != "constant") or str(x.ty.dtype) != "float32":
+        return None
+    value = float(constant_array(filler).reshape(())) if filler is not None else 0.0
+    pairs = [width for axis in range(rank) for width in (widths[axis], widths[rank + axis])]
+    return relax.op.nn.pad(x, pairs, mode, value)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 CONVERTERS: dict[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]] = {
     "Clip": clip,
+    "Pad": pad,
 }
 """By operator of the standard domain."""

@@ -11,19 +11,19 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx, topi
-from nncc.ir import CONCATENATION
+from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx
+from nncc.passes.blocked import Blocked, from_blocks, pad_plain, to_blocks
 from nncc.passes.context import Context
+from nncc.passes.layout_rules import RULES
 from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
 
-__all__ = ["choose_layout"]
+__all__ = ["Layout", "choose_layout"]
 
 _UNARY = {
     "relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.tanh", "relax.nn.leakyrelu", "relax.nn.silu",
@@ -31,73 +31,56 @@ _UNARY = {
     "relax.ceil", "relax.square", "relax.nn.softplus",
 }  # fmt: skip
 """Elementwise operators of one tensor that map finite values to finite values."""
-_OPAQUE = 8
-"""TVM's OpPatternKind of functions that are fused with no other."""
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
-
-
-@dataclass
-class Blocked:
-    """A tensor of `channels` channels and `size` (H, W) kept as [N, ceil(C/lanes), H, W, lanes], or with all rows in
-    one, [N, ceil(C/lanes), 1, H * W, lanes]."""
-
-    expr: Any
-    channels: int
-    size: tuple[int, ...]
-
-    @property
-    def lanes(self) -> int:
-        return static_shape(self.expr)[-1]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The plain shape."""
-        return static_shape(self.expr)[0], self.channels, *self.size
-
-    @property
-    def full(self) -> bool:
-        """Whether the channels fill their blocks."""
-        return self.channels % self.lanes == 0
 
 
 def choose_layout(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` to blocked convolutions; see the module's equation."""
-    return _Layout(context.templates, context.target.hardware).rewrite(module)
+    return Layout(context.templates, context.target.hardware).rewrite(module)
 
 
-class _Layout(Rewriter):
+class Layout(Rewriter):
     """Keeps, beside the plain form of a value, its blocked form; makes either from the other when it is asked for."""
 
     def __init__(self, templates: Mapping[str, Template], hardware: Hardware) -> None:
         super().__init__(
             {
-                "relax.nn.conv2d": _Layout.conv2d,
-                "relax.nn.max_pool2d": _Layout.pool,
-                "relax.nn.avg_pool2d": _Layout.pool,
-                "relax.mean": _Layout.mean,
-                "relax.concat": _Layout.concat,
-                "relax.reshape": _Layout.reshape,
-                **dict.fromkeys(_UNARY, _Layout.unary),
-                **dict.fromkeys(_BINARY, _Layout.binary),
-                "relax.divide": _Layout.divide,
+                "relax.nn.conv2d": Layout.conv2d,
+                "relax.mean": Layout.mean,
+                "relax.reshape": Layout.reshape,
+                **dict.fromkeys(_UNARY, Layout.unary),
+                **dict.fromkeys(_BINARY, Layout.binary),
+                "relax.divide": Layout.divide,
+                **RULES,
             }
         )
         self.templates = templates
         self.hardware = hardware
         self.lanes = max(4, hardware.vector_bits // 32)
         self.blocked: dict[Any, Blocked] = {}
+        self.parts: dict[Any, list[Blocked]] = {}
+        """The fields of a tuple, where all of them are blocked."""
 
     def keep(self, variable: Any, new: Any) -> None:
         if isinstance(new, Blocked):
             self.blocked[variable] = new
+        elif isinstance(new, list):
+            self.parts[variable] = new
         else:
             super().keep(variable, new)
+
+    def bound(self, expr: Any) -> Any:
+        if isinstance(expr, relax.TupleGetItem) and expr.tuple_value in self.parts:
+            return self.parts[expr.tuple_value][expr.index]
+        return super().bound(expr)
 
     # Forms of a value
 
     def value(self, expr: Any) -> Any:
         if isinstance(expr, relax.Var) and expr in self.blocked and expr not in self.replaced:
             self.replaced[expr] = self.unblock(self.blocked[expr])
+        if isinstance(expr, relax.Var) and expr in self.parts and expr not in self.replaced:
+            self.replaced[expr] = self.builder.emit(relax.Tuple([self.unblock(part) for part in self.parts[expr]]))
         return super().value(expr)
 
     def rows(self, tensor: Blocked, size: tuple[int, ...] = ()) -> Any:
@@ -114,12 +97,12 @@ class _Layout(Rewriter):
             return self.blocked[expr]
         plain = self.value(expr)
         batch, channels, height, width = static_shape(plain)
-        lanes = self.lanes if channels >= self.lanes else channels
+        lanes = self.lanes_of(channels)
         if height == width == 1 and channels % lanes == 0:
             new = self.builder.emit(relax.op.reshape(plain, (batch, channels // lanes, 1, 1, lanes)))
         else:
-            new = self.builder.emit_te(_block, plain, lanes, primfunc_name_hint="block_channels")
-        result = Blocked(new, channels, (height, width))
+            new = self.builder.emit_te(to_blocks, plain, lanes, primfunc_name_hint="block_channels")
+        result = Blocked(new, channels)
         if isinstance(expr, relax.Var):
             self.blocked[expr] = result
         return result
@@ -129,16 +112,22 @@ class _Layout(Rewriter):
         value = self.value(expr)
         batch, channels, *_ = static_shape(value)
         if any(padding):
-            row = self.builder.emit_te(_pad, value, padding, primfunc_name_hint="pad")
-            return Blocked(row, channels, static_shape(row)[2:4])
+            row = self.builder.emit_te(pad_plain, value, padding, primfunc_name_hint="pad")
+            return Blocked(row, channels)
         size = static_shape(value)[2:]
         row = self.builder.emit(relax.op.reshape(value, (batch, channels, *size, 1)))
-        return Blocked(row, channels, size)
+        return Blocked(row, channels)
 
     def unblock(self, tensor: Blocked) -> Any:
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tensor.shape))
-        return self.builder.emit_te(_unblock, self.rows(tensor), tensor.channels, primfunc_name_hint="unblock_channels")
+        return self.builder.emit_te(
+            from_blocks, self.rows(tensor), tensor.channels, primfunc_name_hint="unblock_channels"
+        )
+
+    def lanes_of(self, channels: int) -> int:
+        """The lanes of a block, for a tensor of so many channels."""
+        return self.lanes if channels >= self.lanes else channels
 
     def is_blocked(self, expr: Any) -> bool:
         return isinstance(expr, relax.Var) and expr in self.blocked
@@ -187,7 +176,13 @@ class _Layout(Rewriter):
             options = {"strides": strides, "padding": padding, "dilation": dilation}
             packed = template.module.pack(kernel, tensor.lanes)
         else:
-            return None
+            tensor = self.block(data)
+            source = self.rows(tensor)
+            template = self.templates["grouped_conv2d"]
+            lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
+            sizes = {"in_group": group_channels, "out_group": out_channels // groups}
+            options = {"strides": strides, "padding": padding, "dilation": dilation, **sizes}
+            packed = template.module.pack(kernel, groups, *lanes)
         new = self.emit_anchor(template, source, relax.const(packed, "float32"), **options)
         return Blocked(new, out_channels, tuple(size))
 
@@ -246,30 +241,6 @@ class _Layout(Rewriter):
             return self.builder.emit(relax.op.reshape(self.value(expr), (shape[0], 1, *form, 1)))
         return None
 
-    def pool(self, call: Any) -> Blocked | None:
-        data, attrs = call.args[0], call.attrs
-        if not self.is_blocked(data) or attrs.layout != "NCHW":
-            return None
-        tensor = self.blocked[data]
-        name = str(call.op.name).rsplit(".", 1)[-1]
-        top, left, bottom, right = (int(p) for p in attrs.padding)
-
-        def pooled(x: te.Tensor) -> te.Tensor:
-            return topi.nn.pool2d(
-                x,
-                kernel=[int(v) for v in attrs.pool_size],
-                stride=[int(v) for v in attrs.strides],
-                dilation=[int(v) for v in attrs.dilation],
-                padding=[top, left, bottom, right],
-                pool_type="max" if name.startswith("max") else "avg",
-                ceil_mode=bool(attrs.ceil_mode),
-                layout=f"NCHW{tensor.lanes}c",
-                count_include_pad=bool(attrs.count_include_pad),
-            )
-
-        new = self.builder.emit_te(pooled, self.rows(tensor), primfunc_name_hint=name)
-        return Blocked(new, tensor.channels, static_shape(new)[2:4])
-
     def mean(self, call: Any) -> Any:
         data, attrs = call.args[0], call.attrs
         axes = sorted(int(a) % 4 for a in attrs.axis) if attrs.axis is not None and self.is_blocked(data) else None
@@ -282,22 +253,6 @@ class _Layout(Rewriter):
             return new
         return self.builder.emit(relax.op.reshape(self.unblock(new), new.shape[:2]))
 
-    def concat(self, call: Any) -> Blocked | None:
-        fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
-        out = tuple(int(d) for d in call.ty.shape)
-        if len(out) != 4 or int(call.attrs.axis) % 4 != 1 or not any(self.is_blocked(f) for f in fields):
-            return None
-        if not all(isinstance(f, relax.Var) and _channels(self, f) % self.lanes == 0 for f in fields):
-            return None
-        tensors = [self.block(f) for f in fields]
-        rows = [self.rows(t) for t in tensors]
-        if out[0] == 1:
-            hint = {"primfunc_name_hint": "concatenate", "primfunc_attrs": {CONCATENATION: True, "op_pattern": _OPAQUE}}
-            new = self.builder.emit_te(topi.concatenate, rows, axis=1, **hint)
-        else:
-            new = self.builder.emit(relax.op.concat(rows, axis=1))
-        return Blocked(new, sum(t.channels for t in tensors), tensors[0].size)
-
     def reshape(self, call: Any) -> Any:
         """A reshape that only drops the two unit axes of a full blocked tensor is no work."""
         data = call.args[0]
@@ -307,44 +262,6 @@ class _Layout(Rewriter):
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tuple(int(d) for d in call.ty.shape)))
         return None
-
-
-def _channels(rewriter: _Layout, expr: Any) -> int:
-    if rewriter.is_blocked(expr):
-        return rewriter.blocked[expr].channels
-    return int(expr.ty.shape[1])
-
-
-def _block(x: te.Tensor, lanes: int) -> te.Tensor:
-    batch, channels, height, width = x.shape
-    blocks = -(-int(channels) // lanes)
-
-    def element(n: Any, c: Any, h: Any, w: Any, i: Any) -> Any:
-        value = x[n, c * lanes + i, h, w]
-        if int(channels) % lanes == 0:
-            return value
-        return tirx.if_then_else(c * lanes + i < channels, value, tirx.const(0, x.dtype))
-
-    return te.compute((batch, blocks, height, width, lanes), element, name="block_channels")
-
-
-def _pad(x: te.Tensor, padding: Sequence[int]) -> te.Tensor:
-    """Zeros around height and width, and blocks of one channel."""
-    batch, channels, height, width = x.shape
-    top, left, bottom, right = padding
-
-    def element(n: Any, c: Any, h: Any, w: Any, _: Any) -> Any:
-        inside = tirx.all(h >= top, h < height + top, w >= left, w < width + left)
-        return tirx.if_then_else(inside, x[n, c, h - top, w - left], tirx.const(0, x.dtype))
-
-    return te.compute((batch, channels, height + top + bottom, width + left + right, 1), element, name="pad")
-
-
-def _unblock(x: te.Tensor, channels: int) -> te.Tensor:
-    batch, _, height, width, lanes = x.shape
-    return te.compute(
-        (batch, channels, height, width), lambda n, c, h, w: x[n, c // lanes, h, w, c % lanes], name="unblock_channels"
-    )
 
 
 def _spatial_mean(x: te.Tensor) -> te.Tensor:

@@ -51,12 +51,16 @@ class Rewriter:
         if isinstance(value, relax.Call) and hasattr(value.op, "name"):
             rule = self.rules.get(value.op.name)
             new = rule(self, value) if rule else None
-        self.keep(binding.var, self.value(value) if new is None else new)
+        self.keep(binding.var, self.bound(value) if new is None else new)
 
     def keep(self, variable: Any, new: Any) -> None:
         """Remember that `variable` of the old function is `new` in the new one."""
         simple = isinstance(new, (relax.Var, GenericConst))
         self.replaced[variable] = new if simple else self.builder.emit(new)
+
+    def bound(self, expr: Any) -> Any:
+        """What the right-hand side of a binding, which no rule replaces, becomes; in whatever form `keep` takes."""
+        return self.value(expr)
 
     def value(self, expr: Any) -> Any:
         """An expression of the old function in terms of the new one."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from compiled import ROUNDING, Net, agrees
+from test_conv2d_transpose import TRANSPOSED, transposed
 from test_generated_c import small_network
+from test_grouped_conv2d import GROUPED, grouped
+from test_pool2d import WINDOWS, pools
 from test_schedules import CONVOLUTIONS, DEPTHWISE, pair
 
 from nncc.codegen.link import emulator
@@ -33,6 +36,9 @@ def convolutions(net: Net, every: int) -> None:
     for channels, size, kernel, strides, pads, dilation in DEPTHWISE[::every]:
         options = {"strides": strides, "pads": pads, "dilations": pair(dilation), "group": channels}
         net.output(net.conv(net.input(1, channels, *size), channels, channels, pair(kernel), **options))
+    grouped(net, GROUPED[::every])
+    transposed(net, TRANSPOSED[::every])
+    pools(net, WINDOWS[::every])
 
 
 def products(net: Net) -> None:
