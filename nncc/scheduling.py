@@ -188,8 +188,9 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
     """Let a tile's epilogue, below `loop`, take the accumulators of `block` from registers: it is unrolled as they are.
 
     One that computes exp, erf and the like would fill the registers many times over, and spill in the hot loop: it
-    stays rolled, and the tile goes through the first-level cache by a copy, which is returned. `block` is to be
-    computed at `loop` afterwards.
+    stays rolled, and the tile goes through the first-level cache by a copy, which is returned. Only a few vectors of it
+    are unrolled, which are computed together (`nncc.codegen.vector_math`). `block` is to be computed at `loop`
+    afterwards.
     """
     if not transcendentals(sch, epilogue):
         in_vectors(sch, epilogue, unrolled)
@@ -197,8 +198,21 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
     copy = sch.cache_write(block, 0, "global")
     sch.compute_at(copy, loop, preserve_unit_loops=True)
     in_vectors(sch, copy, unrolled)
-    in_vectors(sch, epilogue, 0)
+    chains(sch, epilogue)
     return [copy]
+
+
+def chains(sch: Any, block: Any) -> None:
+    """Vectorize a block's innermost loop, and unroll some 4 to 8 steps of the loop around it."""
+    *outer, lane = sch.get_loops(block)
+    sch.vectorize(lane)
+    around = next((loop for loop in reversed(outer) if extent(sch, loop) > 1), None)
+    if around is None:
+        return
+    steps = extent(sch, around)
+    if steps > 8:
+        _, around = sch.split(around, [None, even_tile(steps, 8)])
+    sch.unroll(around)
 
 
 def producer(sch: Any, block: Any, name: str) -> Any:
