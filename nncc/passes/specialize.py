@@ -11,6 +11,7 @@ from nncc.ir import Model, Network
 from nncc.passes.choose_layout import choose_layout
 from nncc.passes.clamp_take import clamp_take
 from nncc.passes.context import Context
+from nncc.passes.divide_by_constants import divide_by_constants
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
@@ -22,6 +23,7 @@ __all__ = ["SPECIALIZE", "specialize"]
 SPECIALIZE = (
     fold_relax,
     clamp_take,
+    divide_by_constants,
     choose_layout,
     own_sort,
     pack_matmul,
