@@ -14,7 +14,7 @@ from nncc import scheduling
 from nncc.compat import te, tirx
 from nncc.target import Hardware
 
-__all__ = ["Tiles", "fold_max", "fold_sum", "row_at", "row_by_row", "row_of", "row_tiles"]
+__all__ = ["Tiles", "fold_max", "fold_sum", "in_tiles", "producers", "row_at", "row_by_row", "row_of", "row_tiles"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def row_of(x: Any) -> Callable[..., Any]:
         for size in reversed(batch):
             at.insert(0, row % size if len(at) < len(batch) - 1 else row)
             row = row // size
-        return x[(*at, k)]
+        place = (*at, k)
+        return x[place]
 
     return element
 
@@ -146,9 +147,9 @@ def row_by_row(sch: Any, block: Any, width: int, work: int, hardware: Hardware) 
         sch.annotate(steps, "pragma_loop_partition_hint", 1)
     sch.vectorize(lane)
     placed, sums = [block], []
-    for made in _producers(sch, block):
+    for made in producers(sch, sch.get_producers(block)):
         sch.compute_at(made, row, preserve_unit_loops=True)
-        reduced = _in_tiles(sch, made, len(sch.get_loops(block)) - 3, most // together)
+        reduced = in_tiles(sch, made, len(sch.get_loops(block)) - 3, most // together)
         placed.append(made)
         if reduced is not None:
             sums.append((made, reduced))
@@ -158,24 +159,26 @@ def row_by_row(sch: Any, block: Any, width: int, work: int, hardware: Hardware) 
     return placed, f"{together}x{width}"
 
 
-def _producers(sch: Any, block: Any) -> list[Any]:
-    """All blocks that `block` is made of, each after those that read it."""
+def producers(sch: Any, blocks: list[Any]) -> list[Any]:
+    """The blocks and all that they are made of, each after those that read it."""
     found: list[Any] = []
     names: set[str] = set()
 
-    def visit(at: Any) -> None:
-        for made in sch.get_producers(at):
-            name = sch.get(made).name_hint
-            if name not in names:
-                names.add(name)
-                visit(made)
-                found.append(made)
+    def visit(block: Any) -> None:
+        name = sch.get(block).name_hint
+        if name in names:
+            return
+        names.add(name)
+        for made in sch.get_producers(block):
+            visit(made)
+        found.append(block)
 
-    visit(block)
+    for block in blocks:
+        visit(block)
     return found[::-1]
 
 
-def _in_tiles(sch: Any, block: Any, outside: int, unrolled: int) -> Any:
+def in_tiles(sch: Any, block: Any, outside: int, unrolled: int) -> Any:
     """Lanes innermost, as one vector; around them the rows, and up to `unrolled` of the steps that do not add up.
 
     The loop that does, or None.

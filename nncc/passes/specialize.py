@@ -13,6 +13,7 @@ from nncc.passes.clamp_take import clamp_take
 from nncc.passes.context import Context
 from nncc.passes.divide_by_constants import divide_by_constants
 from nncc.passes.fold_relax import fold_relax
+from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
@@ -27,6 +28,7 @@ SPECIALIZE = (
     divide_by_constants,
     choose_layout,
     own_sort,
+    fuse_attention,
     own_rows,
     pack_matmul,
 )
