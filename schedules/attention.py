@@ -36,13 +36,13 @@ def choose(queries, keys, width, lanes, hardware):
     return min(choices)[1:]
 
 
-def compute(q, keys, values, *masks, alpha, lanes, tile):
+def compute(q, keys, values, *masks, batch, sizes, views, alpha, lanes, tile):
     """Define y[B, M', E] of q[.., M, D], keys [.., D, N], values [.., N, E] and a mask that broadcasts to [.., M, N].
 
-    B counts the leading axes; M' is M up to a multiple of `rows`.
+    `batch` are the leading axes, of B elements; `sizes` are M, D, N and E; M' is M up to a multiple of the tile. The
+    three come as flat memory, and for each a view of it: where it starts, and its strides.
     """
-    *batch, queries, depth = (int(d) for d in q.shape)
-    length, width = int(keys.shape[-1]), int(values.shape[-1])
+    batch, (queries, depth, length, width) = [int(d) for d in batch], [int(d) for d in sizes]
     heads, part, zero = prod(batch), scheduling.part(NAME), tirx.const(0.0, "float32")
     padded = -(-queries // tile[0]) * tile[0]
     panels, outputs = -(-length // lanes), width // lanes
@@ -59,20 +59,27 @@ def compute(q, keys, values, *masks, alpha, lanes, tile):
             b = b // size
         return at
 
+    def element(tensor, view, *at):
+        start, *strides = (int(v) for v in view)
+        return tensor[start + sum(index * stride for index, stride in zip(at, strides, strict=True))]
+
     key_panels = te.compute(
         (heads, panels, depth, lanes),
-        lambda b, no, d, ni: inside(keys[(*head(b), d, no * lanes + ni)], (no * lanes + ni, length, panels * lanes)),
+        lambda b, no, d, ni: inside(
+            element(keys, views[1], *head(b), d, no * lanes + ni), (no * lanes + ni, length, panels * lanes)
+        ),
         name="pack_keys",
     )
     value_panels = te.compute(
         (heads, outputs, deep, lanes),
-        lambda b, eo, n, ei: inside(values[(*head(b), n, eo * lanes + ei)], (n, length, deep)),
+        lambda b, eo, n, ei: inside(element(values, views[2], *head(b), n, eo * lanes + ei), (n, length, deep)),
         name="pack_values",
     )
 
     def query(r, d):
         m = r % padded
-        return q[(*head(r // padded), tirx.min(m, queries - 1) if padded > queries else m, d)]
+        m = tirx.min(m, queries - 1) if padded > queries else m
+        return element(q, views[0], *head(r // padded), m, d)
 
     d = te.reduce_axis((0, depth), name="d")
     products = te.compute(

@@ -82,3 +82,46 @@ def test_what_is_not_fused_is_right(tmp_path, why):
     weights = net.op("Softmax", scores, axis=1 if why == "another axis" else -1)
     net.output(net.op("MatMul", weights, v), *([scores] if why == "scores are an output" else []))
     assert not fused(agrees(net, tmp_path))
+
+
+def operands(net, form, tokens=19, heads=3, width=16):
+    """q, k and v of all heads from one product, moved about as exporters do; k is transposed."""
+    x = net.op("MatMul", net.input(2, tokens, 24), net.weight(24, 3 * heads * width))
+    if form == "one transpose for all":
+        split = net.op("Reshape", x, net.ints(2, tokens, 3, heads, width))
+        moved = net.op("Transpose", split, perm=[2, 0, 3, 1, 4])
+        slices = (net.op("Slice", moved, net.ints(i), net.ints(i + 1), net.ints(0)) for i in range(3))
+        q, k, v = (net.op("Squeeze", y, net.ints(0)) for y in slices)
+        scaled = net.op("Mul", q, net.constant(np.float32(0.5)))
+        return scaled, net.op("Mul", net.op("Transpose", k, perm=[0, 1, 3, 2]), net.constant(np.float32(0.5))), v
+    columns = [(i * heads * width, (i + 1) * heads * width) for i in range(3)]
+    parts = [net.op("Slice", x, net.ints(low), net.ints(high), net.ints(2)) for low, high in columns]
+    if form == "a reshape of what was moved":  # which no strides say
+        parts = [net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1]), net.ints(2, tokens, -1)) for y in parts]
+    split = [net.op("Reshape", y, net.ints(2, tokens, heads, width)) for y in parts]
+    orders = [0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]
+    if form == "backwards":
+        low, high, step = net.ints(-1), net.ints(-100), net.ints(-1)
+        split[1] = net.op("Slice", split[1], low, high, net.ints(1), step)
+    return tuple(net.op("Transpose", y, perm=order) for y, order in zip(split, orders, strict=True))
+
+
+@pytest.mark.parametrize(
+    "form", ["one transpose for all", "a slice for each", "a reshape of what was moved", "backwards"]
+)
+def test_heads_are_read_where_they_are(tmp_path, form):
+    net = Net()
+    q, k, v = operands(net, form)
+    mixed = net.op("Transpose", attention(net, q, k, v, 0.25), perm=[0, 2, 1, 3])
+    net.output(net.op("Reshape", mixed, net.ints(2, 19, -1)))
+    compiled = agrees(net, tmp_path)
+    assert len(fused(compiled)) == 1
+    if form in ("one transpose for all", "a slice for each"):
+        assert len(compiled.program.calls) == 3  # the product, attention, and the heads side by side again
+
+
+def test_operands_that_others_use_too_are_read_once_moved_or_not(tmp_path):
+    net = Net()
+    q, k, v = operands(net, "a slice for each")
+    net.output(attention(net, q, k, v), net.op("Relu", q), k)
+    assert len(fused(agrees(net, tmp_path))) == 1

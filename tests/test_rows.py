@@ -33,6 +33,17 @@ def test_rows_of_any_length(tmp_path, target):
     assert not [origin for origin in origins if "(plain" in origin]
 
 
+def test_softmax_of_older_models_is_not_reshaped(tmp_path):
+    """Before opset 13 a softmax is over all axes from its own on; only over the last alone it goes by rows as it is."""
+    net = Net(opset=11)
+    x = net.input(2, 3, 4, 17)
+    net.output(net.op("Relu", net.op("Softmax", x, axis=3)), net.op("Softmax", x, axis=2), net.op("Softmax", x, axis=1))
+    compiled = agrees(net, tmp_path)
+    origins = compiled.kernels.schedules
+    assert sum(origin.startswith("softmax") for origin in origins.values()) == 3
+    assert "fused_softmax_relu" in origins
+
+
 @pytest.mark.parametrize("length", [5, 40, 197])
 def test_masked_rows_and_those_that_are_no_numbers(tmp_path, length):
     """-inf takes part with exactly 0; a row of nothing else, or with NaN or inf, is NaN all over."""

@@ -4,11 +4,17 @@
 
 q is [.., M, D], k [.., D, N], v [.., N, E], all with the same leading axes, of float32; E is whole vectors. The scale
 and the mask may be missing. Whatever else uses the scores keeps them in memory, and the operators as they are.
+
+Where q, k and v are other tensors moved about, by reshape, permute_dims and slices, the kernel reads those in their
+places: numpy knows whether strides can say it, and which.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,17 +36,28 @@ def fuse_attention(module: IRModule, context: Context) -> IRModule:
         found = scores.of(call.args[0])
         if found is None:
             return None
-        q, k, v = (rewriter.value(a) for a in (*found.operands, call.args[1]))
+        operands = [*found.operands, call.args[1]]
         mask = [rewriter.value(m) for m in found.mask]
-        shapes = [static_shape(a) for a in (q, k, v)]
-        if len({shape[:-2] for shape in shapes}) > 1 or any(str(a.ty.dtype) != "float32" for a in (q, k, v, *mask)):
+        shapes = [static_shape(a) for a in operands]
+        if len({shape[:-2] for shape in shapes}) > 1:
+            return None
+        if any(str(a.ty.dtype) != "float32" for a in (*operands, *mask)):
             return None
         (*batch, rows, depth), columns, width = shapes[0], shapes[1][-1], shapes[2][-1]
         if not batch or width % lanes or 0 in (*batch, rows, depth, columns):
             return None
         tile = template.module.choose(rows, columns, width, lanes, hardware)
-        options = {"alpha": found.alpha, "lanes": lanes, "tile": tile}
-        mixed = rewriter.emit_anchor(template, q, k, v, *mask, **options)
+        views = [scores.view(operand, number < 2) for number, operand in enumerate(operands)]
+        flat = [_flat(rewriter, view.source) for view in views]
+        options = {
+            "batch": batch,
+            "sizes": [rows, depth, columns, width],
+            "views": [[view.start, *view.strides] for view in views],
+            "alpha": found.alpha * views[0].factor * views[1].factor,
+            "lanes": lanes,
+            "tile": tile,
+        }
+        mixed = rewriter.emit_anchor(template, *flat, *mask, **options)
         padded = static_shape(mixed)[1]
         mixed = rewriter.builder.emit(relax.op.reshape(mixed, (*batch, padded, width)))
         return mixed if padded == rows else relax.op.strided_slice(mixed, [len(batch)], [0], [rows])
@@ -48,11 +65,37 @@ def fuse_attention(module: IRModule, context: Context) -> IRModule:
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
 
 
+def _flat(rewriter: Rewriter, source: Any) -> Any:
+    tensor = rewriter.value(source)
+    return rewriter.builder.emit(relax.op.reshape(tensor, (prod(static_shape(tensor)),)))
+
+
+@dataclass(frozen=True)
 class _Found:
     """What a softmax is made of."""
 
-    def __init__(self, operands: list[Any], alpha: float, mask: list[Any]) -> None:
-        self.operands, self.alpha, self.mask = operands, alpha, mask
+    operands: list[Any]
+    alpha: float
+    mask: list[Any]
+
+
+@dataclass(frozen=True)
+class _View:
+    """A tensor as elements of another, `source`, in other places, times `factor`."""
+
+    source: Any
+    array: np.ndarray
+    """One byte an element, so that its strides count elements; what is in it does not matter."""
+    origin: np.ndarray
+    factor: float
+
+    @property
+    def start(self) -> int:
+        return int(self.array.ctypes.data - self.origin.ctypes.data)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.array.strides
 
 
 class _Scores:
@@ -94,6 +137,23 @@ class _Scores:
             return None
         return _Found(list(product.args), alpha, mask)
 
+    def view(self, value: Any, scaled: bool = True) -> _View:
+        """A tensor through the operators that only move elements, or scale them all, as far as strides say it."""
+        call: Any = self.bound.get(value) if isinstance(value, relax.Var) else None
+        name = getattr(call.op, "name", "") if isinstance(call, relax.Call) else ""
+        if name in ("relax.multiply", "relax.divide"):
+            factor, other = _scalar(call)
+            if factor is not None and scaled and static_shape(other) == static_shape(value):
+                moved = self.view(other)
+                return replace(moved, factor=moved.factor * factor)
+        if name in _MOVES:
+            moved = self.view(call.args[0], scaled)
+            array = _MOVES[name](call, moved.array)
+            if array.shape == static_shape(value) and np.may_share_memory(array, moved.origin):
+                return replace(moved, array=array)
+        origin = np.empty(static_shape(value), np.int8)
+        return _View(value, origin, origin, 1.0)
+
     def _is_product(self, value: Any) -> bool:
         """Whether a value is a product, scaled or not."""
         while True:
@@ -110,6 +170,33 @@ class _Scores:
             return None
         call = self.bound.get(value)
         return call if isinstance(call, relax.Call) and getattr(call.op, "name", "") in names else None
+
+
+def _slice(call: Any, array: np.ndarray) -> np.ndarray:
+    axes, *bounds = ([int(v) for v in argument.fields] for argument in call.args[1:])
+    if len(bounds) == 3 and min(bounds[2]) < 1:
+        return array[:0]
+    at = [slice(None)] * array.ndim
+    for axis, *bound in zip(axes, *bounds, strict=True):
+        at[axis] = slice(*bound)
+    return array[tuple(at)]
+
+
+def _permute(call: Any, array: np.ndarray) -> np.ndarray:
+    return array.transpose(None if call.attrs.axes is None else [int(a) for a in call.attrs.axes])
+
+
+def _reshape(call: Any, array: np.ndarray) -> np.ndarray:
+    return array.reshape(tuple(int(d) for d in call.ty.shape))
+
+
+_MOVES: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
+    "relax.reshape": _reshape,
+    "relax.squeeze": _reshape,
+    "relax.expand_dims": _reshape,
+    "relax.permute_dims": _permute,
+    "relax.strided_slice": _slice,
+}
 
 
 def _scalar(call: Any) -> tuple[float | None, Any]:

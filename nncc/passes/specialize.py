@@ -17,6 +17,7 @@ from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
+from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.target import Target
 from nncc.templates import Template
 
@@ -28,6 +29,7 @@ SPECIALIZE = (
     divide_by_constants,
     choose_layout,
     own_sort,
+    softmax_in_place,
     fuse_attention,
     own_rows,
     pack_matmul,
