@@ -19,6 +19,7 @@ __all__ = [
     "ANCHOR",
     "PART",
     "anchor",
+    "chains",
     "decompose_reduction",
     "epilogue",
     "even_tile",
@@ -198,21 +199,28 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
     copy = sch.cache_write(block, 0, "global")
     sch.compute_at(copy, loop, preserve_unit_loops=True)
     in_vectors(sch, copy, unrolled)
-    chains(sch, epilogue)
+    chains(sch, epilogue, unrolled)
     return [copy]
 
 
-def chains(sch: Any, block: Any) -> None:
-    """Vectorize a block's innermost loop, and unroll some 4 to 8 steps of the loop around it."""
+def chains(sch: Any, block: Any, within: int) -> None:
+    """Vectorize a block's innermost loop, and unroll some 4 to 8 steps of the `within` loops around it."""
     *outer, lane = sch.get_loops(block)
     sch.vectorize(lane)
-    around = next((loop for loop in reversed(outer) if extent(sch, loop) > 1), None)
-    if around is None:
-        return
-    steps = extent(sch, around)
-    if steps > 8:
-        _, around = sch.split(around, [None, even_tile(steps, 8)])
-    sch.unroll(around)
+    done = 1
+    for loop in reversed(outer[len(outer) - within :]):
+        steps = extent(sch, loop)
+        most = 8 if done == 1 else 4 // done
+        size = max(n for n in range(1, most + 1) if steps % n == 0)
+        if size == 1 and done == 1 and steps <= 16:
+            size = steps
+        if size < steps and size > 1:
+            _, loop = sch.split(loop, [None, size])
+        if size > 1:
+            sch.unroll(loop)
+        done *= size
+        if done >= 4 or size < steps:
+            return
 
 
 def producer(sch: Any, block: Any, name: str) -> Any:

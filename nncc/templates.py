@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nncc.compat import Schedule, s_tir, structural_walk, tirx, tvm
+from nncc.compat import Schedule, structural_walk, tirx, tvm
 from nncc.errors import InternalError, ModelError, UsageError
 from nncc.loops import elementwise, reduction
 from nncc.resources import schedules_folder
@@ -132,8 +132,9 @@ def _refuse_empty_sums(function: Any) -> None:
 
 
 def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware, loops: bool) -> tuple[Any, str]:
-    # A copy: a schedule changes the function that it is given.
-    sch = Schedule(s_tir.renew_defs(function).with_attr("global_symbol", "main"))
+    # A schedule changes the function that it is given, unless another schedule holds it.
+    original = Schedule(function.with_attr("global_symbol", "main"))
+    sch = original.copy()
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
     anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
     parts = [b for b in blocks if PART in sch.get(b).annotations]
