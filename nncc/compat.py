@@ -38,12 +38,19 @@ __all__ = [
     "tirx",
     "topi",
     "tvm",
+    "vectorize_calls",
 ]
 
 
 def is_buffer(parameter: Any) -> bool:
     """Whether a TIR function's parameter is a buffer; 0.27 has no buffer_map, a parameter's type tells."""
     return type(parameter.ty).__name__ == "BufferType"
+
+
+def vectorize_calls(name: str) -> None:
+    """Let TVM's vectorizer take calls of an intrinsic in vectors; it knows that of exp, but of erf leaves a loop."""
+    if tvm.ir.Op.get(name).get_attr("TVectorizable") is None:
+        tvm.ir.register_op_attr(name, "TVectorizable", True)
 
 
 def static_shape(expr: Any) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ __all__ = [
     "PART",
     "anchor",
     "below",
+    "chains",
     "decompose_reduction",
     "epilogue",
     "even_tile",
@@ -210,8 +211,9 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
     """Let a tile's epilogue, below `loop`, take the accumulators of `block` from registers: it is unrolled as they are.
 
     One that computes exp, erf and the like would fill the registers many times over, and spill in the hot loop: it
-    stays rolled, and the tile goes through the first-level cache by a copy, which is returned. `block` is to be
-    computed at `loop` afterwards.
+    stays rolled, and the tile goes through the first-level cache by a copy, which is returned. Only a few vectors of it
+    are unrolled, which are computed together (`nncc.codegen.vector_math`). `block` is to be computed at `loop`
+    afterwards.
     """
     if not transcendentals(sch, epilogue):
         in_vectors(sch, epilogue, unrolled)
@@ -219,8 +221,28 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
     copy = sch.cache_write(block, 0, "global")
     sch.compute_at(copy, loop, preserve_unit_loops=True)
     in_vectors(sch, copy, len(below(sch, copy, loop)) - 1)
-    in_vectors(sch, epilogue, 0)
+    chains(sch, epilogue, unrolled)
     return [copy]
+
+
+def chains(sch: Any, block: Any, within: int) -> None:
+    """Vectorize a block's innermost loop, and unroll some 4 to 8 steps of the `within` loops around it."""
+    *outer, lane = sch.get_loops(block)
+    sch.vectorize(lane)
+    done = 1
+    for loop in reversed(outer[len(outer) - within :]):
+        steps = extent(sch, loop)
+        most = 8 if done == 1 else 4 // done
+        size = max(n for n in range(1, most + 1) if steps % n == 0)
+        if size == 1 and done == 1 and steps <= 16:
+            size = steps
+        if size < steps and size > 1:
+            _, loop = sch.split(loop, [None, size])
+        if size > 1:
+            sch.unroll(loop)
+        done *= size
+        if done >= 4 or size < steps:
+            return
 
 
 def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: Hardware) -> list[Any]:

@@ -187,7 +187,9 @@ def _refuse_empty_sums(function: Any) -> None:
 
 
 def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware, loops: bool) -> tuple[Any, str]:
-    sch = Schedule(function.with_attr("global_symbol", "main"))
+    # A schedule changes the function that it is given, unless another schedule holds it.
+    original = Schedule(function.with_attr("global_symbol", "main"))
+    sch = original.copy()
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
     anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
     parts = [b for b in blocks if PART in sch.get(b).annotations]

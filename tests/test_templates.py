@@ -2,9 +2,12 @@
 
 import pytest
 
+import nncc.templates
+from nncc.compat import te, tvm
 from nncc.errors import UsageError
 from nncc.resources import schedules_folder
-from nncc.templates import load_templates
+from nncc.target import resolve
+from nncc.templates import load_templates, schedule_kernel
 
 WHOLE = 'NAME = "mine"\n\ndef compute(): ...\n\ndef schedule(sch, block, hardware): ...\n'
 HINT = (
@@ -43,3 +46,18 @@ def test_what_is_missing_is_named(tmp_path, text, missing):
 def test_a_path_without_a_python_file(tmp_path):
     with pytest.raises(UsageError, match=r"schedule template `.*absent\.py` is not a Python file"):
         load_templates([tmp_path / "absent.py"])
+
+
+def test_loops_that_fail_halfway_leave_the_kernel_as_it_was(monkeypatch):
+    def fails(sch, block, hardware):
+        sch.fuse(*sch.get_loops(block))
+        sch.get_sblock("there is none")
+
+    monkeypatch.setattr(nncc.templates, "elementwise", fails)
+    x = te.placeholder((4, 8), name="x")
+    function = te.create_prim_func([x, te.compute((4, 8), lambda i, j: x[i, j] * 2.0, name="y")])
+    before = function.script()
+    scheduled, origin = schedule_kernel(function, {}, resolve("native").hardware)
+    assert origin.startswith("loops (plain: ")
+    assert function.script() == before
+    tvm.ir.assert_structural_equal(scheduled.without_attr("global_symbol"), function.without_attr("global_symbol"))

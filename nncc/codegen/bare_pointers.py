@@ -14,7 +14,7 @@ from typing import Any
 from nncc.codegen.shuffle_lanes import shuffle_lanes
 from nncc.codegen.split_registers import split_registers
 from nncc.codegen.vector_math import vector_math
-from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm
+from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm, vectorize_calls
 from nncc.errors import InternalError
 from nncc.ir import align
 
@@ -143,8 +143,12 @@ def _make_bare(host: Any, workspace: dict[str, int], scratch: dict[str, int]) ->
     return apply
 
 
-def lower_kernels(functions: dict[str, Any], target: Any, prefix: str) -> BareKernels:
-    """Lower scheduled TIR functions for `target` (a TVM target); symbols are `prefix` + name."""
+def lower_kernels(functions: dict[str, Any], target: Any, prefix: str, *, chains: int = 1) -> BareKernels:
+    """Lower scheduled TIR functions for `target` (a TVM target); symbols are `prefix` + name.
+
+    `chains` are the evaluations of exp and the like that run interleaved.
+    """
+    vectorize_calls("tirx.erf")
     scheduled, lowered = s_tir.transform, tirx.transform
     workspace: dict[str, int] = {}
     scratch: dict[str, int] = {}
@@ -181,7 +185,7 @@ def lower_kernels(functions: dict[str, Any], target: Any, prefix: str) -> BareKe
         scheduled.RewriteUnsafeSelect(),
         shuffle_lanes(),
         lowered.CommonSubexprElim(),
-        vector_math(),
+        vector_math(chains),
         lowered.FP8ComputeLegalize(),
         lowered.VerifyMemory(),
         lowered.AnnotateEntryFunc(),

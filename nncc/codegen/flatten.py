@@ -37,7 +37,9 @@ def flatten(kernels: Kernels) -> Program:
         for variable, f in module.functions.items()
         if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
     }
-    bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name))
+    # Four chains hide each other's latency; of 16 registers, two are enough.
+    chains = 4 if kernels.target.hardware.vector_registers >= 32 else 2
+    bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name), chains=chains)
     return _place(kernels, walk, bare)
 
 

@@ -11,9 +11,13 @@ from nncc.ir import Model, Network
 from nncc.passes.choose_layout import choose_layout
 from nncc.passes.clamp_take import clamp_take
 from nncc.passes.context import Context
+from nncc.passes.divide_by_constants import divide_by_constants
 from nncc.passes.fold_relax import fold_relax
+from nncc.passes.fuse_attention import fuse_attention
+from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
+from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.target import Target
 from nncc.templates import Template
 
@@ -22,8 +26,12 @@ __all__ = ["SPECIALIZE", "specialize"]
 SPECIALIZE = (
     fold_relax,
     clamp_take,
+    divide_by_constants,
     choose_layout,
     own_sort,
+    softmax_in_place,
+    fuse_attention,
+    own_rows,
     pack_matmul,
 )
 """Rewrites for one target: ``pass_(module: IRModule, context: Context) -> IRModule``, run once, in this order."""
