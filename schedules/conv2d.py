@@ -24,7 +24,7 @@ def tile(kernel_shape, strides, columns, in_lanes, out_lanes, hardware):
     # LLVM unrolls a window's columns and keeps what they share: with a stride, every other activation until the end.
     shared = window > 1 and (in_lanes == 1 or (hardware.lane_operand and strides[1] > 1))
     held = (2 if hardware.lane_operand and in_lanes > 1 else 1) if shared else 0
-    return scheduling.register_tile(columns, out_blocks, out_lanes, hardware, held=held)
+    return scheduling.register_tile(columns, out_blocks, out_lanes, hardware, streamed=True, held=held)
 
 
 def pack(kernel, in_lanes, out_lanes, vectors):

@@ -1,9 +1,11 @@
-"""Matrix product with the right-hand side in panels of one vector's width.
+"""Matrix product with the right-hand side in panels of some vectors' width.
 
-    y[.., m, no*l + ni] = sum_k x[.., m, k] * P[.., no, k, ni]        P[.., no, k, ni] = w[.., k, no*l + ni]
+    y[.., m, n] = sum_k x[.., m, k] * P[.., n div (v l), k, n div l mod v, n mod l]
+    P[.., p, k, j, i] = w[.., k, (p v + j) l + i]
 
 A constant right-hand side is packed at compile time; another is packed by the kernel itself, which costs one pass
-over it. One register tile is `rows` x `panels` accumulators of `l` lanes.
+over it. One register tile is `rows` x `vectors` (v) accumulators of `lanes` (l): a panel is what one step of the
+reduction takes of the weights, so that they come in one stream.
 """
 
 from __future__ import annotations
@@ -16,31 +18,41 @@ from nncc.compat import te, tirx
 NAME = "matmul"
 
 
-def compute(x, weight, *, columns, lanes, packed):
-    """Define x[.., M, K] times `weight` to [.., M, columns].
+def tile(rows, columns, lanes, hardware):
+    """Rows and vectors of the register tile."""
+    return scheduling.register_tile(rows, -(-columns // lanes), lanes, hardware, streamed=True)
 
-    `weight` is [N/lanes, K, lanes] where it is `packed`; else [.., K, columns], with the leading axes of x or none.
+
+def compute(x, weight, *, columns, lanes, tile, packed):
+    """Define x[.., M, K] times `weight` to [.., M, columns], by a `tile` of (rows, vectors).
+
+    `weight` is [N/(lanes*vectors), K, vectors, lanes] where it is `packed`; else [.., K, columns], with the leading
+    axes of x or none.
     """
     *batch, rows, depth = (int(d) for d in x.shape)
-    panels = -(-columns // lanes)
-    shared = len(weight.shape) == (3 if packed else 2)
+    row_tile, vectors = tile
+    blocks = -(-columns // lanes)
+    shared = len(weight.shape) == (4 if packed else 2)
     if not packed:
 
         def element(*at):
-            *outer, no, k, ni = at
-            n = no * lanes + ni
+            *outer, p, k, j, i = at
+            n = (p * vectors + j) * lanes + i
             if columns % lanes == 0:
                 return weight[(*outer, k, n)]
             return tirx.if_then_else(n < columns, weight[(*outer, k, n)], tirx.const(0, weight.dtype))
 
-        weight = te.compute((*([] if shared else batch), panels, depth, lanes), element, name="pack")
+        panels = (*([] if shared else batch), blocks // vectors, depth, vectors, lanes)
+        weight = te.compute(panels, element, name="pack")
     axis = te.reduce_axis((0, depth), name="k")
 
     def product(*at):
-        *outer, m, no, ni = at
-        return te.sum(x[(*outer, m, axis)] * weight[(*([] if shared else outer), no, axis, ni)], axis=[axis])
+        *outer, m, no, i = at
+        panel = (*([] if shared else outer), no // vectors, axis, no % vectors, i)
+        return te.sum(x[(*outer, m, axis)] * weight[panel], axis=[axis])
 
-    tiles = te.compute((*batch, rows, panels, lanes), product, name="matmul", attrs=scheduling.anchor(NAME))
+    attrs = {**scheduling.anchor(NAME), "rows": row_tile, "vectors": vectors}
+    tiles = te.compute((*batch, rows, blocks, lanes), product, name="matmul", attrs=attrs)
     return te.compute(
         (*batch, rows, columns), lambda *at: tiles[(*at[:-1], at[-1] // lanes, at[-1] % lanes)], name="rows_of_panels"
     )
@@ -50,14 +62,19 @@ def schedule(sch, block, hardware):
     """Tile rows and panels for registers, vectorize a panel's lanes, spread (batch, panels, rows) over the threads."""
     *batch, rows, panels, lanes, depth = scheduling.extents(sch, block)
     flops = scheduling.flops(sch, block)
-    row_tile, panel_tile = scheduling.register_tile(rows, panels, lanes, hardware)
+    row_tile, panel_tile = (int(sch.get(block).annotations[word]) for word in ("rows", "vectors"))
     epilogue = scheduling.epilogue(sch, block)
-    whole = scheduling.extents(sch, epilogue) == [*batch, rows, panels * lanes]
+    columns = scheduling.extents(sch, epilogue)[-1]
+    in_rows = scheduling.extents(sch, epilogue) == [*batch, rows, columns] and -(-columns // lanes) == panels
+    # A last panel that is not full is peeled off the loop of one thread; loops for several are fused, not peeled.
+    whole = in_rows and (columns % lanes == 0 or hardware.cores == 1)
     if whole:
         *outer, m, n = sch.get_loops(epilogue)
         no, panel, lane = sch.split(n, [None, panel_tile, lanes])
+        if columns % lanes:
+            sch.annotate(no, "pragma_loop_partition_hint", 1)
     else:
-        # The last panel is not full: tiles go to memory whole; the epilogue, a loop of its own, reads the valid part.
+        # Tiles go to memory whole; the epilogue, a loop of its own, reads the valid part.
         if len(scheduling.extents(sch, epilogue)) == len(batch) + 3:
             epilogue = None
         *outer, m, no, lane, _ = sch.get_loops(block)

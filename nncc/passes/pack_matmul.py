@@ -1,6 +1,6 @@
 """Matrix products go to the panel template; constant right-hand sides are packed here.
 
-x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[no, k, ni] = w[k, no*l + ni], zeros where n is missing
+x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[p, k, j, i] = w[k, (p v + j) l + i], zeros where n is missing
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
             return None
         columns = right[-1]
         width = panel_lanes(columns, lanes)
+        template = context.templates["matmul"]
+        tile = template.module.tile(left[-2], columns, width, context.target.hardware)
         constant = isinstance(weight, GenericConst) and len(right) == 2
         if constant:
-            packed = pack_panels(constant_array(weight), width)
-            weight = relax.const(packed, "float32")
-        return rewriter.emit_anchor(
-            context.templates["matmul"], x, weight, columns=columns, lanes=width, packed=constant
-        )
+            weight = relax.const(pack_panels(constant_array(weight), width, tile[1]), "float32")
+        return rewriter.emit_anchor(template, x, weight, columns=columns, lanes=width, tile=tile, packed=constant)
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
 
@@ -50,9 +49,9 @@ def panel_lanes(columns: int, lanes: int) -> int:
     return lanes
 
 
-def pack_panels(weight: np.ndarray, lanes: int) -> np.ndarray:
-    """[K, N] -> [ceil(N/l), K, l]."""
+def pack_panels(weight: np.ndarray, lanes: int, vectors: int) -> np.ndarray:
+    """[K, N] -> [ceil(N/l)/v, K, v, l]; v divides the number of vectors."""
     depth, columns = weight.shape
-    panels = -(-columns // lanes)
-    padded = np.pad(weight, ((0, 0), (0, panels * lanes - columns)))
-    return np.ascontiguousarray(padded.reshape(depth, panels, lanes).transpose(1, 0, 2))
+    blocks = -(-columns // lanes)
+    padded = np.pad(weight, ((0, 0), (0, blocks * lanes - columns)))
+    return np.ascontiguousarray(padded.reshape(depth, blocks // vectors, vectors, lanes).transpose(1, 0, 2, 3))
