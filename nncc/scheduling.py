@@ -104,6 +104,7 @@ def register_tile(
     activation, or `held` for each row: one at least where activations are lanes of registers, more where several steps
     share them. Of the tiles that fit, the cheapest by `tile_cost`.
     """
+    steps = max(1, steps)  # of a tensor without elements
     each = max(1, lanes * 32 // hardware.vector_bits)
     best: tuple[float, int, int] | None = None
     for vectors in range(1, 9):
