@@ -10,6 +10,8 @@ co].
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from nncc import scheduling
@@ -71,11 +73,16 @@ def schedule(sch, block, hardware):
     oo, ob = sch.split(o, [None, vectors])
     wo, wi = sch.split(w, [None, columns])
     sch.reorder(n, oo, h, wo, ob, wi, oi)
-    if extents[3] % columns:
-        sch.annotate(wo, "pragma_loop_partition_hint", 1)
     placed = [block, epilogue, *scheduling.finish_in_registers(sch, block, epilogue, wo, unrolled=2)]
     sch.compute_at(block, wo, preserve_unit_loops=True)
-    scheduling.parallel(sch, [n, oo, h], scheduling.flops(sch, block), hardware)
+    outer = [n, oo, h]
+    pieces = prod(scheduling.extent(sch, loop) for loop in outer)
+    if 1 < hardware.cores and pieces < 8 * hardware.cores:  # rows in one, few vectors: columns feed the threads too
+        part, wo = sch.split(wo, [min(scheduling.extent(sch, wo), -(-8 * hardware.cores // pieces)), None])
+        outer.append(part)
+    if extents[3] % columns:
+        sch.annotate(wo, "pragma_loop_partition_hint", 1)
+    scheduling.parallel(sch, outer, scheduling.flops(sch, block), hardware)
     loops = sch.get_loops(block)
     tn, to, th, tw, lanes, i, kh, kw, ii = loops[-9:]
     # Columns outside of vectors: the few weight vectors stay live, not the many broadcast activations.
