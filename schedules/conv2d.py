@@ -77,7 +77,7 @@ def schedule(sch, block, hardware):
     sch.compute_at(block, wo, preserve_unit_loops=True)
     outer = [n, oo, h]
     pieces = prod(scheduling.extent(sch, loop) for loop in outer)
-    if 1 < hardware.cores and pieces < 8 * hardware.cores:  # rows in one, few vectors: columns feed the threads too
+    if hardware.cores > 1 and pieces < 8 * hardware.cores:  # rows in one, few vectors: columns feed the threads too
         part, wo = sch.split(wo, [min(scheduling.extent(sch, wo), -(-8 * hardware.cores // pieces)), None])
         outer.append(part)
     if extents[3] % columns:
