@@ -77,8 +77,10 @@ def schedule(sch, block, hardware):
     sch.compute_at(block, wo, preserve_unit_loops=True)
     outer = [n, oo, h]
     pieces = prod(scheduling.extent(sch, loop) for loop in outer)
-    if hardware.cores > 1 and pieces < 8 * hardware.cores:  # rows in one, few vectors: columns feed the threads too
-        part, wo = sch.split(wo, [min(scheduling.extent(sch, wo), -(-8 * hardware.cores // pieces)), None])
+    parts = -(-8 * hardware.cores // pieces)
+    if hardware.cores > 1 and 1 < parts <= scheduling.extent(sch, wo) // 4:
+        # All rows in one and few vectors: the columns feed the threads too. With fewer, the last part would be short.
+        part, wo = sch.split(wo, [parts, None])
         outer.append(part)
     if extents[3] % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
