@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -198,7 +199,8 @@ def test_every_limit_has_a_target():
 
 def test_a_contestant_needs_numpy_and_nothing_of_nncc():
     program = "import sys, peers; print(*{'nncc', 'onnx', 'tvm', 'onnxruntime'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    path = os.environ | {"PYTHONPATH": str(ROOT / "benchmarks")}
+    done = subprocess.run([sys.executable, "-c", program], env=path, capture_output=True, text=True)
     alone = subprocess.run([sys.executable, "peers.py"], cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
     assert "main() missing 6 required positional arguments" in alone.stderr
