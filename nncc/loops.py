@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nncc.compat import structural_walk, tirx, tvm
+from nncc.compat import Analyzer, structural_walk, tirx
 from nncc.scheduling import decompose_reduction, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
 
@@ -45,7 +45,7 @@ def _cut_at_borders(sch: Any, block: Any) -> list[Any] | None:
     (load,) = loads(sch, block)
     shape = [int(d) for d in load.source.shape]
     inner = max(i for i, d in enumerate(shape) if d > 1) if max(shape) > 1 else -1
-    before = tvm.sym.Analyzer().simplify(sch.get(block).iter_vars[at].var - load.indices[inner])
+    before = Analyzer().simplify(sch.get(block).iter_vars[at].var - load.indices[inner])
     if not isinstance(before, tirx.IntImm) or shape[inner] == extent(sch, loops[at]):
         return None
     start, end = int(before), int(before) + shape[inner]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from nncc.compat import structural_walk, tvm
+from nncc.compat import structural_walk, topi, tvm
 from nncc.errors import InternalError
 from nncc.target import Hardware
 
@@ -34,6 +34,7 @@ __all__ = [
     "loads",
     "operand_in_registers",
     "operand_shape",
+    "padded",
     "parallel",
     "part",
     "producer",
@@ -59,6 +60,21 @@ def anchor(name: str) -> dict[str, str]:
 def part(name: str) -> dict[str, str]:
     """Attributes of a block that belongs to the template `name` beside its anchor: it is left for the template."""
     return {PART: name}
+
+
+def padded(
+    data: Any, window: Sequence[int], strides: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> tuple[Any, list[int]]:
+    """Blocked data [N, C/l, H, W, l] with zeros around H and W, and the (OH, OW) of a convolution of it.
+
+    `window` is (KH, KW), `padding` is (top, left, bottom, right).
+    """
+    top, left, bottom, right = padding
+    if any(padding):
+        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
+    sizes = [int(d) for d in data.shape[2:4]]
+    axes = zip(sizes, window, strides, dilation, strict=True)
+    return data, [(size - (k - 1) * d - 1) // s + 1 for size, k, s, d in axes]
 
 
 # Facts about blocks and loops

@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 
 from nncc import scheduling
-from nncc.compat import te, topi
+from nncc.compat import te
 
 NAME = "conv2d"
 
@@ -40,13 +40,9 @@ def pack(kernel, in_lanes, out_lanes, vectors):
 
 def compute(data, weight, *, strides, padding, dilation, columns):
     """Define the convolution; `padding` is (top, left, bottom, right), `columns` those of the register tile."""
-    batch, in_blocks, height, width, in_lanes = (int(d) for d in data.shape)
+    batch, in_blocks, _, _, in_lanes = (int(d) for d in data.shape)
     panels, _, kernel_h, kernel_w, _, vectors, out_lanes = (int(d) for d in weight.shape)
-    top, left, bottom, right = padding
-    if any(padding):
-        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
-    out_h = (height + top + bottom - (kernel_h - 1) * dilation[0] - 1) // strides[0] + 1
-    out_w = (width + left + right - (kernel_w - 1) * dilation[1] - 1) // strides[1] + 1
+    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation)
     i = te.reduce_axis((0, in_blocks), name="i")
     kh = te.reduce_axis((0, kernel_h), name="kh")
     kw = te.reduce_axis((0, kernel_w), name="kw")

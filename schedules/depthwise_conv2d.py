@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nncc import scheduling
-from nncc.compat import te, topi
+from nncc.compat import te
 
 NAME = "depthwise_conv2d"
 
@@ -25,13 +25,9 @@ def pack(kernel, lanes):
 
 def compute(data, weight, *, strides, padding, dilation):
     """Define the convolution; `padding` is (top, left, bottom, right)."""
-    batch, blocks, height, width, lanes = (int(d) for d in data.shape)
+    batch, blocks, _, _, lanes = (int(d) for d in data.shape)
     _, kernel_h, kernel_w, _ = (int(d) for d in weight.shape)
-    top, left, bottom, right = padding
-    if any(padding):
-        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
-    out_h = (height + top + bottom - (kernel_h - 1) * dilation[0] - 1) // strides[0] + 1
-    out_w = (width + left + right - (kernel_w - 1) * dilation[1] - 1) // strides[1] + 1
+    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation)
     kh = te.reduce_axis((0, kernel_h), name="kh")
     kw = te.reduce_axis((0, kernel_w), name="kw")
     return te.compute(

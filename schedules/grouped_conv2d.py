@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from nncc import scheduling
-from nncc.compat import te, topi
+from nncc.compat import te
 
 NAME = "grouped_conv2d"
 GROUP_BLOCKS = "nncc.group_blocks"
@@ -68,15 +68,11 @@ def pack(kernel, groups, in_lanes, out_lanes):
 
 def compute(data, weight, *, in_group, out_group, strides, padding, dilation):
     """Define the convolution, `in_group` to `out_group` channels a group; `padding` is (top, left, bottom, right)."""
-    batch, in_blocks, height, width, in_lanes = (int(d) for d in data.shape)
+    batch, in_blocks, _, _, in_lanes = (int(d) for d in data.shape)
     out_blocks, out_lanes = int(weight.shape[0]), int(weight.shape[-1])
     lanes = len(weight.shape) == 5
     kernel_h, kernel_w = (int(d) for d in weight.shape[1 if lanes else 2 :][:2])
-    top, left, bottom, right = padding
-    if any(padding):
-        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
-    out_h = (height + top + bottom - (kernel_h - 1) * dilation[0] - 1) // strides[0] + 1
-    out_w = (width + left + right - (kernel_w - 1) * dilation[1] - 1) // strides[1] + 1
+    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation)
     kh = te.reduce_axis((0, kernel_h), name="kh")
     kw = te.reduce_axis((0, kernel_w), name="kw")
     shape = batch, out_blocks, out_h, out_w, out_lanes

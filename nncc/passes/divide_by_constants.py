@@ -12,7 +12,7 @@ import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax
 from nncc.passes.context import Context
-from nncc.passes.rewriter import Rewriter
+from nncc.passes.rewriter import Rewriter, variables
 
 __all__ = ["divide_by_constants"]
 
@@ -68,15 +68,5 @@ def _exact(function: Any) -> set[Any]:
             continue
         if isinstance(value, (relax.Tuple, relax.TupleGetItem, relax.Var)) and binding.var not in marked:
             continue
-        marked.update(_variables(value))
+        marked.update(variables(value))
     return exact
-
-
-def _variables(value: Any) -> list[Any]:
-    if isinstance(value, relax.Var):
-        return [value]
-    if isinstance(value, relax.Tuple):
-        return [v for field in value.fields for v in _variables(field)]
-    if isinstance(value, relax.TupleGetItem):
-        return _variables(value.tuple_value)
-    return [v for argument in getattr(value, "args", ()) for v in _variables(argument)]

@@ -21,7 +21,7 @@ import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.passes.context import Context
-from nncc.passes.rewriter import Rewriter
+from nncc.passes.rewriter import Rewriter, variables
 
 __all__ = ["fuse_attention"]
 
@@ -107,8 +107,8 @@ class _Scores:
         for block in function.body.blocks:
             for binding in block.bindings:
                 self.bound[binding.var] = binding.value
-                self.uses.update(_variables(binding.value))
-        self.uses.update(_variables(function.body.body))
+                self.uses.update(variables(binding.value))
+        self.uses.update(variables(function.body.body))
 
     def of(self, weights: Any) -> _Found | None:
         softmax = self._call(weights, "relax.nn.softmax")
@@ -208,12 +208,3 @@ def _scalar(call: Any) -> tuple[float | None, Any]:
             if np.isfinite(factor) and factor != 0:
                 return (1 / factor if divides else factor), other
     return None, None
-
-
-def _variables(value: Any) -> list[Any]:
-    if isinstance(value, relax.Var):
-        return [value]
-    if isinstance(value, relax.TupleGetItem):
-        return _variables(value.tuple_value)
-    fields = value.fields if isinstance(value, relax.Tuple) else getattr(value, "args", ())
-    return [v for field in fields for v in _variables(field)]

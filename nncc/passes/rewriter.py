@@ -8,7 +8,7 @@ from typing import Any
 from nncc.compat import GenericConst, IRModule, relax
 from nncc.templates import Template
 
-__all__ = ["Rewriter"]
+__all__ = ["Rewriter", "variables"]
 
 _OUT_ELEMENTWISE_FUSABLE = 4
 """TVM's OpPatternKind: elementwise operators behind the function may be fused into it."""
@@ -78,3 +78,13 @@ class Rewriter:
         """Call a template's compute definition; elementwise operators behind it may be fused into its kernel."""
         hint = {"primfunc_name_hint": template.name, "primfunc_attrs": {"op_pattern": _OUT_ELEMENTWISE_FUSABLE}}
         return self.builder.emit_te(template.compute, *args, **hint, **options)
+
+
+def variables(value: Any) -> list[Any]:
+    """The variables that an expression reads, as often as it reads them."""
+    if isinstance(value, relax.Var):
+        return [value]
+    if isinstance(value, relax.TupleGetItem):
+        return variables(value.tuple_value)
+    fields = value.fields if isinstance(value, relax.Tuple) else getattr(value, "args", ())
+    return [v for field in fields for v in variables(field)]
