@@ -5,6 +5,8 @@ Importing this module imports TVM, which takes seconds: only the target half doe
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +30,7 @@ __all__ = [
     "constant_array",
     "importable_operators",
     "is_buffer",
+    "metaschedule",
     "onnx_importer",
     "relax",
     "s_tir",
@@ -37,6 +40,7 @@ __all__ = [
     "te",
     "tirx",
     "topi",
+    "trace_mutator",
     "tvm",
     "vectorize_calls",
 ]
@@ -51,6 +55,35 @@ def vectorize_calls(name: str) -> None:
     """Let TVM's vectorizer take calls of an intrinsic in vectors; it knows that of exp, but of erf leaves a loop."""
     if tvm.ir.Op.get(name).get_attr("TVectorizable") is None:
         tvm.ir.register_op_attr(name, "TVectorizable", True)
+
+
+def metaschedule() -> Any:
+    """MetaSchedule. Its TuneContext imports the intrinsics of all targets, which takes half a minute and which nncc has
+    no use for: an empty module stands in their place."""
+    sys.modules.setdefault("tvm.s_tir.tensor_intrin", types.ModuleType("tvm.s_tir.tensor_intrin"))
+    from tvm.s_tir import meta_schedule
+
+    return meta_schedule
+
+
+def trace_mutator(mutated: Callable[[Any], Any]) -> Any:
+    """A mutator of MetaSchedule: a function from a trace to another one, or None."""
+    from tvm.ir.utils import derived_object
+
+    ms = metaschedule()
+
+    @derived_object
+    class Mutator(ms.mutator.PyMutator):
+        def _initialize_with_tune_context(self, context: Any) -> None:
+            pass
+
+        def apply(self, trace: Any, _: Any) -> Any:
+            return mutated(trace)
+
+        def clone(self) -> Any:
+            return self
+
+    return Mutator()
 
 
 def static_shape(expr: Any) -> tuple[int, ...]:

@@ -23,8 +23,12 @@ class Config:
     """Static shapes of inputs that have dynamic dimensions."""
     threads: int | None = None
     """Threads that the kernels are scheduled for; by default the target's number of cores."""
-    records: Sequence[Path] = ()
-    """Tuning records to take schedules from; later ones win."""
+    records: Sequence[str] = ()
+    """Tuning records to take decisions from: a folder, or a place such as ``s3://bucket/nncc``; earlier ones win."""
+    shipped_records: bool = True
+    """Whether the records that come with nncc count too, behind all others."""
+    lock: Path | None = None
+    """A file with the decisions of every kernel: written if it does not exist, else followed to the byte."""
     schedules: Sequence[Path] = ()
     """Schedule templates of your own, Python files; they take precedence over nncc's."""
     emit: Sequence[str] = ("so",)

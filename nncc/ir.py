@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "CONCATENATION",
     "Artifact",
     "Call",
+    "Decision",
     "Kernels",
     "Model",
     "Network",
@@ -68,6 +70,26 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What was chosen for a task, which is a kernel or a choice that changes the graph."""
+
+    task: str
+    """Its hash."""
+    kind: str
+    """kernel | algorithm | layout"""
+    text: str
+    """For people."""
+    taken: Mapping[str, Any]
+    source: str
+    """``default``, or the record that says so."""
+
+    @property
+    def tuned(self) -> bool:
+        """Whether a record or a lock decided."""
+        return not self.source.startswith("default")
+
+
+@dataclass(frozen=True)
 class Model:
     """An ONNX graph, valid at every step: what the portable stages read and return."""
 
@@ -86,6 +108,8 @@ class Network:
     target: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    decisions: tuple[Decision, ...] = ()
+    """Where there were several ways."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +128,10 @@ class Kernels:
     schedules: dict[str, str] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
     argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    decisions: tuple[Decision, ...] = ()
+    """The network's, and those of the kernels that had a choice, in the order of the kernels."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """By kernel, the source of its decision."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +182,7 @@ class Program:
     schedules: dict[str, str] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
     argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
 
     def call_bytes(self, call: Call) -> int:
         """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from nncc.config import Config
 from nncc.errors import OutputError, UsageError
 from nncc.ir import Artifact, Model
 from nncc.target import Target, resolve
+from nncc.tuning.known import Known
 
 __all__ = ["STAGES", "Instrument", "Job", "Stage", "plan", "run"]
 
@@ -29,6 +30,8 @@ class Job:
     output: Path
     progress: Callable[[int, int, str], None] = lambda done, total, what: None
     """Told how far a long stage is."""
+    known: Known = field(default_factory=Known)
+    """What records, or a lock file, say of this target."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,11 @@ def _simplify(model: Model, job: Job) -> Model:
 
 
 def _specialize(model: Model, job: Job) -> Any:
+    from nncc.choices import GraphChoices
     from nncc.passes.specialize import specialize
     from nncc.templates import load_templates
 
-    return specialize(model, job.target, load_templates(job.config.schedules))
+    return specialize(model, job.target, load_templates(job.config.schedules), GraphChoices(job.known))
 
 
 def _lower(network: Any, job: Job) -> Any:
@@ -78,7 +82,7 @@ def _schedule(kernels: Any, job: Job) -> Any:
     from nncc.codegen.schedule import schedule
     from nncc.templates import load_templates
 
-    return schedule(kernels, load_templates(job.config.schedules), job.config.records, job.progress)
+    return schedule(kernels, load_templates(job.config.schedules), job.known, job.progress)
 
 
 def _flatten(kernels: Any, job: Job) -> Any:
@@ -138,11 +142,15 @@ def _check_writable(output: Path) -> None:
         raise OutputError(f"cannot write to `{output}`: no permission", "choose another folder with `-o`")
 
 
-def run(job: Job, instruments: Iterable[Instrument] = ()) -> Any:
-    """Run the stages up to ``job.config.until``: the last value, an Artifact unless stopped before."""
+def run(job: Job, instruments: Iterable[Instrument] = (), after: str = "", value: Any = None) -> Any:
+    """Run the stages up to ``job.config.until``: the last value, an Artifact unless stopped before.
+
+    With `after`, go on behind the stage of this name, which has made `value`.
+    """
     watchers = list(instruments)
-    value: Any = job.path
-    for stage in STAGES:
+    value = value if after else job.path
+    done = [stage.name for stage in STAGES].index(after) + 1 if after else 0
+    for stage in STAGES[done:]:
         for watcher in watchers:
             watcher.before(stage, job)
         start = time.perf_counter()

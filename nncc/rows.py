@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncc import scheduling
+from nncc.choices import Choices
 from nncc.compat import te, tirx
 from nncc.target import Hardware
 
@@ -124,7 +125,9 @@ def _fold(lanes: Any, combine: Any, name: str, part: dict[str, str]) -> Any:
     return te.compute((rows,), lambda r: lanes[r, 0], name=name, attrs=part)
 
 
-def row_by_row(sch: Any, block: Any, width: int, work: int, hardware: Hardware) -> tuple[list[Any], str]:
+def row_by_row(
+    sch: Any, block: Any, width: int, work: int, hardware: Hardware, choose: Choices
+) -> tuple[list[Any], str]:
     """Compute everything that `block`, [.., n], is made of row by row, in tiles of `width`; see `nncc.templates`.
 
     Short rows come some at a time: their chains of exponentials and halves then wait for each other less.
@@ -138,7 +141,8 @@ def row_by_row(sch: Any, block: Any, width: int, work: int, hardware: Hardware) 
     *batch, length = scheduling.extents(sch, block)
     most = max(1, 4 * lanes // width)
     # Tiles of rows stay inside of one axis: regions of rows that end in the next one are not known exactly.
-    together = next(n for n in range(most, 0, -1) if batch[-1] % n == 0 and (n == 1 or n * length <= 4096))
+    possible = [n for n in range(most, 0, -1) if batch[-1] % n == 0 and (n == 1 or n * length <= 4096)]
+    together = choose("rows", possible)
     *outer, k = sch.get_loops(block)
     last, _ = sch.split(outer[-1], [None, together])
     row = sch.fuse(*outer[:-1], last) if len(outer) > 1 else last

@@ -1,8 +1,9 @@
 """The words of schedules: facts about blocks and loops, and the actions that templates share.
 
 A template is a Python file with `NAME`, `compute(...)` (a tensor expression whose main block carries
-``anchor(NAME)``) and ``schedule(sch, block, hardware) -> (blocks it placed, what it decided)``; `nncc.templates` loads
-it and gives each kernel to its own.
+``anchor(NAME)``) and ``schedule(sch, block, hardware, choose) -> (blocks it placed, what it decided)``;
+`nncc.templates` loads it and gives each kernel to its own. What a template decides, it asks `choose` for: see
+`nncc.choices`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nncc.target import Hardware
 __all__ = [
     "ANCHOR",
     "PART",
+    "TASK",
     "anchor",
     "below",
     "chains",
@@ -35,26 +37,36 @@ __all__ = [
     "operand_in_registers",
     "operand_shape",
     "padded",
+    "panels",
     "parallel",
     "part",
     "producer",
-    "register_tile",
+    "register_tiles",
+    "split_steps",
     "tile_cost",
     "transcendentals",
+    "unrollings",
 ]
 
 ANCHOR = "nncc.template"
 """The annotation of the block that a template schedules."""
 PART = "nncc.part"
 """The annotation of other blocks of a template."""
+TASK = "nncc.task"
+"""The annotation of an anchor that is one of several ways: see `nncc.choices.GraphChoices`."""
 _TRANSCENDENTAL = ("exp", "tanh", "erf", "log", "pow", "sqrt", "sigmoid", "sin", "cos", "atan")
 _GRAIN = 60_000
 """Operations below which a kernel stays on one thread: about the cost of waking a worker."""
+MOST_TILES = 24
+"""Of the register tiles that fit, so many are worth a try."""
 
 
-def anchor(name: str) -> dict[str, str]:
-    """Attributes of the block that the template `name` schedules."""
-    return {ANCHOR: name}
+def anchor(name: str, task: str = "") -> dict[str, str]:
+    """Attributes of the block that the template `name` schedules.
+
+    `task` is the hash of the graph's task of which the template is one way, if there are others.
+    """
+    return {ANCHOR: name} | ({TASK: task} if task else {})
 
 
 def part(name: str) -> dict[str, str]:
@@ -110,19 +122,19 @@ def even_tile(size: int, most: int) -> int:
     return -(-size // steps)
 
 
-def register_tile(
+def register_tiles(
     steps: int, blocks: int, lanes: int, hardware: Hardware, *, streamed: bool = False, held: int = 0
-) -> tuple[int, int]:
-    """Rows (or columns) by vectors of the accumulators that a matrix product keeps in registers.
+) -> list[list[int]]:
+    """Rows (or columns) by vectors of the accumulators that a matrix product may keep in registers, the cheapest first.
 
     `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
     `blocks` is not considered. Beside the accumulators, registers hold one step's vectors of weights and one
     activation, or `held` for each row: one at least where activations are lanes of registers, more where several steps
-    share them. Of the tiles that fit, the cheapest by `tile_cost`.
+    share them. Their order is that of `tile_cost`.
     """
     steps = max(1, steps)  # of a tensor without elements
     each = max(1, lanes * 32 // hardware.vector_bits)
-    best: tuple[float, int, int] | None = None
+    found: list[tuple[float, list[int]]] = []
     for vectors in range(1, 9):
         if blocks % vectors:
             continue
@@ -132,10 +144,8 @@ def register_tile(
             if not fits and (rows, vectors) != (1, 1):
                 break
             cost = tile_cost(rows, vectors, steps, lanes, hardware, streamed=streamed)
-            if best is None or cost < best[0] - 1e-9:
-                best = (cost, rows, vectors)
-    assert best is not None
-    return best[1], best[2]
+            found.append((round(cost, 9), [rows, vectors]))
+    return [tile for _, tile in sorted(found, key=lambda entry: entry[0])][:MOST_TILES]
 
 
 def tile_cost(rows: int, vectors: int, steps: int, lanes: int, hardware: Hardware, *, streamed: bool = False) -> float:
@@ -280,6 +290,34 @@ def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: 
         sch.unroll(other)
     sch.vectorize(lanes)
     return [copy]
+
+
+def panels(sch: Any, block: Any, index: int, axis: int, vectors: int) -> None:
+    """Lay operand `index` of `block` out in panels of some vectors, so that a register tile's come in one stream.
+
+        P[.., o, .., j, l] = W[.., o v + j, .., l]        o and v at `axis`
+
+    Where the operand is an argument of the kernel, its shape changes: `nncc.codegen.schedule` packs the constant.
+    """
+    if vectors > 1:
+        before, after = slice(None, axis), slice(axis + 1, -1)
+        sch.transform_layout(
+            block, ("read", index), lambda *w: (*w[before], w[axis] // vectors, *w[after], w[axis] % vectors, w[-1])
+        )
+
+
+def split_steps(sch: Any, loop: Any, size: int) -> list[Any]:
+    """Split a reduction's innermost loop for `size` steps at once, which are unrolled; the one or two loops."""
+    loops = [loop] if size in (1, extent(sch, loop)) else list(sch.split(loop, [None, size]))
+    if size > 1:
+        sch.unroll(loops[-1])
+    return loops
+
+
+def unrollings(steps: int, most: int = 16) -> list[int]:
+    """How many steps of a reduction's innermost loop may be unrolled: all of them where there are at most `most`."""
+    default = steps if steps <= most else 1
+    return [default, *(size for size in (1, 2, 4, 8) if steps % size == 0 and size < steps and size != default)]
 
 
 def producer(sch: Any, block: Any, name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nncc.choices import Choices
 from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
 from nncc.errors import InternalError, ModelError, UsageError
 from nncc.ir import TensorSpec
@@ -19,7 +20,7 @@ from nncc.resources import schedules_folder
 from nncc.scheduling import ANCHOR, PART, extents, is_spatial, loads, transcendentals
 from nncc.target import Hardware
 
-__all__ = ["Template", "count_bytes", "count_flops", "load_templates", "schedule_kernel"]
+__all__ = ["Template", "apply_template", "count_bytes", "count_flops", "load_templates", "schedule_kernel"]
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
 
@@ -56,7 +57,7 @@ def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
         if missing:
             raise UsageError(
                 f"schedule template `{path}` does not define {', '.join(missing)}",
-                "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware)`, one that replaces another "
+                "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware, choose)`, one that replaces another "
                 "all that the other has; see CONTRIBUTING.md",
             )
         templates[module.NAME] = Template(module.NAME, module.compute, module.schedule, path, module)
@@ -162,20 +163,27 @@ def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
     return kept
 
 
-def schedule_kernel(function: Any, templates: dict[str, Template], hardware: Hardware) -> tuple[Any, str]:
-    """Schedule one TIR function: the function, and where its schedule came from."""
+def schedule_kernel(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices | None = None
+) -> tuple[Any, str]:
+    """Schedule one TIR function: the function, and where its schedule came from.
+
+    `choices` answers the questions of its template, with the defaults where it is None.
+    """
     if not _has_loops(function):
         return function, "our own C"
     if any(int(d) == 0 for parameter in function.params for d in parameter.shape):
         _refuse_empty_sums(function)
         return function, "a tensor without elements"
+    choices = choices or Choices()
     try:
-        return _schedule(function, templates, hardware, loops=True)
+        sch, origin = apply_template(function, templates, hardware, choices)
     except tvm.s_tir.ScheduleError as error:
         # Right beats fast: the blocks that no template placed keep the loops they came with.
         reason = str(error).strip().splitlines()[0]
-        function, origin = _schedule(function, templates, hardware, loops=False)
-        return function, f"{origin} (plain: {reason})"
+        sch, origin = apply_template(function, templates, hardware, choices, loops=False)
+        origin = f"{origin} (plain: {reason})"
+    return sch.mod["main"], origin
 
 
 def _refuse_empty_sums(function: Any) -> None:
@@ -186,7 +194,13 @@ def _refuse_empty_sums(function: Any) -> None:
         raise ModelError("the model reduces an axis without elements, which cannot be compiled", "remove what uses it")
 
 
-def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware, loops: bool) -> tuple[Any, str]:
+def apply_template(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices, *, loops: bool = True
+) -> tuple[Any, str]:
+    """The schedule of a function that is blocks in loops, and what its template says of it.
+
+    Without `loops`, blocks that no template places keep those they came with. TVM's ScheduleError where a step fails.
+    """
     # A schedule changes the function that it is given, unless another schedule holds it.
     original = Schedule(function.with_attr("global_symbol", "main"))
     sch = original.copy()
@@ -201,7 +215,7 @@ def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware,
         name = str(sch.get(block).annotations[ANCHOR])
         if name not in templates:
             raise InternalError(f"a kernel asks for the schedule template `{name}`, which no file defines")
-        handled, decision = templates[name].schedule(sch, block, hardware)
+        handled, decision = templates[name].schedule(sch, block, hardware, choices)
         placed += handled
         origins.append(f"{name} {decision}")
     done = {sch.get(b).name_hint for b in placed}
@@ -212,4 +226,4 @@ def _schedule(function: Any, templates: dict[str, Template], hardware: Hardware,
             elementwise(sch, block, hardware)
         else:
             reduction(sch, block, hardware)
-    return sch.mod["main"], "; ".join(origins) or "loops"
+    return sch, "; ".join(origins) or "loops"

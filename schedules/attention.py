@@ -18,7 +18,7 @@ from nncc.compat import te, tirx
 NAME = "attention"
 
 
-def choose(queries, keys, width, lanes, hardware):
+def tile(queries, keys, width, lanes, hardware):
     """Queries at a time, and the panels of keys and of values that registers hold beside them."""
 
     def cheapest(rows, panels):
@@ -127,7 +127,7 @@ def compute(q, keys, values, *masks, batch, sizes, views, alpha, lanes, tile):
     )
 
 
-def schedule(sch, block, hardware):
+def schedule(sch, block, hardware, choose):
     """Heads and tiles of queries over the threads."""
     heads, padded, outputs, lanes, length = scheduling.extents(sch, block)
     result = sch.get_consumers(block)[0]

@@ -3,9 +3,8 @@
     y[n, o, h, w, oi] = sum_{i, kh, kw, ii} x[n, i, h*sh + kh*dh - pt, w*sw + kw*dw - pl, ii] * W[o, i, kh, kw, ii, oi]
 
 x is [N, C/ci, H, W, ci], y is [N, O/co, OH, OW, co]; channel counts that do not divide are padded with zero weights.
-One register tile is `vectors` x `columns` accumulators of `co` lanes: each step of the reduction takes `columns`
-activations and `vectors` weight vectors, which come in one stream: W is [O/(co*vectors), C/ci, KH, KW, ci, vectors,
-co].
+W is [O/co, C/ci, KH, KW, ci, co]. One register tile is `vectors` x `columns` accumulators of `co` lanes: each step of
+the reduction takes `columns` activations and `vectors` weight vectors, which the schedule lays out in one stream.
 """
 
 from __future__ import annotations
@@ -20,65 +19,60 @@ from nncc.compat import te
 NAME = "conv2d"
 
 
-def tile(kernel_shape, strides, columns, in_lanes, out_lanes, hardware):
-    """Columns and vectors of the register tile, of which the `columns` of a row of y are to be covered."""
-    out_blocks, window = -(-kernel_shape[0] // out_lanes), kernel_shape[3]
-    # LLVM unrolls a window's columns and keeps what they share: with a stride, every other activation until the end.
-    shared = window > 1 and (in_lanes == 1 or (hardware.lane_operand and strides[1] > 1))
-    held = (2 if hardware.lane_operand and in_lanes > 1 else 1) if shared else 0
-    return scheduling.register_tile(columns, out_blocks, out_lanes, hardware, streamed=True, held=held)
-
-
-def pack(kernel, in_lanes, out_lanes, vectors):
-    """[O, I, KH, KW] -> [O/(co*vectors), ceil(I/ci), KH, KW, ci, vectors, co], zeros where channels are missing."""
+def pack(kernel, in_lanes, out_lanes):
+    """[O, I, KH, KW] -> [O/co, ceil(I/ci), KH, KW, ci, co], zeros where channels are missing."""
     out_channels, in_channels, height, width = kernel.shape
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
-    panels = out_blocks // vectors, vectors, out_lanes, in_blocks, in_lanes, height, width
-    return np.ascontiguousarray(np.pad(kernel, missing).reshape(panels).transpose(0, 3, 5, 6, 4, 1, 2))
+    blocks = out_blocks, out_lanes, in_blocks, in_lanes, height, width
+    return np.ascontiguousarray(np.pad(kernel, missing).reshape(blocks).transpose(0, 2, 4, 5, 3, 1))
 
 
-def compute(data, weight, *, strides, padding, dilation, columns):
-    """Define the convolution; `padding` is (top, left, bottom, right), `columns` those of the register tile."""
+def compute(data, weight, *, strides, padding, dilation, task=""):
+    """Define the convolution; `padding` is (top, left, bottom, right), `task` for `scheduling.anchor`."""
     batch, in_blocks, _, _, in_lanes = (int(d) for d in data.shape)
-    panels, _, kernel_h, kernel_w, _, vectors, out_lanes = (int(d) for d in weight.shape)
+    out_blocks, _, kernel_h, kernel_w, _, out_lanes = (int(d) for d in weight.shape)
     data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation)
     i = te.reduce_axis((0, in_blocks), name="i")
     kh = te.reduce_axis((0, kernel_h), name="kh")
     kw = te.reduce_axis((0, kernel_w), name="kw")
     ii = te.reduce_axis((0, in_lanes), name="ii")
     return te.compute(
-        (batch, panels * vectors, out_h, out_w, out_lanes),
+        (batch, out_blocks, out_h, out_w, out_lanes),
         lambda n, o, h, w, oi: te.sum(
             data[n, i, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1], ii]
-            * weight[o // vectors, i, kh, kw, ii, o % vectors, oi],
+            * weight[o, i, kh, kw, ii, oi],
             axis=[i, kh, kw, ii],
         ),
         name="conv2d",
-        attrs={**scheduling.anchor(NAME), "columns": columns},
+        attrs={**scheduling.anchor(NAME, task), "stride": strides[1]},
     )
 
 
-def schedule(sch, block, hardware):
+def _tiles(sch, block, columns, hardware):
+    """Columns and vectors of register tiles, of which the `columns` of a row of y are to be covered."""
+    out_blocks, _, _, window, in_lanes, out_lanes = scheduling.operand_shape(sch, block, 1)
+    # LLVM unrolls a window's columns and keeps what they share: with a stride, every other activation until the end.
+    strided = int(sch.get(block).annotations["stride"]) > 1
+    shared = window > 1 and (in_lanes == 1 or (hardware.lane_operand and strided))
+    held = (2 if hardware.lane_operand and in_lanes > 1 else 1) if shared else 0
+    return scheduling.register_tiles(columns, out_blocks, out_lanes, hardware, streamed=True, held=held)
+
+
+def schedule(sch, block, hardware, choose):
     """Tile for registers, vectorize the channel lanes, spread (batch, channel blocks, rows) over the threads."""
     epilogue = scheduling.epilogue(sch, block)
     n, o, h, w, oi = sch.get_loops(epilogue)
-    extents = scheduling.extents(sch, epilogue)
-    vectors = scheduling.operand_shape(sch, block, 1)[-2]
-    columns = int(sch.get(block).annotations["columns"])
+    _, _, height, width, _ = scheduling.extents(sch, epilogue)
+    columns, vectors = choose("tile", _tiles(sch, block, width, hardware))
+    scheduling.panels(sch, block, 1, 0, vectors)
     oo, ob = sch.split(o, [None, vectors])
     wo, wi = sch.split(w, [None, columns])
     sch.reorder(n, oo, h, wo, ob, wi, oi)
     placed = [block, epilogue, *scheduling.finish_in_registers(sch, block, epilogue, wo, unrolled=2)]
     sch.compute_at(block, wo, preserve_unit_loops=True)
-    outer = [n, oo, h]
-    pieces = prod(scheduling.extent(sch, loop) for loop in outer)
-    parts = -(-8 * hardware.cores // pieces)
-    if hardware.cores > 1 and 1 < parts <= scheduling.extent(sch, wo) // 4:
-        # All rows in one and few vectors: the columns feed the threads too. With fewer, the last part would be short.
-        part, wo = sch.split(wo, [parts, None])
-        outer.append(part)
-    if extents[3] % columns:
+    outer, wo = _outer_loops(sch, (n, oo, h, wo), hardware, choose)
+    if width % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     scheduling.parallel(sch, outer, scheduling.flops(sch, block), hardware)
     loops = sch.get_loops(block)
@@ -89,10 +83,36 @@ def schedule(sch, block, hardware):
     placed += scheduling.operand_in_registers(sch, block, 0, kh if by_rows else kw, hardware)
     if by_rows:  # a few channels of an image: a row of activations serves the whole row of the window
         sch.unroll(kw)
-    if scheduling.extent(sch, ii) <= 16:
-        sch.unroll(ii)
+    scheduling.split_steps(sch, ii, choose("unroll", scheduling.unrollings(scheduling.extent(sch, ii))))
     for loop in (to, tw):
         sch.unroll(loop)
     sch.vectorize(lanes)
     scheduling.decompose_reduction(sch, block, i)
     return placed, f"tile {vectors}x{columns}"
+
+
+def _outer_loops(sch, loops, hardware, choose):
+    """Order the loops around the tiles, (n, oo, h, wo), some of them cut: those for threads, and the tiles of a row.
+
+    With weights outside, a panel of them serves all activations before the next one comes; with rows outside, some
+    activations, which stay in the cache, serve all panels.
+    """
+    n, oo, h, wo = loops
+    height, tiles = scheduling.extent(sch, h), scheduling.extent(sch, wo)
+    # All rows in one and few vectors: the columns feed the threads too. With fewer, the last part would be short.
+    needed = -(-8 * hardware.cores // prod(scheduling.extent(sch, loop) for loop in (n, oo, h)))
+    default = needed if hardware.cores > 1 and 1 < needed <= tiles // 4 else 1
+    several = [size for size in (1, 2, 4, 8, 16, 32) if size == 1 or (height == 1 and size <= tiles // 2)]
+    parts = choose("parts", dict.fromkeys([default, *several]))
+    part, wo = sch.split(wo, [parts, None]) if parts > 1 else (None, wo)
+    strips = [size for size in range(1, height // 2 + 1) if height % size == 0]
+    orders = ["weights outside", *(["rows outside"] if (strips or parts > 1) and scheduling.extent(sch, oo) > 1 else [])]
+    if choose("order", orders) == "weights outside":
+        return [n, oo, h, *([part] if parts > 1 else [])], wo
+    if strips:
+        ho, h = sch.split(h, [None, choose("strip", strips)])
+        outer = [n, ho, *([part] if parts > 1 else []), oo, h]
+    else:
+        outer = [n, h, part, oo]
+    sch.reorder(*outer)
+    return outer, wo

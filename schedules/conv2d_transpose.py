@@ -99,7 +99,7 @@ def compute(data, *weights, kernel, size, strides, padding, dilation):
     return te.compute((batch, out_blocks, *size, out_lanes), interleaved, name="interleave", attrs=attrs)
 
 
-def schedule(sch, block, hardware):
+def schedule(sch, block, hardware, choose):
     """Tile each phase for registers, vectorize the channel lanes, spread (batch, channel blocks, rows) over threads."""
     interleave = sch.get_consumers(block)[0]
     strides = [int(s) for s in sch.get(interleave).annotations[STRIDES]]
@@ -108,7 +108,8 @@ def schedule(sch, block, hardware):
     epilogue = scheduling.epilogue(sch, interleave)
     sch.compute_inline(interleave)
     _, blocks, _, width, lanes = scheduling.extents(sch, epilogue)
-    columns, channel_blocks = scheduling.register_tile(-(-width // strides[1]), blocks, lanes, hardware)
+    possible = scheduling.register_tiles(-(-width // strides[1]), blocks, lanes, hardware)
+    columns, channel_blocks = choose("tile", possible)
     n, o, h, w, lane = sch.get_loops(epilogue)
     oo, ob = sch.split(o, [None, channel_blocks])
     q, a = sch.split(h, [None, strides[0]])

@@ -41,7 +41,7 @@ def compute(data, weight, *, strides, padding, dilation):
     )
 
 
-def schedule(sch, block, hardware):
+def schedule(sch, block, hardware, choose):
     """Tile the columns, unroll the filter, vectorize the channel lanes, spread (batch, blocks, rows) over threads.
 
     Padding is copied for a few rows at a time, which then lie in the first-level cache.
@@ -49,8 +49,11 @@ def schedule(sch, block, hardware):
     epilogue = scheduling.epilogue(sch, block)
     n, c, h, w, _ = sch.get_loops(epilogue)
     extents = scheduling.extents(sch, epilogue)
-    columns = scheduling.even_tile(extents[3], 8 if extents[4] * 32 <= hardware.vector_bits else 4)
-    ho, _ = sch.split(h, [None, max(size for size in range(1, 9) if extents[2] % size == 0)])
+    even = scheduling.even_tile(extents[3], 8 if extents[4] * 32 <= hardware.vector_bits else 4)
+    columns = choose("columns", dict.fromkeys([even, *(size for size in range(1, 17) if size <= extents[3])]))
+    strips = [size for size in range(1, extents[2] + 1) if extents[2] % size == 0]
+    strip = max(size for size in strips if size <= 8)
+    ho, _ = sch.split(h, [None, choose("strip", dict.fromkeys([strip, *strips]))])
     wo, _ = sch.split(w, [None, columns])
     if extents[3] % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
@@ -65,8 +68,11 @@ def schedule(sch, block, hardware):
     scheduling.in_vectors(sch, epilogue, 1)
     tn, tc, th, tw, lanes, kh, kw = sch.get_loops(block)[-7:]
     sch.reorder(tn, tc, th, kh, kw, tw, lanes)
-    if scheduling.extent(sch, kh) * scheduling.extent(sch, kw) <= 25:
+    small = scheduling.extent(sch, kh) * scheduling.extent(sch, kw) <= 25
+    unrolled = choose("unroll", ["window", "row", "none"] if small else ["none", "row"])
+    if unrolled == "window":
         sch.unroll(kh)
+    if unrolled != "none":
         sch.unroll(kw)
     sch.unroll(tw)
     sch.vectorize(lanes)

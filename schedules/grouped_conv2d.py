@@ -102,7 +102,7 @@ def compute(data, weight, *, in_group, out_group, strides, padding, dilation):
     return te.compute(shape, windowed, name="grouped_conv2d", attrs=attrs)
 
 
-def schedule(sch, block, hardware):
+def schedule(sch, block, hardware, choose):
     """Tile for registers, vectorize the channel lanes, spread (batch, channel blocks, rows) over the threads."""
     lanes = len(scheduling.extents(sch, block)) == 8
     epilogue = scheduling.epilogue(sch, block)
@@ -113,7 +113,8 @@ def schedule(sch, block, hardware):
         columns, channel_blocks = scheduling.even_tile(extents[3], max(2, hardware.vector_registers // 4)), 1
     else:
         whole = int(sch.get(block).annotations[GROUP_BLOCKS])
-        columns, channel_blocks = scheduling.register_tile(extents[3], whole, extents[4], hardware)
+        possible = scheduling.register_tiles(extents[3], whole, extents[4], hardware)
+        columns, channel_blocks = choose("tile", possible)
     oo, ob = sch.split(o, [None, channel_blocks])
     wo, wi = sch.split(w, [None, columns])
     sch.reorder(n, oo, h, wo, ob, wi, oi)

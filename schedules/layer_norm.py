@@ -40,8 +40,8 @@ def compute(x, gamma, beta, *, epsilon, lanes):
     return te.compute((*batch, length), result, name="layer_norm", attrs=scheduling.anchor(NAME))
 
 
-def schedule(sch, block, hardware):
+def schedule(sch, block, hardware, choose):
     """Rows over the threads; in a row, tiles of vectors."""
     *batch, length = scheduling.extents(sch, block)
     width = rows.row_tiles(length, max(4, hardware.vector_bits // 32)).width
-    return rows.row_by_row(sch, block, width, 9 * prod(batch) * length, hardware)
+    return rows.row_by_row(sch, block, width, 9 * prod(batch) * length, hardware, choose)

@@ -1,11 +1,10 @@
 """Matrix product with the right-hand side in panels of some vectors' width.
 
-    y[.., m, n] = sum_k x[.., m, k] * P[.., n div (v l), k, n div l mod v, n mod l]
-    P[.., p, k, j, i] = w[.., k, (p v + j) l + i]
+    y[.., m, n] = sum_k x[.., m, k] * P[.., n div l, k, n mod l]        P[.., p, k, i] = w[.., k, p l + i]
 
 A constant right-hand side is packed at compile time; another is packed by the kernel itself, which costs one pass
-over it. One register tile is `rows` x `vectors` (v) accumulators of `lanes` (l): a panel is what one step of the
-reduction takes of the weights, so that they come in one stream.
+over it. One register tile is `rows` x `vectors` accumulators of `lanes` (l): the schedule lays P out so that what one
+step of the reduction takes comes in one stream.
 """
 
 from __future__ import annotations
@@ -18,51 +17,53 @@ from nncc.compat import te, tirx
 NAME = "matmul"
 
 
-def tile(rows, columns, lanes, hardware):
-    """Rows and vectors of the register tile."""
-    return scheduling.register_tile(rows, -(-columns // lanes), lanes, hardware, streamed=True)
+def compute(x, weight, *, columns, lanes, packed):
+    """Define x[.., M, K] times `weight` to [.., M, columns].
 
-
-def compute(x, weight, *, columns, lanes, tile, packed):
-    """Define x[.., M, K] times `weight` to [.., M, columns], by a `tile` of (rows, vectors).
-
-    `weight` is [N/(lanes*vectors), K, vectors, lanes] where it is `packed`; else [.., K, columns], with the leading
-    axes of x or none.
+    `weight` is [N/lanes, K, lanes] where it is `packed`; else [.., K, columns], with the leading axes of x or none.
     """
     *batch, rows, depth = (int(d) for d in x.shape)
-    row_tile, vectors = tile
     blocks = -(-columns // lanes)
-    shared = len(weight.shape) == (4 if packed else 2)
+    shared = len(weight.shape) == (3 if packed else 2)
     if not packed:
 
         def element(*at):
-            *outer, p, k, j, i = at
-            n = (p * vectors + j) * lanes + i
+            *outer, p, k, i = at
+            n = p * lanes + i
             if columns % lanes == 0:
                 return weight[(*outer, k, n)]
             return tirx.if_then_else(n < columns, weight[(*outer, k, n)], tirx.const(0, weight.dtype))
 
-        panels = (*([] if shared else batch), blocks // vectors, depth, vectors, lanes)
-        weight = te.compute(panels, element, name="pack")
+        weight = te.compute((*([] if shared else batch), blocks, depth, lanes), element, name="pack")
     axis = te.reduce_axis((0, depth), name="k")
 
     def product(*at):
         *outer, m, no, i = at
-        panel = (*([] if shared else outer), no // vectors, axis, no % vectors, i)
-        return te.sum(x[(*outer, m, axis)] * weight[panel], axis=[axis])
+        return te.sum(x[(*outer, m, axis)] * weight[(*([] if shared else outer), no, axis, i)], axis=[axis])
 
-    attrs = {**scheduling.anchor(NAME), "rows": row_tile, "vectors": vectors}
-    tiles = te.compute((*batch, rows, blocks, lanes), product, name="matmul", attrs=attrs)
+    tiles = te.compute((*batch, rows, blocks, lanes), product, name="matmul", attrs=scheduling.anchor(NAME))
     return te.compute(
         (*batch, rows, columns), lambda *at: tiles[(*at[:-1], at[-1] // lanes, at[-1] % lanes)], name="rows_of_panels"
     )
 
 
-def schedule(sch, block, hardware):
+def _unrollings(depth):
+    """How many steps of the reduction may be unrolled, by preference."""
+    return [size for size in (4, 2, 1, 8, 16) if depth % size == 0 and size <= max(4, depth)]
+
+
+def schedule(sch, block, hardware, choose):
     """Tile rows and panels for registers, vectorize a panel's lanes, spread (batch, panels, rows) over the threads."""
     *batch, rows, panels, lanes, depth = scheduling.extents(sch, block)
     flops = scheduling.flops(sch, block)
-    row_tile, panel_tile = (int(sch.get(block).annotations[word]) for word in ("rows", "vectors"))
+    row_tile, vectors = choose("tile", scheduling.register_tiles(rows, panels, lanes, hardware, streamed=True))
+    operand = scheduling.operand_shape(sch, block, 1)
+    scheduling.panels(sch, block, 1, len(operand) - 3, vectors)
+    pack = next((p for p in sch.get_producers(block) if sch.get(p).name_hint.startswith("pack")), None)
+    if pack is not None:
+        *around, p, k, i = sch.get_loops(pack)
+        p, j = sch.split(p, [None, vectors])
+        sch.reorder(*around, p, k, j, i)
     epilogue = scheduling.epilogue(sch, block)
     columns = scheduling.extents(sch, epilogue)[-1]
     in_rows = scheduling.extents(sch, epilogue) == [*batch, rows, columns] and -(-columns // lanes) == panels
@@ -70,7 +71,7 @@ def schedule(sch, block, hardware):
     whole = in_rows and (columns % lanes == 0 or hardware.cores == 1)
     if whole:
         *outer, m, n = sch.get_loops(epilogue)
-        no, panel, lane = sch.split(n, [None, panel_tile, lanes])
+        no, panel, lane = sch.split(n, [None, vectors, lanes])
         if columns % lanes:
             sch.annotate(no, "pragma_loop_partition_hint", 1)
     else:
@@ -78,7 +79,7 @@ def schedule(sch, block, hardware):
         if len(scheduling.extents(sch, epilogue)) == len(batch) + 3:
             epilogue = None
         *outer, m, no, lane, _ = sch.get_loops(block)
-        no, panel = sch.split(no, [None, panel_tile])
+        no, panel = sch.split(no, [None, vectors])
     mo, row = sch.split(m, [None, row_tile])
     sch.reorder(*outer, no, mo, row, panel, lane)
     if rows % row_tile:
@@ -91,15 +92,26 @@ def schedule(sch, block, hardware):
         sch.reverse_compute_at(copy, mo, preserve_unit_loops=True)
         scheduling.in_vectors(sch, copy, 2)
         placed = [block, copy]
-    # Few panels and many rows: both feed the threads.
-    rows_too = rows % row_tile == 0 and prod(batch) * (panels // panel_tile) < 4 * hardware.cores
-    scheduling.parallel(sch, [*outer, no, mo] if rows_too else [*outer, no], flops, hardware)
+    threads = [*outer, no]
+    if rows % row_tile == 0:
+        # Few panels and many rows: both feed the threads.
+        rows_too = hardware.cores > 1 and prod(batch) * (panels // vectors) < 4 * hardware.cores
+        count = scheduling.extent(sch, mo)
+        strips = [size for size in (1, 2, 4, 8, 16, 32) if count % size == 0 and size < count and panels > vectors]
+        strip = choose("strip", [count, *strips])
+        if strip < count:  # some rows, which stay in the cache, take all panels before the next come
+            ms, mo = sch.split(mo, [None, strip])
+            sch.reorder(ms, no)
+            threads = [*outer, ms, no]
+        elif rows_too:
+            threads.append(mo)
+    scheduling.parallel(sch, threads, flops, hardware)
     row, panel, lane, k = sch.get_loops(block)[-4:]
-    ko, ki = sch.split(k, [None, next(f for f in (4, 2, 1) if depth % f == 0)])
+    ko, ki = sch.split(k, [None, choose("unroll", _unrollings(depth))])
     sch.reorder(ko, ki, row, panel, lane)
     placed += scheduling.operand_in_registers(sch, block, 0, ko, hardware)
     for loop in (ki, row, panel):
         sch.unroll(loop)
     sch.vectorize(lane)
     scheduling.decompose_reduction(sch, block, ko)
-    return placed, f"tile {row_tile}x{panel_tile}"
+    return placed, f"tile {row_tile}x{vectors}"

@@ -45,7 +45,7 @@ def compute(*data, starts, counts, lanes):
     return te.compute(shape, element, name="move_channels", attrs={**scheduling.anchor(NAME), GRAIN: together})
 
 
-def schedule(sch, block, hardware):
+def schedule(sch, block, hardware, choose):
     """Row by row, one source after the other; what follows is computed on the way."""
     together = int(sch.get(block).annotations[GRAIN])
     epilogue = scheduling.epilogue(sch, block)

@@ -83,7 +83,7 @@ def compute(data, *scale, kernel, strides, dilation, padding, size):
     return te.compute(out, lambda n, c, h, w, i: result[n, c, h, w, i] * scale[0][h, w], name="average")
 
 
-def schedule(sch, block, hardware):
+def schedule(sch, block, hardware, choose):
     """Tile the columns, unroll the window, vectorize the channel lanes, spread (batch, blocks, rows) over threads.
 
     Rows that are pooled first are pooled for a few rows of the result at a time, and lie in the first-level cache.
@@ -93,14 +93,16 @@ def schedule(sch, block, hardware):
     epilogue = scheduling.epilogue(sch, block)
     n, c, h, w, _ = sch.get_loops(epilogue)
     batch, blocks, height, width, lanes = scheduling.extents(sch, epilogue)
-    columns = scheduling.even_tile(width, 8 if lanes * 32 <= hardware.vector_bits else 4)
+    even = scheduling.even_tile(width, 8 if lanes * 32 <= hardware.vector_bits else 4)
+    columns = choose("columns", dict.fromkeys([even, *(size for size in (1, 2, 4, 7, 8, 14, 16) if size <= width)]))
     tile = max(size for size in range(1, 9) if height % size == 0)
     if rows is not None:
         needed = scheduling.extents(sch, rows)[2] - height
         for size in (size for size in range(tile, height + 1) if height % size == 0):
             small = (size + needed) * width * lanes * 4 <= hardware.l1_kib * 1024
             tile = size if small and batch * blocks * (height // size) >= 4 * hardware.cores else tile
-    ho, _ = sch.split(h, [None, tile])
+    strips = [size for size in range(1, height + 1) if height % size == 0]
+    ho, _ = sch.split(h, [None, choose("strip", dict.fromkeys([tile, *strips]))])
     wo, _ = sch.split(w, [None, columns])
     if width % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)

@@ -7,8 +7,8 @@ outputs: 36 products for 16 outputs (m = n = 4) where a direct convolution takes
 tiles are (m+2)(n+2) matrix products over the channels, register-tiled as in conv2d. Weights are transformed at compile
 time.
 
-x is [N, C/l, H, W, l], U is [m+2, n+2, O/(l*v), C/l, l, v, l] (input lanes, then the vectors of a register tile, which
-so come in one stream, of output lanes), y is [N, O/l, OH, OW, l].
+x is [N, C/l, H, W, l], U is [m+2, n+2, O/l, C/l, l, l] (input lanes, output lanes), y is [N, O/l, OH, OW, l]. The
+schedule lays U out so that the vectors of a register tile come in one stream.
 Rounding errors grow by the transforms' sums: about 3 (m = n = 2) to 20 (m = n = 4) times those of a direct
 convolution; `ERROR` bounds them, and each kernel's decision states it.
 """
@@ -72,35 +72,55 @@ class Plan(NamedTuple):
     """(m, n)."""
     strip: int
     """Rows of tiles that go through all three steps at once, a divisor of the image's: they stay in the cache."""
-    rows: int
-    """Of the products' register tile."""
-    vectors: int
     cost: float
     """Predicted vector multiply-adds of one core that would take as long."""
 
+    def __str__(self):
+        return f"winograd {self.tile[0]}x{self.tile[1]}, {self.strip} rows of tiles"
 
-def choose(kernel_shape, strides, dilation, batch, out_height, out_width, hardware):
+
+def choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware):
     """The plan that is predicted to be fastest, None for a direct convolution, and the reason.
 
     A direct convolution runs at nine tenths of the peak, or as fast as its weights come from memory. Transformed
     weights are (m+2)(n+2)/9 times larger, which is what small images pay. They also make the library larger: a gain
     of less than 15 % is not worth that.
     """
-    out_channels, in_channels, *window = kernel_shape
-    if tuple(window) != (3, 3):
-        return None, f"the window is {window[0]}x{window[1]}, Winograd's 3x3"
-    if tuple(strides) != (1, 1) or tuple(dilation) != (1, 1):
-        return None, "Winograd needs stride 1 and dilation 1"
-    lanes = max(1, hardware.vector_bits // 32)
-    in_blocks, out_blocks = -(-in_channels // lanes), -(-out_channels // lanes)
-    if min(in_channels, out_channels) < 2 * lanes:
-        return None, "too few channels for the transforms to pay"
-    products = in_blocks * out_blocks * lanes
-    direct = max(products * 9 * batch * out_height * out_width / 0.9, _fetching(products * lanes * 36, lanes, hardware))
+    reason = _unfit(kernel_shape, strides, dilation, lanes)
+    if reason:
+        return None, reason
+    out_blocks, in_blocks = (-(-channels // lanes) for channels in kernel_shape[:2])
     size = batch, out_height, out_width
+    products = in_blocks * out_blocks * lanes
+    direct = max(products * 9 * prod(size) / 0.9, _fetching(products * lanes * 36, lanes, hardware))
     best = min((plan(tile, in_blocks, out_blocks, size, lanes, hardware) for tile in TILES), key=lambda p: p.cost)
     gain = best.cost / direct
     return best if gain < 0.85 else None, f"predicted {gain:.2f} of a direct convolution's time"
+
+
+def ways(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware):
+    """The ways that may be fastest: plans, and None for a direct convolution; first the one that is predicted to be.
+
+    Of each (m, n) there is the best plan and, where that one has strips, the one without.
+    """
+    best, _ = choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware)
+    if _unfit(kernel_shape, strides, dilation, lanes):
+        return [best]
+    blocks = [-(-channels // lanes) for channels in kernel_shape[1::-1]]
+    size = batch, out_height, out_width
+    found = [plan(tile, *blocks, size, lanes, hardware) for tile in TILES]
+    whole = [p._replace(strip=-(-out_height // p.tile[0])) for p in found]
+    return list(dict.fromkeys([best, *found, *whole, None]))
+
+
+def _unfit(kernel_shape, strides, dilation, lanes):
+    """Why Winograd's convolution is out of the question; empty where it is not."""
+    out_channels, in_channels, *window = kernel_shape
+    if tuple(window) != (3, 3):
+        return f"the window is {window[0]}x{window[1]}, Winograd's 3x3"
+    if tuple(strides) != (1, 1) or tuple(dilation) != (1, 1):
+        return "Winograd needs stride 1 and dilation 1"
+    return "too few channels for the transforms to pay" if min(in_channels, out_channels) < 2 * lanes else ""
 
 
 def plan(tile, in_blocks, out_blocks, size, lanes, hardware):
@@ -121,8 +141,8 @@ def plan(tile, in_blocks, out_blocks, size, lanes, hardware):
         if down % strip:
             continue
         strips, tiles = batch * down // strip, strip * across
-        streamed = weights > hardware.l2_kib * 1024
-        rows, vectors = scheduling.register_tile(tiles, out_blocks, lanes, hardware, streamed=streamed)
+        streamed = _streamed(weights, hardware)
+        rows, vectors = scheduling.register_tiles(tiles, out_blocks, lanes, hardware, streamed=streamed)[0]
         slower = scheduling.tile_cost(rows, vectors, tiles, lanes, hardware, streamed=streamed)
         products = matrices * in_blocks * out_blocks * lanes * strips * tiles * slower / 0.95
         products = max(products, _fetching(weights * strips, lanes, hardware, weights))
@@ -131,8 +151,13 @@ def plan(tile, in_blocks, out_blocks, size, lanes, hardware):
         idle = 1.0 if strips == 1 else -(-strips // hardware.cores) * hardware.cores / strips
         cost = (products + 2.5 * transforms + spilled) * idle
         if best is None or cost < best.cost:
-            best = Plan(tuple(tile), strip, rows, vectors, cost)
+            best = Plan(tuple(tile), strip, cost)
     return best
+
+
+def _streamed(weights, hardware):
+    """Whether so many bytes of transformed weights come from beyond the second-level cache."""
+    return weights > hardware.l2_kib * 1024
 
 
 def _fetching(nbytes, lanes, hardware, once=None):
@@ -145,23 +170,21 @@ def _fetching(nbytes, lanes, hardware, once=None):
     return missing / hardware.bytes_per_flop / (2 * lanes)
 
 
-def pack(kernel, in_lanes, out_lanes, plan):
-    """[O, I, 3, 3] -> G w G^T as [m+2, n+2, O/(co*v), ceil(I/ci), ci, v, co]: in float64, rounded once."""
+def pack(kernel, in_lanes, out_lanes, tile):
+    """[O, I, 3, 3] -> G w G^T as [m+2, n+2, O/co, ceil(I/ci), ci, co]: in float64, rounded once."""
     out_channels, in_channels = kernel.shape[:2]
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
-    g, h = (MATRICES[m][1] for m in plan.tile)
+    g, h = (MATRICES[m][1] for m in tile)
     transformed = np.einsum("ak,oikl,bl->aboi", g, np.pad(kernel, missing).astype(np.float64), h, optimize=True)
-    edges = plan.tile[0] + 2, plan.tile[1] + 2
-    panels = (*edges, out_blocks // plan.vectors, plan.vectors, out_lanes, in_blocks, in_lanes)
-    return np.ascontiguousarray(transformed.astype(np.float32).reshape(panels).transpose(0, 1, 2, 5, 6, 3, 4))
+    blocks = (tile[0] + 2, tile[1] + 2, out_blocks, out_lanes, in_blocks, in_lanes)
+    return np.ascontiguousarray(transformed.astype(np.float32).reshape(blocks).transpose(0, 1, 2, 4, 5, 3))
 
 
-def compute(data, weight, *, padding, tile, strip, rows):
-    """Define the convolution; `padding` is (top, left, bottom, right), the others are the plan's."""
+def compute(data, weight, *, padding, tile, strip, task=""):
+    """Define the convolution; `padding` is (top, left, bottom, right), `tile` and `strip` are the plan's."""
     batch, in_blocks, height, width, lanes = (int(d) for d in data.shape)
-    edge_h, edge_w, panels, _, in_lanes, vectors, out_lanes = (int(d) for d in weight.shape)
-    out_blocks = panels * vectors
+    edge_h, edge_w, out_blocks, _, in_lanes, out_lanes = (int(d) for d in weight.shape)
     top, left, bottom, right = padding
     out_h, out_w = height + top + bottom - 2, width + left + right - 2
     tile_h, tile_w = tile
@@ -197,10 +220,10 @@ def compute(data, weight, *, padding, tile, strip, rows):
     product = te.compute(
         (batch * strips, edge_h, edge_w, out_blocks, tiles, out_lanes),
         lambda q, i, j, o, p, oi: te.sum(
-            transformed[q, i, j, c, p, v] * weight[i, j, o // vectors, c, v, o % vectors, oi], axis=[c, v]
+            transformed[q, i, j, c, p, v] * weight[i, j, o, c, v, oi], axis=[c, v]
         ),
         name="winograd",
-        attrs={**scheduling.anchor(NAME), "rows": rows, "vectors": vectors},
+        attrs=scheduling.anchor(NAME, task),
     )
     half_out = te.compute(
         (batch * strips, out_blocks, tiles, tile_h, edge_w, out_lanes),
@@ -271,10 +294,13 @@ def _sum(terms):
     return total
 
 
-def schedule(sch, block, hardware):
+def schedule(sch, block, hardware, choose):
     """Strip by strip: tiles into the transform's domain, the products, and back with the epilogue."""
-    strips, _, _, _, tiles, _, _, in_lanes = scheduling.extents(sch, block)
-    rows, vectors = (int(sch.get(block).annotations[word]) for word in ("rows", "vectors"))
+    strips, _, _, blocks, tiles, lanes, _, in_lanes = scheduling.extents(sch, block)
+    streamed = _streamed(4 * prod(scheduling.operand_shape(sch, block, 1)), hardware)
+    possible = scheduling.register_tiles(tiles, blocks, lanes, hardware, streamed=streamed)
+    rows, vectors = choose("tile", possible)
+    scheduling.panels(sch, block, 1, 2, vectors)
     flops = scheduling.flops(sch, block)
     rows_in = scheduling.producer(sch, block, "transform_rows")
     columns_in = scheduling.producer(sch, rows_in, "transform_columns")
@@ -329,8 +355,7 @@ def schedule(sch, block, hardware):
     sch.reverse_compute_at(store, po, preserve_unit_loops=True)
     scheduling.in_vectors(sch, store, 2)
     loads = scheduling.operand_in_registers(sch, block, 0, k, hardware)
-    if in_lanes <= 16:
-        sch.unroll(v)
+    scheduling.split_steps(sch, v, choose("unroll", scheduling.unrollings(in_lanes)))
     for loop in (row, vector):
         sch.unroll(loop)
     sch.vectorize(lane)

@@ -9,9 +9,9 @@ from nncc.resources import schedules_folder
 from nncc.target import resolve
 from nncc.templates import load_templates, schedule_kernel
 
-WHOLE = 'NAME = "mine"\n\ndef compute(): ...\n\ndef schedule(sch, block, hardware): ...\n'
+WHOLE = 'NAME = "mine"\n\ndef compute(): ...\n\ndef schedule(sch, block, hardware, choose): ...\n'
 HINT = (
-    "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware)`, one that replaces another "
+    "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware, choose)`, one that replaces another "
     "all that the other has; see CONTRIBUTING.md"
 )
 

@@ -89,7 +89,7 @@ def _call(number: int, call, prefix: str) -> str:
 
 def _place(ref: Ref) -> str:
     if ref.space == "input":
-        return f"in[{ref.at}]"
+        return f"(const unsigned char*)in[{ref.at}] + {ref.offset}" if ref.offset else f"in[{ref.at}]"
     if ref.space == "output":
         return f"(unsigned char*)out[{ref.at}] + {ref.offset}" if ref.offset else f"out[{ref.at}]"
     return f"{ref.space} + {ref.at}"

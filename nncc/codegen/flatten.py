@@ -114,8 +114,9 @@ class _Walk:
             return self.value(expr.tuple_value).parts[expr.index]
         if isinstance(expr, relax.Call):
             if isinstance(expr.op, GlobalVar):
-                args = [leaf for a in expr.args for leaf in _leaves(self.value(a))]
-                if not self._moves_nothing(self.module[expr.op], args):
+                kernel = self.module[expr.op]
+                args = [leaf for number, a in enumerate(expr.args) for leaf in _leaves(self.argument(kernel, number, a))]
+                if not self._moves_nothing(kernel, args):
                     self.calls.append(_PendingCall(expr.op.name_hint, args))
                 return _NONE
             name = getattr(expr.op, "name", str(expr.op))
@@ -127,6 +128,14 @@ class _Walk:
                 return self.value(expr.args[0])
             raise InternalError(f"flatten: the operator `{name}` is still in the graph: {str(expr)[:200]}")
         raise InternalError(f"flatten: unexpected {type(expr).__name__}: {str(expr)[:200]}")
+
+    def argument(self, kernel: Any, number: int, expr: Any) -> _Value:
+        """The value of a kernel's argument; a constant in the layout that the kernel's schedule has given it."""
+        from nncc.compat import GenericConst, constant_array
+
+        if isinstance(expr, GenericConst):
+            return self.constant(in_panels(constant_array(expr), tuple(int(d) for d in kernel.params[number].shape)))
+        return self.value(expr)
 
     def _moves_nothing(self, kernel: Any, args: list[_Value]) -> bool:
         """Whether a call that only moves elements needs no call: a reshape, or a concatenation of whole pieces, whose
@@ -171,6 +180,18 @@ class _Walk:
             self.blobs.append(array)
             self.weights_bytes += align(array.nbytes)
         return _Value("weights", self._offsets[key])
+
+
+def in_panels(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array in the layout of `panels` in `nncc.scheduling`, if `shape` is one of that; else as it is.
+
+    P[.., o, .., j, l] = W[.., o v + j, .., l]
+    """
+    if array.ndim != len(shape) - 1:
+        return array
+    axis = next(a for a, (old, new) in enumerate(zip(array.shape, shape, strict=False)) if old != new)
+    split = (*array.shape[:axis], shape[axis], shape[-2], *array.shape[axis + 1 :])
+    return np.ascontiguousarray(np.moveaxis(array.reshape(split), axis + 1, -2))
 
 
 def _leaves(value: _Value) -> list[_Value]:
@@ -235,4 +256,5 @@ def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
         kernels.schedules,
         kernels.flops,
         kernels.argument_bytes,
+        kernels.sources,
     )

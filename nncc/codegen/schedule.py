@@ -1,52 +1,57 @@
-"""Every kernel gets its loops: a tuned record's where there is one, else its template's default."""
+"""Every kernel gets its loops: by a tuned record's decisions where there is one, else by its template's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
+from nncc.choices import Choices, Find
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
 from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
-from nncc.tuning.records import load_records
+from nncc.tuning.tasks import kernel_hash, kernel_text
 
 __all__ = ["schedule"]
 
 
 def schedule(
     kernels: Kernels,
-    templates: dict[str, Template],
-    records: Sequence[Path] = (),
+    templates: Mapping[str, Template],
+    known: Find = lambda task: (None, "default"),
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Kernels:
-    """Schedule all TIR functions; `progress` is told (done, of how many, kernel).
-
-    Raises RecordError where `records` are not folders of tuning records.
-    """
+    """Schedule all TIR functions; `progress` is told (done, of how many, kernel)."""
     from nncc.compat import IRModule, tirx, tvm
 
     functions = dict(kernels.module.functions.items())
     plain = {variable: f for variable, f in functions.items() if isinstance(f, tirx.PrimFunc)}
-    origins, flops, nbytes = {}, {}, {}
+    origins, flops, nbytes, decisions, sources = {}, {}, {}, [], {}
     target = kernels.target.tvm_target()
-    known = load_records(records, target) if records else None
     with target:
         for done, (variable, function) in enumerate(plain.items()):
-            progress(done, len(plain), variable.name_hint)
+            name = variable.name_hint
+            progress(done, len(plain), name)
+            task = kernel_hash(function)
+            choices = Choices(*known(task))
             try:
-                scheduled, origin = (known.schedule(function, target) if known else None), "record"
-                if scheduled is None:
-                    scheduled, origin = schedule_kernel(function, templates, kernels.target.hardware)
+                scheduled, origins[name] = schedule_kernel(function, templates, kernels.target.hardware, choices)
             except NnccError:
                 raise
             except (tvm.s_tir.ScheduleError, ValueError, RuntimeError, IndexError) as error:
-                raise InternalError(
-                    f"schedule: no loops could be made for the kernel `{variable.name_hint}`: {error}"
-                ) from error
-            origins[variable.name_hint] = origin
-            flops[variable.name_hint] = count_flops(function)
-            nbytes[variable.name_hint] = count_bytes(function)
-            functions[variable] = scheduled.with_attr("global_symbol", variable.name_hint)
+                raise InternalError(f"schedule: no loops could be made for the kernel `{name}`: {error}") from error
+            if any(len(options) > 1 for options in choices.options.values()):
+                decisions.append(choices.decision(task, "kernel", kernel_text(name, function)))
+                sources[name] = decisions[-1].source
+            flops[name] = count_flops(function)
+            nbytes[name] = count_bytes(function)
+            functions[variable] = scheduled.with_attr("global_symbol", name)
     module = IRModule(functions, attrs=kernels.module.attrs)
-    return replace(kernels, module=module, schedules=origins, flops=flops, argument_bytes=nbytes)
+    return replace(
+        kernels,
+        module=module,
+        schedules=origins,
+        flops=flops,
+        argument_bytes=nbytes,
+        decisions=(*kernels.decisions, *decisions),
+        sources=sources,
+    )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nncc.choices import GraphChoices, graph_task
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx
 from nncc.passes.blocked import Blocked, from_blocks, pad_plain, to_blocks
 from nncc.passes.context import Context
@@ -36,13 +37,13 @@ _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "re
 
 def choose_layout(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` to blocked convolutions; see the module's equation."""
-    return Layout(context.templates, context.target.hardware).rewrite(module)
+    return Layout(context.templates, context.target.hardware, context.graph).rewrite(module)
 
 
 class Layout(Rewriter):
     """Keeps, beside the plain form of a value, its blocked form; makes either from the other when it is asked for."""
 
-    def __init__(self, templates: Mapping[str, Template], hardware: Hardware) -> None:
+    def __init__(self, templates: Mapping[str, Template], hardware: Hardware, graph: GraphChoices) -> None:
         super().__init__(
             {
                 "relax.nn.conv2d": Layout.conv2d,
@@ -56,10 +57,18 @@ class Layout(Rewriter):
         )
         self.templates = templates
         self.hardware = hardware
+        self.graph = graph
         self.lanes = max(4, hardware.vector_bits // 32)
         self.blocked: dict[Any, Blocked] = {}
         self.parts: dict[Any, list[Blocked]] = {}
         """The fields of a tuple, where all of them are blocked."""
+
+    def rewrite(self, module: IRModule) -> IRModule:
+        convolutions = _convolutions(module["main"])
+        if convolutions:
+            others = [lanes for lanes in (self.lanes // 2, self.lanes * 2) if 4 <= lanes <= 16]
+            self.lanes = self.graph("layout", " ".join(convolutions))("lanes", [self.lanes, *others])
+        return super().rewrite(module)
 
     def keep(self, variable: Any, new: Any) -> None:
         if isinstance(new, Blocked):
@@ -154,21 +163,23 @@ class Layout(Rewriter):
             lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
             source = self.rows(tensor)
             winograd = self.templates["winograd"].module
-            plan, _ = winograd.choose(kernel.shape, strides, dilation, batch, *size, self.hardware)
-            if plan:
+            shape = kernel.shape, strides, dilation, batch, *size
+            ways = winograd.ways(*shape, self.lanes, self.hardware)
+            way, task = ways[0], ""
+            if len(ways) > 1:
+                text = f"{_convolution(call)}, blocks of {self.lanes}"
+                task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in ways}
+                way = words[self.graph("algorithm", text)("algorithm", words)]
+            if way:
                 template = self.templates["winograd"]
-                options = {"padding": padding, "tile": plan.tile, "strip": plan.strip, "rows": plan.rows}
-                packed = winograd.pack(kernel, *lanes, plan)
+                options = {"padding": padding, "tile": way.tile, "strip": way.strip, "task": task}
+                packed = winograd.pack(kernel, *lanes, way.tile)
             else:
                 template = self.templates["conv2d"]
-                options = {"strides": strides, "padding": padding, "dilation": dilation}
-                columns = size[1]
+                options = {"strides": strides, "padding": padding, "dilation": dilation, "task": task}
                 if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
-                    columns = size[0] * size[1]
-                    source = self.rows(tensor, (1, columns))
-                columns, vectors = template.module.tile(kernel.shape, strides, columns, *lanes, self.hardware)
-                options["columns"] = columns
-                packed = template.module.pack(kernel, *lanes, vectors)
+                    source = self.rows(tensor, (1, size[0] * size[1]))
+                packed = template.module.pack(kernel, *lanes)
         elif groups == out_channels and group_channels == 1:
             tensor = self.block(data)
             source = self.rows(tensor)
@@ -262,6 +273,29 @@ class Layout(Rewriter):
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tuple(int(d) for d in call.ty.shape)))
         return None
+
+
+def _convolutions(main: Any) -> list[str]:
+    """The convolutions of a function that may be blocked, each once, as text."""
+    found = []
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if isinstance(call, relax.Call) and getattr(call.op, "name", "") == "relax.nn.conv2d":
+                found.append(_convolution(call))
+    return list(dict.fromkeys(found))
+
+
+def _convolution(call: Any) -> str:
+    """A convolution as text: its shapes, and what differs from stride 1 without padding."""
+    attrs = call.attrs
+    x, w = ("x".join(map(str, static_shape(a))) for a in call.args)
+    words = [f"{x}*{w}"]
+    for name, plain in (("strides", 1), ("padding", 0), ("dilation", 1)):
+        values = [int(v) for v in getattr(attrs, name)]
+        if any(v != plain for v in values):
+            words.append(f"{name}={','.join(map(str, values))}")
+    return " ".join([*words, *([f"groups={attrs.groups}"] if int(attrs.groups) > 1 else [])])
 
 
 def _spatial_mean(x: te.Tensor) -> te.Tensor:

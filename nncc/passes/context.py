@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nncc.choices import GraphChoices
 from nncc.target import Target
 
 if TYPE_CHECKING:
@@ -23,3 +24,5 @@ class Context:
     target: Target
     templates: Mapping[str, Template] = field(default_factory=dict)
     """By name; a pass that makes calls to a template takes it from here."""
+    graph: GraphChoices = field(default_factory=GraphChoices)
+    """Asked where there are several ways, of which measuring knows the fastest."""

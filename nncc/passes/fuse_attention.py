@@ -46,7 +46,7 @@ def fuse_attention(module: IRModule, context: Context) -> IRModule:
         (*batch, rows, depth), columns, width = shapes[0], shapes[1][-1], shapes[2][-1]
         if not batch or width % lanes or 0 in (*batch, rows, depth, columns):
             return None
-        tile = template.module.choose(rows, columns, width, lanes, hardware)
+        tile = template.module.tile(rows, columns, width, lanes, hardware)
         views = [scores.view(operand, number < 2) for number, operand in enumerate(operands)]
         flat = [_flat(rewriter, view.source) for view in views]
         options = {

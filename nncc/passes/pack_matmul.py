@@ -1,6 +1,6 @@
 """Matrix products go to the panel template; constant right-hand sides are packed here.
 
-x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[p, k, j, i] = w[k, (p v + j) l + i], zeros where n is missing
+x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[p, k, i] = w[k, p l + i], zeros where n is missing
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         columns = right[-1]
         width = panel_lanes(columns, lanes)
         template = context.templates["matmul"]
-        tile = template.module.tile(left[-2], columns, width, context.target.hardware)
         constant = isinstance(weight, GenericConst) and len(right) == 2
         if constant:
-            weight = relax.const(pack_panels(constant_array(weight), width, tile[1]), "float32")
-        return rewriter.emit_anchor(template, x, weight, columns=columns, lanes=width, tile=tile, packed=constant)
+            weight = relax.const(pack_panels(constant_array(weight), width), "float32")
+        return rewriter.emit_anchor(template, x, weight, columns=columns, lanes=width, packed=constant)
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
 
@@ -49,9 +48,9 @@ def panel_lanes(columns: int, lanes: int) -> int:
     return lanes
 
 
-def pack_panels(weight: np.ndarray, lanes: int, vectors: int) -> np.ndarray:
-    """[K, N] -> [ceil(N/l)/v, K, v, l]; v divides the number of vectors."""
+def pack_panels(weight: np.ndarray, lanes: int) -> np.ndarray:
+    """[K, N] -> [ceil(N/l), K, l]."""
     depth, columns = weight.shape
     blocks = -(-columns // lanes)
     padded = np.pad(weight, ((0, 0), (0, blocks * lanes - columns)))
-    return np.ascontiguousarray(padded.reshape(depth, blocks // vectors, vectors, lanes).transpose(1, 0, 2, 3))
+    return np.ascontiguousarray(padded.reshape(depth, blocks, lanes).transpose(1, 0, 2))

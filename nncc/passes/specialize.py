@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nncc.choices import GraphChoices
 from nncc.compat import relax, tvm
 from nncc.errors import InternalError
 from nncc.frontend.relax_import import import_relax
@@ -37,15 +38,19 @@ SPECIALIZE = (
 """Rewrites for one target: ``pass_(module: IRModule, context: Context) -> IRModule``, run once, in this order."""
 
 
-def specialize(model: Model, target: Target, templates: Mapping[str, Template]) -> Network:
+def specialize(
+    model: Model, target: Target, templates: Mapping[str, Template], graph: GraphChoices | None = None
+) -> Network:
     """Import the graph into Relax and run the passes of `SPECIALIZE`, in order.
+
+    `graph` answers what there are several ways for; with the defaults where it is None.
 
     Raises
     ------
     ModelError
         The graph has an operator or an attribute that cannot be imported.
     """
-    context = Context(model.name, target, templates)
+    context = Context(model.name, target, templates, graph or GraphChoices())
     module = import_relax(model)
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
@@ -55,4 +60,4 @@ def specialize(model: Model, target: Target, templates: Mapping[str, Template]) 
             relax.analysis.well_formed(module)
         except (tvm.error.InternalError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InternalError(f"specialize: the pass `{pass_.__name__}` failed on `{model.name}`: {error}") from error
-    return Network(module, model.name, target, model.inputs, model.outputs)
+    return Network(module, model.name, target, model.inputs, model.outputs, context.graph.decisions())

@@ -1,0 +1,127 @@
+"""What there is to tune in a model: its kernels whose templates have a choice, each different one once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nncc.choices import Choices
+from nncc.ir import Kernels
+from nncc.target import Hardware
+from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
+
+__all__ = ["KernelTask", "default_options", "kernel_hash", "kernel_tasks", "kernel_text"]
+
+
+@dataclass(frozen=True)
+class KernelTask:
+    """A TIR function as the lower stage leaves it, and where the model calls it."""
+
+    hash: str
+    text: str
+    """For people: what it computes, of what shapes."""
+    function: Any
+    """Unscheduled."""
+    names: tuple[str, ...]
+    """Of the kernels in the model that are this function."""
+    calls: int
+    """How often one inference calls them."""
+    constants: frozenset[int]
+    """The numbers of the arguments that are weights."""
+    options: Mapping[str, tuple[Any, ...]]
+    """What the template asks for on the way to its default, and the options; the default first."""
+    graph_task: str
+    """The hash of the graph's task of which this kernel is one way; empty where there are no others."""
+    flops: int
+    nbytes: int
+    """What one call reads and writes at least."""
+
+
+def kernel_hash(function: Any) -> str:
+    """A TIR function's identity, 16 hexadecimal digits: its structure without names."""
+    import tvm_ffi
+
+    plain = function.without_attr("global_symbol") if "global_symbol" in (function.attrs or {}) else function
+    return f"{tvm_ffi.structural_hash(plain) & (1 << 64) - 1:016x}"
+
+
+def kernel_text(name: str, function: Any) -> str:
+    """``conv2d add relu 1x4x56x56x16 4x4x1x1x16x16 1x4x1x1x16 -> 1x4x56x56x16``, for people."""
+    words = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_")).replace("_", " ")
+    shapes = ["x".join(str(int(d)) for d in p.shape) or "scalar" for p in function.params]
+    return f"{words} {' '.join(shapes[:-1])} -> {shapes[-1]}"
+
+
+def kernel_tasks(kernels: Kernels, templates: Mapping[str, Template]) -> list[KernelTask]:
+    """The tasks of a lowered model, in the order in which the model calls them first."""
+    from nncc.compat import tirx
+
+    calls = _calls(kernels.module["main"])
+    by_hash: dict[str, list[tuple[str, Any]]] = {}
+    functions = {v.name_hint: f for v, f in kernels.module.functions.items() if isinstance(f, tirx.PrimFunc)}
+    for name in calls:
+        by_hash.setdefault(kernel_hash(functions[name]), []).append((name, functions[name]))
+    tasks = []
+    with kernels.target.tvm_target():
+        for key, same in by_hash.items():
+            names = tuple(name for name, _ in same)
+            function = same[0][1]
+            options = default_options(function, templates, kernels.target.hardware)
+            if all(len(each) < 2 for each in options.values()):
+                continue
+            constants = frozenset.intersection(*(each for name in names for each in calls[name]))
+            tasks.append(
+                KernelTask(
+                    key,
+                    kernel_text(names[0], function),
+                    function,
+                    names,
+                    sum(len(calls[name]) for name in names),
+                    constants,
+                    options,
+                    _graph_task(function),
+                    count_flops(function),
+                    sum(count_bytes(function)),
+                )
+            )
+    return tasks
+
+
+def default_options(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware
+) -> dict[str, tuple[Any, ...]]:
+    """What a kernel's template asks for on the way to its default."""
+    choices = Choices()
+    schedule_kernel(function, templates, hardware, choices)
+    return {name: tuple(options) for name, options in choices.options.items()}
+
+
+def _calls(main: Any) -> dict[str, list[frozenset[int]]]:
+    """By kernel, for each of its calls the numbers of the arguments that are constants."""
+    from nncc.compat import GenericConst, relax
+
+    found: dict[str, list[frozenset[int]]] = {}
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if isinstance(call, relax.Call) and getattr(call.op, "name", "") == "relax.call_tir":
+                kernel, given = call.args
+                constants = {number for number, field in enumerate(given.fields) if isinstance(field, GenericConst)}
+                found.setdefault(kernel.name_hint, []).append(frozenset(constants))
+    return found
+
+
+def _graph_task(function: Any) -> str:
+    from nncc.compat import structural_walk, tvm
+    from nncc.scheduling import TASK
+
+    found: list[str] = []
+
+    def visit(block: Any) -> None:
+        if TASK in block.annotations:
+            found.append(str(block.annotations[TASK]))
+
+    structural_walk(function.body, [(tvm.s_tir.SBlock, visit)])
+    return found[0] if found else ""
