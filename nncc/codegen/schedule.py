@@ -9,7 +9,7 @@ from pathlib import Path
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
 from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
-from nncc.tuning.records import load_records
+from nncc.tuning.tvm_records import load_records
 
 __all__ = ["schedule"]
 
