@@ -14,6 +14,8 @@ from datetime import datetime, timezone
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nncc.tuning.bounds import check_hash, check_whole, check_word, checked_time, make_line
+
 if TYPE_CHECKING:
     from nncc.target import Target
 
@@ -25,10 +27,8 @@ LONGEST = 1 << 20
 TASK_KINDS = ("kernel", "algorithm", "layout")
 
 _T = TypeVar("_T")
-_HASH = re.compile(r"[0-9a-f]{8,64}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_SLOWEST = 1e6
 _LARGEST_TIR = 64 << 20
 
 
@@ -47,10 +47,10 @@ class Task:
     """For people: ``conv2d 1x4x56x56x16, 4x4x1x1x16x16 -> 1x4x56x56x16 +relu``."""
 
     def __post_init__(self) -> None:
-        _hash(self.hash, "task.hash")
+        check_hash(self.hash, "task.hash")
         if self.kind not in TASK_KINDS:
             raise ValueError(f"task.kind is none of {', '.join(TASK_KINDS)}")
-        _line(self, "text", "task.text", 1000)
+        make_line(self, "text", "task.text", 1000)
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Key:
 
     def __post_init__(self) -> None:
         for name in ("target", "kind", "mtriple", "mcpu"):
-            _word(getattr(self, name), f"key.{name}")
+            check_word(getattr(self, name), f"key.{name}")
         object.__setattr__(self, "mattr", tuple(sorted(self.mattr)))
         for word in self.mattr:
-            _word(word, "key.mattr")
-        _whole(self.threads, "key.threads", 1, 1 << 16)
-        _whole(self.vector_bits, "key.vector_bits", 1, 1 << 20)
+            check_word(word, "key.mattr")
+        check_whole(self.threads, "key.threads", 1, 1 << 16)
+        check_whole(self.vector_bits, "key.vector_bits", 1, 1 << 20)
 
     @classmethod
     def of(cls, target: Target) -> Key:
@@ -105,7 +105,7 @@ class Versions:
 
     def __post_init__(self) -> None:
         for name in _VERSIONS:
-            _word(getattr(self, name), f"versions.{name}")
+            check_word(getattr(self, name), f"versions.{name}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,16 +144,16 @@ class Record:
             raise ValueError("decisions is not an object")
         put(self, "_decisions", _json(dict(self.decisions)))
         put(self, "decisions", json.loads(self._decisions))
-        put(self, "seconds", tuple(_time(value, "seconds") for value in self.seconds))
-        _line(self, "error", "error", 4000)
-        _line(self, "machine", "machine", 400)
-        _line(self, "by", "by", 200)
+        put(self, "seconds", tuple(checked_time(value, "seconds") for value in self.seconds))
+        make_line(self, "error", "error", 4000)
+        make_line(self, "machine", "machine", 400)
+        make_line(self, "by", "by", 200)
         if self.seconds and not (len(self.seconds) == 3 and self.seconds[1] <= self.seconds[0] <= self.seconds[2]):
             raise ValueError("seconds is not median, low, high")
         if bool(self.seconds) == bool(self.error):
             raise ValueError("seconds and an error exclude each other" if self.error else "neither seconds nor error")
-        put(self, "reference", _time(self.reference, "reference") if self.reference else 0.0)
-        _whole(self.runs, "runs", 0, 1 << 40)
+        put(self, "reference", checked_time(self.reference, "reference") if self.reference else 0.0)
+        check_whole(self.runs, "runs", 0, 1 << 40)
         if not isinstance(self.accepted, bool) or (self.accepted and self.error):
             raise ValueError("accepted is not a truth value" if not self.error else "accepted in spite of its error")
         if not isinstance(self.trace, str):
@@ -224,7 +224,7 @@ class Workload:
     tir: str
 
     def __post_init__(self) -> None:
-        _hash(self.hash, "workload")
+        check_hash(self.hash, "workload")
         if not isinstance(self.tir, str) or not _BASE64.fullmatch(self.tir):
             raise ValueError("tir is not base64")
 
@@ -301,34 +301,3 @@ def now() -> str:
 
 
 _json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-
-
-def _hash(value: Any, name: str) -> None:
-    if not isinstance(value, str) or not _HASH.fullmatch(value):
-        raise ValueError(f"{name} is not 8 to 64 hexadecimal digits")
-
-
-def _word(value: Any, name: str) -> None:
-    if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
-        raise ValueError(f"{name} is not a word")
-
-
-def _whole(value: Any, name: str, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{name} is not a whole number from {least} to {most}")
-
-
-def _time(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _SLOWEST:
-        raise ValueError(f"{name} is not a time")
-    return float(value)
-
-
-def _line(holder: Any, attribute: str, name: str, longest: int) -> None:
-    """Makes a text for people one printable line: records come from anyone, and go to a terminal."""
-    value = getattr(holder, attribute)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is not text")
-    if len(value) > longest or not value.isprintable():
-        printable = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in value[:longest])
-        object.__setattr__(holder, attribute, printable)

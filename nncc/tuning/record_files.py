@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from nncc.errors import OutputError, RecordError
+from nncc.tuning.locked_file import append, locked, replace
 from nncc.tuning.record import LONGEST, Key, OtherFormat, Record, Workload, from_line
 from nncc.tuning.record_set import RecordSet
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Journal", "Problem", "add_to_folder", "files_of", "keep_in_folder", "read_folder", "read_lines"]
 
@@ -59,21 +53,34 @@ def read_folder(path: str | Path, must_exist: bool = True) -> tuple[RecordSet, l
     return read_files(files_of(path))
 
 
-def read_files(files: Iterable[Path], name: Callable[[Path], str] = str) -> tuple[RecordSet, list[Problem]]:
-    """The records of files, which problems call by `name`. Raises RecordError where one cannot be read."""
+def read_files(files: Iterable[Path]) -> tuple[RecordSet, list[Problem]]:
+    """The records of files, of which some may be gone by now. Raises RecordError where one cannot be read."""
+
+    def opened() -> Iterator[tuple[str, BinaryIO]]:
+        for file in files:
+            with _readable(file), contextlib.ExitStack() as stack:
+                try:
+                    stream = stack.enter_context(open(file, "rb"))
+                except FileNotFoundError:  # pruned while this process looked
+                    continue
+                yield str(file), stream
+
+    return read_streams(opened())
+
+
+def read_streams(streams: Iterable[tuple[str, BinaryIO]]) -> tuple[RecordSet, list[Problem]]:
+    """The records of open files, which problems call by their names."""
     records: list[Record] = []
     workloads: list[Workload] = []
     problems = []
-    for file in files:
-        # One that is gone was merged into another, or pruned, while this one looked.
-        with contextlib.suppress(FileNotFoundError), _readable(file), open(file, "rb") as stream:
-            for line in read_lines(stream):
-                if isinstance(line.found, Record):
-                    records.append(line.found)
-                elif line.found is not None:
-                    workloads.append(line.found)
-                else:
-                    problems.append(Problem(name(file), line.number, line.reason))
+    for name, stream in streams:
+        for line in read_lines(stream):
+            if isinstance(line.found, Record):
+                records.append(line.found)
+            elif line.found is not None:
+                workloads.append(line.found)
+            else:
+                problems.append(Problem(name, line.number, line.reason))
     return RecordSet(records, workloads), problems
 
 
@@ -127,7 +134,7 @@ class Journal:
         self.path = Path(folder) / (key.file_name + SUFFIX)
         with _writable(self.path.parent):
             _make(self.path.parent)
-            with _locked(self.path):
+            with locked(self.path):
                 pass
 
     def append(self, *items: Record | Workload) -> None:
@@ -136,16 +143,8 @@ class Journal:
         ValueError is for a line that is longer than 1 MiB.
         """
         data = b"".join(item.to_line().encode() + b"\n" for item in items)
-        with _writable(self.path), _locked(self.path) as descriptor:
-            size = os.fstat(descriptor).st_size
-            if size and _ends(descriptor, size) != b"\n":
-                data = b"\n" + data
-            try:
-                _write(descriptor, data)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(descriptor, size)
-                raise
+        with _writable(self.path), locked(self.path) as descriptor:
+            append(descriptor, data)
 
 
 def add_to_folder(records: RecordSet, folder: str | Path) -> int:
@@ -159,11 +158,11 @@ def add_to_folder(records: RecordSet, folder: str | Path) -> int:
         _make(folder)
     for name, items in by_file(records - known, known).items():
         path = folder / (name + SUFFIX)
-        with _writable(path), _locked(path) as descriptor:
+        with _writable(path), locked(path) as descriptor:
             before = path.read_bytes()
             if before and not before.endswith(b"\n"):
                 before += b"\n"
-            _replace(path, before + b"".join(item.to_line().encode() + b"\n" for item in items), descriptor)
+            replace(path, before + b"".join(item.to_line().encode() + b"\n" for item in items), descriptor)
     return len(records - known)
 
 
@@ -190,7 +189,7 @@ def keep_in_folder(folder: str | Path, choose: Callable[[RecordSet], RecordSet])
     folder = Path(folder)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_writable(folder))
-        held = [(file, stack.enter_context(_locked(file))) for file in files_of(folder)]
+        held = [(file, stack.enter_context(locked(file))) for file in files_of(folder)]
         whole, _ = read_files(file for file, _ in held)
         kept = choose(whole)
         seen: set[Record | Workload] = set()
@@ -203,7 +202,7 @@ def keep_in_folder(folder: str | Path, choose: Callable[[RecordSet], RecordSet])
                         lines.append(line.data.rstrip(b"\r\n") + b"\n")
                     if item is not None:
                         seen.add(item)
-            _replace(file, b"".join(lines), descriptor)
+            replace(file, b"".join(lines), descriptor)
     return whole, kept
 
 
@@ -219,73 +218,9 @@ def _make(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """A descriptor that appends to the file, made if need be, which nobody else has locked or put another one for."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        try:
-            if fcntl is None:
-                yield descriptor
-                return
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_at(descriptor, path):
-                yield descriptor
-                return
-        finally:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _ends(descriptor: int, size: int) -> bytes:
-    os.lseek(descriptor, size - 1, os.SEEK_SET)
-    return os.read(descriptor, 1)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.write(descriptor, view)
-        if not written:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        view = view[written:]
-    os.fsync(descriptor)
-
-
-def _replace(path: Path, data: bytes, descriptor: int) -> None:
-    """Other contents for a file that `descriptor` has locked, at once; none at all removes it."""
-    if os.name == "nt":  # where no open file can be replaced
-        os.close(descriptor)
-    if not data:
-        path.unlink()
-        return
-    handle, name = tempfile.mkstemp(prefix=".nncc-", dir=path.parent)
-    try:
-        try:
-            _write(handle, data)
-            if fcntl is not None:
-                os.fchmod(handle, os.stat(path).st_mode & 0o777)
-        finally:
-            os.close(handle)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-@contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
         hint = "look at its permissions" if error.errno == errno.EACCES else None
         raise RecordError(f"the tuning records in `{path}` cannot be read: {error.strerror or error}", hint) from error

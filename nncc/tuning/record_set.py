@@ -58,14 +58,15 @@ class RecordSet:
         newest = sorted(self._records, key=lambda record: (record.moment, record.to_line()))
         return MappingProxyType({record.task.hash: record.task for record in newest})
 
-    def keys(self) -> list[Key]:
+    @cached_property
+    def keys(self) -> tuple[Key, ...]:
         """One for each code that records are of, sorted; of several names for it, the first."""
         found: dict[tuple, Key] = {}
         for record in self._records:
             kept = found.setdefault(record.key.code, record.key)
             if record.key.target < kept.target:
                 found[record.key.code] = record.key
-        return sorted(found.values(), key=lambda key: (key.target, key.code))
+        return tuple(sorted(found.values(), key=lambda key: (key.target, key.code)))
 
     def best(self, task_hash: str, key: Key) -> Record | None:
         """The accepted record with the least ratio, or None.
