@@ -136,7 +136,7 @@ class Record:
     date: str
     """ISO 8601 in UTC: ``2026-11-25T18:14:47Z``, or with six digits of a second."""
     by: str = ""
-    _decisions: str = field(init=False, repr=False)
+    _decisions: str = field(init=False, repr=False, default="{}")
 
     def __post_init__(self) -> None:
         put = object.__setattr__

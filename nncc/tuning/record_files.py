@@ -111,7 +111,8 @@ def read_lines(stream: BinaryIO) -> Iterator[Line]:
         except OtherFormat as error:
             reason, foreign = str(error), True
         except ValueError as error:
-            reason = str(error) if data.endswith(b"\n") else f"it is cut off, or being written: {error}"
+            whole = data.endswith(b"\n") or len(data) > LONGEST
+            reason = str(error) if whole else f"it is cut off, or being written: {error}"
         yield Line(number, data, found, reason, foreign)
 
 
