@@ -6,8 +6,6 @@ Exit status: 0 ok; 1 an error that its reader can act on; 2 the words of the cal
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nncc.cli_errors import Group
+from nncc.cli_records import records
 from nncc.console import working
 from nncc.options import FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
 from nncc.pipeline import STAGES
@@ -318,9 +317,12 @@ def doctor_command(as_json: bool) -> int:
 
 
 def _print_json(value: Any) -> None:
-    """Indented, with lists of plain values on one line."""
-    text = json.dumps(value, indent=2)
-    click.echo(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r",\s+", ", ", found[1]) + "]", text))
+    from nncc.report import json_text
+
+    click.echo(json_text(value), nl=False)
+
+
+cli.add_command(records)
 
 
 def main() -> None:

@@ -67,13 +67,20 @@ class Group(click.Group):
             code = _defect(error, f"{type(error).__name__}: {error}", None, words)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if not args and not context.resilient_parsing:
+            click.echo(self.get_help(context), err=True)
+            context.exit(2)
+        return super().parse_args(context, args)
+
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         name = args[0] if args else ""
         if self.get_command(context, name) is None and not name.startswith("-"):
-            answer = _FORMER_COMMANDS.get(name)
+            path = context.command_path
+            answer = _FORMER_COMMANDS.get(name) if path == "nncc" else None
             near = difflib.get_close_matches(name, self.commands, n=1)
-            hint = answer or (f"did you mean `nncc {near[0]}`?" if near else f"there are: {', '.join(self.commands)}")
-            raise UsageError(f"nncc has no command `{name}`", hint)
+            hint = answer or (f"did you mean `{path} {near[0]}`?" if near else f"there are: {', '.join(self.commands)}")
+            raise UsageError(f"{path} has no command `{name}`", hint)
         return super().resolve_command(context, args)
 
     def list_commands(self, context: click.Context) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ __all__ = [
     "description_text",
     "doctor_text",
     "duration",
+    "json_text",
     "output_facts",
     "output_text",
     "plural",
@@ -49,6 +52,12 @@ def duration(seconds: float) -> str:
     unit, factor = ("s", 1.0) if seconds >= 0.9995 else ("ms", 1e3) if seconds >= 0.9995e-3 else ("us", 1e6)
     value = seconds * factor
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+
+
+def json_text(value: Any) -> str:
+    """JSON, indented, with lists of plain values on one line."""
+    text = json.dumps(value, indent=2)
+    return re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r",\s+", ", ", found[1]) + "]", text) + "\n"
 
 
 def plural(number: int, noun: str) -> str:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("click", "numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "tvm", "xgboost")
+HEAVY = ("aiohttp", "click", "fsspec", "numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "tvm", "xgboost")
 
 
 def imported_by(code: str) -> set[str]:
@@ -23,6 +23,8 @@ def imported_by(code: str) -> set[str]:
         ("import nncc.cli", {"click"}),
         ("from nncc.cli import cli\ntry: cli(['--help'])\nexcept SystemExit: pass", {"click"}),
         ("from nncc.cli import cli\ntry: cli(['compile', '--help'])\nexcept SystemExit: pass", {"click"}),
+        ("from nncc.cli import cli\ntry: cli(['records', '--help'])\nexcept SystemExit: pass", {"click"}),
+        ("import nncc.tuning.records", set()),
         ("import nncc.execute", set()),
         ("import nncc; nncc.load", {"numpy"}),
         ("import nncc; nncc.compile", set()),

@@ -5,7 +5,7 @@ import pytest
 from nncc.compat import IRModule, Schedule, te, topi, tvm
 from nncc.errors import RecordError
 from nncc.target import resolve
-from nncc.tuning.records import load_records
+from nncc.tuning.tvm_records import load_records
 
 
 def function():

@@ -1,0 +1,122 @@
+"""Tuning records as text and as facts for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nncc.report import duration, plural, table
+from nncc.tuning.record import Key, Record, Task
+from nncc.tuning.record_files import Problem
+from nncc.tuning.set_operations import Difference, Stats
+
+__all__ = [
+    "diff_facts",
+    "diff_text",
+    "query_text",
+    "record_facts",
+    "stats_facts",
+    "stats_text",
+    "warnings_text",
+]
+
+MOST = 10
+"""Warnings that are shown one by one."""
+WIDEST = 56
+"""Characters of a task's text in a table; longer ones are cut."""
+
+
+def warnings_text(problems: Sequence[Problem]) -> str:
+    """One line for each line that was left out; of many, the first and their number."""
+    lines = [f"warning: {each.file}:{each.line}: {each.reason}\n" for each in problems[:MOST]]
+    if len(problems) > MOST:
+        lines.append(f"warning: {plural(len(problems) - MOST, 'more line')} cannot be read\n")
+    return "".join(lines)
+
+
+def record_facts(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """What a record's line says, and its ratio where it has one."""
+    return [json.loads(record.to_line()) | {"ratio": _finite(record.ratio)} for record in records]
+
+
+def query_text(records: Sequence[Record]) -> str:
+    """A line a record: the fastest first, what failed last."""
+    rows = [["task", "target", "time", "faster", "state", "date", "what"]]
+    for record in sorted(records, key=lambda r: (r.task.text, r.key.file_name, bool(r.error), r.ratio, r.to_line())):
+        time = duration(record.seconds[0]) if record.seconds else ""
+        state = "failed" if record.error else "accepted" if record.accepted else "tried"
+        what = f"{record.task.text}: {record.error}" if record.error else record.task.text
+        rows.append(
+            [_short(record.task), record.key.file_name, time, _times(record), state, record.date[:10], _cut(what)]
+        )
+    return f"{table(rows, '<<>><<<')}\n{plural(len(records), 'record')}\n"
+
+
+def stats_facts(found: Stats) -> dict[str, Any]:
+    gains = [_key_facts(gain.key) | {"tasks": gain.tasks, "speedup": gain.speedup or None} for gain in found.gains]
+    numbers = {name: getattr(found, name) for name in ("tasks", "records", "accepted", "failed", "workloads")}
+    return numbers | {"machines": list(found.machines), "keys": gains}
+
+
+def stats_text(found: Stats) -> str:
+    """How many of what; then a line a target: how many tasks have a winner, and their gain."""
+    rows = [[name, str(getattr(found, name))] for name in ("tasks", "records", "accepted", "failed", "workloads")]
+    text = table(rows, "<>")
+    text += "".join(f"machine    {machine}\n" for machine in found.machines)
+    if not found.gains:
+        return text
+    rows = [["target", "cpu", "threads", "vector", "tasks", "faster"]]
+    for gain in found.gains:
+        faster = f"{gain.speedup:.2f} x" if gain.speedup else ""
+        key = gain.key
+        rows.append([key.target, key.mcpu, str(key.threads), f"{key.vector_bits} bit", str(gain.tasks), faster])
+    return f"{text}\n{table(rows, '<<>>>>')}\nfaster: geometric mean of the tasks' best, over the default loops\n"
+
+
+def diff_facts(rows: Iterable[Difference]) -> list[dict[str, Any]]:
+    return [
+        {"task": row.task.hash, "what": row.task.text}
+        | _key_facts(row.key)
+        | {name: _finite(each.ratio) if each else None for name, each in (("ratio_a", row.a), ("ratio_b", row.b))}
+        for row in rows
+    ]
+
+
+def diff_text(rows: Sequence[Difference]) -> str:
+    """A line where the two sets differ, and how many of which kind there are."""
+    lines = [["task", "target", "A", "B", "better", "what"]]
+    count = {"A": 0, "B": 0, "both": 0}
+    for row in rows:
+        ratios = [each.ratio if each else math.inf for each in (row.a, row.b)]
+        same = (row.a == row.b) or (row.a is not None and row.b is not None and ratios[0] == ratios[1])
+        better = "both" if same else "A" if row.b is None or (row.a and ratios[0] < ratios[1]) else "B"
+        count[better] += 1
+        if not same:
+            cells = [_times(each) or "yes" if each else "none" for each in (row.a, row.b)]
+            lines.append([_short(row.task), row.key.file_name, *cells, better, _cut(row.task.text)])
+    text = table(lines, "<<>><<") + "\n" if len(lines) > 1 else ""
+    return f"{text}A is better for {count['A']}, B for {count['B']}, both are equal for {count['both']}\n"
+
+
+def _key_facts(key: Key) -> dict[str, Any]:
+    names = ("target", "kind", "mtriple", "mcpu", "threads", "vector_bits")
+    return {name: getattr(key, name) for name in names} | {"mattr": list(key.mattr)}
+
+
+def _times(record: Record) -> str:
+    """How many times faster than the default it is."""
+    return f"{1 / record.ratio:.2f} x" if math.isfinite(record.ratio) else ""
+
+
+def _finite(ratio: float) -> float | None:
+    return ratio if math.isfinite(ratio) else None
+
+
+def _short(task: Task) -> str:
+    return task.hash[:8]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= WIDEST else text[: WIDEST - 3] + "..."
