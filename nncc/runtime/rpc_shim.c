@@ -7,8 +7,8 @@
  *   nncc_measure(seconds, text, threads, seed, warmup, rounds, limit, timeout)   -> rounds done, or RPC_...
  *   nncc_run(text, threads, timeout, inputs..., outputs...)                      -> 0, or RPC_...
  *
- * Text of facts: a line `calls N`, then for each tensor `input DTYPE SIZES...` or `output DTYPE SIZES...`. `seconds` is
- * float64[rounds x calls], every other tensor is bytes.
+ * Text of facts: a line `calls N`, then one for each tensor, `input DTYPE BYTES SIZES...` or `output ...` alike.
+ * `seconds` is float64[rounds x calls], every other tensor is bytes.
  *
  * Kernels run in a process of their own: the server of TVM 0.27 takes no more sessions once one of them has crashed. */
 #include <inttypes.h>
@@ -352,7 +352,7 @@ __attribute__((format(printf, 3, 4))) static void rpc_append(rpc_bytes text, siz
 
 static void rpc_append_tensors(rpc_bytes text, size_t* used, const char* role, const nncc_tensor* tensors, int count) {
   for (int i = 0; i < count; ++i) {
-    rpc_append(text, used, "%s %s", role, tensors[i].dtype);
+    rpc_append(text, used, "%s %s %zu", role, tensors[i].dtype, tensors[i].nbytes);
     for (int32_t k = 0; k < tensors[i].ndim; ++k) {
       rpc_append(text, used, " %" PRId64, tensors[i].shape[k]);
     }
