@@ -349,9 +349,7 @@ def emulate(
 
     command = [*emulator, str(build_runner(target)), str(path), *words]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout
-        )
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise never_ended(path, error.timeout) from None
     if done.returncode == 0:

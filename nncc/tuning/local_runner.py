@@ -77,4 +77,4 @@ class LocalRunner:
         try:
             return work(library, order, timeout)
         except RunError as error:
-            raise CandidateError(error.message) from error
+            raise CandidateError.of(library, error.message) from error

@@ -81,4 +81,4 @@ class QemuRunner:
         try:
             return emulate(library, self._target, self._emulator, words, timeout)
         except RunError as error:
-            raise CandidateError(error.message) from error
+            raise CandidateError.of(library, error.message) from error

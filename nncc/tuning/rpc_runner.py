@@ -40,6 +40,10 @@ class _Gone(Exception):
     """The session broke off: what is left of the error is its text."""
 
 
+class _Silent(_Gone):
+    """The device does not even end the session that is over."""
+
+
 class RpcRunner:
     """``rpc://HOST:PORT/KEY``: measures on every device that the tracker has under the key, as many as there are.
 
@@ -51,7 +55,9 @@ class RpcRunner:
     def __init__(self, text: str) -> None:
         match = re.fullmatch(r"rpc://(\[[^]]+\]|[^/:]+):(\d{1,5})/(\S+)", text)
         if not match:
-            raise UsageError(f"`{text}` names no devices", "rpc://HOST:PORT/KEY: the tracker's address, the devices' key")
+            raise UsageError(
+                f"`{text}` names no devices", "rpc://HOST:PORT/KEY: the tracker's address, the devices' key"
+            )
         self.name = text
         self._tracker = Tracker(match[1].strip("[]"), int(match[2]))
         self._key = match[3]
@@ -104,11 +110,11 @@ class RpcRunner:
             try:
                 return _watched(device, task, library, timeout)
             except _Gone as gone:
-                said = str(gone)
+                said, silent = str(gone), isinstance(gone, _Silent)
             if "RPCSessionTimeoutError" in said and library is not None:
                 raise CandidateError(f"{never_ended(library, timeout).message} (on {device})")
             time.sleep(GONE_AFTER)
-            if library is not None and (device.host, device.port) in self._listed():
+            if library is not None and not silent and (device.host, device.port) in self._listed():
                 raise CandidateError(f"{library} ended its session on {device}: {said}")
             lost.append(f"device {device} (`{self._key}`) is gone: {said}")
             if len(lost) == 2 or not self._listed():
@@ -145,7 +151,7 @@ def _watched(device: Device, task: Callable[[_Session], Any], library: Path | No
     thread.start()
     thread.join(limit + SLACK)
     if not found:
-        raise _Gone(f"it has not answered for {limit + SLACK:.0f} s")
+        raise _Silent(f"it has not answered for {limit + SLACK:.0f} s")
     if isinstance(found[0], Exception):
         raise found[0]
     return found[0]
@@ -170,9 +176,8 @@ class _Session:
         said = ""
         try:
             if self._library is not None:
-                name = f"candidate{self._library.suffix}"
-                self._remote.upload(str(self._library), name)
-                self._functions = self._remote.load_module(name)
+                self._remote.upload(str(self._library))
+                self._functions = self._remote.load_module(self._library.name)
                 self.text = self.zeros((TEXT,), "uint8")
             return task(self)
         except CandidateError:

@@ -14,7 +14,7 @@ from nncc.errors import RunError
 __all__ = ["Device", "Tracker"]
 
 _MAGIC = 0x2F271
-_REQUEST, _SUMMARY = 4, 7
+_REQUEST, _SUMMARY = 4, 6
 """Words of tvm.rpc.base.TrackerCode."""
 
 PATIENCE = 5.0

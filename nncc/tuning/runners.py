@@ -23,6 +23,11 @@ __all__ = ["RUNNERS", "CandidateError", "Order", "Runner", "open_runner"]
 class CandidateError(RunError):
     """This library crashed, hung or failed. It is its own fault: tuning goes on with the next one."""
 
+    @classmethod
+    def of(cls, library: Path, words: str) -> CandidateError:
+        """`words` about `library`, which they then name."""
+        return cls(words if str(library) in words else f"{library}: {words}")
+
 
 @dataclass(frozen=True)
 class Order:

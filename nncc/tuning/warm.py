@@ -50,7 +50,7 @@ class WarmWorker:
         if "status" in found:
             raise CandidateError(f"{path} ended its process with exit status {found['status']}")
         if "error" in found:
-            raise CandidateError(found["error"])
+            raise CandidateError.of(path, found["error"])
         return found
 
     def close(self) -> None:

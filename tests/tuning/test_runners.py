@@ -31,6 +31,7 @@ from nncc.tuning.runners import CandidateError, Order, open_runner
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="forks, and reads ELF files")
 
 BEHAVIOURS = ("well", "crash", "hang", "fail", "slow")
+SAID = "ValueError: this tile has no elements"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def candidate(tmp_path_factory) -> Callable[..., Path]:
     folder = tmp_path_factory.mktemp("candidates")
 
     def build(behaviour: str, *flags: str, cc: str = "cc") -> Path:
-        output = folder / f"{behaviour}{len(flags)}.so"
+        output = folder / f"{behaviour}{len(flags)}-{os.getpid()}.so"
         if not output.exists():
             strict = ("-std=c11", "-O1", "-g0", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared", "-fPIC")
             number = f"-DBEHAVIOUR={BEHAVIOURS.index(behaviour)}"
@@ -107,11 +108,11 @@ def whole(error: pytest.ExceptionInfo[NnccError]) -> tuple[str, str | None]:
 
 
 def processes_of(path: Path) -> list[str]:
-    """The processes that have mapped the file."""
+    """The processes that have mapped a file of this name, wherever it lies."""
     found = []
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
-            if str(path) in maps.read_text():
+            if f"/{path.name}\n" in maps.read_text():
                 found.append(maps.parent.name)
         except OSError:
             pass
@@ -196,7 +197,7 @@ def test_a_hang_is_killed_and_leaves_nothing(local, candidate):
 def test_what_a_kernel_says_is_told(local, candidate):
     with pytest.raises(CandidateError) as caught:
         local.measure(Order(candidate("fail"), 1))
-    assert whole(caught) == ("kernel 1 (behave) failed: this tile has no elements", None)
+    assert whole(caught) == (f"{candidate('fail')}: kernel 1 (behave) failed: {SAID}", None)
 
 
 def test_libraries_that_cannot_be_loaded_are_the_candidate_s(local, candidate, tmp_path):
@@ -211,7 +212,7 @@ def test_libraries_that_cannot_be_loaded_are_the_candidate_s(local, candidate, t
 def test_inputs_of_another_size_are_refused(local, candidate):
     with pytest.raises(CandidateError) as caught:
         local.run(candidate("well"), 1, [np.zeros(3, np.float32), np.zeros(2, np.int64)], 30)
-    assert whole(caught) == ("input `x` has 12 bytes, expected 128 for float32[4x8]", None)
+    assert whole(caught) == (f"{candidate('well')}: input `x` has 12 bytes, expected 128 for float32[4x8]", None)
 
 
 def test_it_has_as_many_cores_as_threads(candidate, tmp_path):
@@ -315,8 +316,8 @@ def test_its_layouts_are_those_of_tvm_ffi(tmp_path, candidate):
         for name in names
     ]
     text = '#define BEHAVIOUR 0\n#include "candidate.c"\n#include "tvm/ffi/c_api.h"\n' + "\n".join(lines)
-    text += "\n_Static_assert(offsetof(rpc_any, as) == offsetof(TVMFFIAny, v_int64), \"value\");"
-    text += "\n_Static_assert(sizeof(TVMFFIObject) == 24, \"header\");"
+    text += '\n_Static_assert(offsetof(rpc_any, as) == offsetof(TVMFFIAny, v_int64), "value");'
+    text += '\n_Static_assert(sizeof(TVMFFIObject) == 24, "header");'
     codes = {"RPC_INT": "Int", "RPC_BOOL": "Bool", "RPC_FLOAT": "Float", "RPC_DLTENSOR": "DLTensorPtr"}
     for ours, theirs in (codes | {"RPC_TENSOR": "Tensor"}).items():
         text += f'\n_Static_assert((int){ours} == (int)kTVMFFI{theirs}, "{ours}");'
@@ -434,8 +435,8 @@ def test_a_candidate_that_crashes_hangs_or_fails_leaves_the_server_usable(farm, 
     assert time.monotonic() - start < 5 and not processes_of(candidate("hang"))
     with pytest.raises(CandidateError) as caught:
         runner.measure(Order(candidate("fail"), 1))
-    words = f"kernel 1 (behave) failed: this tile has no elements (on {host}:{port})"
-    assert whole(caught) == (f"{candidate('fail')}: {words}", None)
+    words = f"{candidate('fail')}: kernel 1 (behave) failed: {SAID} (on {host}:{port})"
+    assert whole(caught) == (words, None)
     check_outputs(runner.run(candidate("well"), 1, candidate_inputs(), 30))
     with pytest.raises(CandidateError) as caught:
         runner.run(candidate("well"), 1, candidate_inputs()[::-1], 30)
@@ -515,7 +516,9 @@ def test_an_unknown_key_is_told_with_those_that_are_known(farm, one):
     with pytest.raises(RunError) as caught:
         farm.open("rpi3")
     at = f"127.0.0.1:{farm.port}"
-    assert re.fullmatch(rf"the tracker at {at} has no device with the key `rpi3`; it has `one` \(1\).*", str(caught.value))
+    assert re.fullmatch(
+        rf"the tracker at {at} has no device with the key `rpi3`; it has `one` \(1\).*", str(caught.value)
+    )
     assert caught.value.hint == f"on the device: `python -m tvm.exec.rpc_server --tracker={at} --key=rpi3`"
 
 
@@ -526,8 +529,7 @@ def test_a_tracker_that_is_not_there_is_told_at_once():
     assert time.monotonic() - start < 6
     assert whole(caught) == (
         f"cannot reach the RPC tracker at 127.0.0.1:{port}: Connection refused",
-        "start it: `pip install 'nncc[rpc]'`, "
-        f"`python -m tvm.exec.rpc_tracker --host=127.0.0.1 --port={port}`",
+        f"start it: `pip install 'nncc[rpc]'`, `python -m tvm.exec.rpc_tracker --host=127.0.0.1 --port={port}`",
     )
 
 
