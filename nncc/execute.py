@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import NnccError, OutputError, RunError, TargetError
-from nncc.worker import signal_name, work
+from nncc.worker import never_ended, signal_name, work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "Measurement",
     "OpenLibrary",
     "describe",
+    "emulate",
     "is_library",
     "open_library",
     "schedules_beside",
@@ -122,7 +123,7 @@ class OpenLibrary:
                     words += ["--input", f"{spec.name}={folder / f'in{number}'}"]
                 for number, spec in enumerate(self.outputs):
                     words += ["--output", f"{spec.name}={folder / f'out{number}'}"]
-                _emulate(self.path, self.target, self.emulator, words)
+                emulate(self.path, self.target, self.emulator, words)
             else:
                 work(self.path, {"task": "run", "threads": self.threads, "folder": scratch})
             return {
@@ -185,7 +186,7 @@ def open_library(path: str | Path, threads: int = 1, target: Target | None = Non
     words = tuple(emulator(target))
     if not words:
         raise TargetError(f"`{path}` is for {machine}, which is not what its target `{target.name}` says")
-    description = json.loads(_emulate(path, target, words, ["--describe"]))
+    description = json.loads(emulate(path, target, words, ["--describe"]))
     return OpenLibrary(path, threads, target, words, description)
 
 
@@ -337,11 +338,20 @@ def _array(path: Path, tensor: Mapping[str, Any]) -> np.ndarray:
     return np.fromfile(path, dtype=_info(tensor).numpy_dtype).reshape(tensor["shape"])
 
 
-def _emulate(path: Path, target: Target, emulator: Sequence[str], words: Sequence[str]) -> str:
+def emulate(
+    path: Path, target: Target, emulator: Sequence[str], words: Sequence[str], timeout: float | None = None
+) -> str:
+    """What the generic runner prints for these `words` about a library of another machine.
+
+    Raises RunError where the library fails or crashes, or is killed after `timeout` seconds.
+    """
     from nncc.codegen.link import build_runner
 
     command = [*emulator, str(build_runner(target)), str(path), *words]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise never_ended(path, error.timeout) from None
     if done.returncode == 0:
         return done.stdout
     said = done.stderr.strip().removeprefix("nncc-bench: ")

@@ -15,7 +15,7 @@ from typing import Any
 
 from nncc.errors import RunError
 
-__all__ = ["serve", "signal_name", "work"]
+__all__ = ["answer", "never_ended", "python_program", "serve", "signal_name", "work"]
 
 MOST_RUNS = 10_000
 """Timed inferences where only a time limit is given."""
@@ -29,51 +29,76 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def work(path: Path, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Give `order`, of which ``task`` says what it is, to a new process, which imports the loader and numpy.
+def never_ended(path: Path, timeout: float) -> RunError:
+    """The error of a library that was killed after `timeout`."""
+    return RunError(f"{path} did not end within {timeout:g} s")
 
-    Raises RunError where the library fails or crashes.
-    """
-    text = json.dumps({**order, "path": str(path)})
+
+def python_program(module: str) -> tuple[list[str], dict[str, str]]:
+    """The command that calls ``serve`` of a module of nncc in another Python, and its environment."""
     package = str(Path(__file__).resolve().parent.parent)
     search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
     # `-c` puts the current folder first on the path, and what lies there is not ours to import.
-    program = "import sys; sys.path = [p for p in sys.path if p]; from nncc.worker import serve; serve()"
-    command = [sys.executable, "-c", program]
-    environment = os.environ | {"PYTHONPATH": search}
-    done = subprocess.run(
-        command, input=text, env=environment, capture_output=True, text=True, errors="replace", check=False
-    )
+    program = f"import sys; sys.path = [p for p in sys.path if p]; from {module} import serve; serve()"
+    return [sys.executable, "-c", program], os.environ | {"PYTHONPATH": search}
+
+
+def work(path: Path, order: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
+    """Give `order`, of which ``task`` says what it is, to a new process, which imports the loader and numpy.
+
+    Raises RunError where the library fails or crashes, or is killed after `timeout` seconds.
+    """
+    text = json.dumps({**order, "path": str(path)})
+    command, environment = python_program("nncc.worker")
+    try:
+        done = subprocess.run(
+            command,
+            input=text,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise never_ended(path, error.timeout) from None
     if done.returncode < 0:
         name = signal_name(-done.returncode)
         raise RunError(f"{path} crashed: {name}", "please report this, with the model" if name != "SIGKILL" else None)
     if done.returncode:
         raise RunError(f"{path}: {done.stderr.strip() or f'exit status {done.returncode}'}")
-    answer = json.loads(done.stdout)
-    if "error" in answer:
-        raise RunError(answer["error"], answer["hint"])
-    return answer
+    found = json.loads(done.stdout)
+    if "error" in found:
+        raise RunError(found["error"], found["hint"])
+    return found
 
 
 def serve() -> None:
     """The other process: an order in JSON on stdin, the answer in JSON on stdout."""
-    order = json.load(sys.stdin)
-    task = {"run": _run_here, "bench": _bench_here, "fastest": _fastest_here}[order["task"]]
+    print(json.dumps(answer(json.load(sys.stdin))))
+
+
+def answer(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Do `order` in this process; ``error`` and ``hint`` where the library cannot be loaded or fails."""
+    tasks = {"run": _run_here, "bench": _bench_here, "fastest": _fastest_here, "rounds": _rounds_here}
     try:
-        answer = task(order)
+        return tasks[order["task"]](order)
     except RunError as error:
-        answer = {"error": error.message, "hint": error.hint}
-    print(json.dumps(answer))
+        return {"error": error.message, "hint": error.hint}
 
 
 def _given(module: Any, order: Mapping[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     folder = Path(order["folder"])
-    return {
-        tensor.name: np.fromfile(folder / f"in{number}", tensor.numpy_dtype).reshape(tensor.shape)
-        for number, tensor in enumerate(module.inputs)
-    }
+    given = {}
+    for number, tensor in enumerate(module.inputs):
+        size = (folder / f"in{number}").stat().st_size
+        if size != tensor.nbytes:
+            raise RunError(f"input `{tensor.name}` has {size} bytes, expected {tensor.nbytes} for {tensor}")
+        given[tensor.name] = np.fromfile(folder / f"in{number}", tensor.numpy_dtype).reshape(tensor.shape)
+    return given
 
 
 def _run_here(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +107,7 @@ def _run_here(order: Mapping[str, Any]) -> dict[str, Any]:
     with load(order["path"], order["threads"]) as module:
         for number, array in enumerate(module.run(_given(module, order)).values()):
             array.tofile(Path(order["folder"]) / f"out{number}")
-    return {}
+        return {"outputs": [[tensor.dtype, list(tensor.shape), tensor.nbytes] for tensor in module.outputs]}
 
 
 def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +141,28 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
         "peak_bytes": max(0, peak - before) if peak and before else 0,
         "call_seconds": calls,
     }
+
+
+def _rounds_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The seconds of each call in each round, in the file ``seconds`` of the folder, on made-up inputs."""
+    import numpy as np
+
+    from nncc.runtime.loader import load
+
+    if hasattr(os, "sched_setaffinity") and order["threads"]:
+        # The last cores: the first ones serve more interrupts.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-order["threads"] :])
+    random = np.random.default_rng(order["seed"])
+    with load(order["path"], order["threads"]) as module:
+        inputs = {tensor.name: tensor.empty() for tensor in module.inputs}
+        for array in inputs.values():
+            if array.dtype == np.float32:
+                random.standard_normal(out=array, dtype=np.float32)
+            else:
+                array.fill(0)
+        found = module.profile_rounds(inputs, order["rounds"], order["seconds"], order["warmup"])
+    found.tofile(Path(order["folder"]) / "seconds")
+    return {"shape": found.shape}
 
 
 def _fastest_here(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nncc.codegen.emit_c import emit_header, emit_source
 from nncc.codegen.flatten import symbol_prefix
-from nncc.codegen.link import find_toolchain, link
+from nncc.codegen.link import PUBLIC_FUNCTIONS, RPC_FUNCTIONS, find_toolchain, link
 from nncc.codegen.publish import publish
 from nncc.errors import InternalError
 from nncc.ir import Artifact, Program, TensorSpec
@@ -31,11 +31,17 @@ def check(target: Target) -> None:
 
 
 def build(
-    program: Program, folder: Path, stem: str, emit: Sequence[str] = ("so",), dump_code: Sequence[str] = ()
+    program: Program,
+    folder: Path,
+    stem: str,
+    emit: Sequence[str] = ("so",),
+    dump_code: Sequence[str] = (),
+    rpc: bool = False,
 ) -> Artifact:
     """Write the library (and what else `emit` asks for), ``<stem>.h`` and ``<stem>.json`` into `folder`.
 
-    `dump_code` writes ``<stem>.s``, ``.ll`` or ``.tir`` beside them. Raises ToolError and OutputError.
+    `dump_code` writes ``<stem>.s``, ``.ll`` or ``.tir`` beside them. With `rpc`, the shared library has what TVM's RPC
+    server needs to measure it (runtime/rpc_shim.c). Raises ToolError and OutputError.
     """
     from nncc.compat import tvm
 
@@ -64,7 +70,7 @@ def build(
         build_hash = digest.hexdigest()[:32]
         source = work / "model.c"
         (work / "linked").mkdir()
-        source.write_text(emit_source(program, build_hash, compiler))
+        source.write_text(emit_source(program, build_hash, compiler, rpc))
         toolchain = find_toolchain(program.target)
         header = work / f"{stem}.h"
         header.write_text(emit_header(program, (runtime_folder() / "nncc.h").read_text()))
@@ -85,6 +91,7 @@ def build(
             static_prefix=symbol_prefix(program.name)[len("nncc_") : -1],
             emit=emit,
             toolchain=toolchain,
+            exports=(*PUBLIC_FUNCTIONS, *RPC_FUNCTIONS) if rpc else PUBLIC_FUNCTIONS,
         )
         facts = describe(program, build_hash, compiler)
         description = work / f"{stem}.json"

@@ -10,8 +10,8 @@ from nncc.ir import Program, Ref, TensorSpec
 __all__ = ["emit_header", "emit_source"]
 
 
-def emit_source(program: Program, build: str, compiler: str) -> str:
-    """model.c, which the runtime's ``internal.h`` describes."""
+def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) -> str:
+    """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library."""
     prefix = symbol_prefix(program.name)
     arity = {call.kernel: len(call.args) for call in program.calls if call.kernel}
     features = ",".join(program.target.hardware.features)
@@ -23,6 +23,7 @@ def emit_source(program: Program, build: str, compiler: str) -> str:
         f"extern int32_t {prefix}{kernel}({', '.join(['const void*'] * count) or 'void'});"
         for kernel, count in sorted(arity.items())
     )
+    shim = '#include "rpc_shim.c"\n' if rpc else ""
     return f"""#include "internal.h"
 
 {prototypes}
@@ -61,7 +62,7 @@ static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* 
 }}
 
 {_sorts(program)}#include "runtime.c"
-"""
+{shim}"""
 
 
 def _sorts(program: Program) -> str:

@@ -23,6 +23,7 @@ from nncc.target import Target, host
 
 __all__ = [
     "PUBLIC_FUNCTIONS",
+    "RPC_FUNCTIONS",
     "Toolchain",
     "build_runner",
     "cache_folder",
@@ -35,6 +36,9 @@ __all__ = [
 
 PUBLIC_FUNCTIONS = ("nncc_describe", "nncc_create", "nncc_run", "nncc_profile", "nncc_destroy", "nncc_last_error")
 """All that a shared library exports."""
+
+RPC_FUNCTIONS = ("__tvm_ffi_nncc_facts", "__tvm_ffi_nncc_measure", "__tvm_ffi_nncc_run")
+"""What runtime/rpc_shim.c adds, for TVM's RPC server to call."""
 
 _RUNTIME_FUNCTIONS = {
     "NNCC_SYM_PARALLEL_LAUNCH": "TVMBackendParallelLaunch",
@@ -160,11 +164,12 @@ def link(
     static_prefix: str,
     emit: Sequence[str],
     toolchain: Toolchain | None = None,
+    exports: Sequence[str] = PUBLIC_FUNCTIONS,
 ) -> dict[str, Path]:
     """Compile `source`, which includes the runtime, and link it with the kernel object and the weights.
 
     `emit` says what to make in `folder`: ``so`` the shared library `stem`.so (.dll, .dylib), which exports
-    PUBLIC_FUNCTIONS and nothing else; ``a`` the archive lib`stem`.a and ``o`` the object `stem`.o (ELF only), whose
+    `exports` and nothing else; ``a`` the archive lib`stem`.a and ``o`` the object `stem`.o (ELF only), whose
     functions are ``nncc_<static_prefix>_create`` and so on and in which nothing clashes with another model's.
     The same inputs give the same bytes wherever they lie. A failure leaves `folder` as it was.
 
@@ -186,7 +191,7 @@ def link(
         if "so" in emit:
             parts = _objects(target, toolchain, work, kernels, include, digest, prefix=None)
             name = stem + _SUFFIX[target.link.format]
-            _link_shared(target, toolchain, work, parts, name)
+            _link_shared(target, toolchain, work, parts, name, exports)
             made["so"] = (work / name, name)
         if "a" in emit or "o" in emit:
             parts = _objects(target, toolchain, work, kernels, include, digest, prefix=static_prefix)
@@ -242,20 +247,22 @@ def _objects(
     return parts
 
 
-def _link_shared(target: Target, toolchain: Toolchain, work: Path, parts: list[str], name: str) -> None:
+def _link_shared(
+    target: Target, toolchain: Toolchain, work: Path, parts: list[str], name: str, exports: Sequence[str]
+) -> None:
     form = target.link.format
     flags = list(_SHARED[form])
     if form == "elf":
-        public = " ".join(f"{f};" for f in PUBLIC_FUNCTIONS)
+        public = " ".join(f"{f};" for f in exports)
         (work / "exports.map").write_text(f"{{ global: {public} local: *; }};\n")
         if toolchain.name != "zig":
             flags.append("-static-libgcc")
     elif form == "coff":
-        (work / "exports.def").write_text("EXPORTS\n" + "".join(f"  {f}\n" for f in PUBLIC_FUNCTIONS))
+        (work / "exports.def").write_text("EXPORTS\n" + "".join(f"  {f}\n" for f in exports))
         if toolchain.name != "zig":  # which writes no time of its own accord
             flags.append("-Wl,--no-insert-timestamp")
     else:
-        (work / "exports.txt").write_text("".join(f"_{f}\n" for f in PUBLIC_FUNCTIONS))
+        (work / "exports.txt").write_text("".join(f"_{f}\n" for f in exports))
         flags += [f"-Wl,-install_name,@rpath/{name}", "-Wl,-exported_symbols_list,exports.txt"]
     _call([*toolchain.command, *flags, *parts, "-o", name, "-lm", "-lpthread"], work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import math
 import mmap
 import os
 import platform
@@ -115,6 +116,12 @@ class TensorInfo:
         if width not in (1, 2, 4, 8) or width * elements != self.nbytes:
             raise RunError(f"tensor `{self.name}` has dtype {self.dtype}, which no numpy array can hold")
         return np.dtype(f"uint{8 * width}")
+
+    def empty(self) -> np.ndarray:
+        """An array for it at a multiple of 64 bytes, as kernels find what other kernels have written."""
+        memory = np.empty(self.nbytes + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        return memory[start : start + self.nbytes].view(self.numpy_dtype).reshape(self.shape)
 
     def problem(self, array: np.ndarray) -> str | None:
         """Why `array` cannot serve as this tensor, e.g. ``float64[3], expected float32[4]``; None if it can."""
@@ -296,6 +303,37 @@ class Module:
             if failed:
                 raise RunError(self._last_error())
         return seconds
+
+    def profile_rounds(
+        self, inputs: Mapping[str, Any], rounds: int, seconds: float = math.inf, warmup: int = 1, least: int = 3
+    ) -> np.ndarray:
+        """The seconds of each kernel call in each of at most `rounds` inferences, after `warmup` untimed ones.
+
+        None is begun after `seconds`, but for the first `least`. All go into the same outputs.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64[rounds done, number of calls].
+
+        Raises
+        ------
+        RunError
+            As for `run`.
+        """
+        arrays = self._checked(inputs)
+        results = [tensor.empty() for tensor in self.outputs]
+        ins, outs = _pointers(arrays), _pointers(results)
+        context, profile, clock = self._live(), self._library.nncc_profile, time.perf_counter
+        for _ in range(warmup):
+            self._run(ins, outs)
+        found = np.zeros((rounds, self._num_calls))
+        kind, done, end = ctypes.POINTER(ctypes.c_double), 0, clock() + seconds
+        while done < rounds and (done < least or clock() < end):
+            if profile(context, ins, outs, found[done].ctypes.data_as(kind)):
+                raise RunError(self._last_error())
+            done += 1
+        return found[:done]
 
     # -- the calls of TensorFlow Lite's Interpreter
 

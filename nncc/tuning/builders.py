@@ -43,7 +43,7 @@ class Recipe:
     folder: Path
     weights_bytes: int = 0
     check: bool = False
-    shim: bool = False
+    rpc: bool = False
 
     @classmethod
     def of(
@@ -198,7 +198,7 @@ def _build(recipe: Recipe) -> Path | str:
             folder,
             weights_bytes=recipe.weights_bytes,
             check=recipe.check,
-            shim=recipe.shim,
+            rpc=recipe.rpc,
         )
     except (NnccError, tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError) as error:
         return str(error).strip() or type(error).__name__

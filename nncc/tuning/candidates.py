@@ -44,13 +44,13 @@ def build_candidates(
     *,
     weights_bytes: int = 0,
     check: bool = False,
-    shim: bool = False,
+    rpc: bool = False,
 ) -> Path:
     """Build the library whose calls are `kernels`, in order, as often as it takes to pass over `weights_bytes`.
 
     Its inputs and outputs are those of the distinct functions, one after the other, without their shapes: the
     activations, and a memory of copies of the weights. To `check` what kernels compute, each has weights and outputs of
-    its own. A `shim` lets TVM's RPC server load it.
+    its own. With `rpc`, TVM's RPC server can measure it.
 
     Raises InternalError where LLVM or the linker fails, TVM's ScheduleError where the decisions do not fit.
     """
@@ -82,7 +82,7 @@ def build_candidates(
         max(bare.scratch.values(), default=0),
         bare.module,
     )
-    return build(program, folder, NAME, shim=shim).library if shim else build(program, folder, NAME).library
+    return build(program, folder, NAME, rpc=rpc).library
 
 
 def check_inputs(
