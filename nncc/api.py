@@ -40,7 +40,7 @@ def compile(
     threads
         Threads that the kernels are scheduled for; by default the target's number of cores.
     records
-        Tuning records to take schedules from.
+        Folders, or places such as ``s3://bucket/nncc``, with tuning records to take decisions from.
     instruments
         Watchers of the stages beside those that the options ask for; see `nncc.pipeline.Instrument`.
     options
@@ -61,7 +61,7 @@ def compile(
         output=None if output is None else Path(output),
         shape=dict(shape or {}),
         threads=threads,
-        records=tuple(map(Path, records)),
+        records=tuple(map(str, records)),
         **options,
     )
     return run(plan(path, config), [*wanted(config), *instruments])

@@ -15,6 +15,7 @@ import click
 
 from nncc.cli_errors import Group
 from nncc.cli_records import records
+from nncc.cli_tune import tune_command
 from nncc.console import working
 from nncc.options import FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
 from nncc.pipeline import STAGES
@@ -47,7 +48,9 @@ def cli() -> None:
 @option("name", "--name", "--module-name")
 @all_of(*SHAPES)
 @option("threads", "--threads", type=int, metavar="N")
-@option("records", "--records", "--tuning-records", type=Path, multiple=True, metavar="PATH", note=" Repeatable.")
+@option("records", "--records", "--tuning-records", multiple=True, metavar="PLACE", note=" Repeatable.")
+@option("shipped_records", "--shipped-records/--no-shipped-records", default=True, show_default=True)
+@option("lock", "--lock", type=Path, metavar="FILE")
 @option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
 @option("until", "--until", metavar="STAGE", note=f" Stages: {', '.join(_STAGE_NAMES)}.")
 @option("save_stages", "--save-stages", type=Path, metavar="FOLDER")
@@ -60,18 +63,19 @@ def cli() -> None:
 def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     """Compile MODEL, an ONNX file, to a shared library with its header and description."""
     from nncc.config import Config
-    from nncc.instruments import Timing, Verify, wanted
+    from nncc.decisions_report import decision_facts, decisions_text
+    from nncc.instruments import Decided, Timing, Verify, wanted
     from nncc.ir import Artifact
     from nncc.pipeline import plan, run
 
     config = Config(**options | {"shape": options["shape"] | options.pop("input_shapes")})
-    timing, watchers = Timing(), wanted(config)
+    timing, decided, watchers = Timing(), Decided(), wanted(config)
     verify = next((each for each in watchers if isinstance(each, Verify)), None)
     with working() as progress:
         job = plan(model, config, progress.tell)
         if verify is not None:
             verify.announce = progress.start
-        value = run(job, [progress, timing, *watchers])
+        value = run(job, [progress, timing, decided, *watchers])
         artifact = value if isinstance(value, Artifact) else None
         from nncc import report
 
@@ -81,9 +85,12 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
 
             toolchain = find_toolchain(job.target).name
         facts = report.compile_facts(job.target, timing.seconds, artifact, toolchain, verify)
+        facts["decisions"] = decision_facts(decided.decisions)
     if as_json:
         return _print_json(facts)
     click.echo(report.compile_text(facts, job.target), nl=False)
+    every = bool(config.records) or config.lock is not None
+    click.echo(decisions_text(decided.decisions, decided.elsewhere, every), nl=False)
     if config.save_stages is not None:
         click.echo(f"\nthe stages are in {config.save_stages}")
     if artifact is not None and "so" in config.emit:
@@ -322,6 +329,7 @@ def _print_json(value: Any) -> None:
     click.echo(json_text(value), nl=False)
 
 
+cli.add_command(tune_command)
 cli.add_command(records)
 
 

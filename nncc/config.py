@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Config"]
+__all__ = ["Config", "Tuning"]
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,25 @@ class Config:
     """Folder to write every stage's value to, as text or ONNX."""
     verify: bool = True
     """Check the library against ONNX Runtime, here or in an emulator."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `nncc tune` was asked for, beside a compilation's options."""
+
+    into: Path = Path("records")
+    """Folder that the records are written to, and that earlier ones are read from."""
+    seconds: float | None = None
+    """How long to tune; 10 minutes where there is no limit of trials either."""
+    trials: int | None = None
+    """How many candidates to measure, at most."""
+    runner: str = "local"
+    """Where candidates run: local, ``rpc://HOST:PORT/KEY`` (boards, through TVM's RPC), or qemu (the flow, no times)."""
+    seed: int = 0
+    """Of the search and of the inputs: the same seed tries the same things, as far as times agree."""
+    by: str = ""
+    """Who tunes, as the records will say."""
+    tasks: str = ""
+    """Tune only tasks with this in their text or at the start of their hash; `list` shows all tasks and tunes none."""
+    graph: bool = True
+    """Whether to try choices that change the graph: blocks of channels, Winograd or direct."""

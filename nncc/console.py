@@ -7,9 +7,9 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from nncc.errors import InternalError, NnccError, OutputError
 from nncc.pipeline import Instrument
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nncc.pipeline import Job, Stage
 
 __all__ = ["Progress", "quiet", "wants_traceback", "working"]
+
+
+Shown = TypeVar("Shown", bound="Progress")
 
 
 def wants_traceback() -> bool:
@@ -113,9 +116,9 @@ class Progress(Instrument):
 
 
 @contextmanager
-def working() -> Iterator[Progress]:
+def working(show: Callable[[TextIO], Shown] = Progress) -> Iterator[Shown]:
     """Progress is shown, chatter is not, and what no one foresaw is an InternalError that names the stage."""
-    with quiet() as stream, Progress(stream) as progress:
+    with quiet() as stream, show(stream) as progress:
         try:
             yield progress
         except NnccError:

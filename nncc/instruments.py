@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.config import Config
 from nncc.errors import InternalError, NnccError, OutputError, RunError
-from nncc.ir import Artifact, Kernels, Model, Network, Program
+from nncc.ir import Artifact, Decision, Kernels, Model, Network, Program
 from nncc.pipeline import STAGES, Instrument, Job, Stage
+from nncc.tuning.lock import write_lock
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nncc.verify import Comparison
 
-__all__ = ["SaveStages", "Timing", "Verify", "stage_text", "wanted", "write_stage"]
+__all__ = ["Decided", "Locking", "SaveStages", "Timing", "Verify", "stage_text", "wanted", "write_stage"]
 
 
 def wanted(config: Config) -> list[Instrument]:
@@ -26,9 +27,40 @@ def wanted(config: Config) -> list[Instrument]:
     instruments: list[Instrument] = []
     if config.save_stages is not None:
         instruments.append(SaveStages(Path(config.save_stages)))
+    if config.lock is not None:
+        instruments.append(Locking())
     if config.verify:
         instruments.append(Verify())
     return instruments
+
+
+@dataclass
+class Decided(Instrument):
+    """What was decided for the graph and for each kernel that had a choice."""
+
+    decisions: tuple[Decision, ...] = ()
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    """By task without a record, the other processor that there is one for."""
+
+    def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
+        if stage.name == "schedule":
+            self.decisions = value.decisions
+            self.elsewhere = job.known.elsewhere([each.task for each in value.decisions if not each.tuned])
+
+
+class Locking(Instrument):
+    """Writes the lock that was asked for once the library is there, or sees to it that one is followed."""
+
+    def __init__(self) -> None:
+        self._decisions: tuple[Decision, ...] = ()
+
+    def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
+        if stage.name == "schedule":
+            self._decisions = value.decisions
+            if job.lock is not None:
+                job.lock.check(value.decisions)
+        if stage.name == "build" and job.lock is None and job.config.lock is not None:
+            write_lock(job.config.lock, job.target, self._decisions)
 
 
 @dataclass

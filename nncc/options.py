@@ -13,18 +13,19 @@ import click
 
 from nncc.errors import UsageError
 
-__all__ = ["FILL", "JSON", "SHAPES", "TARGET", "THREADS", "all_of", "comma_words", "option"]
+__all__ = ["FILL", "JSON", "SHAPES", "TARGET", "THREADS", "all_of", "comma_words", "option", "time_span"]
 
 
 def _documentation() -> dict[str, str]:
-    """The docstring of each field of Config: the one place where an option is explained."""
+    """The docstring of each field of Config and Tuning: the one place where an option is explained."""
     try:
         tree = ast.parse(Path(__file__).with_name("config.py").read_text(encoding="utf-8"))
     except OSError:  # installed without sources
         return {}
-    body = next((node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"), [])
+    classes = [node.body for node in tree.body if isinstance(node, ast.ClassDef)]
     return {
         field.target.id: " ".join(after.value.value.replace("``", "`").split())
+        for body in classes
         for field, after in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
@@ -38,7 +39,7 @@ _HELP = _documentation()
 
 
 def option(field: str, *names: str, note: str = "", **settings: Any) -> Callable[[Any], Any]:
-    """An option of the command line for a field of Config, with its docstring as help."""
+    """An option of the command line for a field of Config or Tuning, with its docstring as help."""
     return click.option(*names, field, help=f"{_HELP.get(field, '')}{note}", **settings)
 
 
@@ -50,6 +51,18 @@ def comma_words(context: click.Context, parameter: click.Parameter, values: Sequ
         if word not in known:
             raise UsageError(f"`{parameter.opts[0]} {word}` is none of {', '.join(known)}")
     return tuple(dict.fromkeys(words))
+
+
+def time_span(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """``90``, ``90s``, ``10m``, ``1h30m`` in seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", value.strip())
+    numbers = [float(number or 0) for number in found.groups()] if found and value.strip() else [0.0, 0.0, 0.0]
+    seconds = 3600 * numbers[0] + 60 * numbers[1] + numbers[2]
+    if seconds <= 0:
+        raise UsageError(f"`{parameter.opts[0]} {value}` is no time", "for example `10m`, `90s` or `1h30m`")
+    return seconds
 
 
 def _shapes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,8 @@ from nncc.config import Config
 from nncc.errors import OutputError, UsageError
 from nncc.ir import Artifact, Model
 from nncc.target import Target, resolve
-from nncc.tuning.known import Known
+from nncc.tuning.known import Known, known_from
+from nncc.tuning.lock import Lock, read_lock
 
 __all__ = ["STAGES", "Instrument", "Job", "Stage", "plan", "run"]
 
@@ -32,6 +33,8 @@ class Job:
     """Told how far a long stage is."""
     known: Known = field(default_factory=Known)
     """What records, or a lock file, say of this target."""
+    lock: Lock | None = None
+    """What has to be followed."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,10 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
     """Resolve names and folders, and refuse what cannot end well before any work is done."""
     from nncc.backends import backend
 
-    target = resolve(config.target)
+    lock = read_lock(config.lock, config.target) if config.lock is not None and config.lock.exists() else None
+    target = lock.target if lock is not None else resolve(config.target)
+    if lock is not None and config.threads not in (None, target.hardware.cores):
+        raise UsageError(f"the lock `{config.lock}` is for {target.hardware.cores} threads, not for {config.threads}")
     if config.threads is not None:
         if config.threads < 1:
             raise UsageError(f"--threads must be at least 1, not {config.threads}")
@@ -128,7 +134,11 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
     if config.until in (None, "build"):
         backend(target).check(target)
         _check_writable(output)
-    job = Job(path, config, target, name, output)
+    if lock is not None:
+        known = Known(lock.decisions, f"lock {config.lock}")
+    else:
+        known = known_from(config.records, config.shipped_records, target)
+    job = Job(path, config, target, name, output, known=known, lock=lock)
     return job if progress is None else replace(job, progress=progress)
 
 

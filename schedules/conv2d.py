@@ -106,7 +106,10 @@ def _outer_loops(sch, loops, hardware, choose):
     parts = choose("parts", dict.fromkeys([default, *several]))
     part, wo = sch.split(wo, [parts, None]) if parts > 1 else (None, wo)
     strips = [size for size in range(1, height // 2 + 1) if height % size == 0]
-    orders = ["weights outside", *(["rows outside"] if (strips or parts > 1) and scheduling.extent(sch, oo) > 1 else [])]
+    orders = [
+        "weights outside",
+        *(["rows outside"] if (strips or parts > 1) and scheduling.extent(sch, oo) > 1 else []),
+    ]
     if choose("order", orders) == "weights outside":
         return [n, oo, h, *([part] if parts > 1 else [])], wo
     if strips:

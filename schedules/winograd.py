@@ -219,9 +219,7 @@ def compute(data, weight, *, padding, tile, strip, task=""):
     c, v = te.reduce_axis((0, in_blocks), name="c"), te.reduce_axis((0, in_lanes), name="v")
     product = te.compute(
         (batch * strips, edge_h, edge_w, out_blocks, tiles, out_lanes),
-        lambda q, i, j, o, p, oi: te.sum(
-            transformed[q, i, j, c, p, v] * weight[i, j, o, c, v, oi], axis=[c, v]
-        ),
+        lambda q, i, j, o, p, oi: te.sum(transformed[q, i, j, c, p, v] * weight[i, j, o, c, v, oi], axis=[c, v]),
         name="winograd",
         attrs=scheduling.anchor(NAME, task),
     )

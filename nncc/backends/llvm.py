@@ -119,5 +119,11 @@ def describe(program: Program, build_hash: str, compiler: str) -> dict[str, Any]
         "arena_bytes": program.arena_bytes,
         "scratch_bytes": program.scratch_bytes,
         "calls": [call.kernel or "copy" for call in program.calls],
-        "schedules": dict(sorted(program.schedules.items())),
+        "schedules": {name: _schedule(program, name) for name in sorted(program.schedules)},
     }
+
+
+def _schedule(program: Program, kernel: str) -> str:
+    """What a kernel's template says, and the record that made it say so."""
+    source = program.sources.get(kernel, "default")
+    return program.schedules[kernel] + ("" if source == "default" else f" ({source})")

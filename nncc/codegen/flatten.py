@@ -115,7 +115,9 @@ class _Walk:
         if isinstance(expr, relax.Call):
             if isinstance(expr.op, GlobalVar):
                 kernel = self.module[expr.op]
-                args = [leaf for number, a in enumerate(expr.args) for leaf in _leaves(self.argument(kernel, number, a))]
+                args = [
+                    leaf for number, a in enumerate(expr.args) for leaf in _leaves(self.argument(kernel, number, a))
+                ]
                 if not self._moves_nothing(kernel, args):
                     self.calls.append(_PendingCall(expr.op.name_hint, args))
                 return _NONE

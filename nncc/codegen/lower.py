@@ -30,7 +30,9 @@ def lower(network: Network) -> Kernels:
             ]
         )(module)
     _check_legalized(module["main"])
-    return Kernels(_narrow(module), network.name, network.target, network.inputs, network.outputs, decisions=network.decisions)
+    return Kernels(
+        _narrow(module), network.name, network.target, network.inputs, network.outputs, decisions=network.decisions
+    )
 
 
 def _narrow(module: Any) -> Any:

@@ -66,13 +66,14 @@ class Recipe:
 class Builders:
     """Some processes, started when they are first needed and again after each that died."""
 
-    def __init__(self, count: int, timeout: float = 60.0) -> None:
+    def __init__(self, count: int = 0, timeout: float = 60.0) -> None:
+        self.count = count = count or max(1, min(8, os.cpu_count() or 1))
         self.timeout = timeout
         self._idle: SimpleQueue[_Process] = SimpleQueue()
-        self._processes = [_Process() for _ in range(max(1, count))]
+        self._processes = [_Process() for _ in range(count)]
         for process in self._processes:
             self._idle.put(process)
-        self._pool = ThreadPoolExecutor(max(1, count))
+        self._pool = ThreadPoolExecutor(count)
 
     def build(self, recipes: Sequence[Recipe]) -> list[Path | BuildFailure]:
         """Build all, side by side; for each its library, or why there is none."""

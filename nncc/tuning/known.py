@@ -1,39 +1,77 @@
-"""What is known of a target's tasks before anything is measured: from records, from a lock file, or from a caller.
-
-A kernel or a pass asks with the hash of its task. Every answer that was given, and every default that was taken, is a
-`Decision`: together they are what a lock file holds.
-"""
+"""What is known of a target's tasks before anything is measured: from records, or from a lock file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nncc.tuning.records import Key, RecordSet
+from nncc.resources import schedules_folder
 
-__all__ = ["Known"]
+if TYPE_CHECKING:
+    from nncc.target import Target
+    from nncc.tuning.records import Key, Problem, RecordSet
+
+__all__ = ["Known", "known_from"]
 
 
 @dataclass(frozen=True)
 class Known:
     """Answers by task, of one target; of several sources, the first that knows a task."""
 
-    sets: tuple[tuple[str, RecordSet], ...] = ()
-    """What people call it, and the records."""
-    key: Key | None = None
     fixed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Answers that come before all records."""
-    strict: str = ""
-    """The lock file that has to know every task; empty without one."""
+    """Decisions that come before all records."""
+    fixed_by: str = "given"
+    """Where they are from."""
+    sources: tuple[tuple[str, RecordSet], ...] = ()
+    """Sets of records, and what people call them."""
+    key: Key | None = None
+    problems: tuple[Problem, ...] = ()
+    """Lines of the records that were left out."""
 
     def __call__(self, task: str) -> tuple[Mapping[str, Any] | None, str]:
         """What is known to be best for a task, or None, and where that is known from: a `Find` of `nncc.choices`."""
         if task in self.fixed:
-            return self.fixed[task], self.strict or "given"
-        for name, records in self.sets:
+            return self.fixed[task], self.fixed_by
+        for name, records in self.sources:
             best = records.best(task, self.key) if self.key is not None else None
             if best is not None:
-                gain = f", {1 / best.ratio:.2f}x" if 0 < best.ratio < float("inf") else ""
-                return best.decisions, f"record of {best.date[:10]} in {name}{gain}"
+                return best.decisions, f"record in {name}, {_gain(best.ratio)}"
         return None, "default"
+
+    def elsewhere(self, tasks: Sequence[str]) -> dict[str, str]:
+        """By task, the other processor that records know it for, where none is for this one."""
+        found = {}
+        for task in tasks:
+            if self(task)[0] is None and self.key is not None:
+                near = next((n for _, records in self.sources for n in records.near(task, self.key)), None)
+                if near is not None:
+                    found[task] = near.key.mcpu or near.key.target
+        return found
+
+
+def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
+    """What the records of `places`, in this order, and those that come with nncc know of `target`.
+
+    Raises RecordError where a place cannot be read.
+    """
+    from nncc.tuning.records import Key, open_records, read_folder
+
+    sources, problems = [], []
+    for place in places:
+        records, more = open_records([place])
+        sources.append((str(place), records))
+        problems += more
+    key = Key.of(target)
+    folder = schedules_folder() / "records" / target.base
+    if shipped and folder.is_dir():
+        records, more = read_folder(folder)
+        sources.append(("nncc", records))
+        problems += more
+    return Known(sources=tuple(sources), key=key, problems=tuple(problems))
+
+
+def _gain(ratio: float) -> str:
+    if ratio >= 1.0:
+        return "no gain over the default"
+    return f"{1 / ratio:.2f}x" if ratio > 0 else "imported"

@@ -89,9 +89,7 @@ def kernel_tasks(kernels: Kernels, templates: Mapping[str, Template]) -> list[Ke
     return tasks
 
 
-def default_options(
-    function: Any, templates: Mapping[str, Template], hardware: Hardware
-) -> dict[str, tuple[Any, ...]]:
+def default_options(function: Any, templates: Mapping[str, Template], hardware: Hardware) -> dict[str, tuple[Any, ...]]:
     """What a kernel's template asks for on the way to its default."""
     choices = Choices()
     schedule_kernel(function, templates, hardware, choices)

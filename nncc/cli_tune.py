@@ -1,0 +1,69 @@
+"""``nncc tune``: search, on this machine or on boards, what a model's kernels do best; keep it as records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nncc.errors import UsageError
+from nncc.options import JSON, SHAPES, TARGET, all_of, option, time_span
+
+__all__ = ["tune_command"]
+
+
+@click.command("tune", short_help="Search for faster kernels, keep what was found.")
+@click.argument("model", type=Path)
+@TARGET
+@option(
+    "records",
+    "--records",
+    "--tuning-records",
+    multiple=True,
+    metavar="PLACE",
+    default=("records",),
+    show_default=True,
+    note=" Repeatable; the first is a folder, to which what is found is added.",
+)
+@option("seconds", "--time-budget", callback=time_span, metavar="TIME", note=" For example 90s, 10m, 1h30m.")
+@option("trials", "--trials", type=click.IntRange(min=1), metavar="N")
+@option("runner", "--runner", default="local", show_default=True, metavar="RUNNER")
+@option("tasks", "--tasks", default="", metavar="list|TEXT")
+@option("graph", "--graph/--no-graph", default=True, show_default=True)
+@option("threads", "--threads", type=int, metavar="N")
+@all_of(*SHAPES)
+@option("seed", "--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@option("by", "--by", default="", metavar="NAME")
+@option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
+@JSON
+def tune_command(model: Path, as_json: bool, **options: Any) -> None:
+    """Tune MODEL, an ONNX file, for a target; Ctrl-C keeps everything, and running again goes on."""
+    from nncc import tune_report as report
+    from nncc.config import Config, Tuning
+    from nncc.console import working
+    from nncc.tuning.tune import tune
+
+    into, *others = options.pop("records")
+    if "://" in into and not into.startswith("file://"):
+        raise UsageError(
+            f"`--records {into}`: the first place is written to, and has to be a folder",
+            "`nncc records push` shares it",
+        )
+    names = ("seconds", "trials", "runner", "tasks", "graph", "seed", "by")
+    tuning = Tuning(into=Path(into.removeprefix("file://")), **{name: options.pop(name) for name in names})
+    shape = options.pop("shape") | options.pop("input_shapes")
+    config = Config(**options, shape=shape, records=tuple(others), shipped_records=False)
+    with working(report.TuneProgress) as progress:
+        found = tune(model, config, tuning, progress)
+    stored = tuning.runner != "qemu"
+    if tuning.tasks == "list":
+        text = report.task_table(found.state)
+        return click.echo(json.dumps(report.task_facts(found.state), indent=2) if as_json else text, nl=as_json)
+    if as_json:
+        return click.echo(json.dumps(report.outcome_facts(found, str(tuning.into), stored), indent=2))
+    click.echo(report.outcome_text(found, str(tuning.into), stored), nl=False)
+    if stored:
+        click.echo(f"\nnext: nncc compile {model} --target {options['target']} --records {tuning.into}")
+    return None

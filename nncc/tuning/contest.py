@@ -1,0 +1,125 @@
+"""One kernel's contest: what has been tried, what is best so far, and what another batch may bring."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nncc.tuning.candidates import Kernel
+from nncc.tuning.record import Key
+from nncc.tuning.record_set import RecordSet
+from nncc.tuning.search import Search, frozen
+from nncc.tuning.tasks import KernelTask
+
+__all__ = ["Contest", "Entry", "relatives"]
+
+MARGIN = 0.99
+"""A winner takes at most so much of the default's time: below, noise would choose."""
+_HOPE = 0.03
+"""The part of a kernel's time that a first batch is expected to save."""
+_PATIENCE = 0.6
+"""By so much less after each batch that has saved nothing."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Decisions that were measured well."""
+
+    decisions: Mapping[str, Any]
+    ratio: float
+    """Of the default's time."""
+
+
+@dataclass
+class Contest:
+    """Of one task."""
+
+    task: KernelTask
+    search: Search
+    share: float
+    """Of the whole model's time that the untuned kernel takes, from 0 to 1."""
+    reference: float = 0.0
+    """Median seconds of the default, when it was measured first."""
+    entries: list[Entry] = field(default_factory=list)
+    """Winners, the best first; each was checked."""
+    trials: int = 0
+    failed: int = 0
+    idle: int = 0
+    """Batches since the last one that saved something."""
+    batches: int = 0
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    """Decisions of others to begin with."""
+    started_from: set[str] = field(default_factory=set)
+    """Those of them that were tried, `frozen`."""
+
+    @property
+    def default(self) -> dict[str, Any]:
+        """The template's own decisions."""
+        return {name: options[0] for name, options in self.task.options.items()}
+
+    @property
+    def best(self) -> Entry:
+        """The best that is known to be right; the default where nothing beats it."""
+        return self.entries[0] if self.entries else Entry(self.default, 1.0)
+
+    @property
+    def expected_gain(self) -> float:
+        """The part of the model's time that another batch is expected to save; 0 where there is nothing to try."""
+        if self.search.exhausted:
+            return 0.0
+        return self.share * self.best.ratio * _HOPE * _PATIENCE**self.idle
+
+    def kernel(self, decisions: Mapping[str, Any] | None = None) -> Kernel:
+        """The kernel with these decisions, the default's by default."""
+        return Kernel(self.task.function, self.task.constants, self.default if decisions is None else decisions)
+
+    def proposals(self, count: int) -> list[dict[str, Any]]:
+        """What to measure next: first what others have found, then what the search proposes."""
+        first = [each for each in self.starts if frozen(each) not in self.search.seconds][:count]
+        self.starts = []
+        self.started_from |= set(map(frozen, first))
+        known = set(map(frozen, first)) | {frozen(self.default)}
+        proposed = [each for each in self.search.propose(count) if frozen(each) not in known]
+        return [*first, *proposed][:count]
+
+    def enter(self, entry: Entry) -> bool:
+        """Keep a checked winner; whether it is the best so far."""
+        others = [each for each in self.entries if frozen(each.decisions) != frozen(entry.decisions)]
+        self.entries = sorted([*others, entry], key=lambda each: each.ratio)
+        return self.entries[0] is entry
+
+    def drop(self, decisions: Mapping[str, Any]) -> None:
+        """Take a winner back."""
+        self.entries = [each for each in self.entries if frozen(each.decisions) != frozen(decisions)]
+
+
+def relatives(task: KernelTask, key: Key, records: RecordSet, most: int = 4) -> list[dict[str, Any]]:
+    """Decisions of accepted records of this task for other keys, and of tasks that differ in their sizes only.
+
+    Nearest sizes first. They are where a search starts, never a hit.
+    """
+    found = [record.decisions for record in records.near(task.hash, key)[:2]]
+    operator, sizes = _operator(task.text)
+    alike = []
+    for other in records.tasks.values():
+        if other.kind == "kernel" and other.hash != task.hash and _operator(other.text)[0] == operator:
+            best = records.best(other.hash, key) or next(iter(records.near(other.hash, key)), None)
+            if best is not None:
+                alike.append((_distance(sizes, _operator(other.text)[1]), other.hash, best.decisions))
+    found += [decisions for _, _, decisions in sorted(alike, key=lambda each: each[:2])]
+    return [dict(decisions) for decisions in _distinct(found)][:most]
+
+
+def _operator(text: str) -> tuple[str, list[int]]:
+    """A task's text without its sizes, and its sizes."""
+    return re.sub(r"\d+", "#", text), [int(digits) for digits in re.findall(r"\d+", text)]
+
+
+def _distance(sizes: list[int], others: list[int]) -> float:
+    return sum(abs(a - b) / max(a, b, 1) for a, b in zip(sizes, others, strict=True))
+
+
+def _distinct(decisions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return list({frozen(each): each for each in decisions}.values())

@@ -1,0 +1,150 @@
+"""Build candidates, run them, and judge: what each is worth beside the template's default, and whether it is right."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncc.target import Target
+from nncc.templates import Template
+from nncc.tuning.builders import Builders, BuildFailure, Recipe
+from nncc.tuning.candidates import Kernel, check_inputs
+from nncc.tuning.measure import Timing, compare, measure_until_sure
+from nncc.tuning.runners import CandidateError, Order, Runner
+
+__all__ = ["Lab", "Result", "wrong_by"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one candidate: its timing, or why there is none."""
+
+    timing: Timing | None
+    error: str = ""
+
+
+class Lab:
+    """The builders and the runner of one tuning."""
+
+    def __init__(
+        self,
+        target: Target,
+        templates: Mapping[str, Template],
+        schedules: Sequence[Path],
+        runner: Runner,
+        weights_bytes: int,
+        seed: int,
+    ) -> None:
+        self.target = target
+        self.runner = runner
+        self.disturbed = 0
+        """Rounds in which the machine was busy with something else."""
+        self._templates = templates
+        self._schedules = tuple(schedules)
+        self._weights_bytes = weights_bytes
+        self._seed = seed
+        self.builders = Builders()
+        self._folder = Path(tempfile.mkdtemp(prefix="nncc-tune-"))
+
+    def close(self) -> None:
+        """End the processes, remove what was built."""
+        self.builders.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def measure(self, reference: Kernel, candidates: Sequence[Kernel], sure: bool = False) -> list[Result]:
+        """The results of the candidates, in order, beside the reference; if `sure`, by more rounds.
+
+        One that cannot be built or run fails alone.
+        """
+        parts = _even_parts(list(candidates), 1 if sure else self.builders.count)
+        found = [result for part in self._measured(reference, parts, sure) for result in part]
+        alone = [n for n, result in enumerate(found) if result.error]
+        if len(candidates) > 1:
+            again = self._measured(reference, [[candidates[n]] for n in alone], sure)
+            for number, (result,) in zip(alone, again, strict=True):
+                found[number] = result
+        return found
+
+    def check(self, kernels: Sequence[Kernel]) -> str:
+        """Whether the other kernels compute what the first does, on random inputs; else what is wrong."""
+        recipe = self._recipe(kernels, check=True)
+        (library,) = self.builders.build([recipe])
+        if isinstance(library, BuildFailure):
+            return library.message
+        inputs = check_inputs(kernels, self._templates, self.target, self._seed)
+        try:
+            expected, *outputs = self.runner.run(library, self._threads, inputs, _TIMEOUT)
+        except CandidateError as error:
+            return error.message
+        finally:
+            shutil.rmtree(library.parent, ignore_errors=True)
+        return next(filter(None, (wrong_by(expected, output) for output in outputs)), "")
+
+    # ---- inside ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _threads(self) -> int:
+        return self.target.hardware.cores
+
+    def _recipe(self, kernels: Sequence[Kernel], **options: Any) -> Recipe:
+        rpc = self.runner.name.startswith("rpc:")
+        return Recipe.of(kernels, self.target, self._schedules, self._folder, rpc=rpc, **options)
+
+    def _measured(self, reference: Kernel, parts: Sequence[Sequence[Kernel]], sure: bool) -> list[list[Result]]:
+        recipes = [self._recipe([reference, *part], weights_bytes=self._weights_bytes) for part in parts]
+        libraries = self.builders.build(recipes)
+        return [self._timed(library, len(part), sure) for library, part in zip(libraries, parts, strict=True)]
+
+    def _timed(self, library: Path | BuildFailure, count: int, sure: bool) -> list[Result]:
+        if isinstance(library, BuildFailure):
+            return [Result(None, library.message)] * count
+
+        def rounds(number: int) -> np.ndarray:
+            order = Order(library, self._threads, self._seed, rounds=number, seconds=_SECONDS, timeout=_TIMEOUT)
+            return self.runner.measure(order)
+
+        try:
+            if sure:
+                timings, disturbed = measure_until_sure(rounds, count + 1, rounds=30, width=0.006, most=4)
+            else:
+                timings, disturbed = compare(rounds(12), count + 1)
+        except CandidateError as error:
+            return [Result(None, error.message)] * count
+        finally:
+            shutil.rmtree(library.parent, ignore_errors=True)
+        self.disturbed += disturbed
+        return [Result(timing) for timing in timings[1:]]
+
+
+_TIMEOUT = 60.0
+_SECONDS = 2.0
+
+
+def wrong_by(expected: np.ndarray, found: np.ndarray) -> str:
+    """What is wrong with a kernel's output; empty where only the order of its sums may differ.
+
+    The error of a float32 sum of n terms in another order grows like sqrt(n) roundings of its largest partial sum; 1e-4
+    of the largest output is 50 times that for n = 2^12, and a wrong index is far above it.
+    """
+    if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
+        return "it gives infinities or NaNs where the untuned kernel does not"
+    finite = np.isfinite(expected)
+    if not finite.any():
+        return ""
+    largest = float(np.abs(expected[finite]).max())
+    error = float(np.abs(expected[finite].astype(np.float64) - found[finite]).max())
+    if error > 1e-4 * largest:
+        return f"it is wrong by {error:.2g}, where the untuned kernel's largest output is {largest:.2g}"
+    return ""
+
+
+def _even_parts(items: list[Kernel], count: int) -> list[list[Kernel]]:
+    """The items in at most `count` parts of nearly one size, in order."""
+    size = -(-len(items) // max(1, count))
+    return [items[start : start + size] for start in range(0, len(items), size)] if items else []

@@ -1,0 +1,91 @@
+"""Lock files: what was decided for every kernel of a model, and for which machine, so that others get the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nncc.errors import OutputError, RecordError, TargetError
+from nncc.ir import Decision
+from nncc.target import Hardware, Target, resolve
+from nncc.version import VERSION
+
+__all__ = ["Lock", "read_lock", "write_lock"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The contents of a lock file."""
+
+    path: Path
+    target: Target
+    decisions: Mapping[str, Mapping[str, Any]]
+    """By task."""
+
+    def check(self, decisions: Sequence[Decision]) -> None:
+        """RecordError where a model has kernels that the lock does not know, or that do not take its decisions."""
+        off = [each for each in decisions if each.task not in self.decisions or each.source.startswith("default")]
+        if off:
+            shown = "".join(f"\n  {each.text[:90]}" for each in off[:5])
+            more = f"\n  and {len(off) - 5} more" if len(off) > 5 else ""
+            raise RecordError(
+                f"the lock `{self.path}` does not fit the model; it has no decisions for{shown}{more}",
+                "remove the file to write a new one",
+            )
+
+
+def read_lock(path: Path, wanted: str) -> Lock:
+    """Read a lock file for the target that was asked for.
+
+    RecordError where it cannot be read or another nncc wrote it, TargetError where it is for another target.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        number, version, target, entries = (found[key] for key in ("lock", "nncc", "target", "decisions"))
+        name, base, tvm, hardware = (target[key] for key in ("name", "base", "tvm", "hardware"))
+        decisions = {str(each["task"]): dict(each["taken"]) for each in entries}
+        if number != FORMAT or not isinstance(tvm, dict):
+            raise ValueError(f"it is of format {number}")
+        facts = Hardware(**{key: tuple(v) if isinstance(v, list) else v for key, v in dict(hardware).items()})
+    except OSError as error:
+        raise RecordError(f"the lock `{path}` cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise RecordError(f"`{path}` is no lock of this nncc: {what}", "remove the file to write a new one") from error
+    if version != VERSION:
+        raise RecordError(
+            f"the lock `{path}` was written by nncc {version}, this is {VERSION}: other bytes would come of it",
+            "use that version, or remove the file to write a new one",
+        )
+    asked = resolve(wanted)
+    if asked.base != base:
+        if wanted != "native":
+            raise TargetError(f"the lock `{path}` is for the target `{base}`, not for `{wanted}`", f"`--target {base}`")
+        asked = resolve(base)
+    return Lock(path, replace(asked, name=name, tvm=tvm, hardware=facts), decisions)
+
+
+def write_lock(path: Path, target: Target, decisions: Sequence[Decision]) -> None:
+    """Write what was decided. Raises OutputError."""
+    lines = [
+        json.dumps({"task": each.task, "kind": each.kind, "text": each.text, "taken": dict(each.taken)}, sort_keys=True)
+        for each in sorted(decisions, key=lambda each: each.task)
+    ]
+    facts = {"name": target.name, "base": target.base, "tvm": target.tvm, "hardware": asdict(target.hardware)}
+    head = f'"lock": {FORMAT},\n"nncc": {json.dumps(VERSION)},\n"target": {json.dumps(facts, sort_keys=True)},\n'
+    text = "{\n" + head + '"decisions": [\n' + ",\n".join(lines) + "\n]\n}\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write the lock `{path}`: {error.strerror or error}", "choose another file"
+        ) from error

@@ -1,0 +1,234 @@
+"""One run of `nncc tune`: its parts, in the order in which `nncc.tuning.tune` calls them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+from nncc.config import Tuning
+from nncc.errors import UsageError
+from nncc.ir import Kernels
+from nncc.pipeline import Job, run
+from nncc.templates import load_templates
+from nncc.tuning.contest import MARGIN, Contest, Entry, relatives
+from nncc.tuning.finals import Finals
+from nncc.tuning.graph import GraphSearch
+from nncc.tuning.lab import Lab, Result
+from nncc.tuning.outcome import Outcome, State, Watcher
+from nncc.tuning.records import Key, open_records, read_folder
+from nncc.tuning.runners import open_runner
+from nncc.tuning.search import CostModel, Search, frozen
+from nncc.tuning.tasks import kernel_tasks
+from nncc.tuning.whole import Built, Whole, by_task
+from nncc.tuning.writer import Writer
+
+__all__ = ["Session"]
+
+BATCH = 16
+"""Candidates that are built and measured together."""
+MOST_CHALLENGERS = 3
+"""Of a batch, that are measured again."""
+DEFAULT_SECONDS = 600.0
+
+
+class Session:
+    """A model, a target, a runner and a folder of records."""
+
+    def __init__(self, job: Job, tuning: Tuning, watch: Watcher) -> None:
+        self.job, self.tuning, self.watch = job, tuning, watch
+        self.key = Key.of(job.target)
+        self.templates = load_templates(job.config.schedules)
+        began = time.monotonic()
+        budget = DEFAULT_SECONDS if tuning.seconds is None and tuning.trials is None else tuning.seconds
+        self.state = State([], 0.0, began, inf if budget is None else budget, tuning.trials or inf)
+        self.whole: Whole | None = None
+        self.lab: Lab | None = None
+        self.runner = open_runner(tuning.runner, job.target)
+        self.writer = Writer(tuning, self.key, self.runner)
+        self.records, problems = read_folder(tuning.into, must_exist=False)
+        others, more = open_records(job.config.records)
+        self.elsewhere = self.records | others
+        """Also what the other places know: to begin with."""
+        for problem in [*problems, *more]:
+            watch.warn(str(problem))
+        self.graph: dict[str, Mapping[str, Any]] = {}
+        """Decisions that change the graph, by task."""
+        self.graph_words: dict[str, str] = {}
+
+    def close(self) -> None:
+        """End all processes, remove what was built."""
+        if self.lab is not None:
+            self.lab.close()
+        if self.whole is not None:
+            self.whole.close()
+        self.runner.close()
+
+    # ---- baseline ---------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Compile without records, measure the model and each kernel's share of it."""
+        self.watch.phase("baseline", "compiled without records")
+        model = run(replace(self.job, config=replace(self.job.config, until="simplify")))
+        self.whole = Whole(model, self.job, self.runner)
+        start = time.monotonic()
+        kernels, self.asked = self.whole.lowered({})
+        self.base = self.whole.build({}, kernels)
+        self.build_seconds = time.monotonic() - start
+        (seconds,) = self.whole.measure([self.base], turns=3)
+        self.lab = Lab(
+            self.job.target,
+            self.templates,
+            self.job.config.schedules,
+            self.runner,
+            min(self.base.weights_bytes, _PASSED_OVER),
+            self.tuning.seed,
+        )
+        self.state.baseline = float(sum(by_task(self.base, seconds).values()))
+        self._begin_contests(kernels, by_task(self.base, seconds))
+
+    def _begin_contests(self, kernels: Kernels, seconds: Mapping[str, float]) -> None:
+        model = CostModel(self.tuning.seed, self.lab.builders.count)
+        whole = sum(seconds.values())
+        contests = []
+        for task in kernel_tasks(kernels, self.templates):
+            if self.tuning.tasks != "list" and not (
+                self.tuning.tasks in task.text or task.hash.startswith(self.tuning.tasks)
+            ):
+                continue
+            search = Search(task, self.templates, self.job.target, model, self.tuning.seed)
+            contest = Contest(task, search, seconds.get(task.hash, 0.0) / whole)
+            self._resume(contest)
+            contests.append(contest)
+        if not contests and self.tuning.tasks:
+            hint = "`--tasks list` shows them"
+            raise UsageError(f"no task of the model has `{self.tuning.tasks}` in its text or hash", hint)
+        self.state.contests = contests
+        self.watch.state(self.state)
+
+    def _resume(self, contest: Contest) -> None:
+        """What the records know of a task: winners stand, all else that was tried needs no second trial."""
+        task = contest.task.hash
+        history = [r for r in self.records.history(task, self.key) if r.decisions and (r.reference or r.error)]
+        contest.reference = next((r.reference for r in history if r.reference), 0.0)
+        best = {frozen(r.decisions): r for r in reversed(self.records.ranking(task, self.key))}
+        with self.job.target.tvm_target():
+            contest.search.learn(
+                (r.decisions, r.ratio * contest.reference if r.seconds else inf) for r in history[-_MOST_HISTORY:]
+            )
+        contest.trials = len(contest.search.seconds)
+        for record in best.values():
+            if 0 < record.ratio < MARGIN:
+                contest.enter(Entry(record.decisions, record.ratio))
+        contest.starts = relatives(contest.task, self.key, self.elsewhere)
+
+    # ---- graph ------------------------------------------------------------------------------------------------------
+
+    def choose_graph(self) -> None:
+        """Try what changes the graph, and go on with what is fastest."""
+        if not self.tuning.graph:
+            return
+        search = GraphSearch(self)
+        self.graph, self.graph_words = search.choose()
+        if self.graph:
+            kernels, _ = self.whole.lowered(self.graph)
+            built = self.whole.build(self.graph, kernels)
+            (seconds,) = self.whole.measure([built], turns=2)
+            self._begin_contests(kernels, by_task(built, seconds))
+
+    # ---- contests -----------------------------------------------------------------------------------------------------
+
+    def search(self) -> None:
+        """Batch after batch, where most is to be expected, until time or trials are spent or nothing is left to try."""
+        self.watch.phase("search", f"{len(self.state.contests)} tasks")
+        with self.job.target.tvm_target():
+            while self.state.left > self.reserve and self.state.trials < self.state.most_trials:
+                contest = max(self.state.contests, key=lambda each: each.expected_gain, default=None)
+                if contest is None or contest.expected_gain < _LEAST_GAIN:
+                    break
+                self._batch(contest)
+
+    @property
+    def reserve(self) -> float:
+        """Seconds that the finals will take."""
+        return (Finals.LEVELS + 1) * (1.3 * self.build_seconds + 3.5)
+
+    def _batch(self, contest: Contest) -> None:
+        self.state.current = contest.task.hash
+        self.watch.state(self.state)
+        room = int(min(BATCH, self.state.most_trials - self.state.trials))
+        decisions = contest.proposals(room)
+        if not decisions:
+            return
+        results = self.lab.measure(contest.kernel(), [contest.kernel(each) for each in decisions])
+        self._note(contest, decisions, results)
+        timed = [(r.timing.ratio, d) for d, r in zip(decisions, results, strict=True) if r.timing is not None]
+        near = sorted(((ratio, d) for ratio, d in timed if ratio < min(MARGIN, contest.best.ratio)), key=_first)
+        won = self._challenge(contest, [d for _, d in near[:MOST_CHALLENGERS]]) if near else False
+        contest.batches += 1
+        contest.idle = 0 if won else contest.idle + 1
+        self.watch.state(self.state)
+
+    def _note(self, contest: Contest, decisions: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> None:
+        """Trials become records, and the search learns."""
+        self.writer.workload(contest.task, self.records)
+        self.writer.trials(contest.task, decisions, results)
+        if not contest.reference:
+            contest.reference = next((r.timing.reference for r in results if r.timing is not None), 0.0)
+            contest.search.learn([(contest.default, contest.reference or inf)])
+        told = [
+            (d, r.timing.ratio * contest.reference if r.timing is not None else inf)
+            for d, r in zip(decisions, results, strict=True)
+        ]
+        contest.search.learn(told)
+        failed = sum(r.timing is None for r in results)
+        contest.trials, contest.failed = contest.trials + len(results), contest.failed + failed
+        self.state.trials, self.state.failed = self.state.trials + len(results), self.state.failed + failed
+
+    def _challenge(self, contest: Contest, challengers: Sequence[Mapping[str, Any]]) -> bool:
+        """Measure the best of a batch again, with the best so far; the better one is checked, and becomes a winner."""
+        holders = [contest.best.decisions] if contest.entries else []
+        field = [*holders, *challengers]
+        results = self.lab.measure(contest.kernel(), [contest.kernel(each) for each in field], sure=True)
+        won = False
+        for decisions, result in zip(field, results, strict=True):
+            timing = result.timing
+            if timing is None or timing.ratio >= MARGIN or timing.high >= 1.0:
+                if decisions in holders:
+                    contest.drop(decisions)
+                continue
+            error = self.lab.check([contest.kernel(), contest.kernel(decisions)])
+            if error:
+                self.writer.trials(contest.task, [decisions], [Result(None, error)])
+                self.watch.warn(f"{contest.task.text}: {frozen(decisions)}: {error}")
+                continue
+            self.writer.winner(contest.task, decisions, timing)
+            won |= contest.enter(Entry(decisions, timing.ratio)) and decisions not in holders
+        return won
+
+    def roofline(self) -> dict[str, float]:
+        """By task, the part of what this machine attains that the untuned kernel reaches in the model."""
+        return {}
+
+    # ---- finals -------------------------------------------------------------------------------------------------------
+
+    def finish(self, interrupted: bool) -> Outcome:
+        """The winners in the whole model; nothing of it if the person who waits does not want to."""
+        finals = Finals(self)
+        if not interrupted:
+            finals.run()
+        return finals.outcome(interrupted)
+
+
+def _first(pair: tuple[float, Any]) -> float:
+    return pair[0]
+
+
+_PASSED_OVER = 48 << 20
+"""Bytes of weights that pass through the caches between two uses of the same: more than a third-level cache has."""
+_MOST_HISTORY = 400
+"""Earlier trials of a task that a search learns from."""
+_LEAST_GAIN = 2e-5
+"""Of the model's time: what is expected of a batch that is not worth its while."""
