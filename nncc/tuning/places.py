@@ -80,12 +80,12 @@ def pull(url: str | Path, folder: str | Path) -> tuple[int, list[Problem]]:
 def push(source: RecordSet | str | Path, url: str | Path) -> Pushed:
     """Add records to a place that does not have them yet.
 
-    Raises as :func:`open_records`, also where the place cannot be written.
+    Raises as :func:`open_records`, also where the place cannot be written, and OutputError where it is full.
     """
+    place = connect(url, write=True)
     records = source if isinstance(source, RecordSet) else read_folder(source)[0]
     there, _ = fetch_place(url, must_exist=False)
     missing = records - there
-    place = connect(url, write=True)
     names = []
     with explained(place.shown):
         for stem, items in by_file(missing, there).items():
