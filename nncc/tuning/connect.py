@@ -132,7 +132,9 @@ def _explanation(url: str, error: Exception) -> NnccError:
     if isinstance(error, FileNotFoundError):
         if _NO_BUCKET.search(str(error)):
             return RecordError(f"`{url}` is in a bucket that does not exist", "look at its name, or make it first")
-        return RecordError(f"there is nothing at `{url}`", f"`nncc records push FOLDER {url}` puts records there")
+        read_only = url.startswith("http")
+        hint = "look at the address" if read_only else f"`nncc records push FOLDER {url}` puts records there"
+        return RecordError(f"there is nothing at `{url}`", hint)
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return OutputError(f"cannot write to `{url}`: {reason}", "free some space, or choose another place")
     if isinstance(error, PermissionError) or names & set(_NO_CREDENTIALS) or status in (401, 403):

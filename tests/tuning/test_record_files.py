@@ -39,7 +39,7 @@ for number in range(count):
 
 
 def writer(folder: Path, who: str, count: int) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(folder), who, str(count)]
+    words = [sys.executable, "-c", WRITER, str(Path(__file__).parents[1]), str(folder), who, str(count)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
 
