@@ -99,6 +99,8 @@ def _options(scheme: str) -> dict[str, Any]:
     """What a file system is opened with: nothing remembered, an end to waiting."""
     common: dict[str, Any] = {"skip_instance_cache": True}
     if EXTRAS[scheme] == "ssh":
+        import sshfs  # noqa: F401  # else fsspec takes paramiko, which knows none of these words
+
         # Without `known_hosts` sshfs talks to any host; with it, to those of ~/.ssh/known_hosts.
         return common | {"known_hosts": (), "connect_timeout": SECONDS, "login_timeout": SECONDS}
     common["use_listings_cache"] = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from types import MappingProxyType
 
 from nncc.tuning.record import Key, Record, Task, Workload
 
@@ -21,7 +20,7 @@ class RecordSet:
         for each in workloads:
             if each.hash not in known or each.tir < known[each.hash].tir:
                 known[each.hash] = each
-        self.workloads: Mapping[str, Workload] = MappingProxyType(known)
+        self.workloads: Mapping[str, Workload] = known
         """By the hash of their task."""
 
     def __or__(self, other: RecordSet) -> RecordSet:
@@ -56,7 +55,7 @@ class RecordSet:
     def tasks(self) -> Mapping[str, Task]:
         """By hash; of several texts for one task, the newest record's."""
         newest = sorted(self._records, key=lambda record: (record.moment, record.to_line()))
-        return MappingProxyType({record.task.hash: record.task for record in newest})
+        return {record.task.hash: record.task for record in newest}
 
     @cached_property
     def keys(self) -> tuple[Key, ...]:

@@ -239,6 +239,12 @@ def test_a_host_that_is_not_there():
     assert hint == "look at the address and the network"
 
 
+def test_a_mistake_of_ours_is_not_the_network_s(monkeypatch):
+    monkeypatch.setattr(places, "_listing", lambda *anything: None + 1)  # type: ignore[operator]
+    with pytest.raises(TypeError):
+        fetch_place("http://127.0.0.1/team")
+
+
 def test_a_password_is_not_shown():
     url = f"http://me:secret@127.0.0.1:{free_port()}/team"
     assert "secret" not in refused(lambda: fetch_place(url))[0]
@@ -299,7 +305,10 @@ def test_an_index_that_names_other_folders(served):
     )
     assert fetch_place(f"{server.url}/team") == (RecordSet(), [])
     (folder / "team" / "index.json").write_text("[" * 100_000)
-    assert fetch_place(f"{server.url}/team") == (RecordSet(), [])
+    assert refused(lambda: fetch_place(f"{server.url}/team")) == (
+        f"`{server.url}/team` answers, but not with tuning records",
+        "look at the address",
+    )
 
 
 def test_a_file_that_is_not_what_its_name_says_is_not_kept(served):
