@@ -44,7 +44,7 @@ class Place:
         return shown(self.url)
 
     def path(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        return f"{self.root}/{name}" if self.root else name
 
 
 def shown(url: str) -> str:

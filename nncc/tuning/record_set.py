@@ -81,7 +81,7 @@ class RecordSet:
 
     def history(self, task_hash: str, key: Key) -> list[Record]:
         """All records of a task for the code of `key`, accepted or not."""
-        return self._by_code.get((task_hash, key.code), [])
+        return list(self._by_code.get((task_hash, key.code), ()))
 
     def near(self, task_hash: str, key: Key) -> list[Record]:
         """What `best` might choose for other keys: the same triple first, then vectors and threads most alike."""

@@ -192,9 +192,10 @@ def refused(call, kind=RecordError) -> tuple[str, str | None]:
     return str(error.value), error.value.hint
 
 
-def test_an_unknown_scheme():
-    assert refused(lambda: fetch_place("ftp://host/team")) == (
-        "`ftp://host/team` is no place for tuning records",
+@pytest.mark.parametrize("url", ["ftp://host/team", "s3://bucket::file://team"])
+def test_an_unknown_scheme(url):
+    assert refused(lambda: fetch_place(url)) == (
+        f"`{url}` is no place for tuning records",
         "a folder, or one of file://, s3://, gs://, ssh://, sftp://, http://, https://",
     )
 

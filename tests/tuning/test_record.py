@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import KEY, KEYS, RECORDS, TASK, WORKLOADS, failed, made, unhurried
 
-from nncc.target import resolve
+from nncc.target import Target, resolve
 from nncc.tuning.records import Key, Record, Workload, from_line, now
 
 
@@ -53,6 +53,7 @@ def test_the_key_of_a_target():
     two = Key.of(resolve("rpi4,num-cores=2"))
     assert (two.target, two.threads, two.file_name) == ("rpi4", 2, "rpi4-2t")
     assert Key.of(resolve("x86-64-v4-vnni")).mattr == ("+avx512vnni", "-prefer-256-bit")
+    assert Key.of(Target("x", "", {"kind": "llvm", "mattr": "+b,+a"})).mattr == ("+a", "+b")
 
 
 def test_the_target_s_name_is_no_part_of_the_code():

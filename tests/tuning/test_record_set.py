@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 import time
 from dataclasses import replace
@@ -85,6 +86,11 @@ def test_what_is_near_comes_by_likeness():
 def test_a_task_has_the_newest_text():
     old, new = made(), replace(made(date=LATER), task=Task(TASK, "kernel", "conv2d, said better"))
     assert RecordSet([new, old]).tasks[TASK].text == "conv2d, said better"
+
+
+def test_a_set_goes_to_other_processes():
+    known = RecordSet([made(), failed()], [Workload.of(TASK, "{}")])
+    assert pickle.loads(pickle.dumps(known)) == known
 
 
 def test_a_hundred_thousand_lines_load_in_seconds(tmp_path):
