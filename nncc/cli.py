@@ -275,6 +275,9 @@ def _show_library(file: Path, as_json: bool) -> None:
     click.echo(report.description_text(about, file.stat().st_size), nl=False)
 
 
+cli.add_command(records)
+
+
 @cli.command("targets", short_help="What can be compiled for, linked and run here.")
 @click.argument("name", required=False)
 @JSON
@@ -320,9 +323,6 @@ def _print_json(value: Any) -> None:
     from nncc.report import json_text
 
     click.echo(json_text(value), nl=False)
-
-
-cli.add_command(records)
 
 
 def main() -> None:

@@ -140,7 +140,8 @@ def _explanation(url: str, error: Exception) -> NnccError:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return OutputError(f"cannot write to `{url}`: {reason}", "free some space, or choose another place")
     if isinstance(error, PermissionError) or names & set(_NO_CREDENTIALS) or status in (401, 403):
-        return RecordError(f"`{url}` gives no permission: {reason}", _CREDENTIALS.get(url.partition(":")[0]))
+        hint = _CREDENTIALS.get(url.partition(":")[0], "look at its permissions")
+        return RecordError(f"`{url}` gives no permission: {reason}", hint)
     if names & set(_NO_HOST):
         hint = "if you trust it, `ssh` to it once, which asks and remembers"
         return RecordError(f"the host of `{url}` is not known: {reason}", hint)

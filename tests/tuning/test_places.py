@@ -294,7 +294,7 @@ def test_http_without_records(served):
     server.lists = False
     message, hint = refused(lambda: fetch_place(server.url))
     assert message.startswith(f"`{server.url}` gives no permission: 403")
-    assert hint is None
+    assert hint == "look at its permissions"
 
 
 def test_an_index_that_names_other_folders(served):

@@ -128,11 +128,12 @@ def test_records_of_metaschedule(tmp_path):
     assert read_folder(tmp_path) == (RecordSet(), [])
 
 
-def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize("question", ["exists", "iterdir"])
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch, question):
     def refuse(self):
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, question, refuse)
     with pytest.raises(RecordError) as error:
         read_folder(tmp_path)
     assert str(error.value) == f"the tuning records in `{tmp_path}` cannot be read: Permission denied"
