@@ -282,6 +282,9 @@ def _show_library(file: Path, as_json: bool) -> None:
     click.echo(report.description_text(about, file.stat().st_size), nl=False)
 
 
+cli.add_command(records)
+
+
 @cli.command("targets", short_help="What can be compiled for, linked and run here.")
 @click.argument("name", required=False)
 @JSON

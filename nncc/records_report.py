@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nncc.report import duration, plural, table
-from nncc.tuning.record import Key, Record, Task
+from nncc.tuning.record import Key, Record
 from nncc.tuning.record_files import Problem
 from nncc.tuning.set_operations import Difference, Stats
 
@@ -24,8 +24,8 @@ __all__ = [
 
 MOST = 10
 """Warnings that are shown one by one."""
-WIDEST = 56
-"""Characters of a task's text in a table; longer ones are cut."""
+WIDEST = 46
+"""Characters of a text in a table; longer ones are cut."""
 
 
 def warnings_text(problems: Sequence[Problem]) -> str:
@@ -42,16 +42,20 @@ def record_facts(records: Iterable[Record]) -> list[dict[str, Any]]:
 
 
 def query_text(records: Sequence[Record]) -> str:
-    """A line a record: the fastest first, what failed last."""
-    rows = [["task", "target", "time", "faster", "state", "date", "what"]]
-    for record in sorted(records, key=lambda r: (r.task.text, r.key.file_name, bool(r.error), r.ratio, r.to_line())):
-        time = duration(record.seconds[0]) if record.seconds else ""
-        state = "failed" if record.error else "accepted" if record.accepted else "tried"
-        what = f"{record.task.text}: {record.error}" if record.error else record.task.text
-        rows.append(
-            [_short(record.task), record.key.file_name, time, _times(record), state, record.date[:10], _cut(what)]
-        )
-    return f"{table(rows, '<<>><<<')}\n{plural(len(records), 'record')}\n"
+    """For each task and target a line a record: the fastest first, what failed last."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=lambda r: (r.task.text, r.task.hash, r.key.file_name)):
+        groups.setdefault((record.task.hash, record.key.file_name), []).append(record)
+    text = ""
+    for (task, target), group in groups.items():
+        rows = []
+        for record in sorted(group, key=lambda r: (bool(r.error), r.ratio, r.to_line())):
+            time = duration(record.seconds[0]) if record.seconds else ""
+            state = "failed" if record.error else "accepted" if record.accepted else "tried"
+            choice = record.error or ", ".join(f"{name}={value}" for name, value in record.decisions.items())
+            rows.append([time, _times(record), state, record.date[:10], _cut(choice)])
+        text += f"{task[:8]}  {target}  {group[-1].task.text}\n{table(rows, '>><<<', '  ')}\n"
+    return f"{text}{plural(len(records), 'record')}\n"
 
 
 def stats_facts(found: Stats) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def diff_text(rows: Sequence[Difference]) -> str:
         count[better] += 1
         if not same:
             cells = [_times(each) or "yes" if each else "none" for each in (row.a, row.b)]
-            lines.append([_short(row.task), row.key.file_name, *cells, better, _cut(row.task.text)])
+            lines.append([row.task.hash[:8], row.key.file_name, *cells, better, _cut(row.task.text)])
     text = table(lines, "<<>><<") + "\n" if len(lines) > 1 else ""
     return f"{text}A is better for {count['A']}, B for {count['B']}, both are equal for {count['both']}\n"
 
@@ -114,9 +118,6 @@ def _finite(ratio: float) -> float | None:
     return ratio if math.isfinite(ratio) else None
 
 
-def _short(task: Task) -> str:
-    return task.hash[:8]
-
-
 def _cut(text: str) -> str:
+    text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= WIDEST else text[: WIDEST - 3] + "..."

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -86,7 +87,8 @@ def test_links_lead_somewhere():
 
 def test_every_flag_is_an_option():
     options = {"--help", "--version"}
-    for command in cli.commands.values():
+    groups = [command for command in cli.commands.values() if isinstance(command, click.Group)]
+    for command in (*cli.commands.values(), *(each for group in groups for each in group.commands.values())):
         for parameter in command.params:
             options |= {*parameter.opts, *parameter.secondary_opts}
     for program in ("bench.py", "count.py"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from nncc.errors import NnccError, RecordError, ToolError
+from nncc.errors import NnccError, OutputError, RecordError, ToolError
 
 __all__ = ["Place", "connect", "explained", "local_path"]
 
@@ -22,6 +23,7 @@ SECONDS = 15
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])(.*)", re.DOTALL)
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "PermissionDenied", "DefaultCredentialsError")
+_NO_BUCKET = re.compile(r"bucket does not exist|NoSuchBucket|bucket.* not found", re.IGNORECASE)
 _NO_HOST = ("KeyNotVerifiable", "HostKeyNotVerifiable")
 
 
@@ -42,7 +44,7 @@ class Place:
         return shown(self.url)
 
     def path(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        return f"{self.root}/{name}" if self.root else name
 
 
 def shown(url: str) -> str:
@@ -95,13 +97,16 @@ def _split(place: str | Path) -> tuple[str, str]:
 
 def _options(scheme: str) -> dict[str, Any]:
     """What a file system is opened with: nothing remembered, an end to waiting."""
-    common: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    common: dict[str, Any] = {"skip_instance_cache": True}
+    if EXTRAS[scheme] == "ssh":
+        import sshfs  # noqa: F401  # else fsspec takes paramiko, which knows none of these words
+
+        # Without `known_hosts` sshfs talks to any host; with it, to those of ~/.ssh/known_hosts.
+        return common | {"known_hosts": (), "connect_timeout": SECONDS, "login_timeout": SECONDS}
+    common["use_listings_cache"] = False
     if scheme == "s3":
         waits = {"connect_timeout": SECONDS, "read_timeout": 60, "retries": {"max_attempts": 2}}
         return common | {"config_kwargs": waits}
-    if EXTRAS[scheme] == "ssh":
-        # Without this sshfs talks to any host: with it, to those of ~/.ssh/known_hosts.
-        return common | {"known_hosts": (), "connect_timeout": SECONDS, "login_timeout": SECONDS}
     if EXTRAS[scheme] == "http":
         import aiohttp
 
@@ -112,25 +117,31 @@ def _options(scheme: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def explained(url: str) -> Iterator[None]:
-    """What goes wrong on the way to `url` is a RecordError."""
+    """What goes wrong on the way to `url` is a RecordError; what there is no room for, an OutputError."""
     try:
         yield
-    except (NnccError, ImportError):
+    except (NnccError, ImportError, TypeError, AttributeError, NameError):
         raise
     except Exception as error:
         raise _explanation(url, error) from error
 
 
-def _explanation(url: str, error: Exception) -> RecordError:
+def _explanation(url: str, error: Exception) -> NnccError:
     names = {kind.__name__ for kind in type(error).__mro__}
-    reason = " ".join(str(error).split()) or type(error).__name__
+    strerror = getattr(error, "strerror", None)
+    reason = strerror if isinstance(strerror, str) else " ".join(str(error).split()) or type(error).__name__
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError):
-        if "bucket" in reason.lower():
+        if _NO_BUCKET.search(str(error)):
             return RecordError(f"`{url}` is in a bucket that does not exist", "look at its name, or make it first")
-        return RecordError(f"there is nothing at `{url}`", f"`nncc records push FOLDER {url}` puts records there")
+        read_only = url.startswith("http")
+        hint = "look at the address" if read_only else f"`nncc records push FOLDER {url}` puts records there"
+        return RecordError(f"there is nothing at `{url}`", hint)
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return OutputError(f"cannot write to `{url}`: {reason}", "free some space, or choose another place")
     if isinstance(error, PermissionError) or names & set(_NO_CREDENTIALS) or status in (401, 403):
-        return RecordError(f"`{url}` gives no permission: {reason}", _CREDENTIALS.get(url.partition(":")[0]))
+        hint = _CREDENTIALS.get(url.partition(":")[0], "look at its permissions")
+        return RecordError(f"`{url}` gives no permission: {reason}", hint)
     if names & set(_NO_HOST):
         hint = "if you trust it, `ssh` to it once, which asks and remembers"
         return RecordError(f"the host of `{url}` is not known: {reason}", hint)

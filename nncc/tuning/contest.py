@@ -96,11 +96,11 @@ class Contest:
 
 
 def relatives(task: KernelTask, key: Key, records: RecordSet, most: int = 4) -> list[dict[str, Any]]:
-    """Decisions of accepted records of this task for other keys, and of tasks that differ in their sizes only.
+    """Decisions of accepted records of this task, of whatever processor, and of tasks that differ in their sizes only.
 
     Nearest sizes first. They are where a search starts, never a hit.
     """
-    found = [record.decisions for record in records.near(task.hash, key)[:2]]
+    found = [record.decisions for record in [*records.ranking(task.hash, key)[:1], *records.near(task.hash, key)[:2]]]
     operator, sizes = _operator(task.text)
     alike = []
     for other in records.tasks.values():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nncc.host import host
 from nncc.resources import schedules_folder
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ class Known:
     fixed_by: str = "given"
     """Where they are from."""
     sources: tuple[tuple[str, RecordSet], ...] = ()
-    """Sets of records, and what people call them."""
+    """Sets of records that hold for this target and processor, and what people call them."""
+    others: tuple[RecordSet, ...] = ()
+    """Those sets with the records of other targets and processors."""
     key: Key | None = None
     problems: tuple[Problem, ...] = ()
     """Lines of the records that were left out."""
@@ -43,32 +46,41 @@ class Known:
         """By task, the other processor that records know it for, where none is for this one."""
         found = {}
         for task in tasks:
-            if self(task)[0] is None and self.key is not None:
-                near = next((n for _, records in self.sources for n in records.near(task, self.key)), None)
+            if self.key is None or self(task)[0] is not None:
+                continue
+            for records in self.others:
+                near = records.best(task, self.key) or next(iter(records.near(task, self.key)), None)
                 if near is not None:
-                    found[task] = near.key.mcpu or near.key.target
+                    found[task] = f"{near.machine or near.key.mcpu}, {near.key.file_name}"
+                    break
         return found
 
 
 def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
     """What the records of `places`, in this order, and those that come with nncc know of `target`.
 
-    Raises RecordError where a place cannot be read.
+    For this machine (`native`), only what was measured on its processor holds. Raises RecordError where a place cannot
+    be read.
     """
     from nncc.tuning.records import Key, open_records, read_folder
 
-    sources, problems = [], []
+    found, problems = [], []
     for place in places:
         records, more = open_records([place])
-        sources.append((str(place), records))
+        found.append((str(place), records))
         problems += more
-    key = Key.of(target)
     folder = schedules_folder() / "records" / target.base
     if shipped and folder.is_dir():
         records, more = read_folder(folder)
-        sources.append(("nncc", records))
+        found.append(("nncc", records))
         problems += more
-    return Known(sources=tuple(sources), key=key, problems=tuple(problems))
+    machine = host().processor if target.name.split(",")[0] == "native" else ""
+    return Known(
+        sources=tuple((name, records.on(machine)) for name, records in found),
+        others=tuple(records for _, records in found[: len(places)]),
+        key=Key.of(target),
+        problems=tuple(problems),
+    )
 
 
 def _gain(ratio: float) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from nncc.codegen.link import cache_folder
+from nncc.errors import RecordError
 from nncc.tuning.connect import Place, connect, explained, local_path
 from nncc.tuning.record_files import SUFFIX, Problem, add_to_folder, by_file, read_folder, read_streams
 from nncc.tuning.record_set import RecordSet
@@ -80,12 +81,12 @@ def pull(url: str | Path, folder: str | Path) -> tuple[int, list[Problem]]:
 def push(source: RecordSet | str | Path, url: str | Path) -> Pushed:
     """Add records to a place that does not have them yet.
 
-    Raises as :func:`open_records`, also where the place cannot be written.
+    Raises as :func:`open_records`, also where the place cannot be written, and OutputError where it is full.
     """
+    place = connect(url, write=True)
     records = source if isinstance(source, RecordSet) else read_folder(source)[0]
     there, _ = fetch_place(url, must_exist=False)
     missing = records - there
-    place = connect(url, write=True)
     names = []
     with explained(place.shown):
         for stem, items in by_file(missing, there).items():
@@ -157,13 +158,18 @@ def _listing(place: Place, must_exist: bool = True) -> dict[str, str]:
             if must_exist:
                 raise
             return {}
-    named = _read_index(place)
+    # Over HTTP a place may have an index, or a page with links, or both; what hides one need not hide the other.
+    named: list[str] | None = None
+    with contextlib.suppress(Exception):
+        named = _read_index(place)
+    links: set[str] = set()
     try:
         links = set(_listed(place))
     except Exception:
         if named is None:
             raise
-        links = set()
+    if named is None and not links:
+        raise RecordError(f"`{place.shown}` answers, but not with tuning records", "look at the address")
     names = sorted(links | set(named or ()))
     return {name: _mark(name, {} if _SEGMENT.fullmatch(name) else _info(place, name)) for name in names}
 

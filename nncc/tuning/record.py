@@ -81,8 +81,9 @@ class Key:
         """The key of what runs on `target`."""
         tvm, hardware = target.tvm, target.hardware
         kind, mtriple, mcpu = (str(tvm.get(name, "")) for name in ("kind", "mtriple", "mcpu"))
-        mattr = tuple(map(str, tvm.get("mattr", ())))
-        return cls(target.base, kind, mtriple, mcpu, mattr, hardware.cores, hardware.vector_bits)
+        mattr = tvm.get("mattr", ())
+        words = mattr.split(",") if isinstance(mattr, str) else map(str, mattr)
+        return cls(target.base, kind, mtriple, mcpu, tuple(words), hardware.cores, hardware.vector_bits)
 
     @cached_property
     def code(self) -> tuple[Any, ...]:

@@ -48,9 +48,9 @@ def read_folder(path: str | Path, must_exist: bool = True) -> tuple[RecordSet, l
     `must_exist`.
     """
     path = Path(path)
-    if not path.exists() and not must_exist:
-        return RecordSet(), []
-    return read_files(files_of(path))
+    with _readable(path):
+        missing = not path.exists()
+    return (RecordSet(), []) if missing and not must_exist else read_files(files_of(path))
 
 
 def read_files(files: Iterable[Path]) -> tuple[RecordSet, list[Problem]]:
@@ -86,11 +86,12 @@ def read_streams(streams: Iterable[tuple[str, BinaryIO]]) -> tuple[RecordSet, li
 
 def files_of(folder: Path) -> list[Path]:
     """The files of records in a folder, sorted. Raises RecordError as :func:`read_folder`."""
-    if not folder.exists():
-        raise RecordError(f"there is no folder `{folder}` of tuning records", "give the folder that `nncc tune` wrote")
-    if not folder.is_dir():
-        raise RecordError(f"`{folder}` is a file, not a folder of tuning records", "give the folder it is in")
     with _readable(folder):
+        if not folder.exists():
+            hint = "give the folder that `nncc tune` wrote"
+            raise RecordError(f"there is no folder `{folder}` of tuning records", hint)
+        if not folder.is_dir():
+            raise RecordError(f"`{folder}` is a file, not a folder of tuning records", "give the folder it is in")
         files = sorted(file for file in folder.iterdir() if file.suffix == SUFFIX and file.is_file())
         if not files and (folder / _METASCHEDULE).exists():
             raise RecordError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from types import MappingProxyType
 
 from nncc.tuning.record import Key, Record, Task, Workload
 
@@ -21,7 +20,7 @@ class RecordSet:
         for each in workloads:
             if each.hash not in known or each.tir < known[each.hash].tir:
                 known[each.hash] = each
-        self.workloads: Mapping[str, Workload] = MappingProxyType(known)
+        self.workloads: Mapping[str, Workload] = known
         """By the hash of their task."""
 
     def __or__(self, other: RecordSet) -> RecordSet:
@@ -56,7 +55,7 @@ class RecordSet:
     def tasks(self) -> Mapping[str, Task]:
         """By hash; of several texts for one task, the newest record's."""
         newest = sorted(self._records, key=lambda record: (record.moment, record.to_line()))
-        return MappingProxyType({record.task.hash: record.task for record in newest})
+        return {record.task.hash: record.task for record in newest}
 
     @cached_property
     def keys(self) -> tuple[Key, ...]:
@@ -67,6 +66,12 @@ class RecordSet:
             if record.key.target < kept.target:
                 found[record.key.code] = record.key
         return tuple(sorted(found.values(), key=lambda key: (key.target, key.code)))
+
+    def on(self, machine: str) -> RecordSet:
+        """The records that were measured on this processor; all of them where it has no name."""
+        if not machine:
+            return self
+        return RecordSet((each for each in self._records if each.machine == machine), self.workloads.values())
 
     def best(self, task_hash: str, key: Key) -> Record | None:
         """The accepted record with the least ratio, or None.
@@ -82,7 +87,7 @@ class RecordSet:
 
     def history(self, task_hash: str, key: Key) -> list[Record]:
         """All records of a task for the code of `key`, accepted or not."""
-        return self._by_code.get((task_hash, key.code), [])
+        return list(self._by_code.get((task_hash, key.code), ()))
 
     def near(self, task_hash: str, key: Key) -> list[Record]:
         """What `best` might choose for other keys: the same triple first, then vectors and threads most alike."""

@@ -48,10 +48,11 @@ class Session:
         self.lab: Lab | None = None
         self.runner = open_runner(tuning.runner, job.target)
         self.writer = Writer(tuning, self.key, self.runner)
-        self.records, problems = read_folder(tuning.into, must_exist=False)
+        found, problems = read_folder(tuning.into, must_exist=False)
         others, more = open_records(job.config.records)
-        self.elsewhere = self.records | others
-        """Also what the other places know: to begin with."""
+        self.elsewhere = found | others
+        """All that is known, also of other processors: to begin with."""
+        self.records = found.on(self.runner.processor())
         for problem in [*problems, *more]:
             watch.warn(str(problem))
         self.graph: dict[str, Mapping[str, Any]] = {}

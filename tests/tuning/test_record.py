@@ -9,12 +9,13 @@ from base64 import b64encode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_records import KEY, KEYS, RECORDS, TASK, WORKLOADS, failed, made
+from made_records import KEY, KEYS, RECORDS, TASK, WORKLOADS, failed, made, unhurried
 
-from nncc.target import resolve
+from nncc.target import Target, resolve
 from nncc.tuning.records import Key, Record, Workload, from_line, now
 
 
+@unhurried
 @given(RECORDS)
 def test_a_record_is_its_line(record):
     line = record.to_line()
@@ -24,6 +25,7 @@ def test_a_record_is_its_line(record):
     assert from_line(line.encode() + b"\r\n") == record
 
 
+@unhurried
 @given(WORKLOADS)
 def test_a_workload_is_its_line(workload):
     assert from_line(workload.to_line()) == workload
@@ -51,6 +53,7 @@ def test_the_key_of_a_target():
     two = Key.of(resolve("rpi4,num-cores=2"))
     assert (two.target, two.threads, two.file_name) == ("rpi4", 2, "rpi4-2t")
     assert Key.of(resolve("x86-64-v4-vnni")).mattr == ("+avx512vnni", "-prefer-256-bit")
+    assert Key.of(Target("x", "", {"kind": "llvm", "mattr": "+b,+a"})).mattr == ("+a", "+b")
 
 
 def test_the_target_s_name_is_no_part_of_the_code():
@@ -58,6 +61,7 @@ def test_the_target_s_name_is_no_part_of_the_code():
     assert Key("a", "llvm", "t", "c", ("-b", "+a"), 1, 64) == Key("a", "llvm", "t", "c", ("+a", "-b"), 1, 64)
 
 
+@unhurried
 @given(KEYS)
 def test_a_file_name_stays_in_its_folder(key):
     assert "/" not in key.file_name and not key.file_name.startswith(".")
@@ -145,6 +149,7 @@ def test_a_workload_is_no_record():
         Record.from_line(Workload.of(TASK, "{}").to_line())
 
 
+@unhurried
 @given(st.text())
 def test_a_workload_has_its_text(text):
     assert Workload.of(TASK, text).text() == text

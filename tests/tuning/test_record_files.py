@@ -13,16 +13,15 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from made_records import KEY, OTHER, RECORDS, SETS, TASK, WORKLOADS, failed, made
+from made_records import KEY, OTHER, RECORDS, SETS, TASK, WORKLOADS, failed, made, unhurried
 
 from nncc.errors import OutputError, RecordError
 from nncc.tuning.records import Journal, RecordSet, Workload, add_to_folder, keep_in_folder, read_folder
 from nncc.tuning.set_operations import prune
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals and locks")
-in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 not_root = pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 
 WRITER = """
@@ -38,9 +37,9 @@ for number in range(count):
 """
 
 
-def writer(folder: Path, who: str, count: int) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(folder), who, str(count)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+def writer(folder: Path, who: str, count: int) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-c", WRITER, str(Path(__file__).parents[1]), str(folder), who, str(count)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, bufsize=0)  # what is read ahead would be lost
 
 
 def fresh(folder: Path) -> Path:
@@ -52,7 +51,7 @@ def fresh(folder: Path) -> Path:
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-@in_a_folder
+@unhurried
 @given(records=SETS)
 def test_a_folder_gives_what_was_put_in(tmp_path, records):
     folder = fresh(tmp_path / "records")
@@ -62,7 +61,7 @@ def test_a_folder_gives_what_was_put_in(tmp_path, records):
     assert all(path.parent == folder for path in folder.rglob("*"))
 
 
-@in_a_folder
+@unhurried
 @given(data=st.data())
 def test_damaged_bytes_never_stop_the_reader(tmp_path, data):
     records = data.draw(st.lists(RECORDS, min_size=1, max_size=5)) + data.draw(st.lists(WORKLOADS, max_size=1))
@@ -129,11 +128,12 @@ def test_records_of_metaschedule(tmp_path):
     assert read_folder(tmp_path) == (RecordSet(), [])
 
 
-def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize("question", ["exists", "iterdir"])
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch, question):
     def refuse(self):
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, question, refuse)
     with pytest.raises(RecordError) as error:
         read_folder(tmp_path)
     assert str(error.value) == f"the tuning records in `{tmp_path}` cannot be read: Permission denied"
@@ -207,11 +207,11 @@ def test_a_killed_writer_loses_at_most_the_record_in_flight(tmp_path):
     written: set[tuple[str, int]] = set()
     for turn in range(20):
         victim = writer(tmp_path, f"v{turn}", 10**6)
-        assert victim.stdout is not None and victim.stdout.readline() == "ready\n"
+        assert victim.stdout is not None and victim.stdout.readline() == b"ready\n"
         time.sleep(chance.uniform(0, 0.03))
         victim.send_signal(signal.SIGKILL)
         rest, _ = victim.communicate(timeout=60)
-        written |= {(f"v{turn}", int(word)) for word in rest.split("\n")[:-1]}
+        written |= {(f"v{turn}", int(word)) for word in rest.split(b"\n")[:-1]}
     Journal(tmp_path, KEY).append(made(by="survivor", tile=0))
     found, problems = read_folder(tmp_path)
     assert written | {("survivor", 0)} <= {(record.by, record.decisions["tile"]) for record in found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 import time
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_records import KEY, OTHER, RECORDS, SETS, TASK, failed, made
+from made_records import KEY, OTHER, RECORDS, SETS, TASK, failed, made, unhurried
 
 from nncc.tuning.record_files import read_folder
 from nncc.tuning.records import RecordSet, Task, Workload
@@ -19,6 +20,7 @@ from nncc.tuning.set_operations import diff, prune, query, stats
 LATER = "2026-11-26T10:00:00Z"
 
 
+@unhurried
 @given(SETS, SETS, SETS)
 def test_merging_is_union(a, b, c):
     assert a | b == b | a
@@ -28,6 +30,7 @@ def test_merging_is_union(a, b, c):
     assert not (a - a)
 
 
+@unhurried
 @given(st.lists(RECORDS, max_size=12), st.randoms())
 def test_the_best_does_not_depend_on_the_order(records, chance: random.Random):
     shuffled = chance.sample(records, len(records))
@@ -85,6 +88,11 @@ def test_a_task_has_the_newest_text():
     assert RecordSet([new, old]).tasks[TASK].text == "conv2d, said better"
 
 
+def test_a_set_goes_to_other_processes():
+    known = RecordSet([made(), failed()], [Workload.of(TASK, "{}")])
+    assert pickle.loads(pickle.dumps(known)) == known
+
+
 def test_a_hundred_thousand_lines_load_in_seconds(tmp_path):
     line = made().to_line()
     task = "".join(
@@ -121,6 +129,7 @@ def test_pruning_keeps_what_revokes_an_acceptance():
     assert (pruned | old).best(TASK, KEY) is None
 
 
+@unhurried
 @given(SETS)
 def test_pruning_does_not_change_the_best(records):
     pruned = prune(records)

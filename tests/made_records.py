@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from nncc.tuning.records import Key, Record, RecordSet, Task, Versions, Workload
@@ -13,6 +14,9 @@ TEXT = "conv2d 1x4x56x56x16, 4x4x1x1x16x16 -> 1x4x56x56x16 +relu"
 KEY = Key("x86-64-v4", "llvm", "x86_64-unknown-linux-gnu", "x86-64-v4", ("-prefer-256-bit",), 2, 512)
 OTHER = replace(KEY, target="x86-64-v3", mcpu="x86-64-v3", mattr=(), vector_bits=256)
 TASK = "0123456789abcdef"
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+"""For properties: other tests share the processor, and a folder may serve all examples."""
+
 VERSIONS = Versions("0.2", "0.27.0", "19.1.0")
 
 
