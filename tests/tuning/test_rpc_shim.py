@@ -6,10 +6,13 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from candidates import SAID
+from candidates import SAID, build_candidate, small_net
+from compiled import Compiled, compile_net
 
 from nncc.backends import llvm
 from nncc.codegen.link import PUBLIC_FUNCTIONS, RPC_FUNCTIONS, emulator
@@ -18,6 +21,18 @@ from nncc.resources import runtime_folder
 from nncc.target import resolve
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="forks, and reads ELF files")
+
+
+@pytest.fixture(scope="module")
+def candidate(tmp_path_factory) -> Callable[..., Path]:
+    """candidate("crash"): see build_candidate."""
+    return partial(build_candidate, tmp_path_factory.mktemp("candidates"))
+
+
+@pytest.fixture(scope="module")
+def compiled_arm64(tmp_path_factory) -> Compiled:
+    """A small model for another machine."""
+    return compile_net(small_net(), tmp_path_factory.mktemp("arm64"), "arm64")
 
 
 def test_an_arm64_candidate_carries_the_shim_and_wants_nothing_of_tvm(compiled_arm64, tmp_path):

@@ -9,13 +9,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from candidates import SAID, candidate_inputs, check_model, check_outputs, processes_of, wait_until, whole
-from compiled import ROUNDING
+from candidates import (
+    SAID,
+    build_candidate,
+    candidate_inputs,
+    check_model,
+    check_outputs,
+    processes_of,
+    small_net,
+    wait_until,
+    whole,
+)
+from compiled import ROUNDING, Compiled, compile_net
 
 from nncc.codegen.link import emulator
 from nncc.errors import NnccError, RunError, UsageError
@@ -23,6 +35,24 @@ from nncc.target import resolve
 from nncc.tuning.runners import CandidateError, Order, open_runner
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+
+
+@pytest.fixture(scope="module")
+def candidate(tmp_path_factory) -> Callable[..., Path]:
+    """candidate("crash"): see build_candidate."""
+    return partial(build_candidate, tmp_path_factory.mktemp("candidates"))
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> Compiled:
+    """A small model."""
+    return compile_net(small_net(), tmp_path_factory.mktemp("net"))
+
+
+@pytest.fixture(scope="module")
+def compiled_arm64(tmp_path_factory) -> Compiled:
+    """A small model for another machine."""
+    return compile_net(small_net(), tmp_path_factory.mktemp("arm64"), "arm64")
 
 
 @pytest.fixture(scope="module")
