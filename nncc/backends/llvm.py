@@ -40,8 +40,8 @@ def build(
 ) -> Artifact:
     """Write the library (and what else `emit` asks for), ``<stem>.h`` and ``<stem>.json`` into `folder`.
 
-    `dump_code` writes ``<stem>.s``, ``.ll`` or ``.tir`` beside them. With `rpc`, the shared library has what TVM's RPC
-    server needs to measure it (runtime/rpc_shim.c). Raises ToolError and OutputError.
+    `dump_code` writes ``<stem>.s``, ``.ll`` or ``.tir`` beside them. With `rpc`, for which `emit` is ``so`` alone, the
+    library has what TVM's RPC server needs to measure it (runtime/rpc_shim.c). Raises ToolError and OutputError.
     """
     from nncc.compat import tvm
 

@@ -200,6 +200,7 @@ static int64_t rpc_apart(rpc_job* job, size_t payload) {
   job->answer = shared;
   job->payload = (uint8_t*)shared + sizeof(rpc_answer);
   job->answer->status = RPC_FAILED;
+  snprintf(job->answer->text, RPC_TEXT, "it ended its process");
   if (pipe(ends)) {
     snprintf(own->text, RPC_TEXT, "no pipe: %s", strerror(errno));
     return RPC_FAILED;
@@ -219,8 +220,6 @@ static int64_t rpc_apart(rpc_job* job, size_t payload) {
     }
   }
   close(ends[0]);
-  memcpy(own->text, job->answer->text, RPC_TEXT);
-  own->text[RPC_TEXT - 1] = 0;
   if (child < 0) {
     snprintf(own->text, RPC_TEXT, "no process: %s", strerror(errno));
     return RPC_FAILED;
@@ -234,6 +233,10 @@ static int64_t rpc_apart(rpc_job* job, size_t payload) {
   if (WEXITSTATUS(how)) {
     snprintf(own->text, RPC_TEXT, "it ended its process with exit status %d", WEXITSTATUS(how));
     return RPC_FAILED;
+  }
+  if (job->answer->status == RPC_FAILED) {
+    memcpy(own->text, job->answer->text, RPC_TEXT);
+    own->text[RPC_TEXT - 1] = 0;
   }
   return job->answer->status;
 }

@@ -33,9 +33,11 @@ class LocalRunner:
         self._host = host()
         missing = self._host.missing(target)
         if missing is None or missing:
-            there = f"a {target.link.machine} {target.link.system}" if missing is None else f"with {', '.join(missing)}"
+            there = f"is for {target.link.system} on {target.link.machine}"
+            if missing:
+                there = f"needs {', '.join(missing)}, which this processor lacks"
             raise UsageError(
-                f"runner `local`: target `{target.name}` is another machine, {there}",
+                f"runner `local`: target `{target.name}` {there}",
                 "measure on the device, with rpc://HOST:PORT/KEY; or try the flow without times, with qemu",
             )
         self._warm = WarmWorker() if sys.platform == "linux" else None

@@ -3,7 +3,8 @@
 Whoever reaches a server can run anything there, and nothing is encrypted: bind tracker and servers to loopback or to a
 network of their own, and reach them from elsewhere through an SSH tunnel.
 
-The board needs TVM's runtime and nothing of nncc: ``python -m tvm.exec.rpc_server --tracker=HOST:PORT --key=KEY``.
+The board needs TVM with psutil and cloudpickle, and nothing of nncc:
+``python -m tvm.exec.rpc_server --tracker=HOST:PORT --key=KEY``.
 Libraries come linked, with runtime/rpc_shim.c inside (``nncc.backends.llvm.build(..., rpc=True)``).
 """
 
@@ -63,6 +64,7 @@ class RpcRunner:
         self._key = match[3]
         self.slots = len(self._tracker.devices(self._key))
         self._processor: str | None = None
+        self._silent: set[tuple[str, int]] = set()
         # TVM is imported here, not by several threads at once.
         import tvm.rpc  # noqa: F401
 
@@ -106,28 +108,32 @@ class RpcRunner:
         """What `task` returns on one device or, where that is lost meanwhile, on another."""
         lost: list[str] = []
         while True:
-            device = self._tracker.request(self._key)
+            device = self._tracker.request(self._key, self._silent)
+            address = (device.host, device.port)
             try:
-                return _watched(device, task, library, timeout)
+                found = _watched(device, task, library, timeout)
+                self._silent.discard(address)
+                return found
+            except _Silent as gone:
+                said, silent = str(gone), True
+                self._silent.add(address)
             except _Gone as gone:
-                said, silent = str(gone), isinstance(gone, _Silent)
+                said, silent = str(gone), False
             if "RPCSessionTimeoutError" in said and library is not None:
                 raise CandidateError(f"{never_ended(library, timeout).message} (on {device})")
             time.sleep(GONE_AFTER)
-            if library is not None and not silent and (device.host, device.port) in self._listed():
+            listed = self._listed()
+            if library is not None and not silent and address in listed:
                 raise CandidateError(f"{library} ended its session on {device}: {said}")
             lost.append(f"device {device} (`{self._key}`) is gone: {said}")
-            if len(lost) == 2 or not self._listed():
-                raise RunError("\n".join(lost), f"start it again: {self._server()}")
+            if len(lost) == 2 or self._silent.issuperset(listed):
+                raise RunError("\n".join(lost), self._tracker.how_to_serve(self._key))
 
     def _listed(self) -> list[tuple[str, int]]:
         try:
             return self._tracker.devices(self._key)
         except RunError:
             return []
-
-    def _server(self) -> str:
-        return f"`python -m tvm.exec.rpc_server --tracker={self._tracker} --key={self._key}`"
 
 
 def _watched(device: Device, task: Callable[[_Session], Any], library: Path | None, timeout: float) -> Any:

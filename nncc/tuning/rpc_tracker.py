@@ -48,6 +48,10 @@ class Tracker:
     def __str__(self) -> str:
         return f"{self._address[0]}:{self._address[1]}"
 
+    def how_to_serve(self, key: str) -> str:
+        """The hint where devices are missing."""
+        return f"start the server on the device: `python -m tvm.exec.rpc_server --tracker={self} --key={key}`"
+
     def devices(self, key: str) -> list[tuple[str, int]]:
         """The addresses of all devices with `key`, busy ones included.
 
@@ -62,19 +66,20 @@ class Tracker:
             words = ", ".join(f"`{name}` ({len(known[name])})" for name in sorted(known)) or "none"
             raise RunError(
                 f"the tracker at {self} has no device with the key `{key}`; it has {words}",
-                f"on the device: `python -m tvm.exec.rpc_server --tracker={self} --key={key}`",
+                self.how_to_serve(key),
             )
         return known[key]
 
-    def request(self, key: str) -> Device:
+    def request(self, key: str, silent: frozenset[tuple[str, int]] | set[tuple[str, int]] = frozenset()) -> Device:
         """A device with `key`, ours until its session ends; waits while all are busy.
 
-        RunError where there is none any more.
+        RunError where there is none any more but the `silent`, which are not waited for.
         """
         with self._connected() as connection:
             self._send(connection, [_REQUEST, key, "", 1])
             while not select.select([connection], [], [], LOOK_AGAIN)[0]:
-                self.devices(key)
+                if silent.issuperset(self.devices(key)):
+                    raise RunError(f"no device with the key `{key}` answers any more", self.how_to_serve(key))
             host, port, match_key = self._receive(connection)
         return Device(host, port, match_key)
 

@@ -21,6 +21,9 @@ from nncc.worker import answer, never_ended, python_program, signal_name
 
 __all__ = ["WarmWorker", "serve"]
 
+READY = b"."
+"""The first byte of the warm process."""
+
 
 class WarmWorker:
     """Does the orders of ``nncc.worker``, one at a time, each in a process of its own, without Python's start."""
@@ -28,7 +31,7 @@ class WarmWorker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
 
     def work(self, path: Path, order: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """The answer to `order`.
@@ -62,8 +65,9 @@ class WarmWorker:
         """The answer; None where there was none in time."""
         process = self._started()
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(order).encode() + b"\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has just ended: reading tells
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
         end, said = time.monotonic() + timeout, b""
         while not said.endswith(b"\n"):
             if not select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
@@ -84,7 +88,7 @@ class WarmWorker:
                 command, stdin=pipe, stdout=pipe, stderr=self._said, env=environment, start_new_session=True
             )
             assert self._process.stdout is not None
-            if os.read(self._process.stdout.fileno(), 1) != b"\n":
+            if os.read(self._process.stdout.fileno(), 1) != READY:
                 raise RunError(f"the process that measures does not start: {self._last_words()}")
         return self._process
 
@@ -119,7 +123,7 @@ def serve() -> None:
     out = os.dup(1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)  # what a library prints is no answer
-    os.write(out, b"\n")
+    os.write(out, READY)
     line = b""
     while part := os.read(0, 1 << 16):
         line += part
@@ -157,4 +161,4 @@ def _forked(order: Mapping[str, Any]) -> dict[str, Any]:
     how = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if how < 0:
         return {"signal": -how}
-    return {"status": how} if how else json.loads(said)
+    return json.loads(said) if said and how == 0 else {"status": how}

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_arrays_of_any_strides_and_alignment_are_taken(loaded):
     ],
 )
 def test_all_that_is_wrong_with_the_inputs_is_said_at_once(loaded, inputs, problems):
-    for call in (loaded.run, loaded.profile, loaded.benchmark):
+    for call in (loaded.run, loaded.profile, loaded.benchmark, partial(loaded.profile_rounds, rounds=1)):
         assert message(call, inputs) == problems
 
 
@@ -85,6 +86,13 @@ def test_profile_gives_seconds_of_each_call(loaded):
 def test_benchmark_gives_seconds_of_each_run(loaded):
     seconds = loaded.benchmark(INPUTS, repeat=7, warmup=2)
     assert len(seconds) == 7 and min(seconds) > 0
+
+
+def test_rounds_give_seconds_of_each_call_in_each_and_end_in_time(loaded):
+    seconds = loaded.profile_rounds(INPUTS, rounds=7)
+    assert seconds.shape == (7, 3) and (seconds >= 0).all() and (seconds.sum(axis=1) > 0).all()
+    assert loaded.profile_rounds(INPUTS, rounds=7, seconds=0.0).shape == (3, 3)
+    assert loaded.profile_rounds(INPUTS, rounds=2, seconds=0.0, warmup=0).shape == (2, 3)
 
 
 def test_a_module_describes_itself(loaded, model, bench):
