@@ -12,7 +12,10 @@ from typing import Any
 
 from nncc.ir import Decision
 
-__all__ = ["Choices", "Find", "GraphChoices", "graph_task"]
+__all__ = ["TRACE", "Choices", "Find", "GraphChoices", "graph_task"]
+
+TRACE = "trace"
+"""The name of a decision that is a whole schedule: a trace of TVM's, as JSON."""
 
 Find = Callable[[str], tuple[Mapping[str, Any] | None, str]]
 """From the hash of a task to what is known to be best for it, or None, and the source of that."""

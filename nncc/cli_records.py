@@ -9,7 +9,7 @@ import click
 
 from nncc.cli_errors import Group
 from nncc.console import working
-from nncc.options import JSON
+from nncc.options import JSON, TARGET, option
 
 if TYPE_CHECKING:
     from nncc.tuning.record_files import Problem
@@ -106,6 +106,61 @@ def prune_command(folder: Path, keep: int, history: bool, as_json: bool) -> None
     return _print(f"{plural(dropped, 'record')} dropped, {len(after)} kept in {folder}\n")
 
 
+@records.command("verify", short_help="Measure a folder's winners again, drop what no longer holds.")
+@click.argument("folder", type=Path)
+@TARGET
+@option("threads", "--threads", type=int, metavar="N")
+@option("runner", "--runner", default="local", show_default=True, metavar="RUNNER")
+@JSON
+def verify_command(folder: Path, target: str, threads: int | None, runner: str, as_json: bool) -> None:
+    """Measure the winners in FOLDER for a target again, on this machine or on boards, and refuse what is no faster."""
+    from nncc import records_report as report
+    from nncc.config import Config
+    from nncc.pipeline import target_for
+    from nncc.tuning.verify_records import verify
+
+    found = _read(str(folder))
+    with working() as progress:
+        progress.start("verify", str(folder))
+        verdicts = verify(found, target_for(Config(target=target, threads=threads)), folder, runner, progress.tell)
+    _print(report.verdict_facts(verdicts) if as_json else report.verdict_text(verdicts))
+
+
+@records.command("export", short_help="The best records in the form of TVM's own tools.")
+@click.argument("places", metavar="PLACE...", nargs=-1, required=True)
+@click.option("-o", "--output", type=Path, metavar="FOLDER", required=True, help="For MetaSchedule's two files.")
+@JSON
+def export_command(places: tuple[str, ...], output: Path, as_json: bool) -> None:
+    """Write the best record of each kernel of all PLACEs as MetaSchedule's database."""
+    from nncc.report import plural
+    from nncc.tuning.exchange import export
+
+    found = _read(*places)
+    with working() as progress:
+        progress.start("export", str(output))
+        count, left_out = export(found, output)
+    _left_out(left_out)
+    facts = {"exported": count, "left_out": left_out, "folder": str(output)}
+    _print(facts if as_json else f"{plural(count, 'record')} exported to {output}\n")
+
+
+@records.command("import", short_help="Records of TVM's own tools into a folder.")
+@click.argument("source", metavar="FOLDER", type=Path)
+@click.option("-o", "--output", type=Path, metavar="FOLDER", required=True, help="It keeps what it has.")
+@JSON
+def import_command(source: Path, output: Path, as_json: bool) -> None:
+    """Add the records of a MetaSchedule database in FOLDER."""
+    from nncc.tuning.exchange import import_
+    from nncc.tuning.record_files import add_to_folder
+
+    with working() as progress:
+        progress.start("import", str(source))
+        found, left_out = import_(source)
+        added = add_to_folder(found, output)
+    _left_out(left_out)
+    _added(added, str(output), {"added": added, "left_out": left_out, "folder": str(output)}, as_json)
+
+
 @records.command("push", short_help="Add a folder's records to a shared place.")
 @click.argument("folder", metavar="FOLDER")
 @click.argument("url")
@@ -177,3 +232,11 @@ def _print(what: Any) -> None:
     from nncc.report import json_text
 
     click.echo(what if isinstance(what, str) else json_text(what), nl=False)
+
+
+def _left_out(lines: list[str]) -> None:
+    """At most ten lines of what was not taken, and a count."""
+    for line in lines[:10]:
+        click.echo(f"warning: left out: {line}", err=True)
+    if len(lines) > 10:
+        click.echo(f"warning: {len(lines) - 10} more left out", err=True)

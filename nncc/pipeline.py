@@ -16,7 +16,7 @@ from nncc.target import Target, resolve
 from nncc.tuning.known import Known, known_from
 from nncc.tuning.lock import Lock, read_lock
 
-__all__ = ["STAGES", "Instrument", "Job", "Stage", "plan", "run"]
+__all__ = ["STAGES", "Instrument", "Job", "Stage", "plan", "run", "target_for"]
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,9 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
     from nncc.backends import backend
 
     lock = read_lock(config.lock, config.target) if config.lock is not None and config.lock.exists() else None
-    target = lock.target if lock is not None else resolve(config.target)
+    target = lock.target if lock is not None else target_for(config)
     if lock is not None and config.threads not in (None, target.hardware.cores):
         raise UsageError(f"the lock `{config.lock}` is for {target.hardware.cores} threads, not for {config.threads}")
-    if config.threads is not None:
-        if config.threads < 1:
-            raise UsageError(f"--threads must be at least 1, not {config.threads}")
-        target = replace(target, hardware=replace(target.hardware, cores=config.threads))
     names = [stage.name for stage in STAGES]
     if config.until is not None and config.until not in names:
         raise UsageError(f"unknown stage `{config.until}`", f"the stages are {', '.join(names)}")
@@ -140,6 +136,16 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
         known = known_from(config.records, config.shipped_records, target)
     job = Job(path, config, target, name, output, known=known, lock=lock)
     return job if progress is None else replace(job, progress=progress)
+
+
+def target_for(config: Config) -> Target:
+    """The target that was asked for, with as many cores as threads were."""
+    target = resolve(config.target)
+    if config.threads is None:
+        return target
+    if config.threads < 1:
+        raise UsageError(f"--threads must be at least 1, not {config.threads}")
+    return replace(target, hardware=replace(target.hardware, cores=config.threads))
 
 
 def _check_writable(output: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nncc.report import duration, plural, table
 from nncc.tuning.record import Key, Record
 from nncc.tuning.record_files import Problem
 from nncc.tuning.set_operations import Difference, Stats
+
+if TYPE_CHECKING:
+    from nncc.tuning.verify_records import Verdict
 
 __all__ = [
     "diff_facts",
@@ -19,6 +22,8 @@ __all__ = [
     "record_facts",
     "stats_facts",
     "stats_text",
+    "verdict_facts",
+    "verdict_text",
     "warnings_text",
 ]
 
@@ -121,3 +126,31 @@ def _finite(ratio: float) -> float | None:
 def _cut(text: str) -> str:
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= WIDEST else text[: WIDEST - 3] + "..."
+
+
+def verdict_facts(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [
+        {
+            "task": v.record.task.hash,
+            "text": v.record.task.text,
+            "was": v.record.ratio,
+            "ratio": v.ratio,
+            "holds": v.holds,
+            "error": v.error,
+        }
+        for v in verdicts
+    ]
+
+
+def verdict_text(verdicts: Sequence[Verdict]) -> str:
+    """What became of each winner."""
+    rows = [["was", "now", "", "kernel"]]
+    for v in verdicts:
+        now = "-" if v.ratio is None else f"{1 / v.ratio:.2f}x"
+        word = v.error or ("holds" if v.ratio is not None else "not measured: the kernel is not in the records")
+        if not v.holds and not v.error:
+            word = "refused"
+        rows.append([f"{1 / v.record.ratio:.2f}x", now, word, v.record.task.text])
+    refused = sum(not v.holds for v in verdicts)
+    return f"{table(rows, '>><<')}\n{len(verdicts) - refused} hold, {refused} refused\n"

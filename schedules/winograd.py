@@ -311,29 +311,34 @@ def schedule(sch, block, hardware, choose):
     tile_h, tile_w = scheduling.extents(sch, rows_out)[3:5]
 
     n, o, h, w, lane = sch.get_loops(epilogue)
+    # The products of all outputs first, or those of a panel of outputs, which then are still in the cache.
+    by_panels = choose("output", ["whole", "panel"]) == "panel"
+    oo, ob = sch.split(o, [None, vectors])
     strip = None
     if strips > 1:
         outer, h = sch.split(h, [None, tiles // -(-scheduling.extent(sch, w) // tile_w) * tile_h])
-        sch.reorder(n, outer, o, h)
+        sch.reorder(n, outer, oo, ob, h)
         strip = sch.fuse(n, outer)
-        for each in (rows_out, columns_out):
-            sch.compute_at(each, strip, preserve_unit_loops=True)
     ho, hi = sch.split(h, [None, tile_h])
     wo, wi = sch.split(w, [None, tile_w])
-    sch.reorder(o, ho, wo, hi, wi, lane)
-    sch.compute_at(rows_out, hi, preserve_unit_loops=True)
-    sch.compute_at(columns_out, hi, preserve_unit_loops=True)
-    for each in (columns_out, rows_out):
+    sch.reorder(oo, ob, ho, wo, hi, wi, lane)
+    for each in (rows_out, columns_out):
+        sch.compute_at(each, hi, preserve_unit_loops=True)
         scheduling.in_vectors(sch, each, 1)
     sch.vectorize(lane)
     sch.unroll(wi)
     sch.unroll(hi)
+    if by_panels:
+        sch.compute_at(block, oo, preserve_unit_loops=True)
+    elif strip is not None:
+        sch.compute_at(block, strip, preserve_unit_loops=True)
     if strip is not None:
-        for each in (block, rows_in):
-            sch.compute_at(each, strip, preserve_unit_loops=True)
+        sch.compute_at(rows_in, strip, preserve_unit_loops=True)
         scheduling.parallel(sch, [strip], flops, hardware)
+    elif by_panels:
+        scheduling.parallel(sch, [n, oo], flops, hardware)
     else:
-        scheduling.parallel(sch, [n, o, ho, wo], flops // 10, hardware)
+        scheduling.parallel(sch, [n, oo, ob, ho, wo], flops // 10, hardware)
 
     i, j, c, p, v = sch.get_loops(rows_in)[-5:]
     sch.reorder(c, p, i, j, v)
@@ -359,7 +364,8 @@ def schedule(sch, block, hardware, choose):
     sch.vectorize(lane)
     if strip is None:
         scheduling.parallel(sch, [c], flops // 10, hardware)
-        scheduling.parallel(sch, [i, j, oo], flops, hardware)
+        if not by_panels:
+            scheduling.parallel(sch, [i, j, oo], flops, hardware)
     scheduling.decompose_reduction(sch, block, k)
     cut = f" in {strips} strips" if strips > 1 else ""
     decision = f"F({tile_h}x{tile_w},3x3) tile {rows}x{vectors}{cut}, error {ERROR[tile_h, tile_w]:.0e}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from nncc.choices import Choices, Find
+from nncc.choices import TRACE, Choices, Find
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
 from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
@@ -34,12 +36,16 @@ def schedule(
             task = kernel_hash(function)
             choices = Choices(*known(task))
             try:
-                scheduled, origins[name] = schedule_kernel(function, templates, kernels.target.hardware, choices)
+                replayed = replay(function, choices)
+                if replayed is not None:
+                    scheduled, origins[name] = replayed, "trace"
+                else:
+                    scheduled, origins[name] = schedule_kernel(function, templates, kernels.target.hardware, choices)
             except NnccError:
                 raise
             except (tvm.s_tir.ScheduleError, ValueError, RuntimeError, IndexError) as error:
                 raise InternalError(f"schedule: no loops could be made for the kernel `{name}`: {error}") from error
-            if any(len(options) > 1 for options in choices.options.values()):
+            if replayed is not None or any(len(options) > 1 for options in choices.options.values()):
                 decisions.append(choices.decision(task, "kernel", kernel_text(name, function)))
                 sources[name] = decisions[-1].source
             flops[name] = count_flops(function)
@@ -55,3 +61,23 @@ def schedule(
         decisions=(*kernels.decisions, *decisions),
         sources=sources,
     )
+
+
+def replay(function: Any, choices: Choices) -> Any:
+    """The function scheduled by the trace that a record gives in place of decisions; None where it does not fit."""
+    from nncc.compat import IRModule, Schedule, s_tir, tvm
+
+    if TRACE not in choices.given:
+        return None
+    sch = Schedule(IRModule({"main": function.with_attr("global_symbol", "main")}))
+    try:
+        s_tir.schedule.Trace.apply_json_to_schedule(json.loads(choices.given[TRACE]), sch)
+    except (tvm.s_tir.ScheduleError, tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError):
+        return None
+    scheduled = sch.mod["main"]
+    shapes = [[tuple(map(int, p.shape)) for p in f.params] for f in (function, scheduled)]
+    if shapes[0] != shapes[1]:  # such a trace wants other arguments
+        return None
+    choices.refused.discard(TRACE)
+    choices.taken[TRACE] = choices.given[TRACE]
+    return scheduled

@@ -49,6 +49,8 @@ class Contest:
     idle: int = 0
     """Batches since the last one that saved something."""
     batches: int = 0
+    pace: float = 0.0
+    """Seconds that the last batch took for each candidate."""
     starts: list[dict[str, Any]] = field(default_factory=list)
     """Decisions of others to begin with."""
     started_from: set[str] = field(default_factory=set)

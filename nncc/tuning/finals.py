@@ -36,6 +36,8 @@ class Finals:
         self.final: Timing | None = None
         self.baseline = session.state.baseline
         self.reference_seconds: dict[str, float] = {}
+        self.tuned_seconds: dict[str, float] = {}
+        """By task, in the whole tuned model."""
 
     def run(self) -> None:
         """Build, compare, keep."""
@@ -72,10 +74,11 @@ class Finals:
         base, tuned = session.whole.measure([session.base, built])
         self.baseline = float(sum(by_task(session.base, base).values()))
         self.final = versus(base, tuned)
+        self.tuned_seconds = by_task(built, tuned)
         if self.final.ratio >= 1.0:
             for task in self.kept:
                 self.rejected[task] = f"the whole model takes {self.final.ratio:.3f} of its time without records"
-            self.kept = {}
+            self.kept, self.tuned_seconds = {}, {}
             session.graph, session.graph_words = {}, {}
             self.final = None
         self._write()
@@ -104,7 +107,7 @@ class Finals:
             warm=sum(frozen(c.best.decisions) in c.started_from for c in contests if c.entries),
             disturbed=session.lab.disturbed,
             interrupted=interrupted,
-            roofline=session.roofline(),
+            roofline=session.roofline(self.tuned_seconds or self.reference_seconds or session.seconds),
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nncc.host import host
+from nncc.choices import TRACE
 from nncc.resources import schedules_folder
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Known:
         for name, records in self.sources:
             best = records.best(task, self.key) if self.key is not None else None
             if best is not None:
-                return best.decisions, f"record in {name}, {_gain(best.ratio)}"
+                decisions = {TRACE: best.trace} if best.trace else best.decisions
+                return decisions, f"record in {name}, {_gain(best.ratio)}"
         return None, "default"
 
     def elsewhere(self, tasks: Sequence[str]) -> dict[str, str]:

@@ -74,4 +74,4 @@ class Outcome:
     """Rounds left out because the machine was busy."""
     interrupted: bool
     roofline: dict[str, float] = field(default_factory=dict)
-    """By task, the part of what the machine attains that the untuned kernel reached in the whole model."""
+    """By task, the part of what the machine attains that its kernel reaches in the whole model, tuned where it won."""

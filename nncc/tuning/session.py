@@ -87,8 +87,10 @@ class Session:
             min(self.base.weights_bytes, _PASSED_OVER),
             self.tuning.seed,
         )
-        self.state.baseline = float(sum(by_task(self.base, seconds).values()))
-        self._begin_contests(kernels, by_task(self.base, seconds))
+        self.seconds = by_task(self.base, seconds)
+        """By task, in the model without records."""
+        self.state.baseline = float(sum(self.seconds.values()))
+        self._begin_contests(kernels, self.seconds)
 
     def _begin_contests(self, kernels: Kernels, seconds: Mapping[str, float]) -> None:
         model = CostModel(self.tuning.seed, self.lab.builders.count)
@@ -159,7 +161,9 @@ class Session:
     def _batch(self, contest: Contest) -> None:
         self.state.current = contest.task.hash
         self.watch.state(self.state)
-        room = int(min(BATCH, self.state.most_trials - self.state.trials))
+        start = time.monotonic()
+        size = BATCH if contest.pace * BATCH < _LONGEST_BATCH else max(4, int(_LONGEST_BATCH / contest.pace))
+        room = int(min(size, self.state.most_trials - self.state.trials))
         decisions = contest.proposals(room)
         if not decisions:
             return
@@ -169,6 +173,7 @@ class Session:
         near = sorted(((ratio, d) for ratio, d in timed if ratio < min(MARGIN, contest.best.ratio)), key=_first)
         won = self._challenge(contest, [d for _, d in near[:MOST_CHALLENGERS]]) if near else False
         contest.batches += 1
+        contest.pace = (time.monotonic() - start) / len(decisions)
         contest.idle = 0 if won else contest.idle + 1
         self.watch.state(self.state)
 
@@ -209,9 +214,21 @@ class Session:
             won |= contest.enter(Entry(decisions, timing.ratio)) and decisions not in holders
         return won
 
-    def roofline(self) -> dict[str, float]:
-        """By task, the part of what this machine attains that the untuned kernel reaches in the model."""
-        return {}
+    def roofline(self, seconds: Mapping[str, float]) -> dict[str, float]:
+        """By task, the part of what this machine attains in `seconds`, which all calls of an inference take together."""
+        from nncc.execute import open_library
+        from nncc.roofline import Roofline, attempt
+
+        if not seconds or self.runner.name != "local":
+            return {}
+        limits = attempt(open_library(self.base.library, self.job.target.hardware.cores))
+        if not isinstance(limits, Roofline):
+            return {}
+        return {
+            task.hash: task.calls * limits.least_seconds(task.flops, task.nbytes) / seconds[task.hash]
+            for task in (contest.task for contest in self.state.contests)
+            if seconds.get(task.hash)
+        }
 
     # ---- finals -------------------------------------------------------------------------------------------------------
 
@@ -227,8 +244,10 @@ def _first(pair: tuple[float, Any]) -> float:
     return pair[0]
 
 
-_PASSED_OVER = 48 << 20
-"""Bytes of weights that pass through the caches between two uses of the same: more than a third-level cache has."""
+_PASSED_OVER = 128 << 20
+"""Bytes of weights that pass through the caches between two uses of the same: several times what they hold."""
+_LONGEST_BATCH = 10.0
+"""Seconds: of what takes long to build, batches are smaller."""
 _MOST_HISTORY = 400
 """Earlier trials of a task that a search learns from."""
 _LEAST_GAIN = 2e-5

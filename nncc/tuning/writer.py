@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nncc.config import Tuning
+from nncc.tuning.exchange import save_function
 from nncc.tuning.lab import Result
 from nncc.tuning.measure import Timing
 from nncc.tuning.record import Key, Record, Task, Versions, Workload, now
@@ -32,10 +33,7 @@ class Writer:
         """What a kernel is, once."""
         if self._journal is None or task.hash in self._written or task.hash in known.workloads:
             return
-        from nncc.compat import IRModule, tvm
-
-        module = IRModule({"main": task.function.with_attr("global_symbol", "main")})
-        self._journal.append(Workload.of(task.hash, str(tvm.ir.save_json(module))))
+        self._journal.append(Workload.of(task.hash, save_function(task.function, sorted(task.constants))))
         self._written.add(task.hash)
 
     def trials(self, task: KernelTask, decisions: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> None:

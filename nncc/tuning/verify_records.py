@@ -1,0 +1,93 @@
+"""Records measured again: those that hold no longer are refused, in the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nncc.choices import Choices
+from nncc.config import Tuning
+from nncc.errors import RecordError
+from nncc.target import Target
+from nncc.templates import load_templates, schedule_kernel
+from nncc.tuning.candidates import Kernel
+from nncc.tuning.contest import MARGIN
+from nncc.tuning.exchange import load_function
+from nncc.tuning.lab import Lab
+from nncc.tuning.record import Key, Record
+from nncc.tuning.record_set import RecordSet
+from nncc.tuning.runners import open_runner
+from nncc.tuning.writer import Writer
+
+__all__ = ["Verdict", "verify"]
+
+PASSED_OVER = 128 << 20
+"""Bytes of weights that pass through the caches between two uses of the same."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one record: what it takes of the default's time now; None where that cannot be said, and why."""
+
+    record: Record
+    ratio: float | None
+    error: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the record stays: what cannot be measured here is no worse for it."""
+        return not self.error and (self.ratio is None or self.ratio < 1.0)
+
+
+def verify(
+    records: RecordSet,
+    target: Target,
+    folder: Path,
+    runner: str = "local",
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> list[Verdict]:
+    """Measure the best record of each kernel for `target` again, and refuse in `folder` what is no faster any more.
+
+    A record whose numbers are wrong, or whose decisions its template no longer takes, is refused too.
+    """
+    key = Key.of(target)
+    found = [(task, records.best(task.hash, key)) for task in records.tasks.values() if task.kind == "kernel"]
+    kept = [(task, best) for task, best in found if best is not None and best.decisions and best.ratio < MARGIN]
+    if not kept:
+        raise RecordError(f"`{folder}` holds no winners for `{key.file_name}`", "`nncc records stats` shows what it has")
+    runs = open_runner(runner, target)
+    templates = load_templates()
+    lab = Lab(target, templates, (), runs, PASSED_OVER, seed=0)
+    writer = Writer(Tuning(into=folder, runner=runner), key, runs)
+    verdicts = []
+    try:
+        for number, (task, best) in enumerate(kept):
+            progress(number, len(kept), task.text)
+            verdict = _measured(best, records, target, templates, lab)
+            if not verdict.holds:
+                reason = verdict.error or f"measured again, it takes {verdict.ratio:.3f} of the default's time"
+                writer.refuse(task, best.decisions, reason)
+            verdicts.append(verdict)
+    finally:
+        lab.close()
+        runs.close()
+    return verdicts
+
+
+def _measured(best: Record, records: RecordSet, target: Target, templates: dict, lab: Lab) -> Verdict:
+    if best.task.hash not in records.workloads:
+        return Verdict(best, None)
+    function, constants = load_function(records.workloads[best.task.hash])
+    choices, default = Choices(best.decisions), Choices()
+    with target.tvm_target():
+        schedule_kernel(function, templates, target.hardware, choices)
+        schedule_kernel(function, templates, target.hardware, default)
+        if choices.refused:
+            return Verdict(best, None, f"the template has no such {' or '.join(sorted(choices.refused))}")
+        plain, tuned = (Kernel(function, constants, each.taken) for each in (default, choices))
+        error = lab.check([plain, tuned])
+        if error:
+            return Verdict(best, None, error)
+        (result,) = lab.measure(plain, [tuned], sure=True)
+    return Verdict(best, result.timing.ratio if result.timing is not None else None, result.error)
