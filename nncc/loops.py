@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from nncc.choices import Choices
 from nncc.compat import Analyzer, structural_walk, tirx
 from nncc.scheduling import decompose_reduction, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
@@ -56,7 +57,7 @@ def _cut_at_borders(sch: Any, block: Any) -> list[Any] | None:
     return list(loops[:at])
 
 
-def elementwise(sch: Any, block: Any, hardware: Hardware) -> None:
+def elementwise(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None:
     """One pass: outer loops fused and spread over the threads, the innermost vectorized."""
     if not sch.get_loops(block):
         return
@@ -65,10 +66,10 @@ def elementwise(sch: Any, block: Any, hardware: Hardware) -> None:
     if outer is None:
         outer = _vectorize_last(sch, block, max(1, hardware.vector_bits // 32))
     if outer:
-        parallel(sch, outer, work, hardware)
+        parallel(sch, outer, work, hardware, choose)
 
 
-def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
+def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None:
     """Spatial loops spread over the threads; lanes run along a spatial axis, or along the reduced one by rfactor."""
     lanes = max(1, hardware.vector_bits // 32)
     iterators = sch.get(block).iter_vars
@@ -100,8 +101,8 @@ def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
             sch.vectorize(vector)
         else:
             sch.vectorize(lane)
-        parallel(sch, outer[: len(spatial)], work, hardware)
-        parallel(sch, sch.get_loops(block)[:-1], work // length, hardware)
+        parallel(sch, outer[: len(spatial)], work, hardware, choose)
+        parallel(sch, sch.get_loops(block)[:-1], work // length, hardware, choose)
         decompose_reduction(sch, partial, first)
         return
     if spatial and not reduces_rows and extent(sch, spatial[-1]) >= min(lanes, 4):
@@ -113,12 +114,12 @@ def reduction(sch: Any, block: Any, hardware: Hardware) -> None:
             sch.reorder(*spatial[:-1], *reduced, spatial[-1])
             sch.vectorize(spatial[-1])
             if len(spatial) > 1:
-                parallel(sch, spatial[:-1], work, hardware)
+                parallel(sch, spatial[:-1], work, hardware, choose)
             decompose_reduction(sch, block, reduced[0])
             return
     if spatial:
         sch.reorder(*spatial, *reduced)
-        parallel(sch, spatial, work, hardware)
+        parallel(sch, spatial, work, hardware, choose)
 
 
 def _reduces_rows(sch: Any, block: Any) -> bool:

@@ -157,7 +157,7 @@ def row_by_row(
         placed.append(made)
         if reduced is not None:
             sums.append((made, reduced))
-    scheduling.parallel(sch, [row], work, hardware)
+    scheduling.parallel(sch, [row], work, hardware, choose)
     for made, reduced in sums:
         scheduling.decompose_reduction(sch, made, reduced)
     return placed, f"{together}x{width}"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from nncc.choices import Choices
 from nncc.compat import structural_walk, topi, tvm
 from nncc.errors import InternalError
 from nncc.target import Hardware
@@ -328,20 +329,24 @@ def producer(sch: Any, block: Any, name: str) -> Any:
     raise InternalError(f"the block `{sch.get(block).name_hint}` does not read `{name}`")
 
 
-def parallel(sch: Any, loops: Sequence[Any], work: int, hardware: Hardware) -> None:
-    """Spread `loops`, which are nested, over the threads, if the `work` (operations) is worth it.
+def parallel(sch: Any, loops: Sequence[Any], work: int, hardware: Hardware, choose: Choices) -> None:
+    """Spread `loops`, which are nested, over the threads; by default if the `work` (operations) is worth it.
 
     As many of them are fused, from the outermost, as give each thread some 16 pieces: the others keep their own
     counters, where a fused one would be divided in every step.
     """
-    if work < _GRAIN or hardware.cores == 1:
+    if hardware.cores == 1:
         return
     pieces, count = 1, 0
     for loop in loops:
         if pieces >= 16 * hardware.cores:
             break
         pieces, count = pieces * extent(sch, loop), count + 1
-    if pieces > 1:
+    if pieces == 1:
+        return
+    asked = sum(name.startswith("threads") for name in choose.options)
+    name = f"threads {asked + 1}" if asked else "threads"
+    if choose(name, ["all", "one"] if work >= _GRAIN else ["one", "all"]) == "all":
         sch.parallel(sch.fuse(*loops[:count]) if count > 1 else loops[0])
 
 

@@ -223,7 +223,7 @@ def apply_template(
         if sch.get(block).name_hint in done:
             continue
         if is_spatial(sch, block):
-            elementwise(sch, block, hardware)
+            elementwise(sch, block, hardware, choices)
         else:
-            reduction(sch, block, hardware)
+            reduction(sch, block, hardware, choices)
     return sch, "; ".join(origins) or "loops"

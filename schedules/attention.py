@@ -136,11 +136,15 @@ def schedule(sch, block, hardware, choose):
     scores = scheduling.producer(sch, power, "scores")
     products = scheduling.producer(sch, scores, "products")
     depth = scheduling.extents(sch, products)[-1]
-    rows, key_panels, value_panels = sch.get(block).annotations["nncc.tile"]
+    rows, key_panels, value_panels = (int(size) for size in sch.get(block).annotations["nncc.tile"])
+    panels = scheduling.extents(sch, products)[1]
+    rows = choose("rows", dict.fromkeys([rows, *(size for size in range(1, 17) if padded % size == 0)]))
+    key_panels = choose("key panels", dict.fromkeys([key_panels, *_divisors(panels)]))
+    value_panels = choose("value panels", dict.fromkeys([value_panels, *_divisors(outputs)]))
     placed = [block, result]
     b, m, e = sch.get_loops(result)
-    m, row = sch.split(m, [None, int(rows)])
-    e, panel, lane = sch.split(e, [None, int(value_panels), lanes])
+    m, row = sch.split(m, [None, rows])
+    e, panel, lane = sch.split(e, [None, value_panels, lanes])
     sch.reorder(b, m, e, row, panel, lane)
     scheduling.in_vectors(sch, result, 2)
     sch.compute_at(block, e, preserve_unit_loops=True)
@@ -152,7 +156,7 @@ def schedule(sch, block, hardware, choose):
         placed.append(made)
         if made_is(sch, made, scores):
             row, n = sch.get_loops(made)[2:]
-            n, panel, lane = sch.split(n, [None, int(key_panels), lanes])
+            n, panel, lane = sch.split(n, [None, key_panels, lanes])
             sch.reorder(n, row, panel, lane)
             scheduling.in_vectors(sch, made, 2)
             sch.compute_at(products, n, preserve_unit_loops=True)
@@ -167,10 +171,15 @@ def schedule(sch, block, hardware, choose):
             reduced = by_rows.in_tiles(sch, made, 2, 1)
             if reduced is not None:
                 sums.append((made, reduced))
-    scheduling.parallel(sch, [b, m], 2 * heads * padded * length * (depth + outputs * lanes), hardware)
+    scheduling.parallel(sch, [b, m], 2 * heads * padded * length * (depth + outputs * lanes), hardware, choose)
     for made, loop in sums:
         scheduling.decompose_reduction(sch, made, loop)
     return placed, f"tile {rows}x{key_panels} {rows}x{value_panels}"
+
+
+def _divisors(panels):
+    """Numbers of panels that a register tile may have, up to eight."""
+    return [size for size in range(1, 9) if panels % size == 0]
 
 
 def made_is(sch, block, other):

@@ -74,7 +74,7 @@ def schedule(sch, block, hardware, choose):
     outer, wo = _outer_loops(sch, (n, oo, h, wo), hardware, choose)
     if width % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
-    scheduling.parallel(sch, outer, scheduling.flops(sch, block), hardware)
+    scheduling.parallel(sch, outer, scheduling.flops(sch, block), hardware, choose)
     loops = sch.get_loops(block)
     tn, to, th, tw, lanes, i, kh, kw, ii = loops[-9:]
     # Columns outside of vectors: the few weight vectors stay live, not the many broadcast activations.

@@ -127,7 +127,7 @@ def schedule(sch, block, hardware, choose):
         sch.compute_at(phase, wo, preserve_unit_loops=True)
         placed.append(copy)
     scheduling.in_vectors(sch, epilogue, 2)
-    scheduling.parallel(sch, [n, oo, q], work, hardware)
+    scheduling.parallel(sch, [n, oo, q], work, hardware, choose)
     for phase in phases:
         tn, to, th, tw, lane, i, t, u, ii = sch.get_loops(phase)[-9:]
         sch.reorder(tn, th, i, t, u, ii, tw, to, lane)

@@ -64,7 +64,7 @@ def schedule(sch, block, hardware, choose):
             sch.compute_at(pad, ho, preserve_unit_loops=True)
             sch.vectorize(sch.get_loops(pad)[-1])
             placed.append(pad)
-    scheduling.parallel(sch, [n, c, ho], scheduling.flops(sch, block), hardware)
+    scheduling.parallel(sch, [n, c, ho], scheduling.flops(sch, block), hardware, choose)
     scheduling.in_vectors(sch, epilogue, 1)
     tn, tc, th, tw, lanes, kh, kw = sch.get_loops(block)[-7:]
     sch.reorder(tn, tc, th, kh, kw, tw, lanes)

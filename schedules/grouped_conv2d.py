@@ -122,7 +122,7 @@ def schedule(sch, block, hardware, choose):
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     placed = [block, epilogue, *scheduling.finish_in_registers(sch, block, epilogue, wo, unrolled=2)]
     sch.compute_at(block, wo, preserve_unit_loops=True)
-    scheduling.parallel(sch, [n, oo, h], scheduling.flops(sch, block), hardware)
+    scheduling.parallel(sch, [n, oo, h], scheduling.flops(sch, block), hardware, choose)
     if lanes:
         tn, to, th, tw, lane, first, kw, r = sch.get_loops(block)[-8:]
         # A shuffle's pattern is its instruction's: r is unrolled.

@@ -105,7 +105,7 @@ def schedule(sch, block, hardware, choose):
             threads = [*outer, ms, no]
         elif rows_too:
             threads.append(mo)
-    scheduling.parallel(sch, threads, flops, hardware)
+    scheduling.parallel(sch, threads, flops, hardware, choose)
     row, panel, lane, k = sch.get_loops(block)[-4:]
     ko, ki = sch.split(k, [None, choose("unroll", _unrollings(depth))])
     sch.reorder(ko, ki, row, panel, lane)

@@ -54,5 +54,5 @@ def schedule(sch, block, hardware, choose):
     piece, lane = sch.split(i, [None, together])
     sch.reorder(n, c, h, piece, w, lane)
     sch.vectorize(lane)
-    scheduling.parallel(sch, [n, c, h], 4 * prod(scheduling.extents(sch, epilogue)), hardware)
+    scheduling.parallel(sch, [n, c, h], 4 * prod(scheduling.extents(sch, epilogue)), hardware, choose)
     return [epilogue], f"{together} lanes at once"

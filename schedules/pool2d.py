@@ -112,7 +112,7 @@ def schedule(sch, block, hardware, choose):
         work += scheduling.flops(sch, rows) // 2
         sch.compute_at(rows, ho, preserve_unit_loops=True)
         placed.append(rows)
-    scheduling.parallel(sch, [n, c, ho], work, hardware)
+    scheduling.parallel(sch, [n, c, ho], work, hardware, choose)
     if rows is not None:
         *_, lane, k = sch.get_loops(rows)
         _window(sch, rows, [k], [lane])

@@ -334,11 +334,11 @@ def schedule(sch, block, hardware, choose):
         sch.compute_at(block, strip, preserve_unit_loops=True)
     if strip is not None:
         sch.compute_at(rows_in, strip, preserve_unit_loops=True)
-        scheduling.parallel(sch, [strip], flops, hardware)
+        scheduling.parallel(sch, [strip], flops, hardware, choose)
     elif by_panels:
-        scheduling.parallel(sch, [n, oo], flops, hardware)
+        scheduling.parallel(sch, [n, oo], flops, hardware, choose)
     else:
-        scheduling.parallel(sch, [n, oo, ob, ho, wo], flops // 10, hardware)
+        scheduling.parallel(sch, [n, oo, ob, ho, wo], flops // 10, hardware, choose)
 
     i, j, c, p, v = sch.get_loops(rows_in)[-5:]
     sch.reorder(c, p, i, j, v)
@@ -363,9 +363,9 @@ def schedule(sch, block, hardware, choose):
         sch.unroll(loop)
     sch.vectorize(lane)
     if strip is None:
-        scheduling.parallel(sch, [c], flops // 10, hardware)
+        scheduling.parallel(sch, [c], flops // 10, hardware, choose)
         if not by_panels:
-            scheduling.parallel(sch, [i, j, oo], flops, hardware)
+            scheduling.parallel(sch, [i, j, oo], flops, hardware, choose)
     scheduling.decompose_reduction(sch, block, k)
     cut = f" in {strips} strips" if strips > 1 else ""
     decision = f"F({tile_h}x{tile_w},3x3) tile {rows}x{vectors}{cut}, error {ERROR[tile_h, tile_w]:.0e}"

@@ -12,9 +12,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 import nncc
+from nncc.config import Config
 from nncc.execute import open_library
 from nncc.ir import Artifact, Kernels, Model, Program
-from nncc.pipeline import Instrument
+from nncc.pipeline import Instrument, plan, run
 from nncc.target import resolve
 from nncc.verify import Comparison, compare, reference, sample_inputs
 
@@ -143,6 +144,14 @@ def compile_net(source: Net | onnx.ModelProto | Path, folder: Path, target: str 
     artifact = nncc.compile(path, target, output, instruments=[stages], **{"verify": False, **options})
     values = stages.values
     return Compiled(path, artifact, values["import"], values["schedule"], values["flatten"])
+
+
+def lowered(net: Net, folder: Path, target: str = "native", threads: int = 1) -> Kernels:
+    """A net's kernels before they are scheduled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    net.save(folder / "net.onnx")
+    config = Config(target=target, threads=threads, until="lower", verify=False, shipped_records=False)
+    return run(plan(folder / "net.onnx", config))
 
 
 def agrees(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from nncc.tuning.candidates import Kernel
@@ -19,6 +20,10 @@ MARGIN = 0.99
 """A winner takes at most so much of the default's time: below, noise would choose."""
 _HOPE = 0.03
 """The part of a kernel's time that a first batch is expected to save."""
+_ABOUT_AS_GOOD = 1.03
+"""Of the default's time: caches and threads of the whole model may make so much of a difference."""
+_SMALL = 4
+"""Points of a space that are all tried in the whole model."""
 _PATIENCE = 0.6
 """By so much less after each batch that has saved nothing."""
 
@@ -44,6 +49,8 @@ class Contest:
     """Median seconds of the default, when it was measured first."""
     entries: list[Entry] = field(default_factory=list)
     """Winners, the best first; each was checked."""
+    measured: dict[str, Entry] = field(default_factory=dict)
+    """By `frozen` decisions, all that was timed, in this run or an earlier one."""
     trials: int = 0
     failed: int = 0
     idle: int = 0
@@ -86,11 +93,28 @@ class Contest:
         proposed = [each for each in self.search.propose(count) if frozen(each) not in known]
         return [*first, *proposed][:count]
 
+    def finalists(self, most: int) -> list[Entry]:
+        """What to try in the whole model: the winners, then what is about as good as the default when it runs alone.
+
+        Of a small space, which may be a question of threads that a kernel alone does not answer, all of it.
+        """
+        chosen = {frozen(each.decisions): each for each in self.entries}
+        small = prod(len(options) for options in self.task.options.values()) <= _SMALL
+        for key, entry in sorted(self.measured.items(), key=lambda pair: pair[1].ratio):
+            if entry.ratio < _ABOUT_AS_GOOD or small:
+                chosen.setdefault(key, entry)
+        chosen.pop(frozen(self.default), None)
+        return list(chosen.values())[:most]
+
     def enter(self, entry: Entry) -> bool:
         """Keep a checked winner; whether it is the best so far."""
         others = [each for each in self.entries if frozen(each.decisions) != frozen(entry.decisions)]
         self.entries = sorted([*others, entry], key=lambda each: each.ratio)
         return self.entries[0] is entry
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether it is one of the winners, which were checked."""
+        return any(frozen(each.decisions) == frozen(entry.decisions) for each in self.entries)
 
     def drop(self, decisions: Mapping[str, Any]) -> None:
         """Take a winner back."""

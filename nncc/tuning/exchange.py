@@ -254,11 +254,17 @@ def _plain(value: Any) -> Any:
 def _tvm_errors() -> tuple[type[BaseException], ...]:
     from nncc.compat import tvm
 
-    return (tvm.s_tir.ScheduleError, tvm.error.InternalError, ValueError, TypeError, RuntimeError, AttributeError, IndexError)
+    return (
+        tvm.s_tir.ScheduleError,
+        tvm.error.InternalError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        IndexError,
+    )
 
 
 def _line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
-
-

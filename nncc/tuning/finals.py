@@ -5,10 +5,10 @@ Each of a few libraries has another of the best decisions of every kernel: so al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nncc.tuning.contest import Entry
+from nncc.tuning.contest import Contest, Entry
 from nncc.tuning.measure import Timing
 from nncc.tuning.outcome import Outcome
 from nncc.tuning.search import frozen
@@ -26,8 +26,8 @@ _FASTER = 0.995
 class Finals:
     """Of one session."""
 
-    LEVELS = 3
-    """Libraries that are compared: with the best decisions of each kernel, the second best, the third."""
+    LEVELS = 4
+    """Libraries that are compared: with the best decisions of each kernel, the second best, and so on."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -40,33 +40,50 @@ class Finals:
         """By task, in the whole tuned model."""
 
     def run(self) -> None:
-        """Build, compare, keep."""
+        """Build, compare, keep, confirm."""
         session, whole = self.session, self.session.whole
-        contests = [contest for contest in session.state.contests if contest.entries]
-        if not contests and not session.graph:
+        finalists = {c.task.hash: c.finalists(self.LEVELS) for c in session.state.contests}
+        levels = max(map(len, finalists.values()), default=0)
+        if not levels and not session.graph:
             return
-        session.watch.phase("finals", "the winners in the whole model")
+        session.watch.phase("finals", "the best of each kernel, in the whole model")
         kernels, _ = whole.lowered(session.graph)
         reference = whole.build(session.graph, kernels) if session.graph else session.base
-        levels = []
-        for level in range(min(self.LEVELS, max((len(c.entries) for c in contests), default=0))):
-            chosen = {c.task.hash: c.entries[min(level, len(c.entries) - 1)] for c in contests}
-            levels.append((chosen, whole.build({**session.graph, **_decisions(chosen)}, kernels)))
-        measured = whole.measure([reference, *(built for _, built in levels)])
+        built = []
+        for level in range(levels):
+            chosen = {task: each[level] for task, each in finalists.items() if level < len(each)}
+            built.append((chosen, whole.build({**session.graph, **_decisions(chosen)}, kernels)))
+        measured = whole.measure([reference, *(library for _, library in built)])
         self.reference_seconds = by_task(reference, measured[0])
-        seconds = [by_task(built, found) for (_, built), found in zip(levels, measured[1:], strict=True)]
-        for contest in contests:
+        self._choose([(chosen, by_task(lib, found)) for (chosen, lib), found in zip(built, measured[1:], strict=True)])
+        self._confirm(whole.build({**session.graph, **_decisions(self.kept)}, kernels))
+
+    def _choose(self, levels: Sequence[tuple[Mapping[str, Entry], Mapping[str, float]]]) -> None:
+        """Of each kernel what is fastest in the model, if it is right and faster than the default."""
+        for contest in self.session.state.contests:
             task = contest.task.hash
-            at, best = min(
-                ((level, times.get(task, 0.0)) for level, times in enumerate(seconds)), key=lambda pair: pair[1]
+            default = self.reference_seconds.get(task, 0.0)
+            tried = sorted(
+                ((seconds[task], chosen[task]) for chosen, seconds in levels if task in chosen and task in seconds),
+                key=lambda pair: pair[0],
             )
-            if best <= _FASTER * self.reference_seconds[task]:
-                self.kept[task] = levels[at][0][task]
-            else:
-                ratio = best / self.reference_seconds[task]
-                self.rejected[task] = f"in the whole model it takes {ratio:.3f} of the default's time"
-        final = whole.build({**session.graph, **_decisions(self.kept)}, kernels)
-        self._confirm(final)
+            if not tried or not default:
+                continue
+            seconds, entry = tried[0]
+            if seconds > _FASTER * default:
+                self.rejected[task] = f"in the whole model it takes {seconds / default:.3f} of the default's time"
+            elif contest.holds(entry) or not self._wrong(contest, entry):
+                self.kept[task] = Entry(entry.decisions, seconds / default)
+
+    def _wrong(self, contest: Contest, entry: Entry) -> str:
+        """Winners were checked when they won, others are here."""
+        session = self.session
+        with session.job.target.tvm_target():
+            error = session.lab.check([contest.kernel(), contest.kernel(entry.decisions)])
+        if error:
+            session.writer.refuse(contest.task, entry.decisions, error)
+            session.watch.warn(f"{contest.task.text}: {frozen(entry.decisions)}: {error}")
+        return error
 
     def _confirm(self, built: Built) -> None:
         """The whole tuned model beside the untuned one; what is no gain is taken back."""
@@ -84,7 +101,7 @@ class Finals:
         self._write()
 
     def _write(self) -> None:
-        """Records say what was kept: of a kernel's winners, those that are not are refused."""
+        """Records say what was kept, and that other winners are none in the model."""
         session = self.session
         for contest in session.state.contests:
             kept = self.kept.get(contest.task.hash)
@@ -92,19 +109,29 @@ class Finals:
                 if kept is None or frozen(entry.decisions) != frozen(kept.decisions):
                     reason = self.rejected.get(contest.task.hash, "another is faster in the whole model")
                     session.writer.refuse(contest.task, entry.decisions, reason)
+            if kept is not None:
+                default, rounds = self.reference_seconds[contest.task.hash], self.final.rounds if self.final else 0
+                timing = Timing(kept.ratio * default, default, kept.ratio, kept.ratio, kept.ratio, rounds)
+                session.writer.winner(contest.task, kept.decisions, timing)
+            elif contest.trials and self.final is not None:
+                default = self.reference_seconds.get(contest.task.hash, 0.0)
+                if default:  # nothing is faster: whoever tunes next knows
+                    timing = Timing(default, default, 1.0, 1.0, 1.0, self.final.rounds)
+                    session.writer.winner(contest.task, contest.default, timing)
 
     def outcome(self, interrupted: bool) -> Outcome:
         """What there is to say at the end."""
         session = self.session
         contests = session.state.contests
+        kept = self.kept or ({c.task.hash: c.best for c in contests if c.entries} if interrupted else {})
         return Outcome(
             state=session.state,
             baseline=self.baseline,
             final=self.final,
             graph=dict(session.graph_words),
-            kept=self.kept or ({c.task.hash: c.best for c in contests if c.entries} if interrupted else {}),
+            kept=kept,
             rejected=self.rejected,
-            warm=sum(frozen(c.best.decisions) in c.started_from for c in contests if c.entries),
+            warm=sum(c.task.hash in kept and frozen(kept[c.task.hash].decisions) in c.started_from for c in contests),
             disturbed=session.lab.disturbed,
             interrupted=interrupted,
             roofline=session.roofline(self.tuned_seconds or self.reference_seconds or session.seconds),

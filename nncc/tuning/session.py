@@ -122,6 +122,7 @@ class Session:
                 (r.decisions, r.ratio * contest.reference if r.seconds else inf) for r in history[-_MOST_HISTORY:]
             )
         contest.trials = len(contest.search.seconds)
+        contest.measured = {frozen(r.decisions): Entry(r.decisions, r.ratio) for r in history if r.seconds}
         for record in best.values():
             if 0 < record.ratio < MARGIN:
                 contest.enter(Entry(record.decisions, record.ratio))
@@ -189,6 +190,9 @@ class Session:
             for d, r in zip(decisions, results, strict=True)
         ]
         contest.search.learn(told)
+        for each, result in zip(decisions, results, strict=True):
+            if result.timing is not None:
+                contest.measured[frozen(each)] = Entry(each, result.timing.ratio)
         failed = sum(r.timing is None for r in results)
         contest.trials, contest.failed = contest.trials + len(results), contest.failed + failed
         self.state.trials, self.state.failed = self.state.trials + len(results), self.state.failed + failed

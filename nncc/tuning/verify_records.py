@@ -55,7 +55,9 @@ def verify(
     found = [(task, records.best(task.hash, key)) for task in records.tasks.values() if task.kind == "kernel"]
     kept = [(task, best) for task, best in found if best is not None and best.decisions and best.ratio < MARGIN]
     if not kept:
-        raise RecordError(f"`{folder}` holds no winners for `{key.file_name}`", "`nncc records stats` shows what it has")
+        raise RecordError(
+            f"`{folder}` holds no winners for `{key.file_name}`", "`nncc records stats` shows what it has"
+        )
     runs = open_runner(runner, target)
     templates = load_templates()
     lab = Lab(target, templates, (), runs, PASSED_OVER, seed=0)

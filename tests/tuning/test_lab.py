@@ -1,0 +1,122 @@
+"""Candidates are built, measured beside the default and checked; one that is bad fails alone."""
+
+import os
+
+import numpy as np
+import pytest
+from compiled import Net, lowered
+
+from nncc.target import resolve
+from nncc.templates import load_templates
+from nncc.tuning.lab import Lab, wrong_by
+from nncc.tuning.runners import CandidateError, open_runner
+from nncc.tuning.candidates import Kernel
+from nncc.tuning.tasks import kernel_tasks
+
+TARGET = resolve("native,num-cores=1")
+
+FAULTY = """
+import os, pathlib, time
+from nncc import templates
+MATMUL = next(t for n, t in templates.load_templates().items() if n == "matmul").module
+NAME = "matmul"
+compute = MATMUL.compute
+
+def schedule(sch, block, hardware, choose):
+    fault = choose("fault", ["none", "abort", "hang", "refuse"])
+    elsewhere = os.getpid() != int(os.environ["NNCC_TEST_PID"])
+    if fault == "abort" and elsewhere:
+        os.abort()
+    if fault == "hang" and elsewhere:
+        time.sleep(600)
+    if fault == "refuse" and elsewhere:
+        raise ValueError("no such tile")
+    return MATMUL.schedule(sch, block, hardware, choose)
+"""
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    net = Net()
+    x = net.input(1, 24, 32)
+    net.output(net.op("MatMul", x, net.weight(32, 48)))
+    return kernel_tasks(lowered(net, tmp_path_factory.mktemp("net")), load_templates())[0]
+
+
+def default(task, **changes):
+    decisions = {name: options[0] for name, options in task.options.items()}
+    return Kernel(task.function, task.constants, decisions | changes)
+
+
+@pytest.fixture
+def lab():
+    runner = open_runner("local", TARGET)
+    made = Lab(TARGET, load_templates(), (), runner, 1 << 20, seed=0)
+    yield made
+    made.close()
+    runner.close()
+
+
+def test_candidates_are_timed_beside_the_default_and_right(task, lab):
+    tiles = [tile for tile in task.options["tile"][1:4]]
+    candidates = [default(task, tile=tile) for tile in tiles]
+    results = lab.measure(default(task), candidates)
+    assert [result.error for result in results] == [""] * 3
+    for result in results:
+        assert 0.05 < result.timing.ratio < 20
+        assert result.timing.low <= result.timing.ratio <= result.timing.high
+    assert lab.check([default(task), *candidates]) == ""
+
+
+def test_an_abort_a_hang_and_a_refusal_of_the_compiler_fail_alone(task, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNCC_TEST_PID", str(os.getpid()))
+    path = tmp_path / "faulty.py"
+    path.write_text(FAULTY)
+    templates = load_templates([path])
+    runner = open_runner("local", TARGET)
+    lab = Lab(TARGET, templates, [path], runner, 0, seed=0)
+    lab.builders.timeout = 8.0
+    try:
+        faults = ["none", "abort", "hang", "refuse"]
+        results = lab.measure(default(task, fault="none"), [default(task, fault=fault) for fault in faults])
+        again = lab.measure(default(task, fault="none"), [default(task, fault="none")])
+    finally:
+        lab.close()
+        runner.close()
+    assert results[0].timing is not None
+    assert [result.error for result in results[1:]] == [
+        "the compiler crashed: SIGABRT",
+        "it was not built within 8 s",
+        "no such tile",
+    ]
+    assert again[0].timing is not None
+
+
+def test_a_library_that_crashes_where_it_runs_costs_only_the_candidate_that_is_to_blame(task, lab, monkeypatch):
+    measure, orders = lab.runner.measure, []
+
+    def measured(order):
+        found = measure(order)
+        orders.append(found.shape[1])
+        if found.shape[1] % 3 == 0:  # the two libraries with two candidates, first; then one of those with one
+            raise CandidateError(f"{order.library} crashed: SIGSEGV")
+        return found
+
+    monkeypatch.setattr(lab.runner, "measure", measured)
+    lab._weights_bytes = 0
+    tiles = task.options["tile"][1:5]
+    results = lab.measure(default(task), [default(task, tile=tile) for tile in tiles])
+    assert orders == [3, 3, 2, 2, 2, 2]
+    assert [result.timing is not None for result in results] == [True] * 4
+
+
+def test_wrong_numbers_are_told_from_rounding():
+    expected = np.linspace(-4, 4, 1000, dtype=np.float32)
+    assert wrong_by(expected, expected * (1 + 1e-6)) == ""
+    assert (
+        wrong_by(expected, np.roll(expected, 1)) == "it is wrong by 8, where the untuned kernel's largest output is 4"
+    )
+    broken = expected.copy()
+    broken[7] = np.nan
+    assert wrong_by(expected, broken) == "it gives infinities or NaNs where the untuned kernel does not"
+    assert wrong_by(broken, broken) == ""
