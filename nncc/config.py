@@ -54,7 +54,7 @@ class Tuning:
     trials: int | None = None
     """How many candidates to measure, at most."""
     runner: str = "local"
-    """Where candidates run: local, ``rpc://HOST:PORT/KEY`` (boards, through TVM's RPC), or qemu (the flow, no times)."""
+    """Where candidates run: local, ``rpc://HOST:PORT/KEY`` (boards, by TVM's RPC), or qemu (the flow, but no times)."""
     seed: int = 0
     """Of the search and of the inputs: the same seed tries the same things, as far as times agree."""
     by: str = ""

@@ -38,8 +38,8 @@ def decisions_text(decisions: Sequence[Decision], elsewhere: Mapping[str, str], 
     processors = Counter(elsewhere.values())
     for processor, count in processors.most_common():
         lines.append(
-            f"warning: {plural(count, 'kernel')} without a record for this target have one for `{processor}`, which was "
-            "not used; `nncc tune` would start from it\n"
+            f"warning: {plural(count, 'kernel')} without a record for this processor, but with one of `{processor}`, "
+            "which was not used; `nncc tune` starts from it\n"
         )
     return "".join(lines)
 

@@ -57,8 +57,8 @@ def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
         if missing:
             raise UsageError(
                 f"schedule template `{path}` does not define {', '.join(missing)}",
-                "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware, choose)`, one that replaces another "
-                "all that the other has; see CONTRIBUTING.md",
+                "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware, choose)`, one that replaces "
+                "another all that the other has; see CONTRIBUTING.md",
             )
         templates[module.NAME] = Template(module.NAME, module.compute, module.schedule, path, module)
     return templates

@@ -63,7 +63,7 @@ def schedule(sch, block, hardware, choose):
     """Tile for registers, vectorize the channel lanes, spread (batch, channel blocks, rows) over the threads."""
     epilogue = scheduling.epilogue(sch, block)
     n, o, h, w, oi = sch.get_loops(epilogue)
-    _, _, height, width, _ = scheduling.extents(sch, epilogue)
+    width = scheduling.extents(sch, epilogue)[3]
     columns, vectors = choose("tile", _tiles(sch, block, width, hardware))
     scheduling.panels(sch, block, 1, 0, vectors)
     oo, ob = sch.split(o, [None, vectors])

@@ -48,7 +48,7 @@ def test_every_option_of_a_compilation_is_a_flag_explained_where_it_is_declared(
     assert {field.name for field in dataclasses.fields(Config)} <= flags
     text = " ".join(call("compile", "--help").stdout.split())
     assert "Check the library against ONNX Runtime, here or in an emulator." in text
-    assert "Tuning records to take schedules from; later ones win." in text
+    assert "Tuning records to take decisions from: a folder, or a place such as `s3://bucket/nncc`" in text
     for parameter in compile_command.params[1:]:
         assert parameter.help, parameter.name
 

@@ -32,7 +32,7 @@ def test_a_template_replaces_the_one_of_its_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "missing"),
-    [('NAME = "mine"\n', "compute, schedule"), (WHOLE.replace("mine", "conv2d"), "pack, tile")],
+    [('NAME = "mine"\n', "compute, schedule"), (WHOLE.replace("mine", "conv2d"), "pack")],
 )
 def test_what_is_missing_is_named(tmp_path, text, missing):
     path = tmp_path / "mine.py"
@@ -49,7 +49,7 @@ def test_a_path_without_a_python_file(tmp_path):
 
 
 def test_loops_that_fail_halfway_leave_the_kernel_as_it_was(monkeypatch):
-    def fails(sch, block, hardware):
+    def fails(sch, block, hardware, choose):
         sch.fuse(*sch.get_loops(block))
         sch.get_sblock("there is none")
 

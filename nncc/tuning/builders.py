@@ -22,7 +22,7 @@ from nncc.target import Target
 from nncc.tuning.candidates import Kernel
 from nncc.worker import signal_name
 
-__all__ = ["Builders", "BuildFailure", "Recipe", "serve"]
+__all__ = ["BuildFailure", "Builders", "Recipe", "serve"]
 
 
 class BuildFailure(NnccError):

@@ -1,4 +1,4 @@
-"""The winners in the whole model, where caches are as they will be: each kernel keeps what is fastest there, if anything.
+"""The best of each kernel in the whole model, where caches are as they will be: kept is what is fastest there.
 
 Each of a few libraries has another of the best decisions of every kernel: so all kernels are compared at once.
 """

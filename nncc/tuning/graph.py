@@ -51,7 +51,7 @@ class GraphSearch:
     def _layout(
         self, kernels: Kernels, graph: GraphChoices, chosen: Chosen
     ) -> dict[str, tuple[str, Mapping[str, Any]]]:
-        session, found = self.session, {}
+        found = {}
         for task, (kind, text, choices) in graph.asked.items():
             options = choices.options.get("lanes", [])
             if kind != "layout" or len(options) < 2:
@@ -61,7 +61,6 @@ class GraphSearch:
                 known = self._measured_layout(Task(task, kind, _shortened(text)), options)
             if known["lanes"] != options[0]:
                 found[task] = f"{len(text.split(' '))} convolutions", known
-        del session
         return found
 
     def _measured_layout(self, task: Task, options: list[Any]) -> Mapping[str, Any]:
@@ -119,7 +118,7 @@ class GraphSearch:
     def _measured_algorithm(self, task: Task, ways: Mapping[str, list[KernelTask]]) -> Mapping[str, Any]:
         """The option with the least time of its kernels, each as often as the model calls it."""
         session = self.session
-        (default, first), *others = ways.items()
+        default, first = next(iter(ways.items()))
         flat = [(option, kernel) for option, kernels in ways.items() for kernel in kernels]
         candidates = [Kernel(kernel.function, kernel.constants, _defaults(kernel)) for _, kernel in flat]
         results = session.lab.measure(candidates[0], candidates[1:], sure=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nncc.host import host
 from nncc.choices import TRACE
+from nncc.host import host
 from nncc.resources import schedules_folder
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Lock files: what was decided for every kernel of a model, and for which machine, so that others get the same bytes."""
+"""Lock files: what was decided for every kernel of a model, and for which machine: others get the same bytes by it."""
 
 from __future__ import annotations
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import isfinite
 from typing import Any
+
+import numpy as np
 
 from nncc.choices import Choices
 from nncc.compat import IRModule, metaschedule, trace_mutator, tvm
@@ -75,7 +78,9 @@ class Search:
         fresh: dict[str, dict[str, Any]] = {}
         for _ in range(3):
             again = []
-            for candidate in self._context.generate_measure_candidates() or []:
+            with _numpy_seed(self._random.randrange(1 << 32)):
+                candidates = self._context.generate_measure_candidates()
+            for candidate in candidates or []:
                 decisions = answers_of(candidate.sch.trace)
                 key = frozen(decisions)
                 if key in self.seconds:
@@ -187,6 +192,17 @@ class Search:
                 self._database.commit_tuning_record(ms.database.TuningRecord(*record))
         candidates = [candidate for candidate, _ in measured]
         self._model.model.update(self._context, candidates, [_result(seconds) for _, seconds in measured])
+
+
+@contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """MetaSchedule's model guesses by numpy's global generator until it knows enough."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 class CostModel:

@@ -22,7 +22,7 @@ from nncc.tuning.records import Key, open_records, read_folder
 from nncc.tuning.runners import open_runner
 from nncc.tuning.search import CostModel, Search, frozen
 from nncc.tuning.tasks import kernel_tasks
-from nncc.tuning.whole import Built, Whole, by_task
+from nncc.tuning.whole import Whole, by_task
 from nncc.tuning.writer import Writer
 
 __all__ = ["Session"]
@@ -142,7 +142,7 @@ class Session:
             (seconds,) = self.whole.measure([built], turns=2)
             self._begin_contests(kernels, by_task(built, seconds))
 
-    # ---- contests -----------------------------------------------------------------------------------------------------
+    # ---- contests ---------------------------------------------------------------------------------------------------
 
     def search(self) -> None:
         """Batch after batch, where most is to be expected, until time or trials are spent or nothing is left to try."""
@@ -219,7 +219,7 @@ class Session:
         return won
 
     def roofline(self, seconds: Mapping[str, float]) -> dict[str, float]:
-        """By task, the part of what this machine attains in `seconds`, which all calls of an inference take together."""
+        """By task, the part of what this machine attains in `seconds`, which all its calls take in an inference."""
         from nncc.execute import open_library
         from nncc.roofline import Roofline, attempt
 
@@ -234,7 +234,7 @@ class Session:
             if seconds.get(task.hash)
         }
 
-    # ---- finals -------------------------------------------------------------------------------------------------------
+    # ---- finals -----------------------------------------------------------------------------------------------------
 
     def finish(self, interrupted: bool) -> Outcome:
         """The winners in the whole model; nothing of it if the person who waits does not want to."""

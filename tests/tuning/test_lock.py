@@ -63,6 +63,10 @@ def team(model, tmp_path):
     return tmp_path / "team"
 
 
+def tuned_kernels(artifact):
+    return [text for text in artifact.description["schedules"].values() if text.startswith("conv2d")]
+
+
 def compiled(model, output, **options):
     return nncc.compile(model, "x86-64-v3", output, threads=1, verify=False, **options)
 
@@ -73,9 +77,9 @@ def test_a_lock_gives_the_same_bytes_without_the_records(model, team, tmp_path):
     plain = compiled(model, tmp_path / "b")
     again = compiled(model, tmp_path / "c", lock=lock)
     assert tuned.library.read_bytes() == again.library.read_bytes() != plain.library.read_bytes()
-    (schedule,) = tuned.description["schedules"].values()
+    (schedule,) = tuned_kernels(tuned)
     assert schedule.endswith(f"(record in {team}, 2.00x)")
-    (schedule,) = again.description["schedules"].values()
+    (schedule,) = tuned_kernels(again)
     assert schedule.endswith(f"(lock {lock})")
 
 

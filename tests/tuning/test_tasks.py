@@ -1,8 +1,8 @@
 """Tasks: each different kernel with a choice once, with what the model does with it."""
 
 import numpy as np
-
 from compiled import Net, lowered
+
 from nncc.templates import load_templates
 from nncc.tuning.tasks import kernel_hash, kernel_tasks
 

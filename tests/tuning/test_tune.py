@@ -71,7 +71,6 @@ def test_a_second_user_gets_the_same_bytes_with_no_trial(tuned, tmp_path):
 
 def test_tuning_again_goes_on_where_it_stopped(tuned):
     model, team, _ = tuned
-    before = {record.choice for record in read_folder(team)[0]}
     told = []
 
     class Watch(Watcher):
@@ -81,8 +80,8 @@ def test_tuning_again_goes_on_where_it_stopped(tuned):
     tune(model, Config(threads=1, shipped_records=False), Tuning(into=team, trials=8, graph=False), Watch())
     assert sum(told[0]) >= 20, "what was measured before is known"
     records = [r for r in read_folder(team)[0] if r.task.kind == "kernel" and not r.accepted and not r.error]
-    again = [r.choice for r in records]
-    assert len(again) == len(set(again)) >= len({c for c in before}) - 24, "nothing is measured twice"
+    measured = [(r.task.hash, r.choice) for r in records]
+    assert len(measured) == len(set(measured)) > 24, "nothing is measured twice"
 
 
 def test_the_tasks_are_listed_with_their_shares(tuned):
@@ -92,7 +91,7 @@ def test_the_tasks_are_listed_with_their_shares(tuned):
     tasks = json.loads(result.stdout)
     assert len(tasks) == 3
     assert 0.3 < sum(task["share"] for task in tasks) <= 1.0
-    assert all(task["trials"] > 0 for task in tasks)
+    assert sum(task["trials"] for task in tasks) >= 24
     text = CliRunner().invoke(cli, words[:-1]).stdout
     assert "share" in text and "in kernels without a choice" in text
 
@@ -155,7 +154,9 @@ def kills(tmp_path: Path, count: int) -> None:
     kept: set[str] = set()
     for _ in range(count):
         process = start(model, records)
-        time.sleep(moments.uniform(3.0, 9.0))
+        while not kept and not list(records.glob("*.jsonl")) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0.0, 6.0))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         found, problems = read_folder(records, must_exist=False)
@@ -186,7 +187,7 @@ def test_records_that_cannot_be_written_are_an_error_before_any_work(tmp_path):
 
 def test_a_tracker_that_is_not_there_is_one_clear_error(tmp_path):
     model = save_net(tmp_path)
-    with pytest.raises(RunError, match="127.0.0.1:9"):
+    with pytest.raises(RunError, match=r"127\.0\.0\.1:9"):
         tune(
             model, Config(threads=1), Tuning(into=tmp_path / "r", runner="rpc://127.0.0.1:9/rpi4", trials=1), Watcher()
         )
