@@ -25,7 +25,7 @@ def compile_model(
     """The library, and what it took: ``seconds`` of the whole command, without the check against ONNX Runtime;
     ``peak_mib`` of the largest process, be it the compiler or the linker that it starts; ``library_bytes``."""
     command = [sys.executable, "-m", "nncc", "compile", str(path), "--target", target, "--output", str(output)]
-    command += ["--threads", str(threads), "--no-verify", "--json"]
+    command += ["--threads", str(threads), "--no-verify", "--no-shipped-records", "--json"]
     for name, sizes in shape.items():
         command += ["--shape", f"{name}={'x'.join(map(str, sizes))}"]
     between = [sys.executable, str(Path(__file__).resolve()), *command]

@@ -1,4 +1,4 @@
-"""README's tables, made from `benchmarks/results`: times, what compiling takes, instructions on Arm."""
+"""README's tables, made from `benchmarks/results`: times, what compiling takes, tuning, instructions on Arm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from models import models
 
 RESULTS = Path(__file__).resolve().parent / "results"
 COUNTS = "arm64-counts.jsonl"
-"""The file of `count.py`; all others in the folder are of `bench.py`."""
+"""The file of `count.py`."""
+TUNING = "tuning.jsonl"
+"""The file of `tune.py`; all others in the folder are of `bench.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 """What a table of README stands between."""
 
@@ -21,9 +23,16 @@ Row = Mapping[str, Any]
 
 def with_tables(readme: str, results: Path = RESULTS) -> str:
     """README's text with the tables made anew; the newest row of a model counts."""
-    measured = [row for path in sorted(results.glob("*.jsonl")) if path.name != COUNTS for row in rows(path)]
-    counted = rows(results / COUNTS)
-    for name, text in {"times": times(measured), "compile": compile_cost(measured), "counts": counts(counted)}.items():
+    measured = [
+        row for path in sorted(results.glob("*.jsonl")) if path.name not in (COUNTS, TUNING) for row in rows(path)
+    ]
+    tables = {
+        "times": times(measured),
+        "compile": compile_cost(measured),
+        "tuning": tuning(rows(results / TUNING)),
+        "counts": counts(rows(results / COUNTS)),
+    }
+    for name, text in tables.items():
         before, start, rest = readme.partition(START.format(name))
         if not start or END not in rest:
             raise ValueError(f"README.md has no place for a table between `{START.format(name)}` and `{END}`")
@@ -101,6 +110,31 @@ def counts(counted: Iterable[Row]) -> str:
                 [f"{mnn['instructions']}", f"{mnn['fmla']}", f"{mnn['instructions'] / all_:.2f}"] if mnn else [""] * 3
             )
             out.append(_line(row["model"], *cells, *others))
+        out.append("")
+    return _text(out)
+
+
+def tuning(tuned: Iterable[Row]) -> str:
+    """A table for each processor, target and number of threads."""
+
+    def title(row: Row) -> str:
+        code = "" if row["target"] == "native" else f"{row['target']}, "
+        return (
+            f"{row['processor']}, {code}{row['threads']} thread{'s' * (row['threads'] > 1)}, {row['budget']} of tuning"
+        )
+
+    out = []
+    for name, group in _newest(tuned, title).items():
+        out += [f"{name}, float32, milliseconds (median):", ""]
+        out += _head("model", "no records", "tuned", "gain (95 %)", "trials", "of the roofline")
+        for row in group:
+            default, after = (f"{row['milliseconds'][which]:.3g}" for which in ("default", "tuned"))
+            gain = "none"
+            if row["ratio"]:
+                low, middle, high = (100 * (1 / ratio - 1) for ratio in reversed(row["ratio"]))
+                gain = f"{middle:.1f} % ({low:.1f} to {high:.1f})"
+            roofline = f"{100 * row['roofline']:.0f} %" if row["roofline"] else ""
+            out.append(_line(row["model"], default, after, gain, str(row["trials"]), roofline))
         out.append("")
     return _text(out)
 

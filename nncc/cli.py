@@ -104,6 +104,9 @@ def _next(facts: Mapping[str, Any]) -> str:
     return f"nncc bench {library} --runner {folder}   # a bench program for the board"
 
 
+cli.add_command(tune_command)
+
+
 @cli.command("run", short_help="Run a library once, here or in an emulator.")
 @click.argument("library", type=Path)
 @all_of(*FILL)
@@ -330,10 +333,6 @@ def _print_json(value: Any) -> None:
     from nncc.report import json_text
 
     click.echo(json_text(value), nl=False)
-
-
-cli.add_command(tune_command)
-cli.add_command(records)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from nncc.tuning.outcome import Outcome, State, Watcher
 if TYPE_CHECKING:
     from nncc.tuning.contest import Contest
 
-__all__ = ["TuneProgress", "outcome_facts", "outcome_text", "task_facts", "task_table"]
+__all__ = ["TuneProgress", "outcome_facts", "outcome_text", "task_facts", "task_table", "whole_roofline"]
 
 _SHOWN = 14
 """Tasks in the live table."""
@@ -152,6 +152,7 @@ def outcome_facts(found: Outcome, folder: str, stored: bool) -> dict[str, Any]:
         "trials": found.state.trials,
         "failed": found.state.failed,
         "graph": found.graph,
+        "roofline": whole_roofline(found),
         "winners": {
             task: {"decisions": dict(entry.decisions), "ratio": entry.ratio} for task, entry in found.kept.items()
         },
@@ -162,6 +163,17 @@ def outcome_facts(found: Outcome, folder: str, stored: bool) -> dict[str, Any]:
         "records": folder if stored else None,
         "tasks": [facts | {"roofline": found.roofline.get(facts["task"])} for facts in task_facts(found.state)],
     }
+
+
+def whole_roofline(found: Outcome) -> float | None:
+    """The part of what the machine attains that the tuned kernels reach together; None where it was not measured."""
+    known = [
+        (c.share * c.best.ratio, found.roofline[c.task.hash])
+        for c in found.state.contests
+        if c.task.hash in found.roofline
+    ]
+    time_ = sum(share for share, _ in known)
+    return sum(share * part for share, part in known) / time_ if time_ else None
 
 
 def outcome_text(found: Outcome, folder: str, stored: bool) -> str:
@@ -196,5 +208,8 @@ def _kernels_text(found: Outcome) -> str:
         near = "-" if roofline is None else f"{roofline * 100:.0f} %"
         rows.append([share, trials, near, gain, _clipped(contest.task.text, 70)])
     text = table(rows, ">>>><")
-    chosen = "".join(f"graph  {choice} for {_clipped(what, 70)}\n" for what, choice in found.graph.items())
+    chosen = "".join(
+        f"graph  {', '.join(f'{name} {value}' for name, value in choice.items())} for {_clipped(what, 70)}\n"
+        for what, choice in found.graph.items()
+    )
     return text + ("\n" + chosen if chosen else "")

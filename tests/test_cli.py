@@ -79,7 +79,11 @@ def test_the_module_is_the_command_line():
     ("words", "message", "hint"),
     [
         (["compil"], "nncc has no command `compil`", "did you mean `nncc compile`?"),
-        (["xyzzy"], "nncc has no command `xyzzy`", "there are: compile, run, bench, show, records, targets, doctor"),
+        (
+            ["xyzzy"],
+            "nncc has no command `xyzzy`",
+            "there are: compile, tune, run, bench, show, records, targets, doctor",
+        ),
         (["compile"], "missing argument `MODEL`", "`nncc compile --help` shows what it takes"),
         (["compile", "m.onnx", "--emitt", "so"], "there is no option `--emitt`", "did you mean `--emit`?"),
         (["compile", "m.onnx", "--emit", "exe"], "`--emit exe` is none of so, a, o", None),

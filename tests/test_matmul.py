@@ -7,6 +7,7 @@ import pytest
 from compiled import Net, agrees
 from test_schedules import TARGETS
 
+from nncc.codegen.flatten import in_panels
 from nncc.passes.pack_matmul import pack_panels, panel_lanes
 
 # M, K, N: rows of one and prime, odd depths, columns that no panel divides (1, 10, 197) and that many do.
@@ -100,7 +101,8 @@ def test_panels_hold_every_column_once_and_zeros_behind(columns, lanes):
     width = panel_lanes(columns, max(4, lanes))
     weight = np.random.default_rng(0).standard_normal((5, columns)).astype(np.float32)
     blocks = -(-columns // width)
+    packed = pack_panels(weight, width)
     for vectors in (v for v in range(1, 9) if blocks % v == 0):
-        panels = pack_panels(weight, width, vectors)
-        flat = panels.transpose(1, 0, 2, 3).reshape(5, -1)
+        panels = in_panels(packed, (blocks // vectors, 5, vectors, width) if vectors > 1 else packed.shape)
+        flat = panels.reshape(blocks // vectors, 5, vectors, width).transpose(1, 0, 2, 3).reshape(5, -1)
         assert np.array_equal(flat[:, :columns], weight) and not flat[:, columns:].any()

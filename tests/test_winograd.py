@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nncc.codegen.flatten import in_panels
 from nncc.compat import IRModule, te, topi, tvm
 from nncc.target import resolve
 from nncc.templates import load_templates, schedule_kernel
@@ -34,17 +35,17 @@ def winograd(x, kernel, bias, padding, tile, strip, target):
     out_channels = len(kernel)
     size = height + padding[0] + padding[2] - 2, width + padding[1] + padding[3] - 2
     blocks = -(-channels // lanes), -(-out_channels // lanes)
-    plan = WINOGRAD.module.plan(tile, *blocks, (batch, *size), lanes, target.hardware)._replace(strip=strip)
-    weight = WINOGRAD.module.pack(kernel, lanes, lanes, plan)
+    weight = WINOGRAD.module.pack(kernel, lanes, lanes, tile)
     inputs = [blocked(x, lanes), weight, blocked(bias.reshape(1, -1, 1, 1), lanes)]
     data, u, b = (te.placeholder(a.shape, name=name) for a, name in zip(inputs, "xub", strict=True))
-    product = WINOGRAD.compute(data, u, padding=padding, tile=tile, strip=strip, rows=plan.rows)
+    product = WINOGRAD.compute(data, u, padding=padding, tile=tile, strip=strip)
     y = topi.nn.relu(topi.add(product, b))
     function, origin = schedule_kernel(te.create_prim_func([data, u, b, y]), TEMPLATES, target.hardware)
     strips = batch * -(-size[0] // tile[0]) // strip
-    assert origin.startswith(f"winograd F({tile[0]}x{tile[1]},3x3) tile {plan.rows}x{plan.vectors}")
+    assert origin.startswith(f"winograd F({tile[0]}x{tile[1]},3x3) tile ")
     assert (f" in {strips} strips" in origin) == (strips > 1)
     assert origin.endswith(f", error {WINOGRAD.module.ERROR[tile]:.0e}")
+    inputs[1] = in_panels(weight, tuple(int(d) for d in function.params[1].shape))
     module = tvm.compile(IRModule({"main": function}), target.tvm_target())
     out = tvm.runtime.tensor(np.zeros((batch, blocks[1], *size, lanes), np.float32))
     module["main"](*map(tvm.runtime.tensor, inputs), out)
@@ -77,15 +78,15 @@ def test_it_agrees_with_a_direct_convolution(shape, out_channels, padding, tile)
 def test_it_is_chosen_where_it_pays():
     hardware = resolve("x86-64-v3").hardware
     choose = WINOGRAD.module.choose
-    assert choose((64, 64, 3, 3), (1, 1), (1, 1), 1, 56, 56, hardware)[0].tile == (4, 4)
+    assert choose((64, 64, 3, 3), (1, 1), (1, 1), 1, 56, 56, 8, hardware)[0].tile == (4, 4)
     for shape, strides, dilation, size, reason in (
         ((64, 64, 1, 1), (1, 1), (1, 1), 56, "the window is 1x1, Winograd's 3x3"),
         ((64, 64, 3, 3), (2, 2), (1, 1), 56, "Winograd needs stride 1 and dilation 1"),
         ((64, 64, 3, 3), (1, 1), (2, 2), 56, "Winograd needs stride 1 and dilation 1"),
         ((8, 3, 3, 3), (1, 1), (1, 1), 56, "too few channels for the transforms to pay"),
     ):
-        assert choose(shape, strides, dilation, 1, size, size, hardware) == (None, reason)
-    plan, reason = choose((512, 512, 3, 3), (1, 1), (1, 1), 1, 2, 2, hardware)
+        assert choose(shape, strides, dilation, 1, size, size, 8, hardware) == (None, reason)
+    plan, reason = choose((512, 512, 3, 3), (1, 1), (1, 1), 1, 2, 2, 8, hardware)
     assert plan is None
     assert reason.endswith("of a direct convolution's time")
 

@@ -95,8 +95,12 @@ class Finals:
         if self.final.ratio >= 1.0:
             for task in self.kept:
                 self.rejected[task] = f"the whole model takes {self.final.ratio:.3f} of its time without records"
+            for hash_, task in session.graph_tasks.items():
+                session.writer.refuse(
+                    task, session.graph[hash_], self.rejected.get(hash_, "the whole model is no faster")
+                )
             self.kept, self.tuned_seconds = {}, {}
-            session.graph, session.graph_words = {}, {}
+            session.graph, session.graph_tasks = {}, {}
             self.final = None
         self._write()
 
@@ -128,7 +132,7 @@ class Finals:
             state=session.state,
             baseline=self.baseline,
             final=self.final,
-            graph=dict(session.graph_words),
+            graph={task.text: dict(session.graph[task.hash]) for task in session.graph_tasks.values()},
             kept=kept,
             rejected=self.rejected,
             warm=sum(c.task.hash in kept and frozen(kept[c.task.hash].decisions) in c.started_from for c in contests),

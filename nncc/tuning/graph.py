@@ -32,16 +32,16 @@ class GraphSearch:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def choose(self) -> tuple[Chosen, dict[str, str]]:
-        """The decisions by task, but for the defaults, and for people what was chosen for what."""
+    def choose(self) -> tuple[Chosen, dict[str, Task]]:
+        """The decisions that are not the default's, by the hash of their task, and those tasks."""
         chosen: Chosen = {}
-        words: dict[str, str] = {}
+        tasks: dict[str, Task] = {}
         for part in (self._layout, self._algorithms):
             kernels, graph = self.session.whole.lowered(chosen)
-            for task, (text, decisions) in part(kernels, graph, chosen).items():
-                chosen[task] = decisions
-                words[text] = ", ".join(f"{name} {value}" for name, value in decisions.items())
-        return chosen, words
+            for task, decisions in part(kernels, graph, chosen).items():
+                kind, text, _ = graph.asked[task]
+                chosen[task], tasks[task] = decisions, Task(task, kind, _shortened(text))
+        return chosen, tasks
 
     def _known(self, task: str) -> Mapping[str, Any] | None:
         """What earlier runs have found, be it the default."""
@@ -60,7 +60,7 @@ class GraphSearch:
             if known is None:
                 known = self._measured_layout(Task(task, kind, _shortened(text)), options)
             if known["lanes"] != options[0]:
-                found[task] = f"{len(text.split(' '))} convolutions", known
+                found[task] = known
         return found
 
     def _measured_layout(self, task: Task, options: list[Any]) -> Mapping[str, Any]:
@@ -78,9 +78,7 @@ class GraphSearch:
             session.writer.choice(task, default, versus(base, base), accepted=True)
         return decisions
 
-    def _algorithms(
-        self, kernels: Kernels, graph: GraphChoices, chosen: Chosen
-    ) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    def _algorithms(self, kernels: Kernels, graph: GraphChoices, chosen: Chosen) -> Chosen:
         asked = {
             task: (text, choices.options["algorithm"])
             for task, (kind, text, choices) in graph.asked.items()
@@ -95,10 +93,10 @@ class GraphSearch:
                 for task in open_:
                     known[task] = self._measured_algorithm(Task(task, "algorithm", asked[task][0]), ways[task])
         found = {}
-        for task, (text, options) in asked.items():
+        for task, (_, options) in asked.items():
             decisions = known[task]
             if decisions is not None and decisions.get("algorithm") in options[1:]:
-                found[task] = text, decisions
+                found[task] = decisions
         return found
 
     def _ways(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from nncc.choices import TRACE
@@ -86,6 +87,6 @@ def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
 
 
 def _gain(ratio: float) -> str:
-    if ratio >= 1.0:
-        return "no gain over the default"
-    return f"{1 / ratio:.2f}x" if ratio > 0 else "imported"
+    if not isfinite(ratio):
+        return "imported"
+    return f"{1 / ratio:.2f}x" if ratio < 1.0 else "no gain over the default"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nncc.tuning.contest import Contest, Entry
@@ -33,6 +33,8 @@ class State:
     contests: list[Contest]
     baseline: float
     """Seconds of one inference without records."""
+    start: float
+    """Of one with what was chosen for the graph, and default kernels: the shares of the contests are of this."""
     began: float
     budget: float
     """Seconds; infinite where only trials are limited."""
@@ -45,7 +47,7 @@ class State:
     @property
     def predicted(self) -> float:
         """Seconds of one inference with what is best so far."""
-        return self.baseline * (1 - sum(c.share * (1 - c.best.ratio) for c in self.contests))
+        return self.start * (1 - sum(c.share * (1 - c.best.ratio) for c in self.contests))
 
     @property
     def left(self) -> float:
@@ -62,8 +64,8 @@ class Outcome:
     """Median seconds of one inference without records, measured in turn with the tuned model."""
     final: Timing | None
     """Of the whole tuned model; None where nothing has won, or it was interrupted."""
-    graph: dict[str, str]
-    """What was chosen for the graph, by what for."""
+    graph: dict[str, dict[str, Any]]
+    """What was chosen for the graph, by the text of its task."""
     kept: dict[str, Entry]
     """The winners, by task."""
     rejected: dict[str, str]

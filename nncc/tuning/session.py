@@ -18,7 +18,7 @@ from nncc.tuning.finals import Finals
 from nncc.tuning.graph import GraphSearch
 from nncc.tuning.lab import Lab, Result
 from nncc.tuning.outcome import Outcome, State, Watcher
-from nncc.tuning.records import Key, open_records, read_folder
+from nncc.tuning.records import Key, Task, open_records, read_folder
 from nncc.tuning.runners import open_runner
 from nncc.tuning.search import CostModel, Search, frozen
 from nncc.tuning.tasks import kernel_tasks
@@ -43,7 +43,7 @@ class Session:
         self.templates = load_templates(job.config.schedules)
         began = time.monotonic()
         budget = DEFAULT_SECONDS if tuning.seconds is None and tuning.trials is None else tuning.seconds
-        self.state = State([], 0.0, began, inf if budget is None else budget, tuning.trials or inf)
+        self.state = State([], 0.0, 0.0, began, inf if budget is None else budget, tuning.trials or inf)
         self.whole: Whole | None = None
         self.lab: Lab | None = None
         self.runner = open_runner(tuning.runner, job.target)
@@ -57,7 +57,7 @@ class Session:
             watch.warn(str(problem))
         self.graph: dict[str, Mapping[str, Any]] = {}
         """Decisions that change the graph, by task."""
-        self.graph_words: dict[str, str] = {}
+        self.graph_tasks: dict[str, Task] = {}
 
     def close(self) -> None:
         """End all processes, remove what was built."""
@@ -89,7 +89,7 @@ class Session:
         )
         self.seconds = by_task(self.base, seconds)
         """By task, in the model without records."""
-        self.state.baseline = float(sum(self.seconds.values()))
+        self.state.baseline = self.state.start = float(sum(self.seconds.values()))
         self._begin_contests(kernels, self.seconds)
 
     def _begin_contests(self, kernels: Kernels, seconds: Mapping[str, float]) -> None:
@@ -132,15 +132,16 @@ class Session:
 
     def choose_graph(self) -> None:
         """Try what changes the graph, and go on with what is fastest."""
-        if not self.tuning.graph:
+        if not self.tuning.graph or self.state.left < self.reserve + 4 * self.build_seconds:
             return
-        search = GraphSearch(self)
-        self.graph, self.graph_words = search.choose()
+        self.graph, self.graph_tasks = GraphSearch(self).choose()
         if self.graph:
             kernels, _ = self.whole.lowered(self.graph)
             built = self.whole.build(self.graph, kernels)
-            (seconds,) = self.whole.measure([built], turns=2)
-            self._begin_contests(kernels, by_task(built, seconds))
+            (measured,) = self.whole.measure([built], turns=2)
+            seconds = by_task(built, measured)
+            self.state.start = float(sum(seconds.values()))
+            self._begin_contests(kernels, seconds)
 
     # ---- contests ---------------------------------------------------------------------------------------------------
 

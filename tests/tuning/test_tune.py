@@ -154,7 +154,7 @@ def kills(tmp_path: Path, count: int) -> None:
     kept: set[str] = set()
     for _ in range(count):
         process = start(model, records)
-        while not kept and not list(records.glob("*.jsonl")) and process.poll() is None:
+        while not kept and not any(file.stat().st_size for file in records.glob("*.jsonl")) and process.poll() is None:
             time.sleep(0.05)
         time.sleep(moments.uniform(0.0, 6.0))
         os.killpg(process.pid, signal.SIGKILL)
