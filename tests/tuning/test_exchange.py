@@ -113,7 +113,7 @@ def test_a_trace_of_another_tool_is_kept_and_replayed(task, tmp_path):
     (back,) = found
     assert back.trace and not back.decisions
     add_to_folder(found, tmp_path / "team")
-    compiled = agrees(network(), tmp_path, "x86-64-v3", threads=1, records=[tmp_path / "team"])
+    compiled = agrees(network(), tmp_path, "x86-64-v3,num-cores=1", records=[tmp_path / "team"])
     schedules = compiled.artifact.description["schedules"].values()
     assert f"trace (record in {tmp_path / 'team'}, imported)" in schedules
 
