@@ -86,6 +86,10 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
             toolchain = find_toolchain(job.target).name
         facts = report.compile_facts(job.target, timing.seconds, artifact, toolchain, verify)
         facts["decisions"] = decision_facts(decided.decisions)
+    if job.known.problems:
+        from nncc.records_report import warnings_text
+
+        click.echo(warnings_text(list(job.known.problems)), err=True, nl=False)
     if as_json:
         return _print_json(facts)
     click.echo(report.compile_text(facts, job.target), nl=False)

@@ -21,7 +21,9 @@ import nncc
 from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = "".join(f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in ("times", "compile", "counts"))
+PLACES = "".join(
+    f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in ("times", "compile", "tuning", "counts")
+)
 
 
 def row(model: str = "small", **other: object) -> dict:
@@ -35,6 +37,21 @@ def row(model: str = "small", **other: object) -> dict:
         "milliseconds": {"nncc": 2.0, "ort": 3.0, "ov": 2.5},
         "ratios": {"ort": [1.4, 1.5, 1.6], "ov": [1.2, 1.25, 1.3]},
         "compile": {"seconds": 2.31, "peak_mib": 309, "library_bytes": 3 * 2**19},
+        **other,
+    }
+
+
+def tuned(model: str, **other: object) -> dict:
+    return {
+        "model": model,
+        "processor": "A Processor",
+        "target": "native",
+        "threads": 1,
+        "budget": "10m",
+        "trials": 900,
+        "milliseconds": {"default": 2.0, "tuned": 1.6},
+        "ratio": [0.79, 0.8, 0.81],
+        "roofline": 0.934,
         **other,
     }
 
@@ -118,6 +135,29 @@ def test_misses_of_caches_are_told_where_they_were_counted():
     assert second == "| b | 1.0 | 0.0 | 0 % |  |  |  |  |  |"
 
 
+def test_what_tuning_found_is_told_with_its_confidence():
+    rows = [
+        tuned("small"),
+        tuned("none", ratio=None, roofline=None),
+        tuned("other", target="x86-64-v3", threads=2, trials=7),
+    ]
+    assert tables.tuning(rows) == (
+        "A Processor, 1 thread, 10m of tuning, float32, milliseconds (median):\n"
+        "\n"
+        "| model | no records | tuned | gain (95 %) | trials | of the roofline |\n"
+        "|---|---:|---:|---:|---:|---:|\n"
+        "| small | 2 | 1.6 | 25.0 % (23.5 to 26.6) | 900 | 93 % |\n"
+        "| none | 2 | 1.6 | none | 900 |  |\n"
+        "\n"
+        "A Processor, x86-64-v3, 2 threads, 10m of tuning, float32, milliseconds (median):\n"
+        "\n"
+        "| model | no records | tuned | gain (95 %) | trials | of the roofline |\n"
+        "|---|---:|---:|---:|---:|---:|\n"
+        "| other | 2 | 1.6 | 25.0 % (23.5 to 26.6) | 7 | 93 % |\n"
+        "\n"
+    )
+
+
 def test_without_results_the_tables_are_empty(tmp_path):
     assert tables.with_tables(PLACES, tmp_path) == PLACES.replace("old\n", "")
     assert tables.with_tables(PLACES, tmp_path / "none") == PLACES.replace("old\n", "")
@@ -126,8 +166,9 @@ def test_without_results_the_tables_are_empty(tmp_path):
 def test_each_table_comes_from_its_files(tmp_path):
     (tmp_path / "A-Processor-1.jsonl").write_text(json.dumps(row()) + "\n")
     (tmp_path / tables.COUNTS).write_text(json.dumps(counted("tiny", instructions=10**6)) + "\n")
+    (tmp_path / tables.TUNING).write_text(json.dumps(tuned("small")) + "\n")
     text = tables.with_tables(PLACES, tmp_path)
-    assert [name in text for name in ("milliseconds", "Compile time", "cortex-a72")] == [True] * 3
+    assert [name in text for name in ("milliseconds", "Compile time", "10m of tuning", "cortex-a72")] == [True] * 4
     assert tables.with_tables(text, tmp_path) == text
 
 

@@ -22,7 +22,7 @@ from nncc.tuning.records import Key, Task, open_records, read_folder
 from nncc.tuning.runners import open_runner
 from nncc.tuning.search import CostModel, Search, frozen
 from nncc.tuning.tasks import kernel_tasks
-from nncc.tuning.whole import Whole, by_task
+from nncc.tuning.whole import Built, Whole, by_task
 from nncc.tuning.writer import Writer
 
 __all__ = ["Session"]
@@ -37,6 +37,11 @@ DEFAULT_SECONDS = 600.0
 class Session:
     """A model, a target, a runner and a folder of records."""
 
+    whole: Whole
+    lab: Lab
+    base: Built
+    """The model without records."""
+
     def __init__(self, job: Job, tuning: Tuning, watch: Watcher) -> None:
         self.job, self.tuning, self.watch = job, tuning, watch
         self.key = Key.of(job.target)
@@ -44,8 +49,6 @@ class Session:
         began = time.monotonic()
         budget = DEFAULT_SECONDS if tuning.seconds is None and tuning.trials is None else tuning.seconds
         self.state = State([], 0.0, 0.0, began, inf if budget is None else budget, tuning.trials or inf)
-        self.whole: Whole | None = None
-        self.lab: Lab | None = None
         self.runner = open_runner(tuning.runner, job.target)
         self.writer = Writer(tuning, self.key, self.runner)
         found, problems = read_folder(tuning.into, must_exist=False)
@@ -61,11 +64,9 @@ class Session:
 
     def close(self) -> None:
         """End all processes, remove what was built."""
-        if self.lab is not None:
-            self.lab.close()
-        if self.whole is not None:
-            self.whole.close()
-        self.runner.close()
+        for name in ("lab", "whole", "runner"):  # what was begun so far
+            if name in vars(self):
+                getattr(self, name).close()
 
     # ---- baseline ---------------------------------------------------------------------------------------------------
 
@@ -75,7 +76,7 @@ class Session:
         model = run(replace(self.job, config=replace(self.job.config, until="simplify")))
         self.whole = Whole(model, self.job, self.runner)
         start = time.monotonic()
-        kernels, self.asked = self.whole.lowered({})
+        kernels, _ = self.whole.lowered({})
         self.base = self.whole.build({}, kernels)
         self.build_seconds = time.monotonic() - start
         (seconds,) = self.whole.measure([self.base], turns=3)

@@ -147,6 +147,27 @@ def start(model: Path, records: Path) -> subprocess.Popen:
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for another process")
+def test_an_interrupt_from_the_keyboard_ends_it_with_what_it_has(tmp_path):
+    model, records = save_net(tmp_path), tmp_path / "r"
+    words = ["tune", str(model), "--threads", "1", "--time-budget", "120s", "--no-graph", "--records", str(records)]
+    program = f"from nncc.cli import cli; cli({words!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    while not any(file.stat().st_size for file in records.glob("*.jsonl")) and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "interrupted: what was found is kept; run the same command to go on" in text
+    assert len(read_folder(records)[0]) > 0
+
+
 def kills(tmp_path: Path, count: int) -> None:
     """Kill `count` tunings at random moments: what a whole line says stays, and the next one goes on."""
     model, records = save_net(tmp_path), tmp_path / "r"
