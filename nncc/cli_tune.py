@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -55,8 +55,14 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
     tuning = Tuning(into=Path(into.removeprefix("file://")), **{name: options.pop(name) for name in names})
     shape = options.pop("shape") | options.pop("input_shapes")
     config = Config(**options, shape=shape, records=tuple(others), shipped_records=False)
-    with working(report.TuneProgress) as progress:
-        found = tune(model, config, tuning, progress)
+    watcher: list[report.TuneProgress] = []
+
+    def show(stream: TextIO) -> report.TuneProgress:
+        watcher.append(report.TuneProgress(stream))
+        return watcher[0]
+
+    with working(show):
+        found = tune(model, config, tuning, watcher[0])
     stored = tuning.runner != "qemu"
     if tuning.tasks == "list":
         text = report.task_table(found.state)

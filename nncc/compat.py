@@ -70,10 +70,10 @@ def trace_mutator(mutated: Callable[[Any], Any]) -> Any:
     """A mutator of MetaSchedule: a function from a trace to another one, or None."""
     from tvm.ir.utils import derived_object
 
-    ms = metaschedule()
+    base: Any = metaschedule().mutator.PyMutator
 
     @derived_object
-    class Mutator(ms.mutator.PyMutator):
+    class Mutator(base):
         def _initialize_with_tune_context(self, context: Any) -> None:
             pass
 

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nncc.errors import InternalError, NnccError, OutputError
 from nncc.pipeline import Instrument
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from nncc.pipeline import Job, Stage
 
 __all__ = ["Progress", "quiet", "wants_traceback", "working"]
-
-
-Shown = TypeVar("Shown", bound="Progress")
 
 
 def wants_traceback() -> bool:
@@ -116,9 +113,12 @@ class Progress(Instrument):
 
 
 @contextmanager
-def working(show: Callable[[TextIO], Shown] = Progress) -> Iterator[Shown]:
-    """Progress is shown, chatter is not, and what no one foresaw is an InternalError that names the stage."""
-    with quiet() as stream, show(stream) as progress:
+def working(show: Callable[[TextIO], Progress] | None = None) -> Iterator[Progress]:
+    """Progress is shown, chatter is not, and what no one foresaw is an InternalError that names the stage.
+
+    `show` makes what shows it, a `Progress` by default.
+    """
+    with quiet() as stream, (show or Progress)(stream) as progress:
         try:
             yield progress
         except NnccError:

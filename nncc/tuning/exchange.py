@@ -87,7 +87,7 @@ def export(records: RecordSet, folder: Path, schedules: Sequence[Path] = ()) -> 
             file.touch()
     except OSError as error:
         raise OutputError(f"cannot write to `{folder}`: {error.strerror or error}", "choose another folder") from error
-    ms, templates = metaschedule(), load_templates(schedules)
+    ms, templates, failures = metaschedule(), load_templates(schedules), _tvm_errors()
     database = ms.database.JSONDatabase(path_workload=str(files[0]), path_tuning_record=str(files[1]))
     count, left_out = 0, []
     for key in records.keys:
@@ -112,7 +112,7 @@ def export(records: RecordSet, folder: Path, schedules: Sequence[Path] = ()) -> 
                             raise RecordError(f"the template has no such {' or '.join(sorted(choices.refused))}")
                         sch.annotate(sch.get_sblock("root"), ANSWERS, frozen(choices.taken))
                     arguments = ms.arg_info.ArgInfo.from_prim_func(function)
-            except (NnccError, *_tvm_errors()) as error:
+            except failures as error:
                 left_out.append(f"{task.text}: {_line(error)}")
                 continue
             workload = database.commit_workload(module)
@@ -148,6 +148,7 @@ def import_(folder: Path) -> tuple[RecordSet, list[str]]:
         )
     except _tvm_errors() as error:
         raise RecordError(f"MetaSchedule's records in `{folder}` cannot be read: {_line(error)}") from error
+    failures = _tvm_errors()
     records, workloads, left_out = [], {}, []
     keys = list(_keys())
     for number, each in enumerate(stored, 1):
@@ -160,7 +161,7 @@ def import_(folder: Path) -> tuple[RecordSet, list[str]]:
             task = Task(kernel_hash(function), "kernel", kernel_text("imported", function)[:1000])
             records.append(_imported(each.trace, task, key, seconds))
             workloads[task.hash] = Workload.of(task.hash, save_function(function.without_attr("global_symbol")))
-        except (NnccError, ValueError, KeyError, *_tvm_errors()) as error:
+        except failures as error:
             left_out.append(f"record {number}: {_line(error)}")
     return RecordSet(records, workloads.values()), left_out
 
@@ -251,10 +252,12 @@ def _plain(value: Any) -> Any:
     return value.value if hasattr(value, "value") else str(value)
 
 
-def _tvm_errors() -> tuple[type[BaseException], ...]:
+def _tvm_errors() -> tuple[type[Exception], ...]:
     from nncc.compat import tvm
 
     return (
+        NnccError,
+        KeyError,
         tvm.s_tir.ScheduleError,
         tvm.error.InternalError,
         ValueError,

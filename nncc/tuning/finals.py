@@ -95,10 +95,8 @@ class Finals:
         if self.final.ratio >= 1.0:
             for task in self.kept:
                 self.rejected[task] = f"the whole model takes {self.final.ratio:.3f} of its time without records"
-            for hash_, task in session.graph_tasks.items():
-                session.writer.refuse(
-                    task, session.graph[hash_], self.rejected.get(hash_, "the whole model is no faster")
-                )
+            for choice in session.graph_tasks.values():
+                session.writer.refuse(choice, session.graph[choice.hash], "the whole model is no faster")
             self.kept, self.tuned_seconds = {}, {}
             session.graph, session.graph_tasks = {}, {}
             self.final = None

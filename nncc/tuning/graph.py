@@ -48,10 +48,8 @@ class GraphSearch:
         best = self.session.records.best(task, self.session.key)
         return None if best is None else best.decisions
 
-    def _layout(
-        self, kernels: Kernels, graph: GraphChoices, chosen: Chosen
-    ) -> dict[str, tuple[str, Mapping[str, Any]]]:
-        found = {}
+    def _layout(self, kernels: Kernels, graph: GraphChoices, chosen: Chosen) -> Chosen:
+        found: Chosen = {}
         for task, (kind, text, choices) in graph.asked.items():
             options = choices.options.get("lanes", [])
             if kind != "layout" or len(options) < 2:
@@ -92,7 +90,7 @@ class GraphSearch:
             with self.session.job.target.tvm_target():
                 for task in open_:
                     known[task] = self._measured_algorithm(Task(task, "algorithm", asked[task][0]), ways[task])
-        found = {}
+        found: Chosen = {}
         for task, (_, options) in asked.items():
             decisions = known[task]
             if decisions is not None and decisions.get("algorithm") in options[1:]:

@@ -52,7 +52,8 @@ def read_lock(path: Path, wanted: str) -> Lock:
         decisions = {str(each["task"]): dict(each["taken"]) for each in entries}
         if number != FORMAT or not isinstance(tvm, dict):
             raise ValueError(f"it is of format {number}")
-        facts = Hardware(**{key: tuple(v) if isinstance(v, list) else v for key, v in dict(hardware).items()})
+        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(hardware).items()}
+        facts = Hardware(**given)
     except OSError as error:
         raise RecordError(f"the lock `{path}` cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
