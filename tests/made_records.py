@@ -20,10 +20,10 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_
 VERSIONS = Versions("0.2", "0.27.0", "19.1.0")
 
 
-def made(task: str = TASK, key: Key = KEY, tile: Any = 4, median: float = 1e-3, **changes: Any) -> Record:
+def made(hash_: str = TASK, key: Key = KEY, tile: Any = 4, median: float = 1e-3, **changes: Any) -> Record:
     """An accepted record, or what `changes` make of it."""
     fields: dict[str, Any] = {
-        "task": Task(task, "kernel", TEXT),
+        "task": Task(hash_, "kernel", TEXT),
         "key": key,
         "decisions": {"tile": tile},
         "seconds": (median, median * 0.9, median * 1.1),

@@ -5,6 +5,7 @@ convolution, by that of the kernels that come of it, transforms included. What i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 from nncc.choices import GraphChoices
@@ -123,17 +124,19 @@ class GraphSearch:
         reference = 0.0
         for (option, kernel), result in zip(flat[1:], results, strict=True):
             if result.timing is None:
-                ratios[option] = float("inf")
+                ratios[option] = inf
                 continue
             reference = result.timing.reference
             timings[option] = result.timing
             ratios[option] = ratios.get(option, 0.0) + kernel.calls * result.timing.ratio
         whole = ratios[default]
+        if not isfinite(whole):
+            return {"algorithm": default}
         best = min(ratios, key=lambda option: ratios[option])
         if ratios[best] > _BETTER * whole:
             best = default
         for option, ratio in ratios.items():
-            if ratio < float("inf"):
+            if isfinite(ratio):
                 rounds = timings[option].rounds if option in timings else 1
                 value = ratio / whole
                 timing = Timing(value * whole * reference, whole * reference, value, value, value, rounds)

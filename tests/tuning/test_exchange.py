@@ -6,6 +6,7 @@ import json
 
 import pytest
 from compiled import Net, agrees, lowered
+from made_records import made
 
 import nncc
 from nncc.compat import IRModule, Schedule, metaschedule
@@ -13,7 +14,7 @@ from nncc.errors import OutputError, RecordError
 from nncc.target import resolve
 from nncc.templates import load_templates
 from nncc.tuning.exchange import RECORDS, WORKLOADS, export, import_, load_function, save_function, target_of_key
-from nncc.tuning.record import Record, Task, Versions, Workload, now
+from nncc.tuning.record import Task, Workload
 from nncc.tuning.records import Key, RecordSet, add_to_folder
 from nncc.tuning.tasks import kernel_hash, kernel_tasks
 
@@ -32,22 +33,8 @@ def task(tmp_path_factory):
     return kernel_tasks(lowered(network(), tmp_path_factory.mktemp("net"), "x86-64-v3"), load_templates())[0]
 
 
-def record(task, decisions, **changes):
-    fields = {
-        "task": Task(task.hash, "kernel", task.text),
-        "key": Key.of(TARGET),
-        "decisions": decisions,
-        "seconds": (1e-4, 1e-4, 1e-4),
-        "reference": 2e-4,
-        "runs": 10,
-        "accepted": True,
-        "error": "",
-        "trace": "",
-        "machine": "a processor",
-        "versions": Versions("0", "0", "0"),
-        "date": now(),
-    }
-    return Record(**fields | changes)
+def record(task, decisions, key=None):
+    return made(task.hash, key or Key.of(TARGET), decisions=decisions, task=Task(task.hash, "kernel", task.text))
 
 
 def other_tile(task):

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 from compiled import Net
+from made_records import made
 
 import nncc
 from nncc.errors import OutputError, RecordError, TargetError, UsageError
 from nncc.target import resolve
 from nncc.tuning import lock as locks
-from nncc.tuning.record import Record, Task, Versions, now
 from nncc.tuning.records import Key, RecordSet, add_to_folder
 from nncc.tuning.tasks import kernel_tasks
 
@@ -24,23 +24,6 @@ def save_net(folder, channels=64):
     net.output(net.op("Relu", net.conv(x, 32, channels, (1, 1))))
     net.save(folder / "net.onnx")
     return folder / "net.onnx"
-
-
-def record(task, target, decisions):
-    return Record(
-        task=Task(task.hash, "kernel", task.text),
-        key=Key.of(target),
-        decisions=decisions,
-        seconds=(1e-4, 1e-4, 1e-4),
-        reference=2e-4,
-        runs=10,
-        accepted=True,
-        error="",
-        trace="",
-        machine="a processor",
-        versions=Versions("0", "0", "0"),
-        date=now(),
-    )
 
 
 @pytest.fixture
@@ -59,7 +42,8 @@ def team(model, tmp_path):
     (task,) = kernel_tasks(run(job), load_templates())
     tile = task.options["tile"][3]
     decisions = {name: options[0] for name, options in task.options.items()} | {"tile": tile}
-    add_to_folder(RecordSet([record(task, job.target, decisions)]), tmp_path / "team")
+    times = {"seconds": (1e-4, 1e-4, 1e-4), "reference": 2e-4}
+    add_to_folder(RecordSet([made(task.hash, Key.of(job.target), decisions=decisions, **times)]), tmp_path / "team")
     return tmp_path / "team"
 
 

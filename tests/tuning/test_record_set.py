@@ -140,7 +140,7 @@ def test_pruning_does_not_change_the_best(records):
 
 def test_the_difference_of_two_sets():
     a = RecordSet([made(median=1e-3), made(key=OTHER)])
-    b = RecordSet([made(median=5e-4), failed(task="ffffffff")])
+    b = RecordSet([made(median=5e-4), failed(hash_="ffffffff")])
     (first, second) = diff(a, b)
     assert (first.key, first.a, first.b) == (OTHER, made(key=OTHER), None)
     assert (second.key, second.a, second.b) == (KEY, made(), made(median=5e-4))

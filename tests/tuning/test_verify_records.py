@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from compiled import Net, lowered
+from made_records import made
 
+from nncc.choices import Choices
 from nncc.cli import cli
 from nncc.host import host
 from nncc.target import resolve
-from nncc.templates import load_templates
+from nncc.templates import load_templates, schedule_kernel
 from nncc.tuning.exchange import save_function
-from nncc.tuning.record import Record, Task, Versions, Workload
+from nncc.tuning.record import Workload
 from nncc.tuning.records import Key, RecordSet, add_to_folder, read_folder
 from nncc.tuning.tasks import kernel_tasks
 
@@ -28,26 +30,18 @@ def folder(tmp_path):
     x = net.input(1, 64, 28, 28)
     net.output(net.conv(x, 64, 64, (1, 1)))
     (task, *_) = kernel_tasks(lowered(net, tmp_path / "net"), load_templates())
-    from nncc.choices import Choices
-    from nncc.templates import schedule_kernel
-
     choices = Choices({"tile": [1, 1]})
     if [1, 1] not in task.options["tile"]:
         choices = Choices({"tile": task.options["tile"][-1], "unroll": 1})
     with TARGET.tvm_target():
         schedule_kernel(task.function, load_templates(), TARGET.hardware, choices)
-    record = Record(
-        task=Task(task.hash, "kernel", task.text),
-        key=Key.of(TARGET),
+    record = made(
+        task.hash,
+        Key.of(TARGET),
         decisions=choices.taken,
         seconds=(1e-4, 1e-4, 1e-4),
         reference=2e-4,
-        runs=10,
-        accepted=True,
-        error="",
-        trace="",
         machine=host().processor,
-        versions=Versions("0", "0", "0"),
         date="2020-01-01T00:00:00Z",
     )
     stored = Workload.of(task.hash, save_function(task.function, sorted(task.constants)))
