@@ -14,8 +14,16 @@ import onnx
 import pytest
 from compiled import compile_net
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 from nncc.codegen.link import emulator
+from nncc.config import Config
 from nncc.errors import ModelError, TargetError
+from nncc.pipeline import plan, run
+from nncc.resources import schedules_folder
 from nncc.target import resolve
 from nncc.verify import compare
 
@@ -44,6 +52,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
 }
 LSTM = {"silero_vad_16k_sequence": {"input": (4, 576)}, "resemblyzer_lstm": {"mels": (1, 160, 40)}}
 
+SHIPPED = sorted((schedules_folder() / "records").glob("*/about.toml"))
 TOLERANCE = 5e-5
 """Rounding of float32: 4e-6 an operator, over up to 80 of them, of which errors mostly cancel."""
 AMPLIFIED = {
@@ -124,6 +133,22 @@ def test_a_model_on_an_emulated_board(zoo, tmp_path, target, name, report):
     except TargetError as error:
         pytest.skip(f"{error} ({error.hint})")
     check(name, zoo(name), tmp_path, target, report)
+
+
+@pytest.mark.parametrize(
+    "about", sorted((schedules_folder() / "records").glob("*/about.toml")), ids=lambda p: p.parent.name
+)
+def test_the_shipped_records_are_found_by_the_models_that_they_were_made_for(zoo, about):
+    """A change of lowering that loses them is to tune again."""
+    for run_ in tomllib.loads(about.read_text(encoding="utf-8"))["runs"]:
+        name, threads = run_["model"], run_["threads"]
+        job = plan(
+            zoo(name),
+            Config(target=about.parent.name, shape=SHAPES[name], threads=threads, until="schedule", verify=False),
+        )
+        kernels = [decision for decision in run(job).decisions if decision.kind == "kernel"]
+        hits = sum(each.tuned for each in kernels)
+        assert hits >= 0.9 * len(kernels), f"{name}, {threads} threads: {hits} of {len(kernels)}"
 
 
 @pytest.mark.parametrize("name", LSTM)

@@ -7,6 +7,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #ifndef NNCC_NO_THREADS
 #include <pthread.h>
@@ -23,7 +26,7 @@
 #define NNCC_SPIN_SECONDS 100e-6 /* about what waking a sleeping thread costs */
 #endif
 
-enum { RT_LINE = 64, RT_MAX_THREADS = 1024 };
+enum { RT_LINE = 64, RT_LARGE_PAGE = 2 << 20, RT_MAX_THREADS = 1024 };
 
 /* What TVM's kernels expect of a parallel launch (tvm/runtime/c_backend_api.h). */
 typedef struct {
@@ -438,14 +441,20 @@ NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
   for (size_t i = 0; i < threads; ++i) {
     rt_reserve(&used, model_info.scratch_bytes);
   }
-  void* allocation = used == SIZE_MAX ? NULL : malloc(used + RT_LINE);
+  const size_t alignment = used < RT_LARGE_PAGE ? RT_LINE : RT_LARGE_PAGE;
+  void* allocation = used > SIZE_MAX - alignment ? NULL : malloc(used + alignment);
   if (!allocation) {
     return rt_fail(NNCC_ERROR_MEMORY,
                    "no memory for the arena of %llu bytes and %llu bytes of scratch for each of %llu threads",
                    (unsigned long long)model_info.arena_bytes, (unsigned long long)model_info.scratch_bytes,
                    (unsigned long long)threads);
   }
-  uint8_t* base = (uint8_t*)(((uintptr_t)allocation + RT_LINE - 1) & ~(uintptr_t)(RT_LINE - 1));
+  uint8_t* base = (uint8_t*)(((uintptr_t)allocation + alignment - 1) & ~(uintptr_t)(alignment - 1));
+#if defined(MADV_HUGEPAGE)
+  if (alignment == RT_LARGE_PAGE) {
+    madvise(base, used, MADV_HUGEPAGE); /* fewer misses of the TLB; what Linux does not grant is no error */
+  }
+#endif
   nncc_context* context = (nncc_context*)base;
   memset(base, 0, arena_at);
   context->allocation = allocation;
