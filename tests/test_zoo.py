@@ -148,7 +148,7 @@ def test_the_shipped_records_are_found_by_the_models_that_they_were_made_for(zoo
         )
         kernels = [decision for decision in run(job).decisions if decision.kind == "kernel"]
         hits = sum(each.tuned for each in kernels)
-        assert hits >= 0.9 * len(kernels), f"{name}, {threads} threads: {hits} of {len(kernels)}"
+        assert hits >= run_["kernels"] > 0, f"{name}, {threads} threads: {hits} of {len(kernels)}"
 
 
 @pytest.mark.parametrize("name", LSTM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,25 @@ from nncc.target import resolve
 from nncc.templates import load_templates, schedule_kernel
 from nncc.tuning.exchange import load_function, target_of_key
 from nncc.tuning.known import known_from
-from nncc.tuning.records import Key, read_folder
+from nncc.tuning.records import read_folder
 from nncc.tuning.tasks import kernel_tasks
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FOLDERS = sorted(path for path in (schedules_folder() / "records").glob("*") if path.is_dir())
 TEMPLATES = load_templates()
+
+
+def target_folder(name: str) -> Path:
+    return schedules_folder() / "records" / name
+
+
+def about_of(folder: Path) -> dict:
+    """How the records of a folder were made. Of each run ``kernels`` is how many of the model's had a record then."""
+    return tomllib.loads((folder / "about.toml").read_text(encoding="utf-8"))
 
 
 def test_some_records_are_shipped():
@@ -27,14 +42,10 @@ def test_some_records_are_shipped():
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_each_folder_says_how_it_was_made(folder: Path):
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    about = tomllib.loads((folder / "about.toml").read_text(encoding="utf-8"))
+    about = about_of(folder)
     assert {"doc", "machine", "nncc", "tvm", "llvm", "date", "runs"} <= set(about)
     for run in about["runs"]:
-        assert set(run) == {"model", "threads", "trials", "seconds", "gain"}
+        assert set(run) == {"model", "threads", "trials", "seconds", "gain", "kernels"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -81,6 +92,6 @@ def test_resnet18_finds_the_shipped_records(tmp_path, name, threads):
     target = replace(target, hardware=replace(target.hardware, cores=threads))
     known = known_from([], True, target)
     tasks = kernel_tasks(lowered(resnet18(), tmp_path, name, threads), TEMPLATES)
-    missing = [task.text for task in tasks if known(task.hash)[0] is None]
-    assert len(tasks) >= 15
-    assert not missing, f"no shipped record for {Key.of(target).file_name}"
+    found = sum(known(task.hash)[0] is not None for task in tasks)
+    (run,) = [r for r in about_of(target_folder(name))["runs"] if (r["model"], r["threads"]) == ("resnet18", threads)]
+    assert found >= run["kernels"] >= 12, f"of {len(tasks)} kernels {found} have a shipped record"
