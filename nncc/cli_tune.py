@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,5 +72,8 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
         return click.echo(json.dumps(report.outcome_facts(found, str(tuning.into), stored), indent=2))
     click.echo(report.outcome_text(found, str(tuning.into), stored), nl=False)
     if stored:
-        click.echo(f"\nnext: nncc compile {model} --target {options['target']} --records {tuning.into}")
+        words = ["nncc", "compile", str(model), "--target", config.target]
+        words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
+        words += ["--threads", str(config.threads)] if config.threads is not None else []
+        click.echo(f"\nnext: {shlex.join([*words, '--records', str(tuning.into)])}")
     return None

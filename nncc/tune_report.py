@@ -190,6 +190,9 @@ def outcome_text(found: Outcome, folder: str, stored: bool) -> str:
             f"\n{duration(found.baseline)} -> {duration(found.baseline * final.ratio)}: {1 / final.ratio:.3f}x "
             f"({low} to {high}), the whole model, measured in turn with the one without records\n"
         )
+    together = whole_roofline(found)
+    if together is not None:
+        lines.append(f"all kernels together are at {together * 100:.0f} % of what this machine attains (roofline)\n")
     counts = f"{plural(found.state.trials, 'trial')}, {found.state.failed} failed"
     warm = f"; {plural(found.warm, 'winner')} began as another task's record" if found.warm else ""
     disturbed = f"; {plural(found.disturbed, 'round')} left out, the machine was busy" if found.disturbed else ""
