@@ -86,10 +86,12 @@ class Contest:
 
     def proposals(self, count: int) -> list[dict[str, Any]]:
         """What to measure next: first what others have found, then what the search proposes."""
-        first = [each for each in self.starts if frozen(each) not in self.search.seconds][:count]
+        fitting = filter(None, map(self.search.fitted, self.starts))  # of another size, some answers are no options
+        known = {*self.search.seconds, frozen(self.default)}
+        first = [each for each in _distinct(fitting) if frozen(each) not in known][:count]
         self.starts = []
         self.started_from |= set(map(frozen, first))
-        known = set(map(frozen, first)) | {frozen(self.default)}
+        known |= self.started_from
         proposed = [each for each in self.search.propose(count) if frozen(each) not in known]
         return [*first, *proposed][:count]
 
@@ -135,7 +137,7 @@ def relatives(task: KernelTask, key: Key, records: RecordSet, most: int = 4) -> 
             if best is not None:
                 alike.append((_distance(sizes, _operator(other.text)[1]), other.hash, best.decisions))
     found += [decisions for _, _, decisions in sorted(alike, key=lambda each: each[:2])]
-    return [dict(decisions) for decisions in _distinct(found)][:most]
+    return _distinct(found)[:most]
 
 
 def _operator(text: str) -> tuple[str, list[int]]:
@@ -147,5 +149,5 @@ def _distance(sizes: list[int], others: list[int]) -> float:
     return sum(abs(a - b) / max(a, b, 1) for a, b in zip(sizes, others, strict=True))
 
 
-def _distinct(decisions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return list({frozen(each): each for each in decisions}.values())
+def _distinct(decisions: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [dict(each) for each in {frozen(each): each for each in decisions}.values()]

@@ -71,6 +71,11 @@ class Search:
         """The schedule with these answers, as far as the template takes them, and the answers that it has."""
         return self._apply(Choices(given))
 
+    def fitted(self, given: Decisions) -> dict[str, Any] | None:
+        """These answers as far as the template takes them, its own for the rest; None where TVM refuses a step."""
+        made = self._try(Choices(given))
+        return None if made is None else made[1]
+
     def propose(self, count: int) -> list[dict[str, Any]]:
         """Up to `count` decisions that have not been measured."""
         if self._context is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,6 +59,8 @@ class Session:
         self.records = found.on(self.runner.processor())
         for problem in [*problems, *more]:
             watch.warn(str(problem))
+        self.interrupted = threading.Event()
+        """Set by an interrupt, which C++ between it and us may have swallowed."""
         self.graph: dict[str, Mapping[str, Any]] = {}
         """Decisions that change the graph, by task."""
         self.graph_tasks: dict[str, Task] = {}
@@ -151,6 +154,8 @@ class Session:
         self.watch.phase("search", f"{len(self.state.contests)} tasks")
         with self.job.target.tvm_target():
             while self.state.left > self.reserve and self.state.trials < self.state.most_trials:
+                if self.interrupted.is_set():
+                    raise KeyboardInterrupt
                 contest = max(self.state.contests, key=lambda each: each.expected_gain, default=None)
                 if contest is None or contest.expected_gain < _LEAST_GAIN:
                     break

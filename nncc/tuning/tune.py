@@ -10,10 +10,16 @@ What is found is on the disk as it is found; to run again is to go on.
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from nncc.config import Config, Tuning
+from nncc.errors import NnccError
 from nncc.pipeline import plan
 from nncc.tuning.outcome import Outcome, Watcher
 from nncc.tuning.session import Session
@@ -36,10 +42,33 @@ def tune(path: str | Path, config: Config, tuning: Tuning, watch: Watcher | None
             return session.finish(interrupted=True)
         interrupted = False
         try:
-            session.choose_graph()
-            session.search()
+            with _noted(session.interrupted):
+                session.choose_graph()
+                session.search()
         except KeyboardInterrupt:
+            interrupted = True
+        except Exception as error:  # what TVM makes of an interrupt in a function that it called
+            if isinstance(error, NnccError) or not session.interrupted.is_set():
+                raise
             interrupted = True
         return session.finish(interrupted)
     finally:
         session.close()
+
+
+@contextmanager
+def _noted(event: threading.Event) -> Iterator[None]:
+    """An interrupt (SIGINT) sets `event` before it is raised, where this is the thread that gets it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        event.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

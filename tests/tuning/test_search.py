@@ -77,6 +77,12 @@ def test_earlier_times_are_learned_before_the_search_begins(task):
         assert frozen(default) not in set(map(frozen, found.propose(16)))
 
 
+def test_answers_of_another_kernel_are_taken_as_far_as_they_fit(task):
+    with TARGET.tvm_target():
+        fitted = search(task).fitted({"tile": [999, 1], "unroll": 2, "strip": 7})
+    assert fitted == {name: options[0] for name, options in task.options.items()} | {"unroll": 2}
+
+
 def test_it_finds_a_better_point_than_chance_does_in_as_many_trials(task):
     found = search(task)
     with TARGET.tvm_target():
