@@ -49,6 +49,12 @@ class Choices:
             self.refused.discard(name)
         return self.taken[name]
 
+    def again(self) -> None:
+        """Forget what was asked: the template runs a second time."""
+        self.options.clear()
+        self.taken.clear()
+        self.refused = set(self.given)
+
     def decision(self, task: str, kind: str, text: str) -> Decision:
         """What was chosen for a task, and why."""
         source = self.source

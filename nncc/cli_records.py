@@ -147,15 +147,17 @@ def export_command(places: tuple[str, ...], output: Path, as_json: bool) -> None
 @records.command("import", short_help="Records of TVM's own tools into a folder.")
 @click.argument("source", metavar="FOLDER", type=Path)
 @click.option("-o", "--output", type=Path, metavar="FOLDER", required=True, help="It keeps what it has.")
+@click.option("--measured-here", is_flag=True, help="They were measured on this machine: then they hold for `native`.")
 @JSON
-def import_command(source: Path, output: Path, as_json: bool) -> None:
+def import_command(source: Path, output: Path, measured_here: bool, as_json: bool) -> None:
     """Add the records of a MetaSchedule database in FOLDER."""
+    from nncc.host import host
     from nncc.tuning.exchange import import_
     from nncc.tuning.record_files import add_to_folder
 
     with working() as progress:
         progress.start("import", str(source))
-        found, left_out = import_(source)
+        found, left_out = import_(source, host().processor if measured_here else "")
         added = add_to_folder(found, output)
     _left_out(left_out)
     _added(added, str(output), {"added": added, "left_out": left_out, "folder": str(output)}, as_json)

@@ -75,5 +75,7 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
         words = ["nncc", "compile", str(model), "--target", config.target]
         words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
         words += ["--threads", str(config.threads)] if config.threads is not None else []
-        click.echo(f"\nnext: {shlex.join([*words, '--records', str(tuning.into)])}")
+        words += [word for place in (tuning.into, *others) for word in ("--records", str(place))]
+        words += [word for file in config.schedules for word in ("--schedules", str(file))]
+        click.echo(f"\nnext: {shlex.join(words)}")
     return None

@@ -181,6 +181,7 @@ def schedule_kernel(
     except tvm.s_tir.ScheduleError as error:
         # Right beats fast: the blocks that no template placed keep the loops they came with.
         reason = str(error).strip().splitlines()[0]
+        choices.again()
         sch, origin = apply_template(function, templates, hardware, choices, loops=False)
         origin = f"{origin} (plain: {reason})"
     return sch.mod["main"], origin

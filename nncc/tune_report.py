@@ -181,7 +181,9 @@ def outcome_text(found: Outcome, folder: str, stored: bool) -> str:
     lines = [_kernels_text(found)]
     final = found.final
     if found.interrupted:
-        lines.append("\ninterrupted: what was found is kept; run the same command to go on\n")
+        lines.append(
+            "\ninterrupted: what was found is kept; run the same command to go on, which tries it in the whole model\n"
+        )
     elif final is None:
         lines.append(f"\nno gain: {duration(found.baseline)} without records, and nothing found is faster\n")
     else:

@@ -15,6 +15,9 @@ from nncc.tuning.tasks import kernel_hash, kernel_text
 
 __all__ = ["schedule"]
 
+FOREIGN_CODE = "pragma_import"
+"""The annotations by which a trace, which may come from anyone, would bring code of its own."""
+
 
 def schedule(
     kernels: Kernels,
@@ -67,7 +70,7 @@ def replay(function: Any, choices: Choices) -> Any:
     """The function scheduled by the trace that a record gives in place of decisions; None where it does not fit."""
     from nncc.compat import IRModule, Schedule, s_tir, tvm
 
-    if TRACE not in choices.given:
+    if TRACE not in choices.given or FOREIGN_CODE in choices.given[TRACE]:
         return None
     sch = Schedule(IRModule({"main": function.with_attr("global_symbol", "main")}))
     try:

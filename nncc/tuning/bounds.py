@@ -9,6 +9,8 @@ __all__ = ["check_hash", "check_whole", "check_word", "checked_time", "make_line
 
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 _SLOWEST = 1e6
+_FASTEST = 1e-12
+"""Seconds: less than this no kernel takes."""
 
 
 def check_hash(value: Any, name: str) -> None:
@@ -27,7 +29,7 @@ def check_whole(value: Any, name: str, least: int, most: int) -> None:
 
 
 def checked_time(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _SLOWEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _FASTEST <= value < _SLOWEST:
         raise ValueError(f"{name} is not a time")
     return float(value)
 

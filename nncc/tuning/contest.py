@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from nncc.tuning.candidates import Kernel
@@ -146,6 +146,8 @@ def _operator(text: str) -> tuple[str, list[int]]:
 
 
 def _distance(sizes: list[int], others: list[int]) -> float:
+    if len(sizes) != len(others):
+        return inf
     return sum(abs(a - b) / max(a, b, 1) for a, b in zip(sizes, others, strict=True))
 
 

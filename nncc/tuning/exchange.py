@@ -123,8 +123,11 @@ def export(records: RecordSet, folder: Path, schedules: Sequence[Path] = ()) -> 
     return count, left_out
 
 
-def import_(folder: Path) -> tuple[RecordSet, list[str]]:
+def import_(folder: Path, machine: str = "") -> tuple[RecordSet, list[str]]:
     """The records of MetaSchedule's two files, accepted as they are; and what was left out, and why.
+
+    `machine` is the processor that they were measured on; without, they hold for targets that have a name, and not for
+    `native`.
 
     Raises RecordError where there are none, or the files are another tool's.
     """
@@ -159,14 +162,14 @@ def import_(folder: Path) -> tuple[RecordSet, list[str]]:
             function = each.workload.mod["main"]
             key = _key_of(each.target, keys)
             task = Task(kernel_hash(function), "kernel", kernel_text("imported", function)[:1000])
-            records.append(_imported(each.trace, task, key, seconds))
+            records.append(_imported(each.trace, task, key, seconds, machine))
             workloads[task.hash] = Workload.of(task.hash, save_function(function.without_attr("global_symbol")))
         except failures as error:
             left_out.append(f"record {number}: {_line(error)}")
     return RecordSet(records, workloads.values()), left_out
 
 
-def _imported(trace: Any, task: Task, key: Key, seconds: list[float]) -> Record:
+def _imported(trace: Any, task: Task, key: Key, seconds: list[float], machine: str) -> Record:
     from nncc.tuning.search import answers_of
     from nncc.version import VERSION
 
@@ -182,7 +185,7 @@ def _imported(trace: Any, task: Task, key: Key, seconds: list[float]) -> Record:
         accepted=True,
         error="",
         trace="" if decisions else json.dumps(_plain(trace.as_json()), separators=(",", ":")),
-        machine="",
+        machine=machine,
         versions=Versions(VERSION, "", ""),
         date=now(),
     )

@@ -5,12 +5,15 @@ Each of a few libraries has another of the best decisions of every kernel: so al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nncc.errors import InternalError
 from nncc.tuning.contest import Contest, Entry
 from nncc.tuning.measure import Timing
 from nncc.tuning.outcome import Outcome
+from nncc.tuning.runners import CandidateError
 from nncc.tuning.search import frozen
 from nncc.tuning.whole import Built, by_task, versus
 
@@ -52,11 +55,22 @@ class Finals:
         built = []
         for level in range(levels):
             chosen = {task: each[level] for task, each in finalists.items() if level < len(each)}
-            built.append((chosen, whole.build({**session.graph, **_decisions(chosen)}, kernels)))
+            with self._tolerant(level):
+                library = whole.build({**session.graph, **_decisions(chosen)}, kernels)
+                whole.measure([library], seconds=0.1, turns=1)  # whether it runs at all
+                built.append((chosen, library))
         measured = whole.measure([reference, *(library for _, library in built)])
         self.reference_seconds = by_task(reference, measured[0])
         self._choose([(chosen, by_task(lib, found)) for (chosen, lib), found in zip(built, measured[1:], strict=True)])
         self._confirm(whole.build({**session.graph, **_decisions(self.kept)}, kernels))
+
+    @contextmanager
+    def _tolerant(self, level: int) -> Iterator[None]:
+        """One of the libraries may fail: what is in it was only timed alone."""
+        try:
+            yield
+        except (CandidateError, InternalError) as error:
+            self.session.watch.warn(f"library {level + 1} of the finals is left out: {error.message}")
 
     def _choose(self, levels: Sequence[tuple[Mapping[str, Entry], Mapping[str, float]]]) -> None:
         """Of each kernel what is fastest in the model, if it is right and faster than the default."""
@@ -100,6 +114,9 @@ class Finals:
             self.kept, self.tuned_seconds = {}, {}
             session.graph, session.graph_tasks = {}, {}
             self.final = None
+        else:
+            for choice in session.graph_tasks.values():
+                session.writer.choice(choice, session.graph[choice.hash], self.final, accepted=True)
         self._write()
 
     def _write(self) -> None:
@@ -107,19 +124,18 @@ class Finals:
         session = self.session
         for contest in session.state.contests:
             kept = self.kept.get(contest.task.hash)
-            for entry in contest.entries:
-                if kept is None or frozen(entry.decisions) != frozen(kept.decisions):
+            plain = frozen(contest.default)
+            standing = [r.decisions for r in session.records.ranking(contest.task.hash, session.key)]
+            for decisions in {frozen(d): d for d in [*standing, *(e.decisions for e in contest.entries)]}.values():
+                if frozen(decisions) not in (plain, frozen(kept.decisions) if kept is not None else plain):
                     reason = self.rejected.get(contest.task.hash, "another is faster in the whole model")
-                    session.writer.refuse(contest.task, entry.decisions, reason)
+                    session.writer.refuse(contest.task, decisions, reason)
+            default, rounds = self.reference_seconds.get(contest.task.hash, 0.0), self.final.rounds if self.final else 1
             if kept is not None:
-                default, rounds = self.reference_seconds[contest.task.hash], self.final.rounds if self.final else 0
                 timing = Timing(kept.ratio * default, default, kept.ratio, kept.ratio, kept.ratio, rounds)
                 session.writer.winner(contest.task, kept.decisions, timing)
-            elif contest.trials and self.final is not None:
-                default = self.reference_seconds.get(contest.task.hash, 0.0)
-                if default:  # nothing is faster: whoever tunes next knows
-                    timing = Timing(default, default, 1.0, 1.0, 1.0, self.final.rounds)
-                    session.writer.winner(contest.task, contest.default, timing)
+            elif contest.trials and default:  # nothing is faster: whoever tunes next knows
+                session.writer.winner(contest.task, contest.default, Timing(default, default, 1.0, 1.0, 1.0, rounds))
 
     def outcome(self, interrupted: bool) -> Outcome:
         """What there is to say at the end."""

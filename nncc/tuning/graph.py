@@ -1,5 +1,5 @@
 """Choices that change the graph: the blocks of channels, by the time of the whole model; the algorithm of a
-convolution, by that of the kernels that come of it, transforms included. What is chosen is confirmed in the finals.
+convolution, by that of the kernels that come of it, transforms included. What is chosen is only accepted in the finals.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class GraphSearch:
             if kind != "layout" or len(options) < 2:
                 continue
             known = self._known(task)
-            if known is None:
+            if known is None and self.session.may_go_on((len(options) + 1) * self.session.build_seconds):
                 known = self._measured_layout(Task(task, kind, _shortened(text)), options)
-            if known["lanes"] != options[0]:
+            if known is not None and known.get("lanes") in options[1:]:
                 found[task] = known
         return found
 
@@ -72,7 +72,7 @@ class GraphSearch:
         best, lanes = min(zip(timings, options[1:], strict=True), key=lambda pair: pair[0].ratio)
         decisions = {"lanes": lanes} if best.ratio <= _BETTER and best.high < 1 else default
         for timing, other in zip(timings, options[1:], strict=True):
-            session.writer.choice(task, {"lanes": other}, timing, accepted=other == decisions["lanes"])
+            session.writer.choice(task, {"lanes": other}, timing, accepted=False)
         if decisions is default:
             session.writer.choice(task, default, versus(base, base), accepted=True)
         return decisions
@@ -90,6 +90,8 @@ class GraphSearch:
             ways = self._ways(kernels, {task: asked[task][1] for task in open_}, chosen)
             with self.session.job.target.tvm_target():
                 for task in open_:
+                    if not self.session.may_go_on(10.0) or not ways[task]:
+                        continue
                     known[task] = self._measured_algorithm(Task(task, "algorithm", asked[task][0]), ways[task])
         found: Chosen = {}
         for task, (_, options) in asked.items():
@@ -116,6 +118,8 @@ class GraphSearch:
         """The option with the least time of its kernels, each as often as the model calls it."""
         session = self.session
         default, first = next(iter(ways.items()))
+        if len(ways) < 2:
+            return {"algorithm": default}
         flat = [(option, kernel) for option, kernels in ways.items() for kernel in kernels]
         candidates = [Kernel(kernel.function, kernel.constants, _defaults(kernel)) for _, kernel in flat]
         results = session.lab.measure(candidates[0], candidates[1:], sure=True)
@@ -130,7 +134,7 @@ class GraphSearch:
             timings[option] = result.timing
             ratios[option] = ratios.get(option, 0.0) + kernel.calls * result.timing.ratio
         whole = ratios[default]
-        if not isfinite(whole):
+        if not isfinite(whole) or not timings:
             return {"algorithm": default}
         best = min(ratios, key=lambda option: ratios[option])
         if ratios[best] > _BETTER * whole:
@@ -140,7 +144,7 @@ class GraphSearch:
                 rounds = timings[option].rounds if option in timings else 1
                 value = ratio / whole
                 timing = Timing(value * whole * reference, whole * reference, value, value, value, rounds)
-                session.writer.choice(task, {"algorithm": option}, timing, accepted=option == best)
+                session.writer.choice(task, {"algorithm": option}, timing, accepted=option == best == default)
         return {"algorithm": best}
 
 

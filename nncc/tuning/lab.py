@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,15 @@ class Lab:
         finally:
             shutil.rmtree(library.parent, ignore_errors=True)
         self.disturbed += disturbed
-        return [Result(timing) for timing in timings[1:]]
+        return [Result(t) if _is_time(t) else Result(None, "its time is too short to measure") for t in timings[1:]]
 
 
 _TIMEOUT = 60.0
 _SECONDS = 2.0
+
+
+def _is_time(timing: Timing) -> bool:
+    return all(isfinite(value) and value > 1e-9 for value in (timing.reference, *timing.spread))
 
 
 def wrong_by(expected: np.ndarray, found: np.ndarray) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Lock:
 
     def check(self, decisions: Sequence[Decision]) -> None:
         """RecordError where a model has kernels that the lock does not know, or that do not take its decisions."""
-        off = [each for each in decisions if each.task not in self.decisions or each.source.startswith("default")]
+        off = [each for each in decisions if dict(each.taken) != self.decisions.get(each.task)]
         if off:
             shown = "".join(f"\n  {each.text[:90]}" for each in off[:5])
             more = f"\n  and {len(off) - 5} more" if len(off) > 5 else ""
@@ -52,11 +52,10 @@ def read_lock(path: Path, wanted: str) -> Lock:
         decisions = {str(each["task"]): dict(each["taken"]) for each in entries}
         if number != FORMAT or not isinstance(tvm, dict):
             raise ValueError(f"it is of format {number}")
-        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(hardware).items()}
-        facts = Hardware(**given)
+        facts = _hardware(dict(hardware))
     except OSError as error:
         raise RecordError(f"the lock `{path}` cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise RecordError(f"`{path}` is no lock of this nncc: {what}", "remove the file to write a new one") from error
     if version != VERSION:
@@ -70,6 +69,24 @@ def read_lock(path: Path, wanted: str) -> Lock:
             raise TargetError(f"the lock `{path}` is for the target `{base}`, not for `{wanted}`", f"`--target {base}`")
         asked = resolve(base)
     return Lock(path, replace(asked, name=name, tvm=tvm, hardware=facts), decisions)
+
+
+def _hardware(given: dict[str, Any]) -> Hardware:
+    """Hardware's facts from JSON; ValueError for what they cannot be."""
+    known = {each.name: each.default for each in fields(Hardware)}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"`{name}` is no fact of hardware")
+        kind = type(known[name])
+        number = kind in (int, float) and type(value) in (int, float) and 0 <= value < 1 << 40
+        words = kind is tuple and isinstance(value, list) and all(isinstance(word, str) for word in value)
+        if not (number or words or (kind in (bool, str) and type(value) is kind)):
+            raise ValueError(f"`{name}` is {json.dumps(value)}")
+        given[name] = tuple(value) if words else value
+    facts = Hardware(**given)
+    if min(facts.cores, facts.vector_bits, facts.vector_registers) < 1:
+        raise ValueError("its hardware has no cores or no registers")
+    return facts
 
 
 def write_lock(path: Path, target: Target, decisions: Sequence[Decision]) -> None:

@@ -78,8 +78,9 @@ class Search:
 
     def propose(self, count: int) -> list[dict[str, Any]]:
         """Up to `count` decisions that have not been measured."""
-        if self._context is None:
-            self._start(count)
+        if self._context is None and not self._start(count):
+            self.exhausted = True
+            return []
         fresh: dict[str, dict[str, Any]] = {}
         for _ in range(3):
             again = []
@@ -150,8 +151,11 @@ class Search:
         fresh = [key for key in self._space if key not in self.seconds and key not in beside]
         return {key: json.loads(key) for key in fresh[:count]}
 
-    def _start(self, count: int) -> None:
+    def _start(self, count: int) -> bool:
+        """Begin with some points; False where TVM refuses all of them."""
         self._explore(_POINTS)
+        if not self._space:
+            return False
         ms, target = metaschedule(), self._target.tvm_target()
         module = IRModule({"main": self.task.function.with_attr("global_symbol", "main")})
         points = list(self._space.values())
@@ -172,6 +176,7 @@ class Search:
         model = self._model.model
         self._context.pre_tuning(1 << 30, count, design_spaces=points, database=self._database, cost_model=model)
         self._remember(self._early)
+        return True
 
     def _mutated(self, trace: Any) -> Any:
         """The trace of the template's run with one answer changed, or None."""

@@ -51,9 +51,13 @@ class Session:
         budget = DEFAULT_SECONDS if tuning.seconds is None and tuning.trials is None else tuning.seconds
         self.state = State([], 0.0, 0.0, began, inf if budget is None else budget, tuning.trials or inf)
         self.runner = open_runner(tuning.runner, job.target)
-        self.writer = Writer(tuning, self.key, self.runner)
-        found, problems = read_folder(tuning.into, must_exist=False)
-        others, more = open_records(job.config.records)
+        try:
+            self.writer = Writer(tuning, self.key, self.runner)
+            found, problems = read_folder(tuning.into, must_exist=False)
+            others, more = open_records(job.config.records)
+        except BaseException:
+            self.runner.close()
+            raise
         self.elsewhere = found | others
         """All that is known, also of other processors: to begin with."""
         self.records = found.on(self.runner.processor())
@@ -109,7 +113,7 @@ class Session:
             contest = Contest(task, search, seconds.get(task.hash, 0.0) / whole)
             self._resume(contest)
             contests.append(contest)
-        if not contests and self.tuning.tasks:
+        if not contests and self.tuning.tasks not in ("", "list"):
             hint = "`--tasks list` shows them"
             raise UsageError(f"no task of the model has `{self.tuning.tasks}` in its text or hash", hint)
         self.state.contests = contests
@@ -125,6 +129,8 @@ class Session:
             contest.search.learn(
                 (r.decisions, r.ratio * contest.reference if r.seconds else inf) for r in history[-_MOST_HISTORY:]
             )
+            if contest.reference:
+                contest.search.learn([(contest.default, contest.reference)])
         contest.trials = len(contest.search.seconds)
         contest.measured = {frozen(r.decisions): Entry(r.decisions, r.ratio) for r in history if r.seconds}
         for record in best.values():
@@ -136,7 +142,7 @@ class Session:
 
     def choose_graph(self) -> None:
         """Try what changes the graph, and go on with what is fastest."""
-        if not self.tuning.graph or self.state.left < self.reserve + 4 * self.build_seconds:
+        if not self.tuning.graph or self.tuning.tasks or not self.may_go_on(4 * self.build_seconds):
             return
         self.graph, self.graph_tasks = GraphSearch(self).choose()
         if self.graph:
@@ -153,13 +159,17 @@ class Session:
         """Batch after batch, where most is to be expected, until time or trials are spent or nothing is left to try."""
         self.watch.phase("search", f"{len(self.state.contests)} tasks")
         with self.job.target.tvm_target():
-            while self.state.left > self.reserve and self.state.trials < self.state.most_trials:
-                if self.interrupted.is_set():
-                    raise KeyboardInterrupt
+            while self.may_go_on() and self.state.trials < self.state.most_trials:
                 contest = max(self.state.contests, key=lambda each: each.expected_gain, default=None)
                 if contest is None or contest.expected_gain < _LEAST_GAIN:
                     break
                 self._batch(contest)
+
+    def may_go_on(self, seconds: float = 0.0) -> bool:
+        """Whether there is time for so much more before the finals. Raises KeyboardInterrupt after an interrupt."""
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
+        return self.state.left > self.reserve + seconds
 
     @property
     def reserve(self) -> float:
@@ -174,6 +184,7 @@ class Session:
         room = int(min(size, self.state.most_trials - self.state.trials))
         decisions = contest.proposals(room)
         if not decisions:
+            contest.idle += 1
             return
         results = self.lab.measure(contest.kernel(), [contest.kernel(each) for each in decisions])
         self._note(contest, decisions, results)
@@ -215,6 +226,10 @@ class Session:
             if timing is None or timing.ratio >= MARGIN or timing.high >= 1.0:
                 if decisions in holders:
                     contest.drop(decisions)
+                    words = (
+                        f"measured again, it takes {timing.ratio:.3f} of the default's time" if timing else result.error
+                    )
+                    self.writer.refuse(contest.task, decisions, words)
                 continue
             error = self.lab.check([contest.kernel(), contest.kernel(decisions)])
             if error:

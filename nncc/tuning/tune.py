@@ -51,7 +51,10 @@ def tune(path: str | Path, config: Config, tuning: Tuning, watch: Watcher | None
             if isinstance(error, NnccError) or not session.interrupted.is_set():
                 raise
             interrupted = True
-        return session.finish(interrupted)
+        try:
+            return session.finish(interrupted)
+        except KeyboardInterrupt:
+            return session.finish(interrupted=True)
     finally:
         session.close()
 

@@ -52,13 +52,15 @@ def verify(
     A record whose numbers are wrong, or whose decisions its template no longer takes, is refused too.
     """
     key = Key.of(target)
+    runs = open_runner(runner, target)
+    records = records.on(runs.processor())
     found = [(task, records.best(task.hash, key)) for task in records.tasks.values() if task.kind == "kernel"]
     kept = [(task, best) for task, best in found if best is not None and best.decisions and best.ratio < MARGIN]
     if not kept:
+        runs.close()
         raise RecordError(
             f"`{folder}` holds no winners for `{key.file_name}`", "`nncc records stats` shows what it has"
         )
-    runs = open_runner(runner, target)
     templates = load_templates()
     lab = Lab(target, templates, (), runs, PASSED_OVER, seed=0)
     writer = Writer(Tuning(into=folder, runner=runner), key, runs)
@@ -80,7 +82,10 @@ def verify(
 def _measured(best: Record, records: RecordSet, target: Target, templates: dict, lab: Lab) -> Verdict:
     if best.task.hash not in records.workloads:
         return Verdict(best, None)
-    function, constants = load_function(records.workloads[best.task.hash])
+    try:
+        function, constants = load_function(records.workloads[best.task.hash])
+    except RecordError as unreadable:
+        return Verdict(best, None, unreadable.message)
     choices, default = Choices(best.decisions), Choices()
     with target.tvm_target():
         schedule_kernel(function, templates, target.hardware, choices)

@@ -23,7 +23,8 @@ class Writer:
     """Appends to one folder. Raises OutputError at once where that cannot be written."""
 
     def __init__(self, tuning: Tuning, key: Key, runner: Runner) -> None:
-        self._journal = Journal(tuning.into, key) if runner.stores_times else None
+        stores = runner.stores_times and tuning.tasks != "list"
+        self._journal = Journal(tuning.into, key) if stores else None
         self._key = key
         self._machine = runner.processor()
         self._by = tuning.by

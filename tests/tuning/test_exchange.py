@@ -105,6 +105,19 @@ def test_a_trace_of_another_tool_is_kept_and_replayed(task, tmp_path):
     assert f"trace (record in {tmp_path / 'team'}, imported)" in schedules
 
 
+def test_a_trace_that_brings_code_of_its_own_is_not_replayed(task):
+    from nncc.choices import TRACE, Choices
+    from nncc.codegen.schedule import replay
+
+    annotate = (
+        '[[["GetSBlock",[],["conv2d","main"],["b0"]],["Annotate",["b0","\\"x\\""],["pragma_import_llvm"],[]]],[]]'
+    )
+    for trace in (annotate, "", "[", "[[], []]extra", '[["NoSuch",[],[],[]]]'):
+        choices = Choices({TRACE: trace})
+        assert replay(task.function, choices) is None
+        assert choices.refused == {TRACE}
+
+
 def test_what_tvm_s_tools_wrote_for_no_target_of_ours_or_failed_is_left_out_with_the_reason(task, tmp_path):
     export(records_of(task, other_tile(task)), tmp_path / "ms")
     path = tmp_path / "ms" / RECORDS

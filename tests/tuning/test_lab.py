@@ -125,3 +125,10 @@ def test_wrong_numbers_are_told_from_rounding():
     broken[7] = np.nan
     assert wrong_by(expected, broken) == "it gives infinities or NaNs where the untuned kernel does not"
     assert wrong_by(broken, broken) == ""
+
+
+def test_a_time_that_is_too_short_is_a_failure_and_no_record(task, lab, monkeypatch):
+    measure = lab.runner.measure
+    monkeypatch.setattr(lab.runner, "measure", lambda order: 0 * measure(order))
+    (result,) = lab.measure(default(task), [default(task, tile=task.options["tile"][1])])
+    assert (result.timing, result.error) == (None, "its time is too short to measure")

@@ -129,3 +129,34 @@ def test_a_lock_is_text_that_people_can_read(model, tmp_path):
     assert found["target"]["name"] == "x86-64-v3"
     assert [each["kind"] for each in found["decisions"]].count("kernel") == 1
     assert all(set(each) == {"task", "kind", "text", "taken"} for each in found["decisions"])
+
+
+@pytest.mark.parametrize(
+    ("hardware", "reason"),
+    [
+        ({"cores": "many"}, '`cores` is "many"'),
+        ({"cores": 0}, "its hardware has no cores or no registers"),
+        ({"l2_kib": -1}, "`l2_kib` is -1"),
+        ({"warp": 32}, "`warp` is no fact of hardware"),
+    ],
+)
+def test_a_lock_of_hardware_that_cannot_be_is_an_error(model, tmp_path, hardware, reason):
+    lock = tmp_path / "net.lock"
+    compiled(model, tmp_path / "a", lock=lock)
+    found = json.loads(lock.read_text())
+    found["target"]["hardware"] |= hardware
+    lock.write_text(json.dumps(found))
+    with pytest.raises(RecordError) as error:
+        compiled(model, tmp_path / "b", lock=lock)
+    assert str(error.value) == f"`{lock}` is no lock of this nncc: {reason}"
+
+
+def test_a_lock_whose_decisions_are_not_the_templates_is_an_error(model, tmp_path):
+    lock = tmp_path / "net.lock"
+    compiled(model, tmp_path / "a", lock=lock)
+    found = json.loads(lock.read_text())
+    for each in found["decisions"]:
+        each["taken"].pop("tile", None)
+    lock.write_text(json.dumps(found))
+    with pytest.raises(RecordError, match=r"does not fit the model; it has no decisions for\n  conv2d add relu "):
+        compiled(model, tmp_path / "b", lock=lock)

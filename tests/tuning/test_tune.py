@@ -108,6 +108,19 @@ def test_only_the_tasks_that_are_named_are_tuned(tmp_path):
     assert error.value.hint == "`--tasks list` shows them"
 
 
+def test_it_ends_where_everything_has_been_tried(tmp_path):
+    """A matrix product with one tile: a handful of points, twice over, without a limit of time."""
+    net = Net()
+    net.output(net.op("MatMul", net.input(1, 8, name="x"), net.weight(8, 16)))
+    net.save(tmp_path / "net.onnx")
+    for _ in range(2):
+        tuning = Tuning(into=tmp_path / "r", trials=10_000)
+        found = tune(tmp_path / "net.onnx", Config(threads=1), tuning, Watcher())
+        assert found.state.trials < 200
+        assert not found.interrupted
+    assert found.state.trials == 0, "nothing is left for the second run"
+
+
 def test_ctrl_c_keeps_what_was_found_and_says_how_to_go_on(tmp_path):
     model = save_net(tmp_path)
 
@@ -164,7 +177,7 @@ def test_an_interrupt_from_the_keyboard_ends_it_with_what_it_has(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "interrupted: what was found is kept; run the same command to go on" in text
+    assert "interrupted: what was found is kept; run the same command to go on, which tries it in the whole" in text
     assert len(read_folder(records)[0]) > 0
 
 
