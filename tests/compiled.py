@@ -146,11 +146,11 @@ def compile_net(source: Net | onnx.ModelProto | Path, folder: Path, target: str 
     return Compiled(path, artifact, values["import"], values["schedule"], values["flatten"])
 
 
-def lowered(net: Net, folder: Path, target: str = "native", threads: int = 1) -> Kernels:
-    """A net's kernels before they are scheduled."""
+def lowered(net: Net, folder: Path, target: str = "native", threads: int = 1, *, shipped: bool = False) -> Kernels:
+    """A net's kernels before they are scheduled; with what the records that come with nncc choose for the graph."""
     folder.mkdir(parents=True, exist_ok=True)
     net.save(folder / "net.onnx")
-    config = Config(target=target, threads=threads, until="lower", verify=False, shipped_records=False)
+    config = Config(target=target, threads=threads, until="lower", verify=False, shipped_records=shipped)
     return run(plan(folder / "net.onnx", config))
 
 

@@ -51,7 +51,8 @@ def compare(seconds: np.ndarray, candidates: int) -> tuple[list[Timing], int]:
     reference = rounds[:, 0]
     calm = reference <= _DISTURBED * np.median(reference)
     rounds, reference = rounds[calm], reference[calm]
-    ratios = np.sort(rounds / reference[:, None], axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a clock that has not moved comes no time
+        ratios = np.sort(rounds / reference[:, None], axis=0)
     count = len(ratios)
     below = _rank(count)
     middle = np.median(ratios, axis=0)

@@ -91,7 +91,7 @@ def test_resnet18_finds_the_shipped_records(tmp_path, name, threads):
     target = resolve(name)
     target = replace(target, hardware=replace(target.hardware, cores=threads))
     known = known_from([], True, target)
-    tasks = kernel_tasks(lowered(resnet18(), tmp_path, name, threads), TEMPLATES)
+    tasks = kernel_tasks(lowered(resnet18(), tmp_path, name, threads, shipped=True), TEMPLATES)
     found = sum(known(task.hash)[0] is not None for task in tasks)
     (run,) = [r for r in about_of(target_folder(name))["runs"] if (r["model"], r["threads"]) == ("resnet18", threads)]
-    assert found >= run["kernels"] >= 12, f"of {len(tasks)} kernels {found} have a shipped record"
+    assert found >= run["kernels"] > 0, f"of {len(tasks)} kernels {found} have a shipped record"
