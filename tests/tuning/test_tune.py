@@ -172,7 +172,8 @@ def test_an_interrupt_from_the_keyboard_ends_it_with_what_it_has(tmp_path):
         text=True,
         start_new_session=True,
     )
-    while not any(file.stat().st_size for file in records.glob("*.jsonl")) and process.poll() is None:
+    # The first line is what the kernel is, those that follow are its trials.
+    while not any(file.read_bytes().count(b"\n") > 1 for file in records.glob("*.jsonl")) and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=60)
