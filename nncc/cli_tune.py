@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,6 +43,7 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc import tune_report as report
     from nncc.config import Config, Tuning
     from nncc.console import working
+    from nncc.report import json_text
     from nncc.tuning.tune import tune
 
     into, *others = options.pop("records")
@@ -66,10 +66,10 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
         found = tune(model, config, tuning, watcher[0])
     stored = tuning.runner != "qemu"
     if tuning.tasks == "list":
-        text = report.task_table(found.state)
-        return click.echo(json.dumps(report.task_facts(found.state), indent=2) if as_json else text, nl=as_json)
+        text = json_text(report.task_facts(found.state)) if as_json else report.task_table(found.state)
+        return click.echo(text, nl=False)
     if as_json:
-        return click.echo(json.dumps(report.outcome_facts(found, str(tuning.into), stored), indent=2))
+        return click.echo(json_text(report.outcome_facts(found, str(tuning.into), stored)), nl=False)
     click.echo(report.outcome_text(found, str(tuning.into), stored), nl=False)
     if stored:
         words = ["nncc", "compile", str(model), "--target", config.target]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nncc.report import plural, table
+from nncc.report import clipped, plural, table
 
 if TYPE_CHECKING:
     from nncc.ir import Decision
@@ -31,9 +31,9 @@ def decisions_text(decisions: Sequence[Decision], elsewhere: Mapping[str, str], 
     lines = [f"\nkernels  {tuned} of {len(kernels)} by records or a lock, {len(kernels) - tuned} by default\n"]
     for word in ("layout", "algorithm"):
         chosen = [d for d in decisions if d.kind == word and d.tuned]
-        lines += [f"{word}  {_values(d)} for {_clipped(d.text)} ({d.source})\n" for d in chosen]
+        lines += [f"{word}  {_values(d)} for {clipped(d.text, 60)} ({d.source})\n" for d in chosen]
     if every:
-        rows = [[d.source, _values(d), _clipped(d.text)] for d in kernels]
+        rows = [[d.source, _values(d), clipped(d.text, 60)] for d in kernels]
         lines.append(table(rows, indent="  "))
     processors = Counter(elsewhere.values())
     for processor, count in processors.most_common():
@@ -49,7 +49,3 @@ def _values(decision: Decision) -> str:
         return "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
     return ", ".join(f"{name} {word(value)}" for name, value in decision.taken.items())
-
-
-def _clipped(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nncc.target import Target
 
 __all__ = [
+    "clipped",
     "compile_facts",
     "compile_text",
     "description_text",
@@ -58,6 +59,11 @@ def json_text(value: Any) -> str:
     """JSON, indented, with lists of plain values on one line."""
     text = json.dumps(value, indent=2)
     return re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r",\s+", ", ", found[1]) + "]", text) + "\n"
+
+
+def clipped(text: str, most: int) -> str:
+    """The text, or as much of it as `most` characters hold with an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def plural(number: int, noun: str) -> str:

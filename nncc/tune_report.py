@@ -7,7 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nncc.console import Progress
-from nncc.report import duration, plural, table
+from nncc.report import clipped, duration, plural, table
 from nncc.tuning.outcome import Outcome, State, Watcher
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _rows(state: State, most: int) -> str:
     rows = [["", "share", "trials", "best", "task"]]
     for contest in order[:most]:
         here = ">" if contest.task.hash == state.current else ""
-        rows.append([here, *_cells(contest), _clipped(contest.task.text, 60)])
+        rows.append([here, *_cells(contest), clipped(contest.task.text, 60)])
     more = f"and {plural(len(order) - most, 'more task')}\n" if len(order) > most else ""
     return table(rows, "<>>><") + more
 
@@ -102,10 +102,6 @@ def _rows(state: State, most: int) -> str:
 def _cells(contest: Contest) -> list[str]:
     best = f"{1 / contest.best.ratio:.2f}x" if contest.entries else "-"
     return [f"{contest.share * 100:.1f} %", str(contest.trials), best]
-
-
-def _clipped(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 # ---- tasks --------------------------------------------------------------------------------------------------------
@@ -211,10 +207,10 @@ def _kernels_text(found: Outcome) -> str:
         gain = f"{1 / found.kept[task].ratio:.2f}x" if task in found.kept else "-"
         share, trials, _ = _cells(contest)
         near = "-" if roofline is None else f"{roofline * 100:.0f} %"
-        rows.append([share, trials, near, gain, _clipped(contest.task.text, 70)])
+        rows.append([share, trials, near, gain, clipped(contest.task.text, 70)])
     text = table(rows, ">>>><")
     chosen = "".join(
-        f"graph  {', '.join(f'{name} {value}' for name, value in choice.items())} for {_clipped(what, 70)}\n"
+        f"graph  {', '.join(f'{name} {value}' for name, value in choice.items())} for {clipped(what, 70)}\n"
         for what, choice in found.graph.items()
     )
     return text + ("\n" + chosen if chosen else "")

@@ -17,8 +17,9 @@ from nncc.codegen.vector_math import vector_math
 from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm, vectorize_calls
 from nncc.errors import InternalError
 from nncc.ir import align
+from nncc.target import Hardware
 
-__all__ = ["BareKernels", "lower_kernels"]
+__all__ = ["BareKernels", "chains_of", "lower_kernels"]
 
 _MAX_STACK = 1024
 """Bytes: TVM's kMaxStackAlloca. Smaller buffers live on the stack, in registers once LLVM is done."""
@@ -141,6 +142,11 @@ def _make_bare(host: Any, workspace: dict[str, int], scratch: dict[str, int]) ->
         return bare.without_attr("tirx.is_entry_func") if "tirx.is_entry_func" in bare.attrs else bare
 
     return apply
+
+
+def chains_of(hardware: Hardware) -> int:
+    """Four interleaved evaluations of exp and its like hide each other's latency; of 16 registers, two are enough."""
+    return 4 if hardware.vector_registers >= 32 else 2
 
 
 def lower_kernels(functions: dict[str, Any], target: Any, prefix: str, *, chains: int = 1) -> BareKernels:

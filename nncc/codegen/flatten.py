@@ -26,7 +26,7 @@ def symbol_prefix(name: str) -> str:
 
 def flatten(kernels: Kernels) -> Program:
     """Order the calls, plan the arena, lay the constants out, lower the kernels to bare pointers."""
-    from nncc.codegen.bare_pointers import lower_kernels
+    from nncc.codegen.bare_pointers import chains_of, lower_kernels
     from nncc.compat import tirx
 
     module = _allocated(kernels)
@@ -37,8 +37,7 @@ def flatten(kernels: Kernels) -> Program:
         for variable, f in module.functions.items()
         if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
     }
-    # Four chains hide each other's latency; of 16 registers, two are enough.
-    chains = 4 if kernels.target.hardware.vector_registers >= 32 else 2
+    chains = chains_of(kernels.target.hardware)
     bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name), chains=chains)
     return _place(kernels, walk, bare)
 

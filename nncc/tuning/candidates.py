@@ -55,12 +55,12 @@ def build_candidates(
     Raises InternalError where LLVM or the linker fails, TVM's ScheduleError where the decisions do not fit.
     """
     from nncc.backends.llvm import build
-    from nncc.codegen.bare_pointers import lower_kernels
+    from nncc.codegen.bare_pointers import chains_of, lower_kernels
     from nncc.codegen.flatten import symbol_prefix
 
     with target.tvm_target():
         functions = {f"c{n}": _scheduled(kernel, templates, target) for n, kernel in enumerate(kernels)}
-    chains = 4 if target.hardware.vector_registers >= 32 else 2
+    chains = chains_of(target.hardware)
     bare = lower_kernels(functions, target.tvm_target(), symbol_prefix(NAME), chains=chains)
     repeats = 1 if check else _repeats(kernels, weights_bytes)
     memory = _Memory(kernels, repeats, check)

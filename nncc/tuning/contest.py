@@ -52,10 +52,8 @@ class Contest:
     measured: dict[str, Entry] = field(default_factory=dict)
     """By `frozen` decisions, all that was timed, in this run or an earlier one."""
     trials: int = 0
-    failed: int = 0
     idle: int = 0
     """Batches since the last one that saved something."""
-    batches: int = 0
     pace: float = 0.0
     """Seconds that the last batch took for each candidate."""
     starts: list[dict[str, Any]] = field(default_factory=list)

@@ -19,7 +19,10 @@ from nncc.tuning.candidates import Kernel, check_inputs
 from nncc.tuning.measure import Timing, compare, measure_until_sure
 from nncc.tuning.runners import CandidateError, Order, Runner
 
-__all__ = ["Lab", "Result", "wrong_by"]
+__all__ = ["PASSED_OVER", "Lab", "Result", "wrong_by"]
+
+PASSED_OVER = 128 << 20
+"""Bytes of weights that pass through the caches between two uses of the same: several times what they hold."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from nncc.templates import load_templates
 from nncc.tuning.contest import MARGIN, Contest, Entry, relatives
 from nncc.tuning.finals import Finals
 from nncc.tuning.graph import GraphSearch
-from nncc.tuning.lab import Lab, Result
+from nncc.tuning.lab import PASSED_OVER, Lab, Result
 from nncc.tuning.outcome import Outcome, State, Watcher
 from nncc.tuning.records import Key, Task, open_records, read_folder
 from nncc.tuning.runners import open_runner
@@ -92,7 +92,7 @@ class Session:
             self.templates,
             self.job.config.schedules,
             self.runner,
-            min(self.base.weights_bytes, _PASSED_OVER),
+            min(self.base.weights_bytes, PASSED_OVER),
             self.tuning.seed,
         )
         self.seconds = by_task(self.base, seconds)
@@ -191,7 +191,6 @@ class Session:
         timed = [(r.timing.ratio, d) for d, r in zip(decisions, results, strict=True) if r.timing is not None]
         near = sorted(((ratio, d) for ratio, d in timed if ratio < min(MARGIN, contest.best.ratio)), key=_first)
         won = self._challenge(contest, [d for _, d in near[:MOST_CHALLENGERS]]) if near else False
-        contest.batches += 1
         contest.pace = (time.monotonic() - start) / len(decisions)
         contest.idle = 0 if won else contest.idle + 1
         self.watch.state(self.state)
@@ -212,7 +211,7 @@ class Session:
             if result.timing is not None:
                 contest.measured[frozen(each)] = Entry(each, result.timing.ratio)
         failed = sum(r.timing is None for r in results)
-        contest.trials, contest.failed = contest.trials + len(results), contest.failed + failed
+        contest.trials += len(results)
         self.state.trials, self.state.failed = self.state.trials + len(results), self.state.failed + failed
 
     def _challenge(self, contest: Contest, challengers: Sequence[Mapping[str, Any]]) -> bool:
@@ -270,8 +269,6 @@ def _first(pair: tuple[float, Any]) -> float:
     return pair[0]
 
 
-_PASSED_OVER = 128 << 20
-"""Bytes of weights that pass through the caches between two uses of the same: several times what they hold."""
 _LONGEST_BATCH = 10.0
 """Seconds: of what takes long to build, batches are smaller."""
 _MOST_HISTORY = 400

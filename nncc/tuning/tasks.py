@@ -12,7 +12,7 @@ from nncc.ir import Kernels
 from nncc.target import Hardware
 from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
 
-__all__ = ["KernelTask", "default_options", "kernel_hash", "kernel_tasks", "kernel_text"]
+__all__ = ["KernelTask", "default_options", "kernel_functions", "kernel_hash", "kernel_tasks", "kernel_text"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ class KernelTask:
     """What one call reads and writes at least."""
 
 
+def kernel_functions(kernels: Kernels) -> dict[str, Any]:
+    """The TIR functions of a model, by name."""
+    from nncc.compat import tirx
+
+    return {v.name_hint: f for v, f in kernels.module.functions.items() if isinstance(f, tirx.PrimFunc)}
+
+
 def kernel_hash(function: Any) -> str:
     """A TIR function's identity, 16 hexadecimal digits: its structure without names."""
     import tvm_ffi
@@ -56,11 +63,9 @@ def kernel_text(name: str, function: Any) -> str:
 
 def kernel_tasks(kernels: Kernels, templates: Mapping[str, Template]) -> list[KernelTask]:
     """The tasks of a lowered model, in the order in which the model calls them first."""
-    from nncc.compat import tirx
-
     calls = _calls(kernels.module["main"])
     by_hash: dict[str, list[tuple[str, Any]]] = {}
-    functions = {v.name_hint: f for v, f in kernels.module.functions.items() if isinstance(f, tirx.PrimFunc)}
+    functions = kernel_functions(kernels)
     for name in calls:
         by_hash.setdefault(kernel_hash(functions[name]), []).append((name, functions[name]))
     tasks = []

@@ -14,16 +14,13 @@ from nncc.templates import load_templates, schedule_kernel
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.contest import MARGIN
 from nncc.tuning.exchange import load_function
-from nncc.tuning.lab import Lab
+from nncc.tuning.lab import PASSED_OVER, Lab
 from nncc.tuning.record import Key, Record
 from nncc.tuning.record_set import RecordSet
 from nncc.tuning.runners import open_runner
 from nncc.tuning.writer import Writer
 
 __all__ = ["Verdict", "verify"]
-
-PASSED_OVER = 128 << 20
-"""Bytes of weights that pass through the caches between two uses of the same."""
 
 
 @dataclass(frozen=True)

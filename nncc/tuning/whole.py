@@ -18,7 +18,7 @@ from nncc.pipeline import Job, run
 from nncc.tuning.known import Known
 from nncc.tuning.measure import Timing, compare
 from nncc.tuning.runners import Order, Runner
-from nncc.tuning.tasks import kernel_hash
+from nncc.tuning.tasks import kernel_functions, kernel_hash
 
 __all__ = ["Built", "Whole", "by_task", "versus"]
 
@@ -62,7 +62,7 @@ class Whole:
     def build(self, fixed: Fixed, kernels: Kernels | None = None) -> Built:
         """A library with these decisions, from `kernels` where they are lowered already; the defaults for the rest."""
         lowered = kernels or self.lowered(fixed)[0]
-        hashes = _hashes(lowered)
+        hashes = {name: kernel_hash(function) for name, function in kernel_functions(lowered).items()}
         job = replace(self.job, known=Known(fixed=fixed), config=replace(self.job.config, until="flatten"))
         program = run(job, after="lower", value=lowered)
         folder = Path(tempfile.mkdtemp(dir=self._folder))
@@ -99,10 +99,3 @@ def by_task(built: Built, seconds: np.ndarray) -> dict[str, float]:
     for task, value in zip(built.tasks, np.median(seconds, axis=0), strict=True):
         found[task] = found.get(task, 0.0) + float(value)
     return found
-
-
-def _hashes(kernels: Kernels) -> dict[str, str]:
-    from nncc.compat import tirx
-
-    functions = {v.name_hint: f for v, f in kernels.module.functions.items() if isinstance(f, tirx.PrimFunc)}
-    return {name: kernel_hash(function) for name, function in functions.items()}

@@ -32,6 +32,15 @@ class Farm:
     port: int = field(default_factory=free_port)
     processes: list[subprocess.Popen] = field(default_factory=list)
 
+    def __enter__(self) -> Farm:
+        self.tracker()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                self.kill(process)
+
     def start(self, *words: str) -> subprocess.Popen:
         with (self.folder / f"log{len(self.processes)}").open("wb") as log:
             command = [sys.executable, "-m", *words]

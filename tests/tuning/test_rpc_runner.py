@@ -58,14 +58,8 @@ def shimmed(compiled, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory) -> Iterator[Farm]:
     pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
-    farm = Farm(tmp_path_factory.mktemp("farm"))
-    try:
-        farm.tracker()
+    with Farm(tmp_path_factory.mktemp("farm")) as farm:
         yield farm
-    finally:
-        for process in farm.processes:
-            if process.poll() is None:
-                farm.kill(process)
 
 
 @pytest.fixture(scope="module")

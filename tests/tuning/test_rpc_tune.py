@@ -31,14 +31,8 @@ def model(tmp_path_factory):
 @pytest.fixture
 def farm(tmp_path) -> Iterator[Farm]:
     pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
-    farm = Farm(tmp_path)
-    try:
-        farm.tracker()
+    with Farm(tmp_path) as farm:
         yield farm
-    finally:
-        for process in farm.processes:
-            if process.poll() is None:
-                farm.kill(process)
 
 
 def tuning(farm, tmp_path, **options):
