@@ -32,6 +32,7 @@ __all__ = [
     "is_buffer",
     "metaschedule",
     "onnx_importer",
+    "pure_operator",
     "relax",
     "s_tir",
     "static_shape",
@@ -53,8 +54,18 @@ def is_buffer(parameter: Any) -> bool:
 
 def vectorize_calls(name: str) -> None:
     """Let TVM's vectorizer take calls of an intrinsic in vectors; it knows that of exp, but of erf leaves a loop."""
-    if tvm.ir.Op.get(name).get_attr("TVectorizable") is None:
+    known = name in tvm.ir.Op.list_op_names()
+    if not known or tvm.ir.Op.get(name).get_attr("TVectorizable") is None:
         tvm.ir.register_op_attr(name, "TVectorizable", True)
+
+
+def pure_operator(name: str) -> str:
+    """Make an operator of ours known to TVM: it has no effects, and is vectorized as a whole; its name."""
+    vectorize_calls(name)
+    if tvm.ir.Op.get(name).get_attr("TCallEffectKind") is None:
+        tvm.ir.register_op_attr(name, "TCallEffectKind", 1)  # tirx::CallEffectKind::kPure
+        tvm.ir.register_op_attr(name, "TScriptPrinterName", name.removeprefix("tirx."))
+    return name
 
 
 def metaschedule() -> Any:

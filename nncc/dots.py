@@ -1,0 +1,93 @@
+"""Integer products: how a processor adds several of them to a lane of int32 in one instruction.
+
+    lane + sum_t x[t] * w[t],   t = 0 .. size - 1
+
+A word is `size` neighbours of the reduction, 32 bits of activations; it is the same for all lanes, each of which has its
+own weights. Templates say `Dot.product`; `nncc.codegen.integer_dots` makes an instruction, or arithmetic, of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from nncc.target import Hardware
+
+__all__ = ["DOTS", "PRODUCT", "ROUND", "Dot", "dot_of", "nearest"]
+
+PRODUCT = "tirx.nncc_dot"
+"""The TIR operator: `size` activations, then `size` weights, to the int32 sum of their products."""
+ROUND = "tirx.nncc_nearest"
+"""The TIR operator: float32 to the nearest int32, ties to even; what does not fit gives anything."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One way to multiply. A template gets it, lays the weights out for it and widens the activations to `data`."""
+
+    name: str
+    size: int
+    """Values in a word."""
+    data: str
+    """The dtype of the activations that it takes."""
+    weight: str
+    """The dtype of the weights that it takes; their values are those of int8."""
+    lanes: int
+    """Of one instruction."""
+    paired: bool = False
+    """Whether the first two weights of every lane lie before the next two of every lane."""
+
+    def place(self, lane: Any, t: int, lanes: int) -> Any:
+        """Where a lane's weight for value `t` of a word lies, in the row of the words of all `lanes`."""
+        if self.paired:
+            return (t // 2) * lanes * 2 + lane * 2 + t % 2
+        return lane * self.size + t
+
+    def words(self, weights: np.ndarray, axis: int) -> np.ndarray:
+        """[.., K, .., lanes] -> [.., K / size, .., lanes * size], K at `axis`, as `place` says."""
+        moved = np.moveaxis(weights, axis, -1)
+        *outer, lanes, depth = moved.shape
+        parts = moved.reshape(*outer, lanes, depth // self.size, self.size)
+        laid = np.empty((*outer, depth // self.size, lanes * self.size), self.weight)
+        for lane in range(lanes):
+            for t in range(self.size):
+                laid[..., self.place(lane, t, lanes)] = parts[..., lane, :, t]
+        return np.ascontiguousarray(np.moveaxis(laid, -2, axis))
+
+    def product(self, data: Callable[[int], Any], weight: Callable[[Any], Any], lane: Any, lanes: int) -> Any:
+        """The int32 sum of a word's products for one of `lanes`, `data(t)` times `weight(place)`, as an expression."""
+        from nncc.compat import pure_operator, tirx
+
+        values = [data(t) for t in range(self.size)] + [weight(self.place(lane, t, lanes)) for t in range(self.size)]
+        return tirx.call_intrin("int32", pure_operator(PRODUCT), *values)
+
+
+def nearest(value: Any) -> Any:
+    """float32 to the nearest int32, ties to even, as an expression; what does not fit gives anything."""
+    from nncc.compat import pure_operator, tirx
+
+    return tirx.call_intrin("int32", pure_operator(ROUND), value)
+
+
+DOTS = {
+    "vnni512": Dot("vnni512", 4, "uint8", "int8", 16),
+    "vnni256": Dot("vnni256", 4, "uint8", "int8", 8),
+    "avxvnni": Dot("avxvnni", 4, "uint8", "int8", 8),
+    "sdot": Dot("sdot", 4, "int8", "int8", 4),
+    "smull": Dot("smull", 4, "int8", "int8", 4, paired=True),
+    "pmaddwd": Dot("pmaddwd", 2, "int16", "int16", 0),
+    "none": Dot("none", 4, "uint8", "int8", 0),
+}
+"""By `Hardware.int8_dot`; 0 lanes are those of a vector."""
+
+
+def dot_of(hardware: Hardware) -> Dot:
+    """The processor's way."""
+    from dataclasses import replace
+
+    dot = DOTS[hardware.int8_dot]
+    return dot if dot.lanes else replace(dot, lanes=max(1, hardware.vector_bits // 32))
