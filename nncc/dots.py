@@ -3,7 +3,7 @@
     lane + sum_t x[t] * w[t],   t = 0 .. size - 1
 
 A word is `size` neighbours of the reduction, 32 bits of activations; it is the same for all lanes, each of which has its
-own weights. Templates say `Dot.product`; `nncc.codegen.integer_dots` makes an instruction, or arithmetic, of it.
+own weights, or each lane has its own. Templates say `Dot.product`; `nncc.codegen.integer_dots` makes an instruction, or arithmetic, of it.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ class Dot:
             return (t // 2) * lanes * 2 + lane * 2 + t % 2
         return lane * self.size + t
 
+    def member(self, place: Any, lanes: int) -> tuple[Any, Any]:
+        """The lane and the number t in its word of what lies at `place`."""
+        if self.paired:
+            return place % (lanes * 2) // 2, place // (lanes * 2) * 2 + place % 2
+        return place // self.size, place % self.size
+
     def words(self, weights: np.ndarray, axis: int) -> np.ndarray:
         """[.., K, .., lanes] -> [.., K / size, .., lanes * size], K at `axis`, as `place` says."""
         moved = np.moveaxis(weights, axis, -1)
@@ -60,10 +66,21 @@ class Dot:
 
     def product(self, data: Callable[[int], Any], weight: Callable[[Any], Any], lane: Any, lanes: int) -> Any:
         """The int32 sum of a word's products for one of `lanes`, `data(t)` times `weight(place)`, as an expression."""
-        from nncc.compat import pure_operator, tirx
+        return _product([data(t) for t in range(self.size)], [weight(p) for p in self.places(lane, lanes)])
 
-        values = [data(t) for t in range(self.size)] + [weight(self.place(lane, t, lanes)) for t in range(self.size)]
-        return tirx.call_intrin("int32", pure_operator(PRODUCT), *values)
+    def lanewise(self, data: Callable[[Any], Any], weight: Callable[[Any], Any], lane: Any, lanes: int) -> Any:
+        """The same where each lane has its own word, `data(place)`."""
+        places = self.places(lane, lanes)
+        return _product([data(p) for p in places], [weight(p) for p in places])
+
+    def places(self, lane: Any, lanes: int) -> list[Any]:
+        return [self.place(lane, t, lanes) for t in range(self.size)]
+
+
+def _product(data: list[Any], weights: list[Any]) -> Any:
+    from nncc.compat import pure_operator, tirx
+
+    return tirx.call_intrin("int32", pure_operator(PRODUCT), *data, *weights)
 
 
 def nearest(value: Any) -> Any:

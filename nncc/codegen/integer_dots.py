@@ -5,7 +5,8 @@
                                        sadalp(acc, smlal(smull(x01, w01), x23, w23))     Arm; |w| <= 127
     acc + dot(x0, x1, w0, w1)      ->  acc + vpmaddwd(broadcast(x0 x1), w)       x86
 
-Values of a word lie side by side in memory, which the pass checks; what does not becomes plain arithmetic.
+Values of a word lie side by side in memory, or all lanes' words as `Dot.place` says, which the pass checks; what does
+not becomes plain arithmetic.
 """
 
 from __future__ import annotations
@@ -51,20 +52,27 @@ def _sum(acc: Any, product: Any, dot: Dot) -> Any:
     lanes = _lanes(product)
     xs, ws = product.args[: dot.size], product.args[dot.size :]
     instruction = _INSTRUCTIONS.get(dot.name)
-    word, weights = _word(xs), _weights(ws, dot, lanes)
-    if instruction is None or word is None or weights is None or (lanes % dot.lanes and lanes not in (4, 8)):
+    word, words, weights = _word(xs), _row(xs, dot, lanes), _row(ws, dot, lanes)
+    known = weights is not None and (word is not None or words is not None)
+    if instruction is None or not known or (lanes % dot.lanes and lanes not in (4, 8)):
         return acc + _arithmetic(product, dot)
     width = min(lanes, dot.lanes)
+    count = 2 if dot.paired else dot.size
     parts = []
     for first in range(0, lanes, width):
 
-        def weight(t: int, first: int = first) -> Any:
-            """The weights of a part's lanes, from value `t` of their words on; two of each where they lie in pairs."""
-            start = weights.indices[0].base + dot.place(first, t, lanes)
-            return weights.source[tirx.Ramp(start, 1, width * (2 if dot.paired else dot.size))]
+        def row(load: Any, t: int, first: int = first) -> Any:
+            """What a part's lanes have from value `t` of their words on; two values where they lie in pairs."""
+            start = load.indices[0].base + dot.place(first, t, lanes)
+            return load.source[tirx.Ramp(start, 1, width * count)]
+
+        def values(t: int) -> Any:
+            if word is None:
+                return row(words, t)
+            return _spread(word.source[tirx.Ramp(word.indices[0].base + t, 1, count)], width, dot)
 
         part = acc if lanes == width else _part(acc, first, width)
-        parts.append(instruction(part, word, weight, width))
+        parts.append(instruction(part, values, lambda t: row(weights, t), width))
     return parts[0] if len(parts) == 1 else tirx.Shuffle(parts, list(range(lanes)))
 
 
@@ -94,15 +102,15 @@ def _word(xs: Any) -> Any:
     return first.source[tirx.Ramp(base, 1, len(loads))]
 
 
-def _weights(ws: Any, dot: Dot, lanes: int) -> Any:
-    """The load that starts the row of all lanes' weights; None where they do not lie as `Dot.place` says."""
-    first = ws[0]
-    if not all(isinstance(w, tvm.ir.TensorLoad) and w.source.same_as(first.source) for w in ws):
+def _row(values: Any, dot: Dot, lanes: int) -> Any:
+    """The first of loads that take what each lane has of its own; None where it does not lie as `Dot.place` says."""
+    first = values[0]
+    if not all(isinstance(load, tvm.ir.TensorLoad) and load.source.same_as(first.source) for load in values):
         return None
     step = 2 if dot.paired else dot.size
     base = None
-    for t, w in enumerate(ws):
-        index = w.indices[0]
+    for t, load in enumerate(values):
+        index = load.indices[0]
         if not isinstance(index, tirx.Ramp):
             return None
         base = index.base if base is None else base
@@ -133,42 +141,44 @@ def _intrinsic(dtype: str, name: str, *args: Any) -> Any:
     return tirx.call_llvm_pure_intrin(dtype, name, *args)
 
 
-def _spread(word: Any, lanes: int, dtype: str) -> Any:
-    """A word of 16 or 32 bits in every lane, as a vector of its values' dtype; out of a register where it is in one."""
-    bits = tvm.DataType(str(word.ty.dtype)).bits * _lanes(word)
+def _spread(word: Any, lanes: int, dot: Dot) -> Any:
+    """16 or 32 bits of a word in every lane, as a vector of its values; out of a register where they are in one."""
+    count = _lanes(word)
+    bits = tvm.DataType(str(word.ty.dtype)).bits * count
+    dtype = f"{dot.data}x{lanes * count}"
     base, (size, *_) = word.indices[0].base, word.source.shape
-    if isinstance(base, tirx.IntImm) and word.source.scope() in ("global", "") and int(size) * bits // _lanes(word) == 128:
+    if isinstance(base, tirx.IntImm) and int(size) * bits // count == 128:
         register = tirx.reinterpret(f"int{bits}x{128 // bits}", word.source[tirx.Ramp(0, 1, int(size))])
-        return tirx.reinterpret(dtype, tirx.Shuffle([register], [int(base) // _lanes(word)] * lanes))
+        return tirx.reinterpret(dtype, tirx.Shuffle([register], [int(base) // count] * lanes))
     return tirx.reinterpret(dtype, tirx.Broadcast(tirx.reinterpret(f"int{bits}", word), lanes))
 
 
-def _vpdpbusd(acc: Any, word: Any, weight: Any, lanes: int) -> Any:
-    name = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}"
-    return _intrinsic(f"int32x{lanes}", name, acc, _spread(word, lanes, f"uint8x{lanes * 4}"), weight(0))
+Values = Callable[[int], Any]
+"""Of value t of a word, and those that lie beside it, for every lane."""
 
 
-def _vpmaddwd(acc: Any, word: Any, weight: Any, lanes: int) -> Any:
+def _vpdpbusd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    return _intrinsic(f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{lanes * 32}", acc, data(0), weight(0))
+
+
+def _vpmaddwd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
-    return acc + _intrinsic(f"int32x{lanes}", name, _spread(word, lanes, f"int16x{lanes * 2}"), weight(0))
+    return acc + _intrinsic(f"int32x{lanes}", name, data(0), weight(0))
 
 
-def _sdot(acc: Any, word: Any, weight: Any, lanes: int) -> Any:
-    name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-    return _intrinsic("int32x4", name, acc, weight(0), _spread(word, lanes, "int8x16"))
+def _sdot(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    return _intrinsic("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", acc, weight(0), data(0))
 
 
-def _smull(acc: Any, word: Any, weight: Any, lanes: int) -> Any:
+def _smull(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     """Two products of int8, |w| <= 127, add up in int16 to at most 2 * 128 * 127 < 2^15."""
-    pairs = [word.source[tirx.Ramp(word.indices[0].base + t, 1, 2)] for t in (0, 2)]
     first, second = (
-        _intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", _spread(pair, lanes, "int8x8"), weight(2 * number))
-        for number, pair in enumerate(pairs)
+        _intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2)
     )
     return acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second)
 
 
-_INSTRUCTIONS: dict[str, Callable[[Any, Any, Any, int], Any]] = {
+_INSTRUCTIONS: dict[str, Callable[[Any, Values, Values, int], Any]] = {
     "vnni512": _vpdpbusd,
     "vnni256": _vpdpbusd,
     "avxvnni": _vpdpbusd,

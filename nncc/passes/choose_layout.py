@@ -11,6 +11,7 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -229,13 +230,19 @@ class Layout(Rewriter):
         lanes = self.lanes_of(out_channels, "int32")
         shift = scheduling.shift(str(data.ty.dtype), self.dot)
         options = {"strides": strides, "padding": padding, "dilation": dilation, "dot": self.dot, "zero": zero + shift}
-        if int(call.attrs.groups) > 1:
-            return None
         source = self.rows(tensor)
-        if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
-            source = self.rows(tensor, (1, size[0] * size[1]))
-        template = self.templates["conv2d"]
-        packed = template.module.pack(kernel, tensor.lanes, lanes, self.dot)
+        if int(call.attrs.groups) == 1:
+            if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
+                source = self.rows(tensor, (1, size[0] * size[1]))
+            template = self.templates["conv2d"]
+            packed = template.module.pack(kernel, tensor.lanes, lanes, self.dot)
+        elif int(call.attrs.groups) == out_channels and group_channels == 1:
+            template = self.templates["depthwise_conv2d"]
+            template = replace(template, compute=template.module.compute_words)
+            packed = template.module.pack_words(kernel, tensor.lanes, strides[1], dilation[1], self.dot)
+            options["size"] = size
+        else:
+            return None
         new = self.emit_anchor(template, source, relax.const(packed, self.dot.weight), **options)
         result = Blocked(new, out_channels, tuple(size))
         if shift:
