@@ -176,9 +176,7 @@ class Failed(Exception):
 class Running:
     """A contestant in a process of its own, which has loaded its model and waits for its turn."""
 
-    def __init__(
-        self, who: str, python: str, model: Path, work: Path, threads: int, isa: str, precision: str
-    ) -> None:
+    def __init__(self, who: str, python: str, model: Path, work: Path, threads: int, isa: str, precision: str) -> None:
         program = [python, str(Path(__file__).with_name("peers.py")), who, str(model)]
         files = [str(work / "inputs.npz"), str(work / "expected.npz")]
         self.said = (work / f"{who}.txt").open("w+")
