@@ -284,7 +284,9 @@ class Layout(Rewriter):
         tensor = self.blocked[data]
         if len(tensor.shape) != 4 or int(call.attrs.axis) % 4 != 1:
             return None
-        parameters = [parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]]
+        parameters = [
+            parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]
+        ]
         if any(p is None for p in parameters):
             return None
         return Blocked(scaled(self, call, tensor.expr, *parameters), tensor.channels, tensor.size)
