@@ -1,0 +1,143 @@
+"""One spelling for QuantizeLinear and DequantizeLinear.
+
+A zero point is always there, of the shape of the scale; one scale for the whole tensor is a scalar without an axis; an
+axis counts from the front. Types other than the scale's are casts of their own. Weights of uint8 are int8:
+(q - z) = ((q - 128) - (z - 128)). The opset is at least 13.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nncc.passes.quantization import insert_node, operand_or_none, opset
+from nncc.passes.raise_opset import raise_opset
+from nncc.passes.rewriting import Report, add_constant, attribute, constant, is_op, operand
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+__all__ = ["WEIGHTED", "canonical_quantization"]
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose second operand is weights."""
+
+
+def _pop_type(node: onnx_ir.Node, name: str) -> onnx_ir.DataType | None:
+    """The type that an attribute names, which is taken away; None where it is not given."""
+    import onnx_ir
+
+    number = attribute(node, name, 0)
+    node.attributes.pop(name, None)
+    return onnx_ir.DataType(number) if number else None
+
+
+def _scalars(node: onnx_ir.Node) -> int:
+    """One scale as a scalar, without an axis; the axis from the front."""
+    graph, scale = node.graph, constant(node.inputs[1])
+    assert graph is not None
+    changes = 0
+    if scale is None or int(attribute(node, "block_size", 0)):
+        return 0
+    name = node.name or str(node.outputs[0].name)
+    if scale.size == 1:
+        for at, word in ((1, "scale"), (2, "zero_point")):
+            array = constant(operand_or_none(node, at))
+            if array is not None and array.ndim:
+                node.replace_input_with(at, add_constant(graph, array.reshape(()), f"{name}/{word}"))
+                changes += 1
+        changes += node.attributes.pop("axis", None) is not None
+        return changes
+    x = operand(node)
+    axis = int(attribute(node, "axis", 1))
+    if axis < 0 and x.shape is not None:
+        import onnx_ir
+
+        node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis + len(x.shape))
+        changes += 1
+    return changes
+
+
+def _zero_point(node: onnx_ir.Node, dtype: onnx_ir.DataType | None) -> int:
+    """A zero point of zeros, of the scale's shape, where there is none."""
+    import numpy as np
+
+    scale = operand(node, 1)
+    if operand_or_none(node, 2) is not None or scale.shape is None or not scale.shape.is_static() or dtype is None:
+        return 0
+    assert node.graph is not None
+    name = node.name or str(node.outputs[0].name)
+    zeros = np.zeros(tuple(int(d) for d in scale.shape), dtype.numpy())  # type: ignore[arg-type]
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    node.replace_input_with(2, add_constant(node.graph, zeros, f"{name}/zero_point"))
+    return 1
+
+
+def _cast(at: onnx_ir.Node, value: onnx_ir.Value, dtype: onnx_ir.DataType, name: str) -> onnx_ir.Value:
+    return insert_node(at, "Cast", [value], name=name, dtype=dtype, shape=value.shape, to=int(dtype))
+
+
+def _quantize_types(node: onnx_ir.Node) -> int:
+    """``precision`` and a scale of another type than the data: the data are cast, as the division is in that type."""
+    x, scale = operand(node), operand(node, 1)
+    asked = _pop_type(node, "precision")
+    changes = int(asked is not None)
+    wanted = asked or scale.dtype
+    name = node.name or str(node.outputs[0].name)
+    for at, value in ((0, x), (1, scale)):
+        if wanted is not None and value.dtype is not None and value.dtype != wanted:
+            node.replace_input_with(at, _cast(node, value, wanted, f"{name}/operand_{at}"))
+            changes += 1
+    return changes
+
+
+def _dequantize_types(node: onnx_ir.Node) -> int:
+    """An ``output_dtype`` other than the scale's is a Cast of the result."""
+    asked = _pop_type(node, "output_dtype")
+    if asked is None:
+        return 0
+    scale, out = operand(node, 1), node.outputs[0]
+    if asked != scale.dtype and scale.dtype is not None:
+        name = node.name or str(out.name)
+        node.replace_input_with(1, _cast(node, scale, asked, f"{name}/scale"))
+    return 1
+
+
+def _signed_weights(node: onnx_ir.Node) -> int:
+    """int8 for weights of uint8, by 128 less on both sides of the difference."""
+    import numpy as np
+
+    q, zero = constant(node.inputs[0]), constant(operand_or_none(node, 2))
+    if q is None or zero is None or q.dtype != np.uint8:
+        return 0
+    if not any(is_op(user, *WEIGHTED) and at == 1 for user, at in node.outputs[0].uses()):
+        return 0
+    assert node.graph is not None
+    for at, array in ((0, q), (2, zero)):
+        shifted = (array.astype(np.int16) - 128).astype(np.int8)
+        node.replace_input_with(at, add_constant(node.graph, shifted, str(operand(node, at).name)))
+    return 1
+
+
+def canonical_quantization(graph: onnx_ir.Model) -> Report:
+    """Rewrite in place every QuantizeLinear and DequantizeLinear of the standard domain."""
+    import onnx_ir
+
+    report = Report()
+    found = [node for node in graph.graph if is_op(node, "QuantizeLinear", "DequantizeLinear")]
+    if found and opset(graph) < 13:
+        if why := raise_opset(graph, 13):
+            report.skip(found[0], why)
+            return report
+        report.rewrites += 1
+    for node in tuple(graph.graph):
+        if is_op(node, "QuantizeLinear"):
+            dtype = _pop_type(node, "output_dtype")
+            report.rewrites += _zero_point(node, dtype or onnx_ir.DataType.UINT8) + _quantize_types(node)
+        elif is_op(node, "DequantizeLinear"):
+            report.rewrites += _zero_point(node, operand(node).dtype) + _dequantize_types(node)
+            report.rewrites += _signed_weights(node)
+        else:
+            continue
+        report.rewrites += _scalars(node)
+    return report

@@ -1,0 +1,143 @@
+"""Products of integers in other operators' clothes become standard ones.
+
+DynamicQuantizeMatMul(A, B)    = MatMulIntegerToFloat(DynamicQuantizeLinear(A), B)
+MatMulIntegerToFloat(A, B)     = float(MatMulInteger(A, B)) * (a_scale * b_scale) + bias
+MatMulNBits(A, packed)         = MatMul(A, DQ(B; scales and zero points of blocks along K)) + bias
+
+MatMulInteger and ConvInteger give int32, which no QDQ form does exactly: they stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from nncc.passes.qoperators import MICROSOFT, Refusal, Site, rewrite_each
+from nncc.passes.quantization import insert_dequantize, insert_node
+from nncc.passes.rewriting import Report, add_constant, attribute, constant, operand
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir
+
+__all__ = ["INTEGER_PRODUCTS", "integer_products", "unpacked"]
+
+
+def _plus(site: Site, real: onnx_ir.Value, at: int) -> onnx_ir.Value:
+    if not site.has(at):
+        return real
+    return insert_node(site.node, "Add", [real, operand(site.node, at)], name=f"{site.name}/bias", dtype=real.dtype)
+
+
+def _scaled(
+    site: Site,
+    a: onnx_ir.Value,
+    a_scale: onnx_ir.Value,
+    a_zero: onnx_ir.Value | None,
+    b_at: tuple[int, int, int],
+    bias: int,
+) -> onnx_ir.Value:
+    """float(MatMulInteger(a, B)) * (a_scale * b_scale) + bias; `b_at` are the places of B, its scale and zero point."""
+    import onnx_ir
+
+    node = site.node
+    b, b_scale, b_zero = (operand(node, at) if site.has(at) else None for at in b_at)
+    sums = insert_node(
+        node, "MatMulInteger", [a, b, a_zero, b_zero], name=f"{site.name}/sums", dtype=onnx_ir.DataType.INT32
+    )
+    real = insert_node(
+        node, "Cast", [sums], name=f"{site.name}/real", dtype=a_scale.dtype, to=int(onnx_ir.DataType.FLOAT)
+    )
+    scale = insert_node(node, "Mul", [a_scale, b_scale], name=f"{site.name}/scale", dtype=a_scale.dtype)
+    return _plus(site, insert_node(node, "Mul", [real, scale], name=site.name, dtype=a_scale.dtype), bias)
+
+
+def _to_float(site: Site) -> onnx_ir.Value:
+    node = site.node
+    a_scale = operand(node, 2)
+    if a_scale.shape is None or any(size != 1 for size in a_scale.shape):
+        raise Refusal("its first operand has more than one scale")
+    return _scaled(site, operand(node), a_scale, operand(node, 4) if site.has(4) else None, (1, 3, 5), 6)
+
+
+def _dynamic(site: Site) -> onnx_ir.Value:
+    import onnx_ir
+
+    node = site.node
+    quantize = onnx_ir.node("DynamicQuantizeLinear", [operand(node)], num_outputs=3, name=f"{site.name}/quantize")
+    kinds = (onnx_ir.DataType.UINT8, onnx_ir.DataType.FLOAT, onnx_ir.DataType.UINT8)
+    for out, word, dtype in zip(quantize.outputs, ("integers", "scale", "zero_point"), kinds, strict=True):
+        out.name, out.type = f"{site.name}/nncc_{word}", onnx_ir.TensorType(dtype)
+    site.graph.insert_before(node, quantize)
+    a, a_scale, a_zero = quantize.outputs
+    return _scaled(site, a, a_scale, a_zero, (1, 2, 3), 4)
+
+
+def unpacked(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """The first `count` numbers of `bits` (2, 4 or 8) in each row of bytes, lowest bits first, as uint8."""
+    import numpy as np
+
+    rows = packed.reshape(packed.shape[0], -1)
+    parts = [(rows >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+    return np.stack(parts, axis=-1).reshape(len(rows), -1)[:, :count]
+
+
+def _n_bits(site: Site) -> onnx_ir.Value:
+    import numpy as np
+
+    node = site.node
+    k, n, block = (int(attribute(node, name)) for name in ("K", "N", "block_size"))
+    bits = int(attribute(node, "bits", 4))
+    packed, scales = constant(node.inputs[1]), constant(node.inputs[2])
+    if packed is None or scales is None or bits not in (2, 4, 8):
+        raise Refusal(f"its weights are computed at run time, or of {bits} bits")
+    blocks = -(-k // block)
+    if packed.size != n * blocks * block * bits // 8 or scales.size != n * blocks:
+        raise Refusal(f"its weights or scales do not fit K {k}, N {n} and blocks of {block}")
+    weight = unpacked(packed.reshape(n, -1), bits, k)
+    scales = scales.reshape(n, blocks)
+    zeros = np.full((n, blocks), 2 ** (bits - 1), np.uint8)
+    if site.has(3):
+        given = constant(node.inputs[3])
+        if given is None:
+            raise Refusal("its zero points are computed at run time")
+        zeros = unpacked(given.reshape(n, -1), bits, blocks) if given.dtype == np.uint8 else given.reshape(n, blocks)
+    groups = np.arange(k) // block
+    if site.has(4):
+        found = constant(node.inputs[4])
+        if found is None or found.size < k or not ((found >= 0) & (found < blocks)).all():
+            raise Refusal("its groups are computed at run time, or not among its blocks")
+        groups = found.reshape(-1)[:k]
+    if zeros.dtype != np.uint8 or site.has(4):  # no DequantizeLinear says this
+        real = (weight.astype(scales.dtype) - zeros.astype(scales.dtype)[:, groups]) * scales[:, groups]
+        matrix = add_constant(site.graph, np.ascontiguousarray(real.T), f"{site.name}/weight")
+    else:
+        dequantize = [_small(site, array.T, bits, word) for array, word in ((weight, "weight"), (zeros, "zero_point"))]
+        scale = add_constant(site.graph, np.ascontiguousarray(scales.T), f"{site.name}/scale")
+        matrix = insert_dequantize(
+            node, dequantize[0], scale, dequantize[1], name=f"{site.name}/weight", axis=0, block_size=block
+        )
+    product = insert_node(node, "MatMul", [operand(node), matrix], name=site.name, dtype=operand(node).dtype)
+    return _plus(site, product, 5)
+
+
+def _small(site: Site, array: np.ndarray, bits: int, word: str) -> onnx_ir.Value:
+    """An initializer of uint4, or of uint8 for other widths."""
+    import ml_dtypes
+    import numpy as np
+
+    array = np.ascontiguousarray(array)
+    return add_constant(site.graph, array.astype(ml_dtypes.uint4) if bits == 4 else array, f"{site.name}/{word}")
+
+
+INTEGER_PRODUCTS: Mapping[tuple[str, str], Callable[[Site], onnx_ir.Value]] = {
+    (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic,
+    (MICROSOFT, "MatMulIntegerToFloat"): _to_float,
+    (MICROSOFT, "MatMulNBits"): _n_bits,
+}
+"""By domain and operator: a function that inserts the standard form and returns its last value."""
+
+
+def integer_products(graph: onnx_ir.Model) -> Report:
+    """Rewrite in place every operator that `INTEGER_PRODUCTS` names; MatMulNBits needs opset 21, others 11."""
+    return rewrite_each(graph, INTEGER_PRODUCTS, lambda node: 21 if node.op_type == "MatMulNBits" else 11)
