@@ -2,7 +2,7 @@
 
 A zero point is always there, of the shape of the scale; one scale for the whole tensor is a scalar without an axis; an
 axis counts from the front. Types other than the scale's are casts of their own. Weights of uint8 are int8:
-(q - z) = ((q - 128) - (z - 128)). The opset is at least 13.
+(q - z) = ((q - 128) - (z - 128)). A Gemm does not transpose such weights, they are. The opset is at least 13.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ def _scalars(node: onnx_ir.Node) -> int:
         changes += node.attributes.pop("axis", None) is not None
         return changes
     x = operand(node)
-    axis = int(attribute(node, "axis", 1))
-    if axis < 0 and x.shape is not None:
+    given = attribute(node, "axis")
+    rank = len(x.shape) if x.shape is not None else 0
+    axis = 0 if rank == 1 else 1 if given is None else int(given) % rank if rank else int(given)
+    if given != axis:
         import onnx_ir
 
-        node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis + len(x.shape))
+        node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis)
         changes += 1
     return changes
 
@@ -119,6 +121,20 @@ def _signed_weights(node: onnx_ir.Node) -> int:
     return 1
 
 
+def _transposed_weights(node: onnx_ir.Node) -> int:
+    """Gemm(a, b, transB=1) = Gemm(a, Transpose(b)), which becomes a transposition of the integers."""
+    producer = node.inputs[1].producer() if node.inputs[1] is not None else None
+    if not attribute(node, "transB", 0) or not is_op(producer, "DequantizeLinear"):
+        return 0
+    weight = operand(node, 1)
+    if constant(producer.inputs[0]) is None:
+        return 0
+    name = f"{node.name or node.outputs[0].name}/weight"
+    node.replace_input_with(1, insert_node(node, "Transpose", [weight], name=name, dtype=weight.dtype, perm=[1, 0]))
+    node.attributes.pop("transB")
+    return 1
+
+
 def canonical_quantization(graph: onnx_ir.Model) -> Report:
     """Rewrite in place every QuantizeLinear and DequantizeLinear of the standard domain."""
     import onnx_ir
@@ -138,6 +154,7 @@ def canonical_quantization(graph: onnx_ir.Model) -> Report:
             report.rewrites += _zero_point(node, operand(node).dtype) + _dequantize_types(node)
             report.rewrites += _signed_weights(node)
         else:
+            report.rewrites += _transposed_weights(node) if is_op(node, "Gemm") else 0
             continue
         report.rewrites += _scalars(node)
     return report

@@ -104,6 +104,8 @@ def _n_bits(site: Site) -> onnx_ir.Value:
         zeros = unpacked(given.reshape(n, -1), bits, blocks) if given.dtype == np.uint8 else given.reshape(n, blocks)
     groups = np.arange(k) // block
     if site.has(4):
+        if site.has(3):  # ONNX Runtime gives other numbers than its documentation says
+            raise Refusal("it has both groups in an order of their own and zero points")
         found = constant(node.inputs[4])
         if found is None or found.size < k or not ((found >= 0) & (found < blocks)).all():
             raise Refusal("its groups are computed at run time, or not among its blocks")

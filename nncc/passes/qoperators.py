@@ -244,17 +244,17 @@ def _where(site: Site) -> onnx_ir.Value:
 
 
 def _same(kind: str) -> Callable[[Site], onnx_ir.Value]:
-    """QuantizeLinear and DequantizeLinear of com.microsoft: per tensor where no axis is given."""
+    """QuantizeLinear and DequantizeLinear of com.microsoft; the axis of several scales is 1 where none is given."""
 
     def rewritten(site: Site) -> onnx_ir.Value:
         node = site.node
-        x, axis = operand(node), attribute(node, "axis")
+        x, axis = operand(node), attribute(node, "axis", 1)
         dtype = x.dtype
         if kind == "QuantizeLinear":
             import onnx_ir
 
             dtype = onnx_ir.DataType.UINT8
-        scale, zero = site.parameters(1, dtype, per_axis=axis is not None)
+        scale, zero = site.parameters(1, dtype, per_axis=True)
         per_axis = scale.shape is not None and len(scale.shape) == 1
         insert = insert_quantize if kind == "QuantizeLinear" else insert_dequantize
         return insert(node, x, scale, zero, name=site.name, axis=axis if per_axis else None)

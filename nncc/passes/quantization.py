@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import add_constant, attribute, constant, is_op, operand
+from nncc.passes.rewriting import attribute, constant, operand
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,9 +26,6 @@ __all__ = [
     "opset",
     "same_grid",
 ]
-
-INTEGERS = ("uint8", "int8", "uint16", "int16")
-"""numpy's names of the types that activations are quantized to."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def grid_of(node: onnx_ir.Node) -> Grid | None:
     if scale is None or zero_point is None or scale.shape != zero_point.shape or zero_point.dtype.kind not in "iu":
         return None
     rank = len(operand(node).shape or ())
-    axis = int(attribute(node, "axis", 1)) if scale.ndim else 0
+    axis = int(attribute(node, "axis", 1)) if scale.ndim and rank > 1 else 0
     block_size = int(attribute(node, "block_size", 0))
     return Grid(scale, zero_point, axis + rank if axis < 0 else axis, block_size)
 
@@ -165,14 +162,3 @@ def insert_quantize(
         axis=axis,
     )
 
-
-def is_dequantize(node: onnx_ir.Node | None) -> bool:
-    """Whether `node` is a DequantizeLinear of the standard domain."""
-    return is_op(node, "DequantizeLinear")
-
-
-def grid_constants(graph: onnx_ir.Graph, grid: Grid, name: str) -> tuple[onnx_ir.Value, onnx_ir.Value]:
-    """Scale and zero point as new initializers."""
-    return add_constant(graph, grid.scale, f"{name}/scale"), add_constant(
-        graph, grid.zero_point, f"{name}/zero_point"
-    )
