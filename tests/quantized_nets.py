@@ -49,7 +49,7 @@ class QuantizedNet(Net):
 
 
 def full_range(model: onnx.ModelProto, seed: int = 1, width: float = 1.0) -> dict[str, np.ndarray]:
-    """Random inputs: integers over all of their type, floats in [-width, width] with ties and zeros among them."""
+    """Random inputs: integers over all of their type, floats in [-width, width], many a multiple of 2^-7."""
     random = np.random.default_rng(seed)
     found = {}
     for value in model.graph.input:
@@ -63,8 +63,8 @@ def full_range(model: onnx.ModelProto, seed: int = 1, width: float = 1.0) -> dic
             found[value.name] = random.integers(0, 2, shape).astype(bool)
         else:
             numbers = random.uniform(-width, width, shape)
-            halves = random.integers(-600, 600, shape) / 2 * (width / 100)
-            found[value.name] = np.where(random.random(shape) < 0.3, halves, numbers).astype(dtype)
+            halves = np.rint(numbers * 2**7) / 2**7
+            found[value.name] = np.where(random.random(shape) < 0.4, halves, numbers).astype(dtype)
     return found
 
 

@@ -95,27 +95,31 @@ def dequantize_linear(builder: Any, inputs: Sequence[Any], attributes: dict[str,
 
 
 def quantize_linear(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
-    """saturate(round(x / scale) + zero_point), for scales of blocks and for data of 16 bits. Others are left to TVM's.
+    """saturate(round(x / scale) + zero_point), for scales of blocks and for data of float16. Others are left to TVM's.
 
-    The quotient of half precision is taken in float32, as ONNX Runtime does: rounded to half precision first it may
-    round to another integer.
+    The quotient of float16 is taken in float32, as ONNX Runtime does, unless ``precision`` says float16.
     """
     x, scale, zero = [*inputs, None][:3]
     block_size = int(attributes.get("block_size", 0))
-    half = str(x.ty.dtype) in ("float16", "bfloat16")
+    half = str(x.ty.dtype) == "float16"
     if not (block_size or half) or zero is None:
         return None
-    if half:
-        x, scale = (builder.emit(relax.op.astype(value, "float32")) for value in (x, scale))
-        if isinstance(inputs[1], GenericConst):
-            scale = relax.const(constant_array(inputs[1]).astype(np.float32))
-    dtype = str(zero.ty.dtype)
-    if not block_size:
-        axis = _axis(x, attributes) if len(scale.ty.shape) else 0
-        return relax.op.quantize(x, scale, zero, axis=axis, out_dtype=dtype)
-    shape, axis = [int(d) for d in x.ty.shape], _axis(x, attributes)
-    scale, zero = (_by_element(builder, part, block_size, axis, shape) for part in (scale, zero))
-    steps = builder.emit(relax.op.round(builder.emit(relax.op.divide(x, scale))))
+    shape, axis, dtype = [int(d) for d in x.ty.shape], _axis(x, attributes), str(zero.ty.dtype)
+    rounded = half and bool(attributes.get("precision", 0))
+    if half and not rounded:
+        constant = isinstance(scale, GenericConst)
+        x = builder.emit(relax.op.astype(x, "float32"))
+        scale = relax.const(constant_array(scale).astype(np.float32)) if constant else relax.op.astype(scale, "float32")
+        scale = scale if constant else builder.emit(scale)
+    if not block_size and not rounded:
+        return relax.op.quantize(x, scale, zero, axis=axis if len(scale.ty.shape) else 0, out_dtype=dtype)
+    if block_size:
+        scale, zero = (_by_element(builder, part, block_size, axis, shape) for part in (scale, zero))
+    elif len(scale.ty.shape):
+        row = [-1 if at == axis else 1 for at in range(len(shape))]
+        scale, zero = (builder.emit(relax.op.reshape(part, row)) for part in (scale, zero))
+    quotient = builder.emit(relax.op.divide(x, scale))
+    steps = builder.emit(relax.op.round(builder.emit(relax.op.astype(quotient, "float32")) if rounded else quotient))
     points = builder.emit(relax.op.add(steps, builder.emit(relax.op.astype(zero, "float32"))))
     info = np.iinfo(dtype)
     low, high = (relax.const(np.float32(bound)) for bound in (info.min, info.max))

@@ -79,29 +79,70 @@ def _cast(at: onnx_ir.Node, value: onnx_ir.Value, dtype: onnx_ir.DataType, name:
     return insert_node(at, "Cast", [value], name=name, dtype=dtype, shape=value.shape, to=int(dtype))
 
 
-def _quantize_types(node: onnx_ir.Node) -> int:
-    """``precision`` and a scale of another type than the data: the data are cast, as the division is in that type."""
-    x, scale = operand(node), operand(node, 1)
-    asked = _pop_type(node, "precision")
-    changes = int(asked is not None)
-    wanted = asked or scale.dtype
+def _in_float32(node: onnx_ir.Node, *places: int) -> int:
+    """Cast the operands at `places` to float32 where they are of another type."""
+    import onnx_ir
+
+    changes = 0
     name = node.name or str(node.outputs[0].name)
-    for at, value in ((0, x), (1, scale)):
-        if wanted is not None and value.dtype is not None and value.dtype != wanted:
-            node.replace_input_with(at, _cast(node, value, wanted, f"{name}/operand_{at}"))
+    for at in places:
+        value = operand(node, at)
+        if value.dtype is not None and value.dtype != onnx_ir.DataType.FLOAT:
+            node.replace_input_with(at, _cast(node, value, onnx_ir.DataType.FLOAT, f"{name}/operand_{at}"))
             changes += 1
     return changes
 
 
-def _dequantize_types(node: onnx_ir.Node) -> int:
-    """An ``output_dtype`` other than the scale's is a Cast of the result."""
-    asked = _pop_type(node, "output_dtype")
-    if asked is None:
+def _quantize_types(node: onnx_ir.Node, version: int) -> int:
+    """Data and scale of one type: that of ``precision``, which is the scale's by default.
+
+    ONNX Runtime divides in float32, and from opset 23 on in that type. Neither it nor TVM has bfloat16.
+    """
+    import onnx_ir
+
+    x, scale = operand(node), operand(node, 1)
+    if x.dtype is None or scale.dtype is None:
         return 0
+    half = onnx_ir.DataType.FLOAT16
+    asked = attribute(node, "precision", 0)
+    if version >= 23 and (asked or scale.dtype) == half:
+        name = node.name or str(node.outputs[0].name)
+        changes = int(not asked)
+        node.attributes["precision"] = onnx_ir.AttrInt64("precision", int(half))
+        for at, value in ((0, x), (1, scale)):
+            if value.dtype != half:
+                node.replace_input_with(at, _cast(node, value, half, f"{name}/operand_{at}"))
+                changes += 1
+        return changes
+    node.attributes.pop("precision", None)
+    mixed = asked or x.dtype != scale.dtype or scale.dtype == onnx_ir.DataType.BFLOAT16
+    return int(bool(asked)) + (_in_float32(node, 0, 1) if mixed else 0)
+
+
+def _dequantize_types(node: onnx_ir.Node) -> int:
+    """An ``output_dtype`` other than the scale's, and bfloat16: the product is taken in float32 and then cast."""
+    import onnx_ir
+
+    asked = _pop_type(node, "output_dtype")
     scale, out = operand(node, 1), node.outputs[0]
-    if asked != scale.dtype and scale.dtype is not None:
-        name = node.name or str(out.name)
-        node.replace_input_with(1, _cast(node, scale, asked, f"{name}/scale"))
+    if scale.dtype == onnx_ir.DataType.BFLOAT16:
+        asked = asked or scale.dtype
+    elif asked is None or asked == scale.dtype:
+        return int(asked is not None)
+    _in_float32(node, 1)
+    if asked == onnx_ir.DataType.FLOAT:
+        return 1
+    name = node.name or str(out.name)
+    cast = onnx_ir.node("Cast", [out], {"to": int(asked)}, name=f"{name}/cast")
+    after = cast.outputs[0]
+    after.name, after.type, after.shape = f"{name}/nncc_Cast", out.type, out.shape
+    if out.is_graph_output():
+        after.name, out.name = out.name, f"{name}/product"
+    out.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+    out.replace_all_uses_with(after, replace_graph_outputs=True)
+    cast.replace_input_with(0, out)
+    assert node.graph is not None
+    node.graph.insert_after(node, cast)
     return 1
 
 
@@ -149,7 +190,8 @@ def canonical_quantization(graph: onnx_ir.Model) -> Report:
     for node in tuple(graph.graph):
         if is_op(node, "QuantizeLinear"):
             dtype = _pop_type(node, "output_dtype")
-            report.rewrites += _zero_point(node, dtype or onnx_ir.DataType.UINT8) + _quantize_types(node)
+            report.rewrites += _zero_point(node, dtype or onnx_ir.DataType.UINT8)
+            report.rewrites += _quantize_types(node, opset(graph))
         elif is_op(node, "DequantizeLinear"):
             report.rewrites += _zero_point(node, operand(node).dtype) + _dequantize_types(node)
             report.rewrites += _signed_weights(node)
