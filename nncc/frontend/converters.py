@@ -83,7 +83,9 @@ def dequantize_linear(builder: Any, inputs: Sequence[Any], attributes: dict[str,
     if not block_size:
         return None
     shape, axis = [int(d) for d in x.ty.shape], _axis(x, attributes)
-    parts = [_by_element(builder, part, block_size, axis, shape) for part in ([scale] if zero is None else [scale, zero])]
+    parts = [
+        _by_element(builder, part, block_size, axis, shape) for part in ([scale] if zero is None else [scale, zero])
+    ]
     if all(isinstance(part, GenericConst) for part in (x, *parts)):
         q, real, *zeros = [constant_array(part) for part in (x, *parts)]
         steps = q.astype(np.int32) - zeros[0] if zeros else q.astype(np.int32)
@@ -155,7 +157,9 @@ def conv_integer(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]
     x, weight, x_zero, w_zero = [*inputs, None, None][:4]
     rank = len(x.ty.shape)
     if _text(attributes.get("auto_pad", "NOTSET")) != "NOTSET" or rank not in _CONVOLUTIONS:
-        raise ValueError("ConvInteger with automatic padding that depends on dilation, or of more than three dimensions")
+        raise ValueError(
+            "ConvInteger with automatic padding that depends on dilation, or of more than three dimensions"
+        )
     name, data_layout, kernel_layout = _CONVOLUTIONS[rank]
 
     def steps(value: Any, zero: Any) -> Any:

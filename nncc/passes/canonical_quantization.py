@@ -38,7 +38,7 @@ def _scalars(node: onnx_ir.Node) -> int:
     changes = 0
     if scale is None or int(attribute(node, "block_size", 0)):
         return 0
-    name = node.name or str(node.outputs[0].name)
+    name = str(node.outputs[0].name)
     if scale.size == 1:
         for at, word in ((1, "scale"), (2, "zero_point")):
             array = constant(operand_or_none(node, at))
@@ -67,7 +67,7 @@ def _zero_point(node: onnx_ir.Node, dtype: onnx_ir.DataType | None) -> int:
     if operand_or_none(node, 2) is not None or scale.shape is None or not scale.shape.is_static() or dtype is None:
         return 0
     assert node.graph is not None
-    name = node.name or str(node.outputs[0].name)
+    name = str(node.outputs[0].name)
     zeros = np.zeros(tuple(int(d) for d in scale.shape), dtype.numpy())  # type: ignore[arg-type]
     if len(node.inputs) < 3:
         node.resize_inputs(3)
@@ -84,7 +84,7 @@ def _in_float32(node: onnx_ir.Node, *places: int) -> int:
     import onnx_ir
 
     changes = 0
-    name = node.name or str(node.outputs[0].name)
+    name = str(node.outputs[0].name)
     for at in places:
         value = operand(node, at)
         if value.dtype is not None and value.dtype != onnx_ir.DataType.FLOAT:
@@ -106,7 +106,7 @@ def _quantize_types(node: onnx_ir.Node, version: int) -> int:
     half = onnx_ir.DataType.FLOAT16
     asked = attribute(node, "precision", 0)
     if version >= 23 and (asked or scale.dtype) == half:
-        name = node.name or str(node.outputs[0].name)
+        name = str(node.outputs[0].name)
         changes = int(not asked)
         node.attributes["precision"] = onnx_ir.AttrInt64("precision", int(half))
         for at, value in ((0, x), (1, scale)):
@@ -132,7 +132,7 @@ def _dequantize_types(node: onnx_ir.Node) -> int:
     _in_float32(node, 1)
     if asked == onnx_ir.DataType.FLOAT:
         return 1
-    name = node.name or str(out.name)
+    name = str(out.name)
     cast = onnx_ir.node("Cast", [out], {"to": int(asked)}, name=f"{name}/cast")
     after = cast.outputs[0]
     after.name, after.type, after.shape = f"{name}/nncc_Cast", out.type, out.shape
@@ -170,7 +170,7 @@ def _transposed_weights(node: onnx_ir.Node) -> int:
     weight = operand(node, 1)
     if constant(producer.inputs[0]) is None:
         return 0
-    name = f"{node.name or node.outputs[0].name}/weight"
+    name = f"{node.outputs[0].name}/weight"
     node.replace_input_with(1, insert_node(node, "Transpose", [weight], name=name, dtype=weight.dtype, perm=[1, 0]))
     node.attributes.pop("transB")
     return 1

@@ -67,7 +67,7 @@ def _fold(node: onnx_ir.Node, dequantize: onnx_ir.Node, affine: Affine) -> str |
         shift = (bias * affine.scale + affine.shift).astype(grid.scale.dtype)
     if not np.isfinite(shift).all() or not np.isfinite(scale).all() or not (scale > 0).all():
         return f"a folded scale or bias is zero, or does not fit {grid.scale.dtype}"
-    name = node.name or str(node.outputs[0].name)
+    name = str(node.outputs[0].name)
     weight = insert_dequantize(
         node,
         add_constant(graph, q, str(operand(dequantize).name)),
@@ -77,6 +77,8 @@ def _fold(node: onnx_ir.Node, dequantize: onnx_ir.Node, affine: Affine) -> str |
         axis=0,
     )
     node.replace_input_with(1, weight)
+    if not any(out.uses() or out.is_graph_output() for out in dequantize.outputs) and dequantize.graph is not None:
+        dequantize.graph.remove(dequantize, safe=True)
     if len(node.inputs) < 3:
         node.resize_inputs(3)
     node.replace_input_with(2, add_constant(graph, shift, f"{name}/bias"))

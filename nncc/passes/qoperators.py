@@ -7,7 +7,7 @@ the scale x_scale * w_scale and no zero point. ``channels_last`` operators get T
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncc.passes.quantization import insert_dequantize, insert_node, insert_quantize, operand_or_none
 from nncc.passes.raise_opset import raise_opset
@@ -37,7 +37,7 @@ class Site:
         assert node.graph is not None
         self.node = node
         self.graph = node.graph
-        self.name = node.name or str(node.outputs[0].name)
+        self.name = str(node.outputs[0].name)
 
     def has(self, at: int) -> bool:
         return operand_or_none(self.node, at) is not None
@@ -122,7 +122,7 @@ class Site:
         """`value` transposed."""
         return insert_node(self.node, "Transpose", [value], name=f"{self.name}/{name}", dtype=value.dtype, perm=perm)
 
-    def attributes(self, *left_out: str) -> dict[str, onnx_ir.Attr]:
+    def attributes(self, *left_out: str) -> dict[str, Any]:
         """The node's own attributes but those."""
         return {name: attr for name, attr in self.node.attributes.items() if name not in left_out}
 
@@ -231,9 +231,7 @@ def _reduce_mean(site: Site) -> onnx_ir.Value:
     if site.graph.opset_imports.get("", 1) < 18:
         return site.integers(site.op("ReduceMean", real, axes=axes or None, keepdims=keepdims), 3)
     given = [add_constant(site.graph, np.array(axes, np.int64), f"{site.name}/axes")] if axes else []
-    mean = insert_node(
-        node, "ReduceMean", [real, *given], name=site.name, dtype=real.dtype, keepdims=keepdims
-    )
+    mean = insert_node(node, "ReduceMean", [real, *given], name=site.name, dtype=real.dtype, keepdims=keepdims)
     return site.integers(mean, 3)
 
 

@@ -1,7 +1,7 @@
 """The vocabulary of quantized graphs: what a QuantizeLinear or DequantizeLinear says, and inserting one.
 
-    DequantizeLinear(q) = (q - zero_point) * scale
-    QuantizeLinear(x)   = saturate(round_half_even(x / scale) + zero_point)
+DequantizeLinear(q) = (q - zero_point) * scale
+QuantizeLinear(x)   = saturate(round_half_even(x / scale) + zero_point)
 """
 
 from __future__ import annotations
@@ -161,4 +161,3 @@ def insert_quantize(
         shape=real.shape,
         axis=axis,
     )
-

@@ -42,7 +42,11 @@ def _filling(node: onnx_ir.Node, grid: Grid) -> np.ndarray | str | None:
     if value is None:
         return "what it pads with is computed at run time"
     low, high = grid.limits()
-    q = round(float(value.reshape(())) / float(grid.scale)) + int(grid.zero_point) if np.isfinite(value).all() else high + 1
+    q = (
+        round(float(value.reshape(())) / float(grid.scale)) + int(grid.zero_point)
+        if np.isfinite(value).all()
+        else high + 1
+    )
     back = np.asarray(q - int(grid.zero_point)).astype(grid.scale.dtype) * grid.scale
     if not low <= q <= high or back != value.reshape(()):
         return "what it pads with is not a number of the grid"
@@ -84,7 +88,7 @@ def _sink(node: onnx_ir.Node, before: list[onnx_ir.Node], grid: Grid) -> None:
 
     graph = node.graph
     assert graph is not None
-    name = node.name or str(node.outputs[0].name)
+    name = str(node.outputs[0].name)
     filling = _filling(node, grid)
     if isinstance(filling, np.ndarray):
         if len(node.inputs) < 3:
@@ -100,7 +104,10 @@ def _sink(node: onnx_ir.Node, before: list[onnx_ir.Node], grid: Grid) -> None:
         if not out.uses() and not out.is_graph_output():
             continue
         dequantize = onnx_ir.node(
-            "DequantizeLinear", [out, scale, zero], {} if axis is None else {"axis": axis}, name=f"{name}/dequantize_{at}"
+            "DequantizeLinear",
+            [out, scale, zero],
+            {} if axis is None else {"axis": axis},
+            name=f"{name}/dequantize_{at}",
         )
         after = dequantize.outputs[0]
         after.name, after.type, after.shape = f"{out.name}/nncc_DequantizeLinear", real, out.shape

@@ -53,7 +53,7 @@ def widen_integers(graph: onnx_ir.Model) -> Report:
         if not is_op(node, "QuantizeLinear"):
             continue
         node.attributes.pop("output_dtype", None)
-        name = node.name or str(out.name)
+        name = str(out.name)
         bounds = [
             add_constant(main, np.array(limit, dtype), f"{name}/{word}")
             for limit, word in zip(limits[node], ("smallest", "largest"), strict=True)
@@ -65,4 +65,3 @@ def widen_integers(graph: onnx_ir.Model) -> Report:
         for user, at in users:
             user.replace_input_with(at, clip.outputs[0])
     return report
-

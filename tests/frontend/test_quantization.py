@@ -33,7 +33,9 @@ def parameters(net, shape, dtype, real=F32, *, zero=True, scale=0.01):
 
 def quantize(net, dtype=U8, real=F32, shape=(), *, zero=True, scale=0.01, **attributes):
     x = net.input(4, 6, dtype=real)
-    return net.op("QuantizeLinear", x, *parameters(net, shape, dtype, real, zero=zero, scale=scale), **attributes), dtype
+    return net.op(
+        "QuantizeLinear", x, *parameters(net, shape, dtype, real, zero=zero, scale=scale), **attributes
+    ), dtype
 
 
 def ties(net, dtype, real=F32):
@@ -211,9 +213,7 @@ POSITIVE = f"{AGAIN}: a scale is a positive, finite number"
 
 
 @pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear"])
-@pytest.mark.parametrize(
-    ("scale", "what"), [(0.0, "zero"), (-0.5, "negative"), (np.nan, "NaN"), (np.inf, "infinite")]
-)
+@pytest.mark.parametrize(("scale", "what"), [(0.0, "zero"), (-0.5, "negative"), (np.nan, "NaN"), (np.inf, "infinite")])
 def test_a_scale_that_is_no_positive_number_is_refused(tmp_path, op, scale, what):
     zero = np.array(0, S8)
     assert refusal(tmp_path, op, scale=scale, zero=zero) == f"{op} `bad` has the scale `s`, which is {what}\n{POSITIVE}"

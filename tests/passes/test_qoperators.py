@@ -270,7 +270,7 @@ def test_nothing_but_standard_operators_is_left(cases, tmp_path):
 
 @pytest.mark.parametrize(("axes", "keepdims", "opset"), [([2, 3], 1, 18), ([-1], 0, 13), (None, 1, 17)])
 def test_the_mean_of_integers_is_what_its_definition_says(axes, keepdims, opset, tmp_path):
-    """ONNX Runtime has no such operator for processors: its definition is DequantizeLinear, ReduceMean, QuantizeLinear."""
+    """ONNX Runtime has none for processors; defined is DequantizeLinear, ReduceMean, QuantizeLinear."""
     net = QuantizedNet(opset)
     attributes = {} if axes is None else {"axes": axes}
     name, dtype = unary(net, "QLinearReduceMean", S8, keepdims=keepdims, **attributes)
@@ -320,5 +320,5 @@ def test_scales_computed_at_run_time_are_refused_with_the_reason(tmp_path):
 def test_an_unknown_operator_of_com_microsoft_is_named(tmp_path):
     net = QuantizedNet()
     net.result(net.ms("QLinearReduceMax", net.input(2, 3, dtype=U8)), U8)
-    with pytest.raises(ModelError, match="com.microsoft QLinearReduceMax"):
+    with pytest.raises(ModelError, match=r"com\.microsoft QLinearReduceMax"):
         nncc.compile(net.save(tmp_path / "net.onnx"), "native", tmp_path / "out")
