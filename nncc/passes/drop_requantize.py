@@ -103,7 +103,8 @@ def drop_implied_clips(graph: onnx_ir.Model) -> Report:
         user, before = only_use(node.outputs[0]), operand(node).producer()
         after = grid_of(user) if is_op(user, "QuantizeLinear") and user.inputs[0] is node.outputs[0] else None
         given = grid_of(before) if is_op(before, "DequantizeLinear") else None
-        if (after is not None and after.whole and _implied(after, *bounds)) or (given is not None and given.whole and _within(given, *bounds)):
+        implied = after is not None and after.whole and _implied(after, *bounds)
+        if implied or (given is not None and given.whole and _within(given, *bounds)):
             substitute(node.outputs[0], operand(node))
         else:
             if after is not None:

@@ -1,4 +1,4 @@
-"""QuantizeLinear(c; s, z) = c_q: constants that a model quantizes when it runs (trained with quantization) are integers.
+"""QuantizeLinear(c; s, z) = c_q: weights that a model quantizes when it runs, as after training so, become integers.
 
 The quotient is rounded in the scale's own type, half to even, as ONNX says.
 """

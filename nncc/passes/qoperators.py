@@ -183,7 +183,7 @@ def _binary(kind: str) -> Callable[[Site], onnx_ir.Value]:
 
 def _unary(kind: str, *kept: str) -> Callable[[Site], onnx_ir.Value]:
     def rewritten(site: Site) -> onnx_ir.Value:
-        attributes = {name: attr for name, attr in site.node.attributes.items() if name in kept}
+        attributes: dict[str, Any] = {name: site.node.attributes[name] for name in kept if name in site.node.attributes}
         return site.integers(site.op(kind, site.real(0), **attributes), 3)
 
     return rewritten
