@@ -130,11 +130,11 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
 
     from nncc.passes.fold_constants import fold_constants
     from nncc.passes.infer_shapes import infer_shapes
-    from nncc.passes.integer_products import integer_products
+    from nncc.passes.integer_matmuls import integer_matmuls
     from nncc.passes.qoperators import qoperators_to_qdq
 
     trial = graph.clone()
-    for pass_ in (qoperators_to_qdq, integer_products):  # inference knows the standard operators only
+    for pass_ in (qoperators_to_qdq, integer_matmuls):  # inference knows the standard operators only
         pass_(trial)
     for _ in range(4):
         infer_shapes(trial)

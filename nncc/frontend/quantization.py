@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
+from nncc.passes.grids import operand_or_none
 from nncc.passes.qoperators import MICROSOFT, SCALES
-from nncc.passes.quantization import operand_or_none
 from nncc.passes.rewriting import attribute, constant, is_op, static_shape
 from nncc.passes.widen_integers import NARROW
 
@@ -65,11 +65,12 @@ def _check_counts(node: onnx_ir.Node) -> None:
             f"{_where(node)} has a scale of shape {_sizes(scales)} and a zero point of shape {_sizes(zeros)}",
             "quantize the model again: both have one shape",
         )
-    block_size = int(attribute(node, "block_size", 0))
+    block_size, axis = (attribute(node, name, default) for name, default in (("block_size", 0), ("axis", 1)))
+    if not isinstance(block_size, int) or not isinstance(axis, int):  # com.microsoft: no checker has seen it
+        raise ModelError(f"{_where(node)} has an axis or a block size that is no number")
     if shape is None or (not block_size and scales in ((), (1,))):
         return
     rank = len(shape)
-    axis = int(attribute(node, "axis", 1))
     axis = 0 if (axis, rank) == (1, 1) else axis  # the default; written for biases too
     if not -rank <= axis < rank:
         raise ModelError(f"{_where(node)} has scales along axis {axis} of a tensor of {rank} dimensions")

@@ -12,7 +12,7 @@ from nncc.passes.fold_pads import explicit_pads, fold_pads
 from nncc.passes.fold_quantize import fold_quantize
 from nncc.passes.fold_quantized_affine import fold_quantized_affine
 from nncc.passes.infer_shapes import infer_shapes
-from nncc.passes.integer_products import integer_products
+from nncc.passes.integer_matmuls import integer_matmuls
 from nncc.passes.merge_reshapes import merge_reshapes
 from nncc.passes.merge_transposes import merge_transposes
 from nncc.passes.qoperators import qoperators_to_qdq
@@ -24,7 +24,7 @@ __all__ = ["SIMPLIFY"]
 
 SIMPLIFY = (
     qoperators_to_qdq,
-    integer_products,
+    integer_matmuls,
     infer_shapes,
     fold_constants,
     canonical_quantization,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from nncc.passes.grids import operand_or_none
 from nncc.passes.movements import data_operands, moves
-from nncc.passes.quantization import operand_or_none
 from nncc.passes.rewriting import Report, add_constant, attribute, constant, is_op
 
 if TYPE_CHECKING:

@@ -2,14 +2,14 @@
 
 A zero point is always there, of the shape of the scale; one scale for the whole tensor is a scalar without an axis; an
 axis counts from the front. Types other than the scale's are casts of their own. Weights of uint8 are int8:
-(q - z) = ((q - 128) - (z - 128)). A Gemm does not transpose such weights, they are. The opset is at least 13.
+(q - z) = ((q - 128) - (z - 128)). A Gemm does not transpose such weights, they are. The opset becomes 13, where it can.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nncc.passes.quantization import insert_node, operand_or_none, opset
+from nncc.passes.grids import insert_node, operand_or_none, opset
 from nncc.passes.raise_opset import raise_opset
 from nncc.passes.rewriting import Report, add_constant, attribute, constant, is_op, operand
 
@@ -146,20 +146,30 @@ def _dequantize_types(node: onnx_ir.Node) -> int:
     return 1
 
 
-def _signed_weights(node: onnx_ir.Node) -> int:
-    """int8 for weights of uint8, by 128 less on both sides of the difference."""
+def _signed(node: onnx_ir.Node, weight: int, zero: int) -> int:
+    """int8 for constants of uint8, by 128 less on both sides of the difference; operands `weight` and `zero`."""
     import numpy as np
 
-    q, zero = constant(node.inputs[0]), constant(operand_or_none(node, 2))
-    if q is None or zero is None or q.dtype != np.uint8:
-        return 0
-    if not any(is_op(user, *WEIGHTED) and at == 1 for user, at in node.outputs[0].uses()):
+    q, given = constant(operand_or_none(node, weight)), operand_or_none(node, zero)
+    points = np.zeros((), np.uint8) if given is None else constant(given)
+    if q is None or points is None or q.dtype != np.uint8:
         return 0
     assert node.graph is not None
-    for at, array in ((0, q), (2, zero)):
+    if len(node.inputs) <= zero:
+        node.resize_inputs(zero + 1)
+    name = str(operand(node, weight).name)
+    for at, array, word in ((weight, q, name), (zero, points, f"{name}/zero_point")):
         shifted = (array.astype(np.int16) - 128).astype(np.int8)
-        node.replace_input_with(at, add_constant(node.graph, shifted, str(operand(node, at).name)))
+        node.replace_input_with(at, add_constant(node.graph, shifted, word))
     return 1
+
+
+def _signed_weights(node: onnx_ir.Node) -> int:
+    """int8 for weights of uint8."""
+    if is_op(node, "ConvInteger", "MatMulInteger"):
+        return _signed(node, 1, 3)
+    weighs = any(is_op(user, *WEIGHTED) and at == 1 for user, at in node.outputs[0].uses())
+    return _signed(node, 0, 2) if weighs else 0
 
 
 def _transposed_weights(node: onnx_ir.Node) -> int:
@@ -185,8 +195,8 @@ def canonical_quantization(graph: onnx_ir.Model) -> Report:
     if found and opset(graph) < 13:
         if why := raise_opset(graph, 13):
             report.skip(found[0], why)
-            return report
-        report.rewrites += 1
+        else:
+            report.rewrites += 1
     for node in tuple(graph.graph):
         if is_op(node, "QuantizeLinear"):
             dtype = _pop_type(node, "output_dtype")
@@ -196,7 +206,10 @@ def canonical_quantization(graph: onnx_ir.Model) -> Report:
             report.rewrites += _zero_point(node, operand(node).dtype) + _dequantize_types(node)
             report.rewrites += _signed_weights(node)
         else:
-            report.rewrites += _transposed_weights(node) if is_op(node, "Gemm") else 0
+            if is_op(node, "Gemm"):
+                report.rewrites += _transposed_weights(node)
+            elif is_op(node, "ConvInteger", "MatMulInteger"):
+                report.rewrites += _signed_weights(node)
             continue
         report.rewrites += _scalars(node)
     return report

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nncc.passes.fold_quantize import quantized
-from nncc.passes.quantization import Grid, grid_of, operand_or_none, same_grid
+from nncc.passes.grids import Grid, grid_of, operand_or_none, same_grid
 from nncc.passes.rewriting import Report, is_op, only_use, operand, scalar, substitute
 
 if TYPE_CHECKING:

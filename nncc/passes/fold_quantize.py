@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nncc.passes.quantization import Grid, grid_of
+from nncc.passes.grids import Grid, grid_of
 from nncc.passes.rewriting import Report, add_constant, constant, is_op, substitute
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nncc.passes.affine import Affine, affine_of
 from nncc.passes.fold_quantize import spread
-from nncc.passes.quantization import grid_of, insert_dequantize
+from nncc.passes.grids import grid_of, insert_dequantize
 from nncc.passes.rewriting import Report, add_constant, constant, is_op, only_use, operand, substitute
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nncc.passes.quantization import operand_or_none
+from nncc.passes.grids import operand_or_none
 from nncc.passes.rewriting import attribute, is_op, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from nncc.passes.quantization import Grid
+    from nncc.passes.grids import Grid
 
 __all__ = ["EIGHT_BITS_ONLY", "MOVEMENTS", "axis_after", "moves", "moves_integers"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from nncc.passes.quantization import insert_dequantize, insert_node, insert_quantize, operand_or_none
+from nncc.passes.grids import insert_dequantize, insert_node, insert_quantize, operand_or_none
 from nncc.passes.raise_opset import raise_opset
-from nncc.passes.rewriting import Report, add_constant, attribute, constant, operand, substitute
+from nncc.passes.rewriting import Report, add_constant, attribute, constant, substitute
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -42,6 +42,20 @@ class Site:
     def has(self, at: int) -> bool:
         return operand_or_none(self.node, at) is not None
 
+    def operand(self, at: int) -> onnx_ir.Value:
+        """Operand `at`: no checker knows the operators of com.microsoft, so it may be missing."""
+        value = operand_or_none(self.node, at)
+        if value is None:
+            raise Refusal(f"it has no operand {at}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> int | float:
+        """An attribute that is a number; a missing one without a default is refused, and so is another type."""
+        value = attribute(self.node, name, default)
+        if not isinstance(value, (int, float)):
+            raise Refusal(f"its attribute `{name}` is missing, or no number")
+        return value
+
     def _zeros(self, scale: onnx_ir.Value, dtype: onnx_ir.DataType | None) -> onnx_ir.Value:
         import numpy as np
 
@@ -57,7 +71,7 @@ class Site:
         """Scale (operand `at`) and zero point (the next, or zero), of one shape: a scalar, or a row if `per_axis`."""
         import numpy as np
 
-        scale = operand(self.node, at)
+        scale = self.operand(at)
         zero = operand_or_none(self.node, at + 1 if zero_at is None else zero_at)
         steps = constant(scale)
         if steps is None:
@@ -85,7 +99,7 @@ class Site:
 
     def real(self, at: int, axis: int | None = None, value: onnx_ir.Value | None = None) -> onnx_ir.Value:
         """Operand `at` (or `value` in its place) dequantized by the two operands after it; per axis if one is given."""
-        quantized = value if value is not None else operand(self.node, at)
+        quantized = value if value is not None else self.operand(at)
         scale, zero = self.parameters(at + 1, quantized.dtype, per_axis=axis is not None)
         per_axis = scale.shape is not None and len(scale.shape) == 1
         name = f"{self.name}/operand_{at}"
@@ -100,15 +114,15 @@ class Site:
 
     def integers(self, real: onnx_ir.Value, at: int) -> onnx_ir.Value:
         """`real` quantized by operands `at` and `at` + 1."""
-        scale, zero = self.parameters(at, operand(self.node, 0).dtype)
+        scale, zero = self.parameters(at, self.operand(0).dtype)
         return insert_quantize(self.node, real, scale, zero, name=f"{self.name}/result")
 
     def bias(self, at: int, x_scale: int, w_scale: int, axis: int, factor: float = 1.0) -> onnx_ir.Value:
         """Operand `at`, of int32, dequantized by the product of two scales (and of `factor`), per `axis`."""
         import numpy as np
 
-        quantized = operand(self.node, at)
-        first, second = constant(self.node.inputs[x_scale]), constant(self.node.inputs[w_scale])
+        quantized = self.operand(at)
+        first, second = constant(self.operand(x_scale)), constant(self.operand(w_scale))
         if first is None or second is None:
             raise Refusal("the scale of its bias is computed at run time")
         step = np.float32(first.reshape(()) * np.float32(factor)) * second.astype(np.float32).reshape(-1)
@@ -129,8 +143,8 @@ class Site:
 
 def _channels_first(site: Site, rewritten: Callable[[onnx_ir.Value], onnx_ir.Value]) -> onnx_ir.Value:
     """`rewritten(x)` where channels come first; where they come last, with a Transpose before and after."""
-    x = operand(site.node)
-    if not attribute(site.node, "channels_last", 0):
+    x = site.operand(0)
+    if not site.number("channels_last", 0):
         return rewritten(x)
     if x.shape is None:
         raise Refusal("its rank is not known")
@@ -156,8 +170,7 @@ def _rank(value: onnx_ir.Value) -> int:
 
 
 def _matmul(site: Site) -> onnx_ir.Value:
-    node = site.node
-    a, b = _rank(operand(node)), _rank(operand(node, 3))
+    a, b = _rank(site.operand(0)), _rank(site.operand(3))
     left = site.real(0, axis=a - 2 if a > 1 else None)
     return site.integers(site.op("MatMul", left, site.real(3, axis=b - 1)), 6)
 
@@ -165,11 +178,10 @@ def _matmul(site: Site) -> onnx_ir.Value:
 def _gemm(site: Site) -> onnx_ir.Value:
     import numpy as np
 
-    node = site.node
-    alpha = float(attribute(node, "alpha", 1.0))
-    operands = [site.real(0), site.real(3, axis=0 if attribute(node, "transB", 0) else 1)]
+    alpha = site.number("alpha", 1.0)
+    operands = [site.real(0), site.real(3, axis=0 if site.number("transB", 0) else 1)]
     if site.has(6):
-        steps, bias = constant(node.inputs[4]), operand(node, 6)
+        steps, bias = constant(site.operand(4)), site.operand(6)
         if steps is not None and steps.size > 1 and (not _rank(bias) or bias.shape[-1] != steps.size):  # type: ignore[index]
             raise Refusal("it has one scale a column and a bias that has none")
         operands.append(site.bias(6, 1, 4, _rank(bias) - 1, float(np.float32(alpha))))
@@ -200,6 +212,8 @@ def _pool(kind: str) -> Callable[[Site], onnx_ir.Value]:
 
 
 def _concat(site: Site) -> onnx_ir.Value:
+    if (len(site.node.inputs) - 2) % 3 or len(site.node.inputs) < 5:
+        raise Refusal("its operands are not three for each tensor")
     parts = [site.real(at) for at in range(2, len(site.node.inputs), 3)]
     return site.integers(site.op("Concat", *parts, **site.attributes()), 0)
 
@@ -209,11 +223,11 @@ def _softmax(site: Site) -> onnx_ir.Value:
     import numpy as np
 
     node = site.node
-    x, axis = site.real(0), int(attribute(node, "axis", -1))
-    if int(attribute(node, "opset", 13)) >= 13:
+    x, axis = site.real(0), int(site.number("axis", -1))
+    if site.number("opset") >= 13:
         return site.integers(site.op("Softmax", x, axis=axis), 3)
     matrix = site.op("Flatten", x, name="/flatten", axis=axis)
-    shape = operand(node).shape
+    shape = site.operand(0).shape
     if shape is None or not shape.is_static():
         raise Refusal("its shape is not static")
     back = add_constant(site.graph, np.array(list(shape), np.int64), f"{site.name}/shape")
@@ -226,7 +240,7 @@ def _reduce_mean(site: Site) -> onnx_ir.Value:
     import numpy as np
 
     node = site.node
-    axes, keepdims = attribute(node, "axes"), int(attribute(node, "keepdims", 1))
+    axes, keepdims = attribute(node, "axes"), int(site.number("keepdims", 1))
     real = site.real(0)
     if site.graph.opset_imports.get("", 1) < 18:
         return site.integers(site.op("ReduceMean", real, axes=axes or None, keepdims=keepdims), 3)
@@ -236,8 +250,8 @@ def _reduce_mean(site: Site) -> onnx_ir.Value:
 
 
 def _where(site: Site) -> onnx_ir.Value:
-    real = site.op("Where", operand(site.node), site.real(1), site.real(4))
-    scale, zero = site.parameters(7, operand(site.node, 1).dtype)
+    real = site.op("Where", site.operand(0), site.real(1), site.real(4))
+    scale, zero = site.parameters(7, site.operand(1).dtype)
     return insert_quantize(site.node, real, scale, zero, name=f"{site.name}/result")
 
 
@@ -246,7 +260,7 @@ def _same(kind: str) -> Callable[[Site], onnx_ir.Value]:
 
     def rewritten(site: Site) -> onnx_ir.Value:
         node = site.node
-        x, axis = operand(node), attribute(node, "axis", 1)
+        x, axis = site.operand(0), int(site.number("axis", 1))
         dtype = x.dtype
         if kind == "QuantizeLinear":
             import onnx_ir
@@ -304,9 +318,24 @@ _TALL = ("INT16", "UINT16", "INT4", "UINT4")
 
 
 def _needed_opset(node: onnx_ir.Node) -> int:
-    """13 has QuantizeLinear per axis, 21 that of 16 and 4 bits."""
-    values = (*node.inputs, *node.outputs)
-    return 21 if any(v is not None and v.dtype is not None and v.dtype.name in _TALL for v in values) else 13
+    """10 has QuantizeLinear and DequantizeLinear, 13 those per axis, 21 those of 16 and 4 bits."""
+    values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+    if any(value.dtype is not None and value.dtype.name in _TALL for value in values):
+        return 21
+    scales = [constant(operand_or_none(node, at)) for at in SCALES.get(node.op_type, ())]
+    return 13 if any(scale is not None and scale.size > 1 for scale in scales) else 10
+
+
+def _made(value: onnx_ir.Value, known: set[onnx_ir.Node]) -> set[onnx_ir.Node]:
+    """The nodes that `value` depends on and that are not `known`."""
+    found: set[onnx_ir.Node] = set()
+    todo = [value]
+    while todo:
+        producer = todo.pop().producer()
+        if producer is not None and producer not in known and producer not in found:
+            found.add(producer)
+            todo += [source for source in producer.inputs if source is not None]
+    return found
 
 
 def rewrite_each(
@@ -323,22 +352,23 @@ def rewrite_each(
         for node in found:
             report.skip(node, why)
         return report
+    known = set(graph.graph)
     for node in tuple(graph.graph):
         rewrite = table.get(identifier(node))
         if rewrite is None:
             continue
-        before = set(graph.graph)
         try:
             value = rewrite(Site(node))
         except Refusal as refusal:
             report.skip(node, str(refusal))
-            graph.graph.remove([new for new in graph.graph if new not in before])
+            graph.graph.remove([new for new in graph.graph if new not in known])
             continue
+        known |= _made(value, known)
         substitute(node.outputs[0], value)
         report.rewrites += 1
     return report
 
 
 def qoperators_to_qdq(graph: onnx_ir.Model) -> Report:
-    """Rewrite in place every operator that `QOPERATORS` names. The opset is raised to 13, or 21, where needed."""
+    """Rewrite in place every operator that `QOPERATORS` names. The opset is raised where needed."""
     return rewrite_each(graph, QOPERATORS, _needed_opset)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nncc.passes.grids import opset
 from nncc.passes.infer_shapes import infer_shapes
-from nncc.passes.quantization import opset
 from nncc.passes.rewriting import quiet
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nncc.passes.grids import Grid, grid_of, operand_or_none, opset, same_grid
 from nncc.passes.movements import axis_after, moves, moves_integers
-from nncc.passes.quantization import Grid, grid_of, operand_or_none, opset, same_grid
 from nncc.passes.rewriting import Report, add_constant, attribute, constant, is_op, operand
 
 if TYPE_CHECKING:

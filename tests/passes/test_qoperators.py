@@ -7,13 +7,19 @@ rounds sums of integers, the QDQ form rounds sums of floats.
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir
 import pytest
 from graphs import ops
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from quantized_nets import QuantizedNet, both, full_range, steps_apart
 
 import nncc
 from nncc.errors import ModelError
 from nncc.frontend.onnx import import_onnx
+from nncc.passes.integer_matmuls import INTEGER_MATMULS, integer_matmuls
+from nncc.passes.qoperators import QOPERATORS, qoperators_to_qdq
 from nncc.passes.simplify import simplify, simplify_reported
 from nncc.verify import reference
 
@@ -104,9 +110,9 @@ def conv_integer(net, weights=S8, zeros=True, **attributes):
     return net.op("ConvInteger", x, weight, *points, **attributes), np.int32
 
 
-def matmul_integer(net, channel=False, zeros=True):
-    x, weight = net.input(2, 3, 20, dtype=U8), net.integers(20, 5, dtype=S8)
-    points = [net.constant(np.array(9, U8)), net.constant(np.full(5 if channel else (), -3, S8))] if zeros else []
+def matmul_integer(net, weights=S8, channel=False, zeros=True):
+    x, weight = net.input(2, 3, 20, dtype=U8), net.integers(20, 5, dtype=weights)
+    points = [net.constant(np.array(9, U8)), net.constant(np.full(5 if channel else (), 3, weights))] if zeros else []
     return net.op("MatMulInteger", x, weight, *points), np.int32
 
 
@@ -202,6 +208,8 @@ CASES = {
     "ConvInteger padded by itself": lambda n: conv_integer(n, auto_pad="SAME_LOWER"),
     "MatMulInteger": lambda n: matmul_integer(n),
     "MatMulInteger per column": lambda n: matmul_integer(n, channel=True),
+    "MatMulInteger of uint8 weights": lambda n: matmul_integer(n, U8, channel=True),
+    "MatMulInteger of uint8 weights without zero points": lambda n: matmul_integer(n, U8, zeros=False),
     "MatMulInteger without zero points": lambda n: matmul_integer(n, zeros=False),
     "MatMulIntegerToFloat": lambda n: to_float(n),
     "MatMulIntegerToFloat per column": lambda n: to_float(n, channel=True, bias=False),
@@ -289,7 +297,7 @@ def test_groups_of_weights_with_zero_points_are_refused_with_the_reason(tmp_path
     net.result(name, dtype)
     _, reports = simplify_reported(import_onnx(net.save(tmp_path / "net.onnx")))
     why = "it has both groups in an order of their own and zero points"
-    assert reports["integer_products"].refusals == {name: why}
+    assert reports["integer_matmuls"].refusals == {name: why}
 
 
 def test_a_model_of_opset_10_is_raised_for_scales_per_channel(tmp_path):
@@ -322,3 +330,36 @@ def test_an_unknown_operator_of_com_microsoft_is_named(tmp_path):
     net.result(net.ms("QLinearReduceMax", net.input(2, 3, dtype=U8)), U8)
     with pytest.raises(ModelError, match=r"com\.microsoft QLinearReduceMax"):
         nncc.compile(net.save(tmp_path / "net.onnx"), "native", tmp_path / "out")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([*QOPERATORS, *INTEGER_MATMULS]), st.integers(0, 9), st.data())
+def test_operators_that_no_checker_knows_are_rewritten_or_refused_whatever_they_have(kind, count, data):
+    """Missing operands, types and attributes of any kind: a reason in the report, never a crash."""
+    domain, name = kind
+    arrays = {
+        "a": np.zeros((2, 3), U8),
+        "b": np.zeros((3, 2), S8),
+        "s": np.float32(0.5),
+        "ss": np.array([0.5, 1], np.float32),
+        "z": np.array(0, U8),
+        "i": np.zeros(2, np.int32),
+        "f": np.zeros((2, 3), np.float32),
+        "": None,
+    }
+    given_names = data.draw(st.lists(st.sampled_from(["x", *arrays]), min_size=count, max_size=count))
+    numbers = ("axis", "K", "N", "bits", "block_size", "channels_last", "opset", "keepdims", "alpha")
+    attributes = data.draw(st.dictionaries(st.sampled_from(numbers), st.sampled_from([0, 1, 2, 8, -1, 0.5, "word"])))
+    node = helper.make_node(name, given_names, ["y"], domain=domain, **attributes)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [2, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
+        [numpy_helper.from_array(np.asarray(array), word) for word, array in arrays.items() if word],
+    )
+    model = onnx_ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
+    reports = [pass_(model) for pass_ in (qoperators_to_qdq, integer_matmuls)]
+    rewrites = sum(report.rewrites for report in reports)
+    assert rewrites + sum(len(report.refusals) for report in reports) == 1
+    assert rewrites or len(list(model.graph)) == 1

@@ -357,3 +357,40 @@ def test_narrow_integers_are_held_in_eight_bits(tmp_path):
     net.result(net.op("MatMul", net.input(2, 4), net.op(DQ, weight, *given)), F32)
     after = simplify(import_onnx(net.save(tmp_path / "net.onnx")))
     np.testing.assert_array_equal(weights_of(after, "MatMul"), np.arange(-8, 8).reshape(4, 4).astype(S8))
+
+
+def trained_net() -> QuantizedNet:
+    """As exporters write a network that was trained with quantization: weights are quantized when it runs."""
+    net = QuantizedNet(17)
+    random = net.random
+
+    def fake(value: str, scale, zero: int, dtype=U8, **axis) -> str:
+        parameters = [net.constant(np.asarray(scale, F32)), net.constant(np.full(np.shape(scale), zero, dtype))]
+        return net.op(DQ, net.op(Q, value, *parameters, **axis), *parameters, **axis)
+
+    def weight(*shape: int) -> str:
+        return fake(net.weight(*shape), random.uniform(0.01, 0.02, shape[0]), 0, S8, axis=0)
+
+    x = fake(net.input(1, 3, 8, 8), 0.02, 128)
+    c = net.op("Conv", x, weight(8, 3, 3, 3), net.weight(8), pads=[1, 1, 1, 1])
+    norm = [net.constant(random.uniform(0.5, 1.5, 8).astype(F32)) for _ in range(4)]
+    r = fake(net.op("Relu", net.op("BatchNormalization", c, *norm)), 0.03, 0)
+    m = fake(net.op("MaxPool", r, kernel_shape=[2, 2], strides=[2, 2]), 0.03, 0)
+    d = net.op("Conv", m, weight(8, 1, 3, 3), net.weight(8), pads=[1, 1, 1, 1], group=8)
+    a = fake(net.op("Clip", d, net.constant(F32(0)), net.constant(F32(6))), 6 / 255, 0)
+    f = fake(net.op("Flatten", fake(net.op("Add", a, m), 0.05, 0)), 0.05, 0)
+    y = net.op("Gemm", f, weight(10, 128), net.weight(10), transB=1)
+    net.result(fake(y, 0.05, 120), F32)
+    return net
+
+
+def test_a_model_trained_with_quantization_comes_in_unchanged(tmp_path):
+    net = trained_net()
+    after = simplify(import_onnx(net.save(tmp_path / "net.onnx")))
+    kinds = [kind for kind in ops(after) if kind not in (Q, DQ)]
+    assert kinds == ["Conv", "MaxPool", "Conv", "Add", "Flatten", "Gemm"]
+    assert ops(after).count(Q) == 5  # of the input, both convolutions, the sum and the result
+    expected, actual = next(iter(both(net, tmp_path, full_range(net.model(), width=3)).values()))
+    # Sums of floats in another order may be rounded to the next integer, and that once more behind the Gemm.
+    apart = np.abs(expected - actual) / F32(0.05)
+    assert apart.max() <= 1.001 and (apart > 0.5).mean() <= 0.2

@@ -12,21 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from nncc.passes.grids import insert_dequantize, insert_node
 from nncc.passes.qoperators import MICROSOFT, Refusal, Site, rewrite_each
-from nncc.passes.quantization import insert_dequantize, insert_node
-from nncc.passes.rewriting import Report, add_constant, attribute, constant, operand
+from nncc.passes.rewriting import Report, add_constant, constant
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
-__all__ = ["INTEGER_PRODUCTS", "integer_products", "unpacked"]
+__all__ = ["INTEGER_MATMULS", "integer_matmuls", "unpacked"]
 
 
 def _plus(site: Site, real: onnx_ir.Value, at: int) -> onnx_ir.Value:
     if not site.has(at):
         return real
-    return insert_node(site.node, "Add", [real, operand(site.node, at)], name=f"{site.name}/bias", dtype=real.dtype)
+    return insert_node(site.node, "Add", [real, site.operand(at)], name=f"{site.name}/bias", dtype=real.dtype)
 
 
 def _scaled(
@@ -41,7 +41,7 @@ def _scaled(
     import onnx_ir
 
     node = site.node
-    b, b_scale, b_zero = (operand(node, at) if site.has(at) else None for at in b_at)
+    b, b_scale, b_zero = (site.operand(at) if at != b_at[2] or site.has(at) else None for at in b_at)
     sums = insert_node(
         node, "MatMulInteger", [a, b, a_zero, b_zero], name=f"{site.name}/sums", dtype=onnx_ir.DataType.INT32
     )
@@ -53,18 +53,17 @@ def _scaled(
 
 
 def _to_float(site: Site) -> onnx_ir.Value:
-    node = site.node
-    a_scale = operand(node, 2)
+    a_scale = site.operand(2)
     if a_scale.shape is None or any(size != 1 for size in a_scale.shape):
         raise Refusal("its first operand has more than one scale")
-    return _scaled(site, operand(node), a_scale, operand(node, 4) if site.has(4) else None, (1, 3, 5), 6)
+    return _scaled(site, site.operand(0), a_scale, site.operand(4) if site.has(4) else None, (1, 3, 5), 6)
 
 
 def _dynamic(site: Site) -> onnx_ir.Value:
     import onnx_ir
 
     node = site.node
-    quantize = onnx_ir.node("DynamicQuantizeLinear", [operand(node)], num_outputs=3, name=f"{site.name}/quantize")
+    quantize = onnx_ir.node("DynamicQuantizeLinear", [site.operand(0)], num_outputs=3, name=f"{site.name}/quantize")
     kinds = (onnx_ir.DataType.UINT8, onnx_ir.DataType.FLOAT, onnx_ir.DataType.UINT8)
     for out, word, dtype in zip(quantize.outputs, ("integers", "scale", "zero_point"), kinds, strict=True):
         out.name, out.type = f"{site.name}/nncc_{word}", onnx_ir.TensorType(dtype)
@@ -86,11 +85,13 @@ def _n_bits(site: Site) -> onnx_ir.Value:
     import numpy as np
 
     node = site.node
-    k, n, block = (int(attribute(node, name)) for name in ("K", "N", "block_size"))
-    bits = int(attribute(node, "bits", 4))
-    packed, scales = constant(node.inputs[1]), constant(node.inputs[2])
-    if packed is None or scales is None or bits not in (2, 4, 8):
+    k, n, block = (int(site.number(name)) for name in ("K", "N", "block_size"))
+    bits = int(site.number("bits", 4))
+    packed, scales = constant(site.operand(1)), constant(site.operand(2))
+    if packed is None or packed.dtype != np.uint8 or scales is None or bits not in (2, 4, 8):
         raise Refusal(f"its weights are computed at run time, or of {bits} bits")
+    if min(k, n, block) < 1 or block % 8:
+        raise Refusal(f"it has K {k}, N {n} and blocks of {block}")
     blocks = -(-k // block)
     if packed.size != n * blocks * block * bits // 8 or scales.size != n * blocks:
         raise Refusal(f"its weights or scales do not fit K {k}, N {n} and blocks of {block}")
@@ -98,15 +99,15 @@ def _n_bits(site: Site) -> onnx_ir.Value:
     scales = scales.reshape(n, blocks)
     zeros = np.full((n, blocks), 2 ** (bits - 1), np.uint8)
     if site.has(3):
-        given = constant(node.inputs[3])
-        if given is None:
-            raise Refusal("its zero points are computed at run time")
+        given = constant(site.operand(3))
+        if given is None or given.size != n * (-(-blocks * bits // 8) if given.dtype == np.uint8 else blocks):
+            raise Refusal("its zero points are computed at run time, or not one for each block")
         zeros = unpacked(given.reshape(n, -1), bits, blocks) if given.dtype == np.uint8 else given.reshape(n, blocks)
     groups = np.arange(k) // block
     if site.has(4):
         if site.has(3):  # ONNX Runtime gives other numbers than its documentation says
             raise Refusal("it has both groups in an order of their own and zero points")
-        found = constant(node.inputs[4])
+        found = constant(site.operand(4))
         if found is None or found.size < k or not ((found >= 0) & (found < blocks)).all():
             raise Refusal("its groups are computed at run time, or not among its blocks")
         groups = found.reshape(-1)[:k]
@@ -119,7 +120,7 @@ def _n_bits(site: Site) -> onnx_ir.Value:
         matrix = insert_dequantize(
             node, dequantize[0], scale, dequantize[1], name=f"{site.name}/weight", axis=0, block_size=block
         )
-    product = insert_node(node, "MatMul", [operand(node), matrix], name=site.name, dtype=operand(node).dtype)
+    product = insert_node(node, "MatMul", [site.operand(0), matrix], name=site.name, dtype=site.operand(0).dtype)
     return _plus(site, product, 5)
 
 
@@ -132,7 +133,7 @@ def _small(site: Site, array: np.ndarray, bits: int, word: str) -> onnx_ir.Value
     return add_constant(site.graph, array.astype(ml_dtypes.uint4) if bits == 4 else array, f"{site.name}/{word}")
 
 
-INTEGER_PRODUCTS: Mapping[tuple[str, str], Callable[[Site], onnx_ir.Value]] = {
+INTEGER_MATMULS: Mapping[tuple[str, str], Callable[[Site], onnx_ir.Value]] = {
     (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic,
     (MICROSOFT, "MatMulIntegerToFloat"): _to_float,
     (MICROSOFT, "MatMulNBits"): _n_bits,
@@ -140,6 +141,6 @@ INTEGER_PRODUCTS: Mapping[tuple[str, str], Callable[[Site], onnx_ir.Value]] = {
 """By domain and operator: a function that inserts the standard form and returns its last value."""
 
 
-def integer_products(graph: onnx_ir.Model) -> Report:
-    """Rewrite in place every operator that `INTEGER_PRODUCTS` names; MatMulNBits needs opset 21, others 11."""
-    return rewrite_each(graph, INTEGER_PRODUCTS, lambda node: 21 if node.op_type == "MatMulNBits" else 11)
+def integer_matmuls(graph: onnx_ir.Model) -> Report:
+    """Rewrite in place every operator that `INTEGER_MATMULS` names; MatMulNBits needs opset 21, others 11."""
+    return rewrite_each(graph, INTEGER_MATMULS, lambda node: 21 if node.op_type == "MatMulNBits" else 11)
