@@ -18,6 +18,8 @@ from tvm.s_tir import Schedule
 from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_map, structural_walk
 
+from nncc.dots import PRODUCT, ROUND
+
 __all__ = [
     "Analyzer",
     "GenericConst",
@@ -32,6 +34,7 @@ __all__ = [
     "is_buffer",
     "metaschedule",
     "onnx_importer",
+    "pure_operator",
     "relax",
     "s_tir",
     "static_shape",
@@ -53,8 +56,18 @@ def is_buffer(parameter: Any) -> bool:
 
 def vectorize_calls(name: str) -> None:
     """Let TVM's vectorizer take calls of an intrinsic in vectors; it knows that of exp, but of erf leaves a loop."""
-    if tvm.ir.Op.get(name).get_attr("TVectorizable") is None:
+    known = name in tvm.ir.Op.list_op_names()
+    if not known or tvm.ir.Op.get(name).get_attr("TVectorizable") is None:
         tvm.ir.register_op_attr(name, "TVectorizable", True)
+
+
+def pure_operator(name: str) -> str:
+    """Make an operator of ours known to TVM: it has no effects, and is vectorized as a whole; its name."""
+    vectorize_calls(name)
+    if tvm.ir.Op.get(name).get_attr("TCallEffectKind") is None:
+        tvm.ir.register_op_attr(name, "TCallEffectKind", 1)  # tirx::CallEffectKind::kPure
+        tvm.ir.register_op_attr(name, "TScriptPrinterName", name.removeprefix("tirx."))
+    return name
 
 
 def metaschedule() -> Any:
@@ -129,3 +142,7 @@ def onnx_importer(
         return Importer({}, "float32", keep_params_in_input=False, sanitize=True).from_onnx(proto.graph, opset)
 
     return load
+
+
+for _name in (PRODUCT, ROUND):  # at once: a kernel that another process has written down names them
+    pure_operator(_name)

@@ -13,7 +13,8 @@ from math import prod
 from typing import Any
 
 from nncc.choices import Choices
-from nncc.compat import structural_walk, topi, tvm
+from nncc.compat import structural_walk, te, tirx, topi, tvm
+from nncc.dots import Dot
 from nncc.errors import InternalError
 from nncc.target import Hardware
 
@@ -35,6 +36,7 @@ __all__ = [
     "is_padding",
     "is_spatial",
     "loads",
+    "operand",
     "operand_in_registers",
     "operand_shape",
     "padded",
@@ -43,10 +45,12 @@ __all__ = [
     "part",
     "producer",
     "register_tiles",
+    "shift",
     "split_steps",
     "tile_cost",
     "transcendentals",
     "unrollings",
+    "widened",
 ]
 
 ANCHOR = "nncc.template"
@@ -76,18 +80,45 @@ def part(name: str) -> dict[str, str]:
 
 
 def padded(
-    data: Any, window: Sequence[int], strides: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+    data: Any,
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    zero: int = 0,
 ) -> tuple[Any, list[int]]:
-    """Blocked data [N, C/l, H, W, l] with zeros around H and W, and the (OH, OW) of a convolution of it.
+    """Blocked data [N, C/l, H, W, l] with `zero` around H and W, and the (OH, OW) of a convolution of it.
 
     `window` is (KH, KW), `padding` is (top, left, bottom, right).
     """
     top, left, bottom, right = padding
     if any(padding):
-        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
+        value = tirx.const(zero, data.dtype)
+        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], pad_value=value, name="pad")
     sizes = [int(d) for d in data.shape[2:4]]
     axes = zip(sizes, window, strides, dilation, strict=True)
     return data, [(size - (k - 1) * d - 1) // s + 1 for size, k, s, d in axes]
+
+
+def shift(dtype: str, dot: Dot) -> int:
+    """What `widened` adds to activations of `dtype`."""
+    if dot.name == "none":
+        return 0
+    return {("int8", "uint8"): 128, ("uint8", "int8"): -128}.get((dtype, dot.data), 0)
+
+
+def widened(data: Any, dot: Dot) -> Any:
+    """Integers as `dot` takes them: those of its dtype as they are, wider ones copied, int8 as uint8 by adding 128 and
+    the other way round."""
+    if data.dtype == dot.data or dot.name == "none":
+        return data
+    offset = shift(str(data.dtype), dot)
+
+    def element(*at: Any) -> Any:
+        value = data[at].astype("int16")
+        return (value + tirx.const(offset, "int16") if offset else value).astype(dot.data)
+
+    return te.compute(data.shape, element, name="widen")
 
 
 # Facts about blocks and loops
@@ -187,12 +218,16 @@ def loads(sch: Any, block: Any) -> list[Any]:
     return found
 
 
-def operand_shape(sch: Any, block: Any, index: int) -> list[int]:
-    """The shape of a tensor that a reduction reads, counted from 0 without the one that it writes."""
+def operand(sch: Any, block: Any, index: int) -> Any:
+    """A tensor that a reduction reads, counted from 0 without the one that it writes."""
     block = sch.get(block)
     written = [region.source for region in block.writes]
-    read = [r.source for r in block.reads if not any(r.source.same_as(w) for w in written)]
-    return [int(d) for d in read[index].shape]
+    return [r.source for r in block.reads if not any(r.source.same_as(w) for w in written)][index]
+
+
+def operand_shape(sch: Any, block: Any, index: int) -> list[int]:
+    """The shape of an `operand`."""
+    return [int(d) for d in operand(sch, block, index).shape]
 
 
 def transcendentals(sch: Any, block: Any) -> int:

@@ -22,7 +22,7 @@ _TVM_TYPES: dict[str, type] = {
 """TVM's target options that can be given as text, and what they are in its dictionary."""
 
 _CHOICES = {
-    "int8_dot": ("none", "sdot", "vnni512", "vnni256", "avxvnni"),
+    "int8_dot": ("none", "sdot", "smull", "vnni512", "vnni256", "avxvnni", "pmaddwd"),
     "format": ("elf", "coff", "macho"),
 }
 _TYPE_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false", dict: "a table"}

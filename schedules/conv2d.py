@@ -1,10 +1,12 @@
-"""Direct convolution on channel-blocked tensors, register-tiled.
+"""Direct convolution on channel-blocked tensors, register-tiled; of float32, or of integers by words (`nncc.dots`).
 
     y[n, o, h, w, oi] = sum_{i, kh, kw, ii} x[n, i, h*sh + kh*dh - pt, w*sw + kw*dw - pl, ii] * W[o, i, kh, kw, ii, oi]
 
 x is [N, C/ci, H, W, ci], y is [N, O/co, OH, OW, co]; channel counts that do not divide are padded with zero weights.
 W is [O/co, C/ci, KH, KW, ci, co]. One register tile is `vectors` x `columns` accumulators of `co` lanes: each step of
 the reduction takes `columns` activations and `vectors` weight vectors, which the schedule lays out in one stream.
+
+Of integers, a step takes a word of activations: W is [O/co, C/ci, KH, KW, ci/size, co*size], the result int32.
 """
 
 from __future__ import annotations
@@ -19,31 +21,41 @@ from nncc.compat import te
 NAME = "conv2d"
 
 
-def pack(kernel, in_lanes, out_lanes):
-    """[O, I, KH, KW] -> [O/co, ceil(I/ci), KH, KW, ci, co], zeros where channels are missing."""
+def pack(kernel, in_lanes, out_lanes, dot=None):
+    """[O, I, KH, KW] -> [O/co, ceil(I/ci), KH, KW, ci, co], zeros where channels are missing; in words for a `dot`."""
     out_channels, in_channels, height, width = kernel.shape
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
     blocks = out_blocks, out_lanes, in_blocks, in_lanes, height, width
-    return np.ascontiguousarray(np.pad(kernel, missing).reshape(blocks).transpose(0, 2, 4, 5, 3, 1))
+    packed = np.ascontiguousarray(np.pad(kernel, missing).reshape(blocks).transpose(0, 2, 4, 5, 3, 1))
+    return packed if dot is None else dot.words(packed, 4)
 
 
-def compute(data, weight, *, strides, padding, dilation, task=""):
-    """Define the convolution; `padding` is (top, left, bottom, right), `task` for `scheduling.anchor`."""
+def compute(data, weight, *, strides, padding, dilation, task="", dot=None, zero=0):
+    """Define the convolution; `padding` is (top, left, bottom, right), `task` for `scheduling.anchor`.
+
+    `dot` says how integers are multiplied, `zero` is what lies around them.
+    """
     batch, in_blocks, _, _, in_lanes = (int(d) for d in data.shape)
     out_blocks, _, kernel_h, kernel_w, _, out_lanes = (int(d) for d in weight.shape)
-    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation)
+    if dot is not None:
+        data, out_lanes, in_lanes = scheduling.widened(data, dot), out_lanes // dot.size, in_lanes // dot.size
+    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation, zero)
     i = te.reduce_axis((0, in_blocks), name="i")
     kh = te.reduce_axis((0, kernel_h), name="kh")
     kw = te.reduce_axis((0, kernel_w), name="kw")
     ii = te.reduce_axis((0, in_lanes), name="ii")
+
+    def product(n, o, h, w, oi):
+        pixel = n, i, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1]
+        if dot is None:
+            return data[(*pixel, ii)] * weight[o, i, kh, kw, ii, oi]
+        values, weights = (lambda t: data[(*pixel, ii * dot.size + t)]), (lambda at: weight[o, i, kh, kw, ii, at])
+        return dot.product(values, weights, oi, out_lanes)
+
     return te.compute(
         (batch, out_blocks, out_h, out_w, out_lanes),
-        lambda n, o, h, w, oi: te.sum(
-            data[n, i, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1], ii]
-            * weight[o, i, kh, kw, ii, oi],
-            axis=[i, kh, kw, ii],
-        ),
+        lambda *at: te.sum(product(*at), axis=[i, kh, kw, ii]),
         name="conv2d",
         attrs={**scheduling.anchor(NAME, task), "stride": strides[1]},
     )
@@ -51,7 +63,8 @@ def compute(data, weight, *, strides, padding, dilation, task=""):
 
 def _tiles(sch, block, columns, hardware):
     """Columns and vectors of register tiles, of which the `columns` of a row of y are to be covered."""
-    out_blocks, _, _, window, in_lanes, out_lanes = scheduling.operand_shape(sch, block, 1)
+    out_blocks, _, _, window, in_lanes, _ = scheduling.operand_shape(sch, block, 1)
+    out_lanes = scheduling.extents(sch, block)[4]
     # LLVM unrolls a window's columns and keeps what they share: with a stride, every other activation until the end.
     strided = int(sch.get(block).annotations["stride"]) > 1
     shared = window > 1 and (in_lanes == 1 or (hardware.lane_operand and strided))

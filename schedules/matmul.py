@@ -5,6 +5,8 @@
 A constant right-hand side is packed at compile time; another is packed by the kernel itself, which costs one pass
 over it. One register tile is `rows` x `vectors` accumulators of `lanes` (l): the schedule lays P out so that what one
 step of the reduction takes comes in one stream.
+
+Of integers (`nncc.dots`), x is taken by words and P is [.., ceil(N/l), K/size, l * size]; the result is int32.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from nncc.compat import te, tirx
 NAME = "matmul"
 
 
-def compute(x, weight, *, columns, lanes, packed):
+def compute(x, weight, *, columns, lanes, packed, dot=None):
     """Define x[.., M, K] times `weight` to [.., M, columns].
 
     `weight` is [N/lanes, K, lanes] where it is `packed`; else [.., K, columns], with the leading axes of x or none.
+    With a `dot`, it is packed in words.
     """
+    if dot is not None:
+        x = _whole_words(scheduling.widened(x, dot), dot)
     *batch, rows, depth = (int(d) for d in x.shape)
+    depth //= dot.size if dot is not None else 1
     blocks = -(-columns // lanes)
     shared = len(weight.shape) == (3 if packed else 2)
     if not packed:
@@ -39,11 +45,29 @@ def compute(x, weight, *, columns, lanes, packed):
 
     def product(*at):
         *outer, m, no, i = at
-        return te.sum(x[(*outer, m, axis)] * weight[(*([] if shared else outer), no, axis, i)], axis=[axis])
+        if dot is None:
+            return te.sum(x[(*outer, m, axis)] * weight[(*([] if shared else outer), no, axis, i)], axis=[axis])
+        word = dot.product(
+            lambda t: x[(*outer, m, axis * dot.size + t)], lambda place: weight[no, axis, place], i, lanes
+        )
+        return te.sum(word, axis=[axis])
 
     tiles = te.compute((*batch, rows, blocks, lanes), product, name="matmul", attrs=scheduling.anchor(NAME))
     return te.compute(
         (*batch, rows, columns), lambda *at: tiles[(*at[:-1], at[-1] // lanes, at[-1] % lanes)], name="rows_of_panels"
+    )
+
+
+def _whole_words(x, dot):
+    """x with zeros behind its last column, so that words are whole."""
+    *outer, depth = (int(d) for d in x.shape)
+    if depth % dot.size == 0:
+        return x
+    whole = -(-depth // dot.size) * dot.size
+    return te.compute(
+        (*outer, whole),
+        lambda *at: tirx.if_then_else(at[-1] < depth, x[(*at[:-1], te.min(at[-1], depth - 1))], tirx.const(0, x.dtype)),
+        name="pad_words",
     )
 
 

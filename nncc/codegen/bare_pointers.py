@@ -8,13 +8,16 @@ runtime. Shapes are static here, so a pointer says everything:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nncc.codegen.integer_dots import integer_dots
 from nncc.codegen.shuffle_lanes import shuffle_lanes
 from nncc.codegen.split_registers import split_registers
 from nncc.codegen.vector_math import vector_math
 from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm, vectorize_calls
+from nncc.dots import DOTS, Dot
 from nncc.errors import InternalError
 from nncc.ir import align
 from nncc.target import Hardware
@@ -149,10 +152,12 @@ def chains_of(hardware: Hardware) -> int:
     return 4 if hardware.vector_registers >= 32 else 2
 
 
-def lower_kernels(functions: dict[str, Any], target: Any, prefix: str, *, chains: int = 1) -> BareKernels:
+def lower_kernels(
+    functions: dict[str, Any], target: Any, prefix: str, *, chains: int = 1, dots: Sequence[Dot] = (DOTS["none"],)
+) -> BareKernels:
     """Lower scheduled TIR functions for `target` (a TVM target); symbols are `prefix` + name.
 
-    `chains` are the evaluations of exp and the like that run interleaved.
+    `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers.
     """
     vectorize_calls("tirx.erf")
     scheduled, lowered = s_tir.transform, tirx.transform
@@ -183,6 +188,7 @@ def lower_kernels(functions: dict[str, Any], target: Any, prefix: str, *, chains
         lowered.UnrollLoop(),
         lowered.StmtSimplify(),
         split_registers(),  # before storage is shared: a tile in the place of its copy would be in memory as that is
+        integer_dots(*dots),
         lowered.StorageRewrite(),
         scheduled.HoistIfThenElse(),
         scheduled.RenormalizeSplitPattern(),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nncc.codegen.memory import Lifetime, plan
+from nncc.dots import dots_of
 from nncc.errors import InternalError
 from nncc.ir import CONCATENATION, Call, Kernels, Program, Ref, TensorSpec, align
 
@@ -37,8 +38,8 @@ def flatten(kernels: Kernels) -> Program:
         for variable, f in module.functions.items()
         if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
     }
-    chains = chains_of(kernels.target.hardware)
-    bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name), chains=chains)
+    chains, dots = chains_of(kernels.target.hardware), dots_of(kernels.target.hardware)
+    bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name), chains=chains, dots=dots)
     return _place(kernels, walk, bare)
 
 

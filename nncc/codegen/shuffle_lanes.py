@@ -1,9 +1,9 @@
-"""Vectors gathered from within one aligned vector as that vector and a shuffle.
+"""Vectors gathered from within one vector as that vector and a shuffle.
 
     x[s + d_0], x[s + d_1], .. = shuffle(x[a : a + w], s - a + d)    a = s - s mod w, all s + d_k in [a, a + w)
 
-The d_k are constants and w is a power of two that divides the buffer's size, so that nothing is read beyond its end.
-TVM's code generator would load element by element.
+The d_k are constants. Either they are those of all elements from some a on, in another order, or w is a power of two
+that divides the buffer's size: nothing is read beyond its end. TVM's code generator would load element by element.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ def _load(load: Any) -> Any:
     if parts is None:
         return load
     start, offsets = parts
+    low = int(offsets.min())
+    if lanes & (lanes - 1) == 0 and (np.sort(offsets) == np.arange(low, low + lanes)).all():
+        order = [tirx.const(int(d) - low, "int32") for d in offsets]
+        return tirx.Shuffle([load.source[tirx.Ramp(start + low, 1, lanes)]], order)
     known = Analyzer().modular_set(start)
     width = 1 << int(np.ptp(offsets)).bit_length()
     while width <= lanes:

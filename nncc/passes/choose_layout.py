@@ -11,15 +11,19 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from nncc import scheduling
 from nncc.choices import GraphChoices, graph_task
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx
+from nncc.dots import dot_of, wide_dot_of
 from nncc.passes.blocked import Blocked, from_blocks, pad_plain, to_blocks
 from nncc.passes.context import Context
 from nncc.passes.layout_rules import RULES
+from nncc.passes.own_quantization import parameter, scaled
 from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
@@ -52,6 +56,8 @@ class Layout(Rewriter):
                 **dict.fromkeys(_UNARY, Layout.unary),
                 **dict.fromkeys(_BINARY, Layout.binary),
                 "relax.divide": Layout.divide,
+                "relax.quantize": Layout.scale,
+                "relax.dequantize": Layout.scale,
                 **RULES,
             }
         )
@@ -59,12 +65,18 @@ class Layout(Rewriter):
         self.hardware = hardware
         self.graph = graph
         self.lanes = max(4, hardware.vector_bits // 32)
+        self.dot = dot_of(hardware)
+        self.made: dict[Any, Any] = {}
+        """By variable of the old function, how it is made."""
         self.blocked: dict[Any, Blocked] = {}
         self.parts: dict[Any, list[Blocked]] = {}
         """The fields of a tuple, where all of them are blocked."""
 
     def rewrite(self, module: IRModule) -> IRModule:
+        self.made = {b.var: b.value for block in module["main"].body.blocks for b in block.bindings}
         convolutions = _convolutions(module["main"])
+        if self.dot.lanes >= 4 and any(_of_integers(call) for call in self.made.values()):
+            self.lanes = 16  # bytes, of which most processors store no fewer at once
         if convolutions:
             others = [lanes for lanes in (self.lanes // 2, self.lanes * 2) if 4 <= lanes <= 16]
             self.lanes = self.graph("layout", " ".join(convolutions))("lanes", [self.lanes, *others])
@@ -106,7 +118,7 @@ class Layout(Rewriter):
             return self.blocked[expr]
         plain = self.value(expr)
         batch, channels, height, width = static_shape(plain)
-        lanes = self.lanes_of(channels)
+        lanes = self.lanes_of(channels, str(plain.ty.dtype))
         if height == width == 1 and channels % lanes == 0:
             new = self.builder.emit(relax.op.reshape(plain, (batch, channels // lanes, 1, 1, lanes)))
         else:
@@ -134,9 +146,11 @@ class Layout(Rewriter):
             from_blocks, self.rows(tensor), tensor.channels, primfunc_name_hint="unblock_channels"
         )
 
-    def lanes_of(self, channels: int) -> int:
-        """The lanes of a block, for a tensor of so many channels."""
-        return self.lanes if channels >= self.lanes else channels
+    def lanes_of(self, channels: int, dtype: str = "float32") -> int:
+        """The lanes of a block, for a tensor of so many channels; of integers, whole words."""
+        if channels >= self.lanes:
+            return self.lanes
+        return channels if dtype == "float32" else next(n for n in (4, 8, 16) if channels <= n)
 
     def is_blocked(self, expr: Any) -> bool:
         return isinstance(expr, relax.Var) and expr in self.blocked
@@ -146,6 +160,8 @@ class Layout(Rewriter):
     def conv2d(self, call: Any) -> Blocked | None:
         data, weight = call.args
         attrs = call.attrs
+        if _of_integers(call):
+            return self.integer_conv2d(call)
         if not isinstance(weight, GenericConst) or str(data.ty.dtype) != "float32" or attrs.data_layout != "NCHW":
             return None
         kernel = constant_array(weight)
@@ -196,6 +212,82 @@ class Layout(Rewriter):
             packed = template.module.pack(kernel, groups, *lanes)
         new = self.emit_anchor(template, source, relax.const(packed, "float32"), **options)
         return Blocked(new, out_channels, tuple(size))
+
+    def integer_conv2d(self, call: Any) -> Blocked | None:
+        """Of uint8 or int8 by int8; a constant border that it was given is padding again."""
+        data, weight = call.args
+        kernel = constant_array(weight)
+        out_channels, group_channels = kernel.shape[:2]
+        strides, padding, dilation = (
+            [int(v) for v in values] for values in (call.attrs.strides, call.attrs.padding, call.attrs.dilation)
+        )
+        batch, _, *size = static_shape(call)
+        zero, border = 0, self.made.get(data)
+        if isinstance(border, relax.Call) and border.op.name == "relax.nn.pad" and not any(padding):
+            top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
+            data, padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
+        tensor = self.block(data)
+        lanes = self.lanes_of(out_channels, "int32")
+        shift = scheduling.shift(str(data.ty.dtype), self.dot)
+        options = {"strides": strides, "padding": padding, "dilation": dilation, "dot": self.dot, "zero": zero + shift}
+        source = self.rows(tensor)
+        if int(call.attrs.groups) == 1:
+            template = self.templates["conv2d"]
+            way, task = self.integer_way(call, kernel, tensor, size)
+            options["task"] = task
+            if way:
+                template, wide = self.templates["winograd"], wide_dot_of(self.hardware)
+                options = {"padding": padding, "tile": way.tile, "strip": way.strip, "task": task}
+                options |= {"dot": wide, "zero": zero}
+                packed = template.module.pack_integers(kernel, tensor.lanes, lanes, way.tile, wide)
+                shift = 0
+            else:
+                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
+                    source = self.rows(tensor, (1, size[0] * size[1]))
+                packed = template.module.pack(kernel, tensor.lanes, lanes, self.dot)
+        elif int(call.attrs.groups) == out_channels and group_channels == 1:
+            template = self.templates["depthwise_conv2d"]
+            template = replace(template, compute=template.module.compute_words)
+            packed = template.module.pack_words(kernel, tensor.lanes, strides[1], dilation[1], self.dot)
+            options["size"] = size
+        else:
+            return None
+        new = self.emit_anchor(template, source, relax.const(packed, str(packed.dtype)), **options)
+        result = Blocked(new, out_channels, tuple(size))
+        if shift:
+            offset = -shift * kernel.astype(np.int32).sum(axis=(1, 2, 3)).reshape(1, -1, 1, 1)
+            added = relax.op.add(new, relax.const(_block_array(offset, result), "int32"))
+            result = Blocked(self.builder.emit(added), out_channels, tuple(size))
+        return result
+
+    def integer_way(self, call: Any, kernel: np.ndarray, tensor: Blocked, size: list[int]) -> tuple[Any, str]:
+        """Winograd's plan for a convolution of integers, or None for a direct one; and the hash of what was asked."""
+        wide, winograd = wide_dot_of(self.hardware), self.templates["winograd"].module
+        if wide is None or tensor.lanes != self.lanes:
+            return None, ""
+        strides, dilation = ([int(v) for v in values] for values in (call.attrs.strides, call.attrs.dilation))
+        numbers = winograd.integers(self.dot)
+        shape = kernel.shape, strides, dilation, static_shape(call)[0], *size
+        found = winograd.ways(*shape, self.lanes, self.hardware, numbers)
+        ways = [way for way in found if way is None or winograd.exact(kernel, way.tile)] or [None]
+        if len(ways) == 1:
+            return ways[0], ""
+        text = f"{_convolution(call)}, blocks of {self.lanes}, {call.args[0].ty.dtype}"
+        task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in ways}
+        return words[self.graph("algorithm", text)("algorithm", words)], task
+
+    def scale(self, call: Any) -> Blocked | None:
+        """To integers, or back, with constants for the whole tensor or for each channel."""
+        data = call.args[0]
+        if not self.is_blocked(data):
+            return None
+        tensor = self.blocked[data]
+        if len(tensor.shape) != 4 or int(call.attrs.axis) % 4 != 1:
+            return None
+        parameters = [parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]]
+        if any(p is None for p in parameters):
+            return None
+        return Blocked(scaled(self, call, tensor.expr, *parameters), tensor.channels, tensor.size)
 
     def unary(self, call: Any) -> Blocked | None:
         data = call.args[0]
@@ -273,6 +365,13 @@ class Layout(Rewriter):
         if tensor.shape[2:] == (1, 1) and tensor.full:
             return self.builder.emit(relax.op.reshape(tensor.expr, tuple(int(d) for d in call.ty.shape)))
         return None
+
+
+def _of_integers(call: Any) -> bool:
+    """Whether an expression is a convolution of integers by constants."""
+    if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.nn.conv2d":
+        return False
+    return str(call.ty.dtype) == "int32" and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
 
 
 def _convolutions(main: Any) -> list[str]:

@@ -1,6 +1,8 @@
 """Matrix products go to the panel template; constant right-hand sides are packed here.
 
 x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[p, k, i] = w[k, p l + i], zeros where n is missing
+
+Integers are packed in words (`nncc.dots`).
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from nncc import scheduling
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
+from nncc.dots import dot_of
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
@@ -17,12 +21,15 @@ __all__ = ["pack_matmul"]
 
 
 def pack_matmul(module: IRModule, context: Context) -> IRModule:
-    """Rewrite float32 ``relax.matmul`` calls; see the module's equation."""
+    """Rewrite ``relax.matmul`` calls of float32, and those of integers by constants; see the module's equation."""
     lanes = max(4, context.target.hardware.vector_bits // 32)
+    dot = dot_of(context.target.hardware)
 
     def matmul(rewriter: Rewriter, call: Any) -> Any:
         x, weight = (rewriter.value(a) for a in call.args)
         left, right = static_shape(x), static_shape(weight)
+        if str(call.ty.dtype) == "int32" and isinstance(weight, GenericConst) and str(weight.ty.dtype) == "int8":
+            return integers(rewriter, x, constant_array(weight))
         if str(call.ty.dtype) != "float32" or str(weight.ty.dtype) != "float32" or len(left) < 2 or len(right) < 2:
             return None
         if len(right) > 2 and (right[:-2] != left[:-2]):
@@ -34,6 +41,21 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         if constant:
             weight = relax.const(pack_panels(constant_array(weight), width), "float32")
         return rewriter.emit_anchor(template, x, weight, columns=columns, lanes=width, packed=constant)
+
+    def integers(rewriter: Rewriter, x: Any, matrix: np.ndarray) -> Any:
+        columns = matrix.shape[-1]
+        width = panel_lanes(columns, lanes)
+        depth = -(-matrix.shape[0] // dot.size) * dot.size
+        whole = np.pad(matrix, ((0, depth - matrix.shape[0]), (0, 0)))
+        packed = relax.const(dot.words(pack_panels(whole, width), 1), dot.weight)
+        product = rewriter.emit_anchor(
+            context.templates["matmul"], x, packed, columns=columns, lanes=width, packed=True, dot=dot
+        )
+        shift = scheduling.shift(str(x.ty.dtype), dot)
+        if not shift:
+            return product
+        offset = -shift * matrix.astype(np.int32).sum(axis=0)
+        return relax.op.add(product, relax.const(offset, "int32"))
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
 

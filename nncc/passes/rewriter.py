@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from nncc.compat import GenericConst, IRModule, relax
@@ -77,7 +78,7 @@ class Rewriter:
     def emit_anchor(self, template: Template, *args: Any, **options: Any) -> Any:
         """Call a template's compute definition; elementwise operators behind it may be fused into its kernel."""
         hint = {"primfunc_name_hint": template.name, "primfunc_attrs": {"op_pattern": _OUT_ELEMENTWISE_FUSABLE}}
-        return self.builder.emit_te(template.compute, *args, **hint, **options)
+        return self.builder.emit_te(partial(template.compute, **options), *args, **hint)
 
 
 def variables(value: Any) -> list[Any]:

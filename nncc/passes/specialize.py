@@ -16,6 +16,8 @@ from nncc.passes.divide_by_constants import divide_by_constants
 from nncc.passes.fold_dequantize import fold_dequantize
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
+from nncc.passes.integer_products import integer_products
+from nncc.passes.own_quantization import own_quantization
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
@@ -26,11 +28,13 @@ from nncc.templates import Template
 __all__ = ["SPECIALIZE", "specialize"]
 
 SPECIALIZE = (
+    integer_products,
     fold_relax,
     fold_dequantize,
     clamp_take,
     divide_by_constants,
     choose_layout,
+    own_quantization,
     own_sort,
     softmax_in_place,
     fuse_attention,

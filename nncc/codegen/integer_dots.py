@@ -1,0 +1,195 @@
+"""Sums of integer products become the processor's instructions; see `nncc.dots`.
+
+    acc + dot(x0 .. x3, w0 .. w3)  ->  vpdpbusd(acc, broadcast(x0 .. x3), w)     AVX-512 VNNI, AVX-VNNI
+                                       sdot(acc, w, x.4b[i])                     Arm, dot product
+                                       sadalp(acc, smlal(smull(x01, w01), x23, w23))     Arm; |w| <= 127
+    acc + dot(x0, x1, w0, w1)      ->  acc + vpmaddwd(broadcast(x0 x1), w)       x86
+
+Values of a word lie side by side in memory, or all lanes' words as `Dot.place` says, which the pass checks; what does
+not becomes plain arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nncc.compat import Analyzer, structural_map, tirx, tvm
+from nncc.dots import PRODUCT, ROUND, Dot
+
+__all__ = ["integer_dots"]
+
+
+def integer_dots(*ways: Dot) -> Any:
+    """The TIR pass for a processor with `ways` to multiply, each of words of another size, the first one beating others
+    of the same; it comes when loops are vectors, unrolled, and buffers flat."""
+    dots = {dot.size: dot for dot in reversed(ways)}
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="nncc.IntegerDots")
+    def apply(function: Any, module: Any, context: Any) -> Any:
+        rules = [(tirx.Add, lambda add: _accumulated(add, dots)), (tvm.ir.Call, _alone)]
+        return function.with_body(structural_map(function.body, rules))
+
+    return apply
+
+
+def _accumulated(add: Any, dots: dict[int, Dot]) -> Any:
+    for acc, product in ((add.a, add.b), (add.b, add.a)):
+        if _is(product, PRODUCT):
+            return _sum(acc, product, dots[len(product.args) // 2])
+    return add
+
+
+def _alone(call: Any) -> Any:
+    if _is(call, ROUND):
+        return _intrinsic(str(call.ty.dtype), "llvm.lrint", call.args[0])
+    return call
+
+
+def _is(expr: Any, name: str) -> bool:
+    return isinstance(expr, tvm.ir.Call) and str(getattr(expr.op, "name", "")) == name
+
+
+def _sum(acc: Any, product: Any, dot: Dot) -> Any:
+    lanes = _lanes(product)
+    xs, ws = product.args[: dot.size], product.args[dot.size :]
+    instruction = _INSTRUCTIONS.get(dot.name)
+    word, words, weights = _word(xs), _row(xs, dot, lanes), _row(ws, dot, lanes)
+    known = weights is not None and (word is not None or words is not None)
+    if instruction is None or not known or (lanes % dot.lanes and lanes not in (4, 8)):
+        return acc + _arithmetic(product, dot)
+    width = min(lanes, dot.lanes)
+    count = 2 if dot.paired else dot.size
+    parts = []
+    for first in range(0, lanes, width):
+
+        def row(load: Any, t: int, first: int = first) -> Any:
+            """What a part's lanes have from value `t` of their words on; two values where they lie in pairs."""
+            start = load.indices[0].base + dot.place(first, t, lanes)
+            return load.source[tirx.Ramp(start, 1, width * count)]
+
+        def values(t: int) -> Any:
+            if word is None:
+                return row(words, t)
+            return _spread(word.source[tirx.Ramp(word.indices[0].base + t, 1, count)], width, dot)
+
+        part = acc if lanes == width else _part(acc, first, width)
+        parts.append(instruction(part, values, lambda t: row(weights, t), width))
+    return parts[0] if len(parts) == 1 else tirx.Shuffle(parts, list(range(lanes)))
+
+
+def _lanes(expr: Any) -> int:
+    return int(tvm.DataType(str(expr.ty.dtype)).lanes)
+
+
+def _part(vector: Any, first: int, width: int) -> Any:
+    """Lanes of a vector; a load loads only those."""
+    if isinstance(vector, tvm.ir.TensorLoad) and isinstance(vector.indices[0], tirx.Ramp):
+        return vector.source[tirx.Ramp(vector.indices[0].base + first, 1, width)]
+    return tirx.Shuffle([vector], list(range(first, first + width)))
+
+
+def _word(xs: Any) -> Any:
+    """The values of a word, which every lane has, as a load of them all; None where they do not lie side by side."""
+    loads = [x.value if isinstance(x, tirx.Broadcast) else x for x in xs]
+    first = loads[0]
+    if not all(isinstance(load, tvm.ir.TensorLoad) and load.source.same_as(first.source) for load in loads):
+        return None
+    base = first.indices[0]
+    if any(isinstance(load.indices[0], tirx.Ramp) for load in loads):
+        return None
+    for t, load in enumerate(loads):
+        if _constant(load.indices[0] - base) != t:
+            return None
+    return first.source[tirx.Ramp(base, 1, len(loads))]
+
+
+def _row(values: Any, dot: Dot, lanes: int) -> Any:
+    """The first of loads that take what each lane has of its own; None where it does not lie as `Dot.place` says."""
+    first = values[0]
+    if not all(isinstance(load, tvm.ir.TensorLoad) and load.source.same_as(first.source) for load in values):
+        return None
+    step = 2 if dot.paired else dot.size
+    base = None
+    for t, load in enumerate(values):
+        index = load.indices[0]
+        if not isinstance(index, tirx.Ramp):
+            return None
+        base = index.base if base is None else base
+        if int(index.stride) != step or _constant(index.base - base) != dot.place(0, t, lanes):
+            return None
+    return first
+
+
+def _constant(expr: Any) -> int | None:
+    value = Analyzer().simplify(expr)
+    return int(value) if isinstance(value, tirx.IntImm) else None
+
+
+def _arithmetic(product: Any, dot: Dot) -> Any:
+    lanes = _lanes(product)
+    dtype = f"int32x{lanes}" if lanes > 1 else "int32"
+    terms = [
+        tirx.Cast(dtype, x) * tirx.Cast(dtype, w)
+        for x, w in zip(product.args[: dot.size], product.args[dot.size :], strict=True)
+    ]
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _intrinsic(dtype: str, name: str, *args: Any) -> Any:
+    return tirx.call_llvm_pure_intrin(dtype, name, *args)
+
+
+def _spread(word: Any, lanes: int, dot: Dot) -> Any:
+    """16 or 32 bits of a word in every lane, as a vector of its values; out of a register where they are in one."""
+    count = _lanes(word)
+    bits = tvm.DataType(str(word.ty.dtype)).bits * count
+    dtype = f"{dot.data}x{lanes * count}"
+    base, (size, *_) = word.indices[0].base, word.source.shape
+    if isinstance(base, tirx.IntImm) and int(size) * bits // count == 128:
+        register = tirx.reinterpret(f"int{bits}x{128 // bits}", word.source[tirx.Ramp(0, 1, int(size))])
+        return tirx.reinterpret(dtype, tirx.Shuffle([register], [int(base) // count] * lanes))
+    return tirx.reinterpret(dtype, tirx.Broadcast(tirx.reinterpret(f"int{bits}", word), lanes))
+
+
+Values = Callable[[int], Any]
+"""Of value t of a word, and those that lie beside it, for every lane."""
+
+
+def _vpdpbusd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    return _intrinsic(f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{lanes * 32}", acc, data(0), weight(0))
+
+
+def _vpdpwssd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    return _intrinsic(f"int32x{lanes}", f"llvm.x86.avx512.vpdpwssd.{lanes * 32}", acc, data(0), weight(0))
+
+
+def _vpmaddwd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
+    return acc + _intrinsic(f"int32x{lanes}", name, data(0), weight(0))
+
+
+def _sdot(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    return _intrinsic("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", acc, weight(0), data(0))
+
+
+def _smull(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    """Two products of int8, |w| <= 127, add up in int16 to at most 2 * 128 * 127 < 2^15."""
+    first, second = (
+        _intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2)
+    )
+    return acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second)
+
+
+_INSTRUCTIONS: dict[str, Callable[[Any, Values, Values, int], Any]] = {
+    "vnni512": _vpdpbusd,
+    "vnni256": _vpdpbusd,
+    "avxvnni": _vpdpbusd,
+    "pmaddwd": _vpmaddwd,
+    "vpdpwssd": _vpdpwssd,
+    "sdot": _sdot,
+    "smull": _smull,
+}
