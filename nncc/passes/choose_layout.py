@@ -284,7 +284,9 @@ class Layout(Rewriter):
         tensor = self.blocked[data]
         if len(tensor.shape) != 4 or int(call.attrs.axis) % 4 != 1:
             return None
-        parameters = [parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]]
+        parameters = [
+            parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]
+        ]
         if any(p is None for p in parameters):
             return None
         return Blocked(scaled(self, call, tensor.expr, *parameters), tensor.channels, tensor.size)
@@ -371,7 +373,8 @@ def _of_integers(call: Any) -> bool:
     """Whether an expression is a convolution of integers by constants."""
     if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.nn.conv2d":
         return False
-    return str(call.ty.dtype) == "int32" and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
+    of_bytes = str(call.ty.dtype) == "int32" and str(call.args[0].ty.dtype) in ("uint8", "int8")
+    return of_bytes and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
 
 
 def _convolutions(main: Any) -> list[str]:

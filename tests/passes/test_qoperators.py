@@ -105,8 +105,9 @@ def dequantize(net, axis=None):
 
 def conv_integer(net, weights=S8, zeros=True, **attributes):
     x = net.input(1, 4, 7, 6, dtype=U8)
-    weight = net.integers(6, 4 // attributes.get("group", 1), 3, 3, dtype=weights)
-    points = [net.constant(np.array(9, U8)), net.constant(np.array(3, weights))] if zeros else []
+    weight = net.integers(6, 4 // attributes.get("group", 1), 3, 3, dtype=weights, low=-127 if weights is S8 else 0)
+    zero = 0 if weights is S8 else 3
+    points = [net.constant(np.array(9, U8)), net.constant(np.array(zero, weights))] if zeros else []
     return net.op("ConvInteger", x, weight, *points, **attributes), np.int32
 
 
@@ -133,6 +134,12 @@ def dynamic(net, bias=True):
 def dynamic_standard(net):
     x, scale, zero = net.op("DynamicQuantizeLinear", net.input(3, 20), outputs=3)
     sums = net.op("MatMulInteger", x, net.integers(20, 5, dtype=S8), zero)
+    return net.op("Mul", net.op("Cast", sums, to=1), scale), np.float32
+
+
+def dynamic_conv(net, **attributes):
+    x, scale, zero = net.op("DynamicQuantizeLinear", net.input(1, 4, 7, 6), outputs=3)
+    sums = net.op("ConvInteger", x, net.integers(8, 4, 3, 3, dtype=S8, low=-127), zero, **attributes)
     return net.op("Mul", net.op("Cast", sums, to=1), scale), np.float32
 
 
@@ -217,6 +224,10 @@ CASES = {
     "DynamicQuantizeMatMul": lambda n: dynamic(n),
     "DynamicQuantizeMatMul without bias": lambda n: dynamic(n, bias=False),
     "DynamicQuantizeLinear and MatMulInteger": dynamic_standard,
+    "DynamicQuantizeLinear and ConvInteger": dynamic_conv,
+    "DynamicQuantizeLinear and padded ConvInteger": lambda n: dynamic_conv(
+        n, pads=[1, 0, 2, 1], strides=[2, 1], dilations=[1, 2]
+    ),
 }
 WEIGHT_ONLY = {
     "MatMulNBits": lambda n: n_bits(n),
