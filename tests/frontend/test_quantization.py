@@ -150,6 +150,8 @@ FORMS = {
     25: {
         "Q of opset 25": lambda n: quantize(n, S8),
         "DQ of opset 25": lambda n: dequantize(n, S8, shape=(4,), axis=0),
+        "DQ of an int2 constant": lambda n: constants(n, ml_dtypes.int2, shape=(4,), axis=0),
+        "to uint2 and back": lambda n: narrow(n, ml_dtypes.uint2),
     },
 }
 
