@@ -257,6 +257,21 @@ def test_weights_quantized_per_channel_at_run_time_are_integers():
     assert ops(agrees(parse(f"g (float[1,3,5,5] x) => (float y) {{ {body} }}", constants), -1, 1)) == [DQ, "Conv"]
 
 
+def test_a_clip_of_integers_between_the_quantization_of_weights_is_done_once():
+    """Exporters of PyTorch write it where a range is narrower than the type."""
+    random = np.random.default_rng(1)
+    constants = {
+        "w": random.uniform(-2, 2, (4, 3, 1, 1)).astype(F32),
+        "s": F32(0.01),
+        "z": np.array(0, S8),
+        "low": np.array(-127, S8),
+        "high": np.array(127, S8),
+    }
+    body = f"q = {Q} (w, s, z) c = Clip (q, low, high) r = {DQ} (c, s, z) y = Conv (x, r)"
+    after = agrees(parse(f"g (float[1,3,5,5] x) => (float y) {{ {body} }}", constants), -1, 1)
+    assert ops(after) == [DQ, "Conv"] and weights_of(after).min() == -127
+
+
 def weights_of(model: Model, op: str = "Conv") -> np.ndarray:
     """The integers behind the weights of the only such operator."""
     (node,) = [node for node in model.graph.graph if node.op_type == op]
