@@ -22,6 +22,7 @@ from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
 from nncc.passes.softmax_in_place import softmax_in_place
+from nncc.passes.weight_only import weight_only
 from nncc.target import Target
 from nncc.templates import Template
 
@@ -29,6 +30,7 @@ __all__ = ["SPECIALIZE", "specialize"]
 
 SPECIALIZE = (
     integer_products,
+    weight_only,
     fold_relax,
     fold_dequantize,
     clamp_take,
