@@ -21,22 +21,38 @@ def _by_element(builder: Any, parameter: Any, block_size: int, axis: int, shape:
     return builder.emit(relax.op.strided_slice(repeated, [axis], [0], [shape[axis]]))
 
 
+def _rows_of_blocks(
+    builder: Any, q: np.ndarray, scale: np.ndarray, zero: np.ndarray, axis: int, block_size: int
+) -> Any:
+    """A constant, one block a row, dequantized per row and then laid out as it was: passes see what it is made of."""
+    moved = np.moveaxis(q, axis, -1)
+    rows = np.ascontiguousarray(moved.reshape(-1, block_size))
+    each = [relax.const(np.ascontiguousarray(np.moveaxis(part, axis, -1).reshape(-1))) for part in (scale, zero)]
+    real = builder.emit(relax.op.dequantize(relax.const(rows), *each, axis=0, out_dtype=str(scale.dtype)))
+    whole = builder.emit(relax.op.reshape(real, moved.shape))
+    back = np.argsort([*(a for a in range(q.ndim) if a != axis), axis])
+    return relax.op.permute_dims(whole, [int(a) for a in back]) if axis != q.ndim - 1 else whole
+
+
 def _axis(x: Any, attributes: dict[str, Any]) -> int:
     axis, rank = int(attributes.get("axis", 1)), len(x.ty.shape)
     return axis + rank if axis < 0 else axis
 
 
 def dequantize_linear(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
-    """(x - zero_point) * scale, for scales of blocks; those of constants give a constant. Others are left to TVM's."""
+    """(x - zero_point) * scale, for scales of blocks. Others are left to TVM's."""
     x, scale, zero = [*inputs, None][:3]
     block_size = int(attributes.get("block_size", 0))
     if not block_size:
         return None
     shape, axis = [int(d) for d in x.ty.shape], _axis(x, attributes)
-    parts = [
-        _by_element(builder, part, block_size, axis, shape) for part in ([scale] if zero is None else [scale, zero])
-    ]
-    if all(isinstance(part, GenericConst) for part in (x, *parts)):
+    given = [part for part in (x, scale, zero) if part is not None]
+    constant = all(isinstance(part, GenericConst) for part in given)
+    if constant and zero is not None and not shape[axis] % block_size:
+        q, steps, origin = (constant_array(part) for part in given)
+        return _rows_of_blocks(builder, q, steps, origin, axis, block_size)
+    parts = [_by_element(builder, part, block_size, axis, shape) for part in given[1:]]
+    if constant:
         q, real, *zeros = [constant_array(part) for part in (x, *parts)]
         steps = q.astype(np.int32) - zeros[0] if zeros else q.astype(np.int32)
         return relax.const(steps.astype(real.dtype) * real)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir
 import pytest
+from compiled import compile_net
 from graphs import ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,21 +144,21 @@ def dynamic_conv(net, **attributes):
     return net.op("Mul", net.op("Cast", sums, to=1), scale), np.float32
 
 
-def n_bits(net, bits=4, zeros="none", k=40, block=16, groups=False, bias=False):
+def n_bits(net, bits=4, zeros="none", k=40, block=16, groups=False, bias=False, n=5):
     blocks = -(-k // block)
     x = net.input(3, k)
-    weight = net.integers(5, blocks, block * bits // 8)
-    scale = net.constant(net.random.uniform(0.01, 0.02, (5, blocks)).astype(np.float32))
+    weight = net.integers(n, blocks, block * bits // 8)
+    scale = net.constant(net.random.uniform(0.01, 0.02, (n, blocks)).astype(np.float32))
     operands = [x, weight, scale]
     if zeros == "packed":
-        operands += [net.integers(5, -(-blocks * bits // 8))]
+        operands += [net.integers(n, -(-blocks * bits // 8))]
     elif zeros == "float":
-        operands += [net.constant(net.random.uniform(6, 9, (5, blocks)).astype(np.float32))]
+        operands += [net.constant(net.random.uniform(6, 9, (n, blocks)).astype(np.float32))]
     elif groups or bias:
         operands += [""]
     operands += [net.constant(net.random.integers(0, blocks, k).astype(np.int32))] if groups else [""] if bias else []
-    operands += [net.weight(5)] if bias else []
-    return net.ms("MatMulNBits", *operands, K=k, N=5, bits=bits, block_size=block), np.float32
+    operands += [net.weight(n)] if bias else []
+    return net.ms("MatMulNBits", *operands, K=k, N=n, bits=bits, block_size=block), np.float32
 
 
 CASES = {
@@ -300,6 +301,19 @@ def test_the_mean_of_integers_is_what_its_definition_says(axes, keepdims, opset,
     mean = real.mean(axis=None if axes is None else tuple(axes), keepdims=bool(keepdims))
     expected = np.clip(np.rint(mean / np.float32(0.02)) + 5, -128, 127).astype(S8)
     assert steps_apart(expected, reference(after, inputs)[name]) <= 1
+
+
+@pytest.mark.parametrize("zeros", ["none", "packed"])
+def test_weights_of_4_bits_stay_small_in_the_library(zeros, tmp_path):
+    net = QuantizedNet()
+    name, dtype = n_bits(net, k=128, n=64, block=32, zeros=zeros)
+    net.result(name, dtype)
+    compiled = compile_net(net, tmp_path)
+    inputs = full_range(net.model())
+    expected, actual = reference(compiled.path, inputs)[name], compiled.run(inputs)[name]
+    assert steps_apart(expected, actual) <= 1e-5 * np.abs(expected).max()
+    blocks = 128 // 32 * 64
+    assert compiled.program.weights.nbytes <= 128 * 64 // 2 + 2 * 4 * blocks + 1024
 
 
 def test_groups_of_weights_with_zero_points_are_refused_with_the_reason(tmp_path):
