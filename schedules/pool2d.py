@@ -39,7 +39,7 @@ def compute(data, *scale, kernel, strides, dilation, padding, size):
     ends = [(size[a] - 1) * strides[a] + (kernel[a] - 1) * dilation[a] + 1 - before[a] for a in (0, 1)]
     meets = [before[a] < kernel[a] and (size[a] - 1) * strides[a] - before[a] < shape[a] for a in (0, 1)]
     clamped = not scale and tuple(dilation) == (1, 1) and all(meets)
-    outside = tirx.const(0.0 if scale else float(np.finfo(np.float32).min), data.dtype)
+    outside = tirx.const(0.0, data.dtype) if scale else te.min_value(data.dtype)
 
     def element(n, c, h, w, i):
         """At (h, w) counted from the padding's corner."""
