@@ -137,7 +137,8 @@ class Verify(Instrument):
     announce: Callable[[str, str], None] = lambda name, what: None
     """Told what is being checked, since it may take a while."""
     _model: Model | None = None
-    """What was imported."""
+    """The last model of the portable stages, whose rounding errors are granted: products of integers show theirs only
+    once they are those of dequantized numbers."""
     _inputs: dict[str, np.ndarray] = field(default_factory=dict)
     _expected: dict[str, np.ndarray] | None = None
 
@@ -154,7 +155,7 @@ class Verify(Instrument):
         from nncc.verify import reference, sample_inputs
 
         if self._expected is None and not self.skipped:
-            self._model, self._inputs = given, sample_inputs(given, self.seed)
+            self._inputs = sample_inputs(given, self.seed)
             try:
                 self._expected = reference(given, self._inputs)
             except RunError as error:
@@ -165,6 +166,7 @@ class Verify(Instrument):
             found = reference(value, self._inputs)
         except RunError as error:
             raise InternalError(f"{stage.name}: made a model that does not run: {error.message}", _REPORT) from error
+        self._model = value
         self._compare(stage, found, "the model computes something else after it")
 
     def _check_library(self, stage: Stage, job: Job, artifact: Artifact) -> None:

@@ -192,6 +192,9 @@ def rounding_level(
                 scaled = producer.inputs[1] if producer is not None and is_integer else source
                 if scaled is not None and scaled.name:
                     weights[scaled.name] = scaled, products
+    for value in graph.graph.initializers.values():  # all other constants are rounded too
+        if value.name is not None:
+            weights.setdefault(value.name, (value, 4))
     generator = np.random.default_rng(0)
     for value, products in weights.values():
         array = value.const_value.numpy() if value.const_value is not None else np.zeros(0)
