@@ -1,0 +1,322 @@
+"""Layer by layer: how far a quantized model's tensors are from its float model's, or what each layer adds by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncc.errors import DataError, ModelError
+from nncc.quant.correspond import Pair, correspondence, quantization, rounded
+from nncc.quant.session import Session, open_graph
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir
+
+    from nncc.execute import OpenLibrary
+
+__all__ = ["Comparison", "Difference", "compare_library", "compare_models"]
+
+MOST_BYTES = 256 << 20
+"""Of one sample's tensors that are compared at a time, in each model."""
+_SHOWN = "/nncc_shown"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one tensor differs from the float model's, over all samples."""
+
+    name: str
+    op_type: str
+    node: str
+    sqnr_db: float
+    """10 log10(sum x^2 / sum (x - y)^2); infinity where they are equal."""
+    cosine: float
+    """sum xy / sqrt(sum x^2 sum y^2); 1 where both are zero everywhere, 0 where one is."""
+    max_error: float
+    """max |x - y|"""
+    by: str = "name"
+    """How the tensors were paired: name | position."""
+    readers_of: tuple[str, ...] = ()
+    """Names of the compared tensors that this one is made of."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All tensors that could be compared, in the order of the float model; outputs of the model apart."""
+
+    layers: tuple[Difference, ...]
+    outputs: tuple[Difference, ...]
+    samples: int
+    isolated: bool
+    alone: int = 0
+    """Tensors of the float model that the other has none for."""
+
+    def first_below(self, threshold_db: float) -> Difference | None:
+        """The first layer whose SQNR is below the threshold."""
+        return next((each for each in self.layers if each.sqnr_db < threshold_db), None)
+
+    def steepest(self) -> tuple[Difference, float] | None:
+        """The layer whose SQNR is the furthest below that of what it reads, and the latter; None where none falls."""
+        by_name = {each.name: each.sqnr_db for each in self.layers}
+        falls = []
+        for each in self.layers:
+            before = min((by_name[name] for name in each.readers_of if name in by_name), default=math.inf)
+            if math.isfinite(before) and before > each.sqnr_db:
+                falls.append((before - each.sqnr_db, each, before))
+        best = max(falls, key=lambda fall: fall[0], default=None)
+        return None if best is None else (best[1], best[2])
+
+
+@dataclass
+class _Sums:
+    """What the figures of one tensor are made of."""
+
+    signal: float = 0.0
+    other: float = 0.0
+    product: float = 0.0
+    noise: float = 0.0
+    largest: float = 0.0
+    count: int = 0
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        import numpy as np
+
+        a, b = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
+        difference = a - b
+        self.signal += float(a @ a)
+        self.other += float(b @ b)
+        self.product += float(a @ b)
+        self.noise += float(difference @ difference)
+        self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
+        self.count += 1
+
+    def difference(self, pair: Pair, readers_of: tuple[str, ...] = ()) -> Difference:
+        sqnr, cosine = math.inf, 1.0
+        if self.noise:
+            sqnr = 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+        if self.signal or self.other:
+            scale = math.sqrt(self.signal) * math.sqrt(self.other)
+            cosine = max(-1.0, min(1.0, self.product / scale)) if scale else 0.0
+        if math.isnan(self.noise):
+            sqnr = cosine = math.nan
+        return Difference(pair.name, pair.op_type, pair.node, sqnr, cosine, self.largest, pair.by, readers_of)
+
+
+def compare_models(
+    model: onnx_ir.Model,
+    other: onnx_ir.Model,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    *,
+    isolate: bool = False,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> Comparison:
+    """Run both graphs on the samples by ONNX Runtime, without its optimizations, and compare all paired float tensors.
+
+    Sums run over all samples. With `isolate`, every layer of `other` reads the float model's values, so that a figure
+    tells what the layer itself adds: the rounding of its weights and of its output. A few tensors are held at a time
+    (`MOST_BYTES`). Raises ModelError where the models have no tensor in common, DataError without samples.
+    """
+    if not samples:
+        raise DataError("there are no samples to compare the models on")
+    pairs = correspondence(model, other)
+    outputs = _output_pairs(model, other)
+    if not pairs and not outputs:
+        raise ModelError("the models have no tensor in common", "give the float model first, then what was made of it")
+    sums: dict[str, _Sums] = {pair.name: _Sums() for pair in pairs}
+    groups = list(_groups(pairs, _sizes(model, samples[0])))
+    total = len(groups) * len(samples)
+    for at, group in enumerate(groups):
+        ours = open_graph(_with_outputs(model, [pair.name for pair in group]), optimize=False)
+        if isolate:
+            theirs, fed = _isolated(other, pairs, group)
+            feeds = open_graph(_with_outputs(model, list(fed.values())), optimize=False)
+            wanted = [_shown_name(name) for name in fed.values()]
+        else:
+            theirs, fed = _with_outputs(other, [pair.seen for pair in group]), {}
+            feeds, wanted = ours, []
+        session = open_graph(theirs, optimize=False)
+        names = [str(value.name) for value in theirs.graph.outputs]
+        for number, sample in enumerate(samples):
+            progress(at * len(samples) + number, total, f"sample {number}")
+            given = dict(sample)
+            if fed:
+                given |= dict(zip(fed, feeds.run(sample, wanted), strict=True))
+            found = session.run(given, names)
+            expected = ours.run(sample, [_shown_name(pair.name) for pair in group])
+            for pair, x, y in zip(group, expected, found, strict=True):
+                if x.dtype.kind == "f" and y.dtype.kind == "f" and x.shape == y.shape:
+                    sums[pair.name].add(x, y)
+    used = [pair for pair in pairs if sums[pair.name].count]
+    readers = _readers_of(model, {pair.name for pair in used})
+    layers = tuple(sums[pair.name].difference(pair, readers[pair.name]) for pair in used)
+    whole = _compare_outputs(outputs, open_graph(model, optimize=False), open_graph(other, optimize=False), samples)
+    count = sum(node.op_type != "Constant" for node in model.graph)
+    return Comparison(layers, whole, len(samples), isolate, max(0, count - len(layers)))
+
+
+def compare_library(model: Path, library: OpenLibrary, samples: Sequence[Mapping[str, np.ndarray]]) -> Comparison:
+    """The outputs of a compiled library against those of the float model. Raises DataError, RunError, ModelError."""
+    if not samples:
+        raise DataError("there are no samples to compare the models on")
+    session = Session(model, optimize=False)
+    ours, theirs = session.outputs, [spec.name for spec in library.outputs]
+    pairs = [Pair(a, b, b, "output", a, "name" if a == b else "position") for a, b in _zipped(ours, theirs)]
+    return Comparison((), _compare_outputs(pairs, session, library, samples), len(samples), False)
+
+
+def _zipped(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[str, str]]:
+    """Outputs of the same name; all by their order where no name is the same."""
+    same = [(name, name) for name in ours if name in theirs]
+    if same or len(ours) != len(theirs):
+        return same
+    return list(zip(ours, theirs, strict=True))
+
+
+def _output_pairs(model: onnx_ir.Model, other: onnx_ir.Model) -> list[Pair]:
+    ours, theirs = ([str(v.name) for v in graph.graph.outputs] for graph in (model, other))
+    return [Pair(a, b, b, "output", a, "name" if a == b else "position") for a, b in _zipped(ours, theirs)]
+
+
+def _compare_outputs(pairs: Iterable[Pair], ours: Session, theirs: Any, samples: Iterable[Mapping[str, np.ndarray]]) -> tuple[Difference, ...]:
+    pairs = list(pairs)
+    sums = [_Sums() for _ in pairs]
+    for sample in samples:
+        expected = ours.run(sample, [pair.name for pair in pairs])
+        if isinstance(theirs, Session):
+            found = theirs.run(sample, [pair.seen for pair in pairs])
+        else:
+            results = theirs.run(sample)
+            found = [results[pair.seen] for pair in pairs]
+        for total, x, y in zip(sums, expected, found, strict=True):
+            if x.dtype.kind in "fiub" and x.shape == y.shape:
+                total.add(x, y)
+    return tuple(total.difference(pair) for total, pair in zip(sums, pairs, strict=True) if total.count)
+
+
+# ---- graphs that show what is inside ----------------------------------------------------------------------------
+
+
+def _with_outputs(graph: onnx_ir.Model, names: Sequence[str]) -> onnx_ir.Model:
+    """A copy whose last outputs are the values of these names; integers that have a scale are dequantized."""
+    import onnx_ir
+
+    copy = graph.clone()
+    values = {str(v.name): v for node in copy.graph for v in node.outputs if v.name}
+    copy.graph.outputs.extend(_shown(copy, values[name]) for name in names)
+    return _pruned(copy, len(names))
+
+
+def _shown(graph: onnx_ir.Model, value: onnx_ir.Value) -> onnx_ir.Value:
+    """A value that can be one more output: dequantized where it holds integers, a copy where it is an output."""
+    import onnx_ir
+
+    scale = quantization(value)
+    inputs = [value, *(each for each in scale if each is not None)] if scale else [value]
+    node = onnx_ir.node("DequantizeLinear" if scale else "Identity", inputs)
+    node.outputs[0].name = _shown_name(str(value.name))
+    node.outputs[0].type = None if scale else value.type
+    graph.graph.append(node)
+    return node.outputs[0]
+
+
+def _shown_name(name: str) -> str:
+    return f"{name}{_SHOWN}"
+
+
+def _isolated(
+    graph: onnx_ir.Model, pairs: Sequence[Pair], group: Sequence[Pair]
+) -> tuple[onnx_ir.Model, dict[str, str]]:
+    """A copy in which whatever reads a paired tensor reads an input instead; its last outputs are the group's tensors.
+
+    Also which tensor of the float model each new input wants.
+    """
+    import onnx_ir
+
+    copy = graph.clone()
+    values = {str(v.name): v for node in copy.graph for v in node.outputs if v.name}
+    shown = [_shown(copy, values[pair.seen]) for pair in group]
+    fed: dict[str, str] = {}
+    for pair in pairs:
+        value = values[pair.made]
+        uses = [use for each in (value, *rounded(value)) for use in each.uses()]
+        users = [(node, at) for node, at in uses if not str(node.outputs[0].name).endswith(_SHOWN)]
+        if value.name != pair.seen:
+            users = [(node, at) for node, at in users if node.op_type != "QuantizeLinear" or at]
+        if not users:
+            continue
+        new = onnx_ir.Value(name=f"{pair.made}/nncc_float", type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT))
+        copy.graph.inputs.append(new)
+        fed[str(new.name)] = pair.name
+        scale = quantization(value)
+        if scale is not None:
+            node = onnx_ir.node("QuantizeLinear", [new, *(each for each in scale if each is not None)])
+            node.outputs[0].name = f"{pair.made}/nncc_rounded"
+            copy.graph.insert_before(users[0][0], node)
+            new = node.outputs[0]
+        for node, at in users:
+            node.replace_input_with(at, new)
+    copy.graph.outputs.extend(shown)
+    copy = _pruned(copy, len(group))
+    left = {str(value.name) for value in copy.graph.inputs}
+    return copy, {name: wanted for name, wanted in fed.items() if name in left}
+
+
+def _pruned(graph: onnx_ir.Model, keep: int) -> onnx_ir.Model:
+    """The graph with only its last `keep` outputs, and what they need."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    del graph.graph.outputs[: len(graph.graph.outputs) - keep]
+    graph.graph.sort()
+    RemoveUnusedNodesPass()(graph)
+    for value in tuple(graph.graph.inputs):
+        if not value.uses():
+            graph.graph.inputs.remove(value)
+    return graph
+
+
+def _sizes(model: onnx_ir.Model, sample: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Bytes of the float model's tensors for one sample, where they follow from its shapes."""
+    from nncc.frontend.shapes import fix_shapes
+    from nncc.passes.infer_shapes import infer_shapes
+    from nncc.passes.rewriting import static_shape
+
+    graph = model.clone()
+    fix_shapes(graph, {str(v.name): sample[str(v.name)].shape for v in graph.graph.inputs if str(v.name) in sample})
+    infer_shapes(graph)
+    values = (v for node in graph.graph for v in node.outputs)
+    return {str(v.name): 4 * math.prod(shape) for v in values if (shape := static_shape(v)) is not None}
+
+
+def _groups(pairs: Sequence[Pair], sizes: Mapping[str, int]) -> Iterable[list[Pair]]:
+    """Pairs in order, so many at a time as `MOST_BYTES` hold; a tensor of unknown size counts as an eighth of that."""
+    group: list[Pair] = []
+    held = 0
+    for pair in pairs:
+        size = sizes.get(pair.name, MOST_BYTES // 8)
+        if group and held + size > MOST_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(pair)
+        held += size
+    if group:
+        yield group
+
+
+def _readers_of(model: onnx_ir.Model, names: set[str]) -> dict[str, tuple[str, ...]]:
+    """For each of the named tensors the nearest named ones that it is made of."""
+    nearest: dict[str, tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for node in model.graph:
+        sources: list[str] = []
+        for value in node.inputs:
+            if value is not None and value.name:
+                sources += [value.name] if value.name in names else nearest.get(value.name, ())
+        for value in node.outputs:
+            nearest[str(value.name)] = tuple(dict.fromkeys(sources))
+            if value.name in names:
+                found[str(value.name)] = nearest[str(value.name)]
+    return found

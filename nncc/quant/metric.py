@@ -1,0 +1,238 @@
+"""What a model is worth: a command of the user's, a function, or agreement with the float model on held-out samples.
+
+A metric is a function from the path of an ONNX file to a score, higher is better.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nncc.errors import ModelError, NnccError, ToolError, UsageError
+from nncc.quant.session import Session
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir
+
+__all__ = ["AGREEMENTS", "Agreement", "Command", "MaxDrop", "Metric", "agreement_of", "checked", "max_drop", "scored"]
+
+Metric = Callable[[Path], float]
+
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:nan|inf(?:inity)?|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?![\w])", re.IGNORECASE)
+
+
+# ---- the user's -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that prints a model's score: the last number on the last line of its stdout.
+
+    ``{model}`` in its words stands for the model's path; where it does not occur, the path is the last word. No shell
+    is involved. Raises ToolError with the command and its stderr where it fails, takes longer than `seconds` or prints
+    no finite number.
+    """
+
+    text: str
+    seconds: float = 3600.0
+    """How long it may take."""
+
+    def __post_init__(self) -> None:
+        try:
+            words = shlex.split(self.text)
+        except ValueError as error:
+            raise UsageError(f"`--metric {self.text}` is no command: {error}", _HINT) from error
+        if not words:
+            raise UsageError("`--metric` is empty", _HINT)
+
+    def __call__(self, model: Path) -> float:
+        words = shlex.split(self.text)
+        if any("{model}" in word for word in words):
+            words = [word.replace("{model}", str(model)) for word in words]
+        else:
+            words.append(str(model))
+        shown = shlex.join(words)
+        try:
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.seconds, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ToolError(
+                f"the metric `{shown}` took longer than {self.seconds:g} s", "allow more with `--metric-timeout`"
+            ) from error
+        except OSError as error:
+            raise ToolError(f"the metric `{shown}` cannot be run: {error.strerror or error}", _HINT) from error
+        out, err = (stream.decode("utf-8", "replace").strip() for stream in (done.stdout, done.stderr))
+        if done.returncode != 0:
+            how = f"status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+            raise ToolError(f"the metric `{shown}` failed with {how}:\n{_tail(err or out)}", "run it by hand to see why")
+        last = out.splitlines()[-1] if out else ""
+        found = _NUMBER.findall(last)
+        if not found:
+            said = f"its last line is {last[:200]!r}" if last else "it printed nothing"
+            more = f"\n{_tail(err)}" if err else ""
+            raise ToolError(f"the metric `{shown}` printed no number: {said}{more}", _HINT)
+        return checked(float(found[-1]), f"the metric `{shown}`")
+
+
+_HINT = "it is a command that takes the path of an ONNX file and prints a number last, higher is better"
+
+
+def _tail(text: str) -> str:
+    lines = text.splitlines()[-20:] or ["(it said nothing)"]
+    return "\n".join(f"  {line[:300]}" for line in lines)
+
+
+def checked(score: float, what: str) -> float:
+    """A score that can be compared with others; ToolError says that `what` gave none."""
+    try:
+        score = float(score)
+    except (TypeError, ValueError) as error:
+        raise ToolError(f"{what} gave {score!r}, which is no number", _HINT) from error
+    if not math.isfinite(score):
+        raise ToolError(f"{what} gave {score}, which nothing can be compared with", _HINT)
+    return score
+
+
+def scored(metric: Metric, model: Path) -> float:
+    """The score of a model by any metric; what a function of the user's raises becomes a ToolError."""
+    if isinstance(metric, Command | Agreement):
+        return metric(model)
+    name = getattr(metric, "__name__", type(metric).__name__)
+    try:
+        score = metric(model)
+    except NnccError:
+        raise
+    except Exception as error:
+        raise ToolError(f"the metric `{name}` failed: {type(error).__name__}: {error}") from error
+    return checked(score, f"the metric `{name}`")
+
+
+# ---- how much it may lose ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MaxDrop:
+    """How much lower than the float model's a score may be: `amount`, or with `relative` that part of the score."""
+
+    amount: float
+    relative: bool = False
+
+    def floor(self, score: float) -> float:
+        """The least score that holds, for a float model of `score`; a rounding of the subtraction is granted."""
+        allowed = self.amount * abs(score) if self.relative else self.amount
+        return score - allowed - 1e-9 * max(1.0, abs(score))
+
+    def __str__(self) -> str:
+        return f"{self.amount * 100:g}%" if self.relative else f"{self.amount:g}"
+
+
+def max_drop(word: str | float) -> MaxDrop:
+    """``0.5%``: half a percent of the float model's score; ``0.005``: so much, in the metric's own unit. UsageError for
+    what is neither or negative."""
+    text = str(word).strip()
+    try:
+        amount = float(text.removesuffix("%"))
+    except ValueError:
+        amount = math.nan
+    if not math.isfinite(amount) or amount < 0:
+        raise UsageError(
+            f"`--max-drop {text}` is no drop",
+            "`0.5%` is half a percent of the float model's score, `0.005` as much in the metric's own unit",
+        )
+    return MaxDrop(amount / 100, True) if text.endswith("%") else MaxDrop(amount)
+
+
+# ---- agreement with the float model -----------------------------------------------------------------------------
+
+
+def _top1(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """How many rows (along the last axis) have the same largest element, and how many there are."""
+    same = expected.argmax(-1) == found.argmax(-1)
+    return float(same.sum()), float(same.size)
+
+
+def _power(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """The signal's power that is not noise, and the signal's power."""
+    import numpy as np
+
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    signal, noise = float(np.vdot(a, a)), float(np.vdot(a - b, a - b))
+    return signal - noise, signal
+
+
+AGREEMENTS: Mapping[str, Callable[[np.ndarray, np.ndarray], tuple[float, float]]] = {"top1": _top1, "sqnr": _power}
+"""Each gives a part and the whole of it for one sample; the score is the sum of parts over the sum of wholes.
+
+``top1``: the share of rows of the first output with the same largest element. ``sqnr``: 1 - 10^(-SQNR/10) over all
+float outputs, the share of the signal's power that is not noise: 0.99 is 20 dB, 0.999 is 30 dB.
+"""
+
+
+def agreement_of(graph: onnx_ir.Model) -> str:
+    """``top1`` for a classifier, else ``sqnr``.
+
+    A classifier is a model whose first output is made by a Softmax, or has two axes and is made by a Gemm or a MatMul
+    with a bias or none; reshapes behind these do not count.
+    """
+    output = graph.graph.outputs[0]
+    value = output
+    for _ in range(20):
+        node = value.producer()
+        if node is None or node.op_type not in ("Identity", "Reshape", "Squeeze", "Flatten", "Add", "DequantizeLinear",
+                                                "QuantizeLinear", "Cast"):
+            break
+        operands = [v for v in node.inputs if v is not None and v.producer() is not None]
+        value = (operands or [node.inputs[0]])[0]
+        if value is None:
+            return "sqnr"
+    node = value.producer()
+    kind = node.op_type if node is not None else ""
+    two = output.shape is None or len(output.shape) == 2
+    return "top1" if kind in ("Softmax", "LogSoftmax") or (kind in ("Gemm", "MatMul") and two) else "sqnr"
+
+
+class Agreement:
+    """How far a model agrees with the float model on samples, 1 at most; see `AGREEMENTS`.
+
+    The float model's outputs are kept in a temporary folder, which goes with this object.
+    """
+
+    def __init__(self, kind: str, model: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+        import numpy as np
+
+        self.kind = kind
+        self._samples = samples
+        self._folder = tempfile.TemporaryDirectory(prefix="nncc-")
+        session = Session(model)
+        self._names = session.float_outputs[:1] if kind == "top1" else session.float_outputs
+        if not self._names:
+            raise ModelError(f"`{model}` has no float outputs to compare", "give a `--metric` of your own")
+        for at, sample in enumerate(samples):
+            arrays = session.run(sample, self._names)
+            np.savez(Path(self._folder.name) / f"{at}.npz", **{str(i): array for i, array in enumerate(arrays)})
+
+    def __call__(self, model: Path | bytes) -> float:
+        """The score of a model: a path, or its bytes."""
+        return self.score(model, self.kind)
+
+    def score(self, model: Path | bytes, kind: str) -> float:
+        """The score of another kind on the same outputs."""
+        import numpy as np
+
+        session, part, whole = Session(model), 0.0, 0.0
+        for at, sample in enumerate(self._samples):
+            found = session.run(sample, self._names)
+            with np.load(Path(self._folder.name) / f"{at}.npz") as kept:
+                for i, array in enumerate(found):
+                    add = AGREEMENTS[kind](kept[str(i)], array)
+                    part, whole = part + add[0], whole + add[1]
+        return part / whole if whole else 1.0
