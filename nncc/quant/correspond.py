@@ -8,11 +8,11 @@ operators behind read: the value after DequantizeLinear.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import only_use
+from nncc.passes.rewriting import constant, only_use
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -29,6 +29,7 @@ _SCALE_AT = {
     "QLinearLeakyRelu": 3, "QLinearSoftmax": 3,
 }  # fmt: skip
 """Which input is the scale of the output; the zero point comes next."""
+_FOLDABLE = ("BatchNormalization", "Add", "Sub", "Mul", "Div", "Relu", "Clip")
 _SAME_SCALE = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Identity")
 
 
@@ -53,7 +54,8 @@ class Pair:
 def correspondence(model: onnx_ir.Model, other: onnx_ir.Model) -> tuple[Pair, ...]:
     """The tensors that both models have, in the order of the float model's nodes.
 
-    Inputs, constants and tensors inside control flow do not count. Where names give less than half of the
+    Tools fold a batch norm into the convolution before it, or drop a Relu that the rounding of its input does as well,
+    and keep the name of either: then the pairs of all tensors that it may be have the same `made`. Inputs, constants and tensors inside control flow do not count. Where names give less than half of the
     convolutions and matrix products, operators are aligned by their order.
     """
     values = {str(v.name): v for node in other.graph for v in node.outputs if v.name}
@@ -64,8 +66,7 @@ def correspondence(model: onnx_ir.Model, other: onnx_ir.Model) -> tuple[Pair, ..
                 continue
             found = values.get(value.name) or values.get(f"{value.name}_quantized")
             if found is not None:
-                pairs.append(_pair(value, found, "name"))
-    pairs = _behind_activations(model, values, pairs)
+                pairs += [_pair(each, found, "name") for each in (value, *_folded(value, values))]
     weighted = [str(node.outputs[0].name) for node in _layers(model) if node.op_type in _WEIGHTED]
     known = {pair.name for pair in pairs}
     if 2 * sum(name in known for name in weighted) < len(weighted):
@@ -112,22 +113,17 @@ def rounded(value: onnx_ir.Value) -> list[onnx_ir.Value]:
     return [node.outputs[0] for node, at in readers if node.op_type == "DequantizeLinear" and at == 0]
 
 
-def _behind_activations(model: onnx_ir.Model, values: dict[str, onnx_ir.Value], pairs: list[Pair]) -> list[Pair]:
-    """Quantizers drop a Relu or a Clip that the rounding of its input does as well: then the rounded input stands for
-    the activation's output, and for nothing else."""
-    found = {pair.name: pair for pair in pairs}
-    for node in _layers(model):
-        if node.op_type not in ("Relu", "Clip") or not node.outputs[0].name or node.outputs[0].name in found:
-            continue
-        value = node.inputs[0]
-        before = found.get(str(value.name)) if value is not None else None
-        if value is None or before is None or only_use(value) is None or before.seen == before.made:
-            continue
-        del found[before.name]
-        op_type, label = _label(node.outputs[0])
-        name = str(node.outputs[0].name)
-        found[name] = replace(before, name=name, op_type=op_type, node=label)
-    return list(found.values())
+def _folded(value: onnx_ir.Value, names: Container[str]) -> Iterator[onnx_ir.Value]:
+    """Values that may have gone into `value`: of batch norms, scales, shifts and clamps that follow it, it alone, and
+    that the other model has no name for."""
+    for _ in range(4):
+        user = only_use(value)
+        if user is None or user.op_type not in _FOLDABLE or str(user.outputs[0].name) in names:
+            return
+        if len(user.inputs) == 2 and all(constant(v) is None for v in user.inputs):
+            return
+        value = user.outputs[0]
+        yield value
 
 
 def _by_position(model: onnx_ir.Model, other: onnx_ir.Model, pairs: list[Pair]) -> list[Pair]:
