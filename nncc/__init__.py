@@ -16,13 +16,15 @@ from nncc.version import VERSION as __version__
 if TYPE_CHECKING:
     from nncc.api import compile
     from nncc.errors import NnccError
+    from nncc.quant.api import quantize
     from nncc.runtime.loader import Module, load
     from nncc.target import Target
 
-__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "load"]
+__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "load", "quantize"]
 
 _HOME = {
     "compile": "nncc.api",
+    "quantize": "nncc.quant.api",
     "NnccError": "nncc.errors",
     "Module": "nncc.runtime.loader",
     "load": "nncc.runtime.loader",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nncc.cli_errors import Group
+from nncc.cli_quant import compare_command, quantize_command
 from nncc.cli_records import records
 from nncc.cli_tune import tune_command
 from nncc.console import working
@@ -108,6 +109,8 @@ def _next(facts: Mapping[str, Any]) -> str:
     return f"nncc bench {library} --runner {folder}   # a bench program for the board"
 
 
+cli.add_command(quantize_command)
+cli.add_command(compare_command)
 cli.add_command(tune_command)
 
 

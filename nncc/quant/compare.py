@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import DataError, ModelError
@@ -123,7 +122,7 @@ def compare_models(
     """
     if not samples:
         raise DataError("there are no samples to compare the models on")
-    pairs = correspondence(model, other)
+    pairs: Sequence[Pair] = correspondence(model, other)
     outputs = _output_pairs(model, other)
     if not pairs and not outputs:
         raise ModelError("the models have no tensor in common", "give the float model first, then what was made of it")
@@ -192,11 +191,13 @@ def _measured(
     return sums
 
 
-def compare_library(model: Path, library: OpenLibrary, samples: Sequence[Mapping[str, np.ndarray]]) -> Comparison:
+def compare_library(
+    model: onnx_ir.Model, library: OpenLibrary, samples: Sequence[Mapping[str, np.ndarray]]
+) -> Comparison:
     """The outputs of a compiled library against those of the float model. Raises DataError, RunError, ModelError."""
     if not samples:
         raise DataError("there are no samples to compare the models on")
-    session = Session(model, optimize=False)
+    session = open_graph(model, optimize=False)
     ours, theirs = session.outputs, [spec.name for spec in library.outputs]
     pairs = [Pair(a, b, b, "output", a, "name" if a == b else "position") for a, b in _zipped(ours, theirs)]
     return Comparison((), _compare_outputs(pairs, session, library, samples), len(samples), False)
@@ -215,7 +216,9 @@ def _output_pairs(model: onnx_ir.Model, other: onnx_ir.Model) -> list[Pair]:
     return [Pair(a, b, b, "output", a, "name" if a == b else "position") for a, b in _zipped(ours, theirs)]
 
 
-def _compare_outputs(pairs: Iterable[Pair], ours: Session, theirs: Any, samples: Iterable[Mapping[str, np.ndarray]]) -> tuple[Difference, ...]:
+def _compare_outputs(
+    pairs: Iterable[Pair], ours: Session, theirs: Any, samples: Iterable[Mapping[str, np.ndarray]]
+) -> tuple[Difference, ...]:
     pairs = list(pairs)
     sums = [_Sums() for _ in pairs]
     for sample in samples:
@@ -236,7 +239,6 @@ def _compare_outputs(pairs: Iterable[Pair], ours: Session, theirs: Any, samples:
 
 def _with_outputs(graph: onnx_ir.Model, names: Sequence[str]) -> onnx_ir.Model:
     """A copy whose last outputs are the values of these names; integers that have a scale are dequantized."""
-    import onnx_ir
 
     copy = graph.clone()
     values = {str(v.name): v for node in copy.graph for v in node.outputs if v.name}

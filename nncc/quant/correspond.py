@@ -1,8 +1,8 @@
 """Which tensor of a quantized model stands for which of its float model: by name, else by position.
 
-Tools keep the float tensor's name on the operator's output, with QuantizeLinear and DequantizeLinear behind it, or on the
-DequantizeLinear itself; files with QLinear operators name the integers ``<name>_quantized``. What counts is what the
-operators behind read: the value after DequantizeLinear.
+Tools keep the float tensor's name on the operator's output, with QuantizeLinear and DequantizeLinear behind it, or on
+the DequantizeLinear itself; files with QLinear operators name the integers ``<name>_quantized``. What counts is what
+the operators behind read: the value after DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ class Pair:
 def correspondence(model: onnx_ir.Model, other: onnx_ir.Model) -> tuple[Pair, ...]:
     """The tensors that both models have, in the order of the float model's nodes.
 
-    Tools fold a batch norm into the convolution before it, or drop a Relu that the rounding of its input does as well,
-    and keep the name of either: then the pairs of all tensors that it may be have the same `made`. Inputs, constants and tensors inside control flow do not count. Where names give less than half of the
-    convolutions and matrix products, operators are aligned by their order.
+    Inputs, constants and tensors inside control flow do not count. Tools fold a batch norm into the convolution before
+    it, or drop a Relu that the rounding of its input does as well, and keep the name of either: then the pairs of all
+    tensors that it may be have the same `made`. Where names give less than half of the convolutions and matrix
+    products, operators are aligned by their order.
     """
     values = {str(v.name): v for node in other.graph for v in node.outputs if v.name}
     pairs: list[Pair] = []

@@ -35,6 +35,16 @@ class Preprocessing:
     """Whether blue comes first."""
 
 
+@dataclass(frozen=True)
+class _Place:
+    """How an image lies in an input."""
+
+    layout: Layout
+    channels: int
+    size: tuple[int, int] | None
+    """Height and width; None where any will do."""
+
+
 def read_image(file: Path, shape: Sequence[int | str], dtype: str, how: Preprocessing) -> np.ndarray:
     """An image file as one sample of batch 1 for an input of `shape`.
 
@@ -44,59 +54,58 @@ def read_image(file: Path, shape: Sequence[int | str], dtype: str, how: Preproce
     """
     import numpy as np
 
-    layout, channels, size = _arrangement(file, shape, how)
+    place = _place(file, shape, how)
+    if dtype not in ("float32", "float16", "uint8"):
+        raise DataError(f"`{file}` is an image; the input is {dtype}", _HINT)
+    for name, given in (("mean", how.mean), ("std", how.std)):
+        if len(given) not in (1, place.channels):
+            what = f"{len(given)} numbers for the {name} of images; the input has {place.channels} channels"
+            raise DataError(what, f"give one, or {place.channels}, to `--image-{name}`")
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise ToolError(f"`{file}` is an image, and Pillow is not installed", "`pip install 'nncc[images]'`") from error
     try:
         with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+            image = ImageOps.exif_transpose(opened).convert("L" if place.channels == 1 else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"`{file}` cannot be read as an image: {error}", "leave it out, or convert it to .png") from error
-    if size is not None:
-        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image).reshape(image.height, image.width, channels)
-    if how.bgr:
-        pixels = pixels[..., ::-1]
-    if not dtype.startswith("float"):
-        if dtype != "uint8":
-            raise DataError(f"`{file}` is an image; the input is {dtype}", "give .npz files instead")
-        values = pixels
-    else:
-        for name, given in (("mean", how.mean), ("std", how.std)):
-            if len(given) not in (1, channels):
-                raise DataError(f"{len(given)} numbers for the {name} of images; the input has {channels} channels")
-        values = ((pixels / np.float32(255) - np.float32(how.mean)) / np.float32(how.std)).astype(dtype)
-    values = values.transpose(2, 0, 1) if layout == "nchw" else values
+        text = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"`{file}` cannot be read as an image: {text}", "leave it out, or convert it to .png"
+        ) from error
+    if place.size is not None:
+        image = ImageOps.fit(image, (place.size[1], place.size[0]), Image.Resampling.BILINEAR)
+    values = np.asarray(image).reshape(image.height, image.width, place.channels)
+    values = values[..., ::-1] if how.bgr else values
+    if dtype != "uint8":
+        mean, std = (np.asarray(each, np.float32) for each in (how.mean, how.std))
+        values = ((values / np.float32(255) - mean) / std).astype(dtype)
+    values = values.transpose(2, 0, 1) if place.layout == "nchw" else values
     return np.ascontiguousarray(values)[np.newaxis]
 
 
-def _arrangement(
-    file: Path, shape: Sequence[int | str], how: Preprocessing
-) -> tuple[Layout, int, tuple[int, int] | None]:
-    """Layout, channels, and height and width where known, of an input for images."""
+def _place(file: Path, shape: Sequence[int | str], how: Preprocessing) -> _Place:
     text = "x".join(map(str, shape)) or "a scalar"
-    found: Layout = how.layout
-    if len(shape) == 4 and not found:
-        found = "nchw" if shape[1] in (1, 3) else "nhwc" if shape[3] in (1, 3) else ""
-    channels = 0
-    if len(shape) == 4 and found:
-        channel, height, width = (1, 2, 3) if found == "nchw" else (3, 1, 2)
-        channels = shape[channel] if isinstance(shape[channel], int) else 3  # type: ignore[assignment]
+    layout = how.layout
+    if len(shape) == 4 and not layout:
+        layout = "nchw" if shape[1] in (1, 3) else "nhwc" if shape[3] in (1, 3) else ""
+    if len(shape) != 4 or not layout:
+        raise DataError(f"`{file}` is an image; the input is {text}, where nothing says how images lie in it", _HINT)
+    channel, height, width = (shape[1], *shape[2:]) if layout == "nchw" else (shape[3], *shape[1:3])
+    channels = channel if isinstance(channel, int) else 3
     if channels not in (1, 3):
-        what = f" as {how.layout}" if how.layout else ""
-        raise DataError(f"`{file}` is an image; the input is {text}, not one image of 1 or 3 channels{what}", _HINT)
-    sizes = shape[height], shape[width]
-    if all(isinstance(size, int) for size in sizes):
-        if how.size is not None and how.size != sizes:
-            raise DataError(f"images of {how.size[0]}x{how.size[1]} do not fit the input, which is {text}", _HINT)
-        return found, channels, sizes  # type: ignore[return-value]
-    if any(isinstance(size, int) and how.size is not None and size != n for size, n in zip(sizes, how.size or ())):
-        raise DataError(f"images of {how.size[0]}x{how.size[1]} do not fit the input, which is {text}", _HINT)  # type: ignore[index]
-    if how.size is None and any(isinstance(size, int) for size in sizes):
-        raise DataError(f"`{file}`: the input is {text}, and so images of any size do not fit it", "give `--image-size`")
-    return found, channels, how.size
+        raise DataError(f"`{file}` is an image; the input is {text}, as {layout} of {channels} channels", _HINT)
+    if how.size is None:
+        if isinstance(height, int) and isinstance(width, int):
+            return _Place(layout, channels, (height, width))
+        if isinstance(height, int) or isinstance(width, int):
+            raise DataError(
+                f"`{file}` is an image; the input is {text}, which leaves a side open", "give `--image-size`"
+            )
+        return _Place(layout, channels, None)
+    if any(isinstance(own, int) and own != given for own, given in zip((height, width), how.size, strict=True)):
+        raise DataError(f"images of {how.size[0]}x{how.size[1]} do not fit the input, which is {text}", _HINT)
+    return _Place(layout, channels, how.size)
 
 
-_HINT = "`--image-layout` and `--image-size` say how images lie in it; .npz files serve for everything else"
+_HINT = "`--image-layout` and `--image-size` say how images lie in an input; .npz files serve for everything else"

@@ -73,7 +73,9 @@ class Command:
         out, err = (stream.decode("utf-8", "replace").strip() for stream in (done.stdout, done.stderr))
         if done.returncode != 0:
             how = f"status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
-            raise ToolError(f"the metric `{shown}` failed with {how}:\n{_tail(err or out)}", "run it by hand to see why")
+            raise ToolError(
+                f"the metric `{shown}` failed with {how}:\n{_tail(err or out)}", "run it by hand to see why"
+            )
         last = out.splitlines()[-1] if out else ""
         found = _NUMBER.findall(last)
         if not found:
@@ -103,8 +105,8 @@ def checked(score: float, what: str) -> float:
 
 
 def scored(metric: Metric, model: Path) -> float:
-    """The score of a model by any metric; what a function of the user's raises becomes a ToolError."""
-    if isinstance(metric, Command | Agreement):
+    """The score of a model's file; what a function of the user's raises becomes a ToolError."""
+    if isinstance(metric, Command):
         return metric(model)
     name = getattr(metric, "__name__", type(metric).__name__)
     try:
@@ -184,20 +186,16 @@ def agreement_of(graph: onnx_ir.Model) -> str:
     with a bias or none; reshapes behind these do not count.
     """
     output = graph.graph.outputs[0]
-    value = output
-    for _ in range(20):
-        node = value.producer()
-        if node is None or node.op_type not in ("Identity", "Reshape", "Squeeze", "Flatten", "Add", "DequantizeLinear",
-                                                "QuantizeLinear", "Cast"):
-            break
-        operands = [v for v in node.inputs if v is not None and v.producer() is not None]
-        value = (operands or [node.inputs[0]])[0]
-        if value is None:
-            return "sqnr"
-    node = value.producer()
+    node = output.producer()
+    while node is not None and node.op_type in _BEHIND_LAYERS:
+        made = [each for each in (v.producer() for v in node.inputs if v is not None) if each is not None]
+        node = made[0] if made else None
     kind = node.op_type if node is not None else ""
-    two = output.shape is None or len(output.shape) == 2
-    return "top1" if kind in ("Softmax", "LogSoftmax") or (kind in ("Gemm", "MatMul") and two) else "sqnr"
+    flat = output.shape is None or len(output.shape) == 2
+    return "top1" if kind in ("Softmax", "LogSoftmax") or (kind in ("Gemm", "MatMul") and flat) else "sqnr"
+
+
+_BEHIND_LAYERS = ("Add", "Cast", "Flatten", "Identity", "Reshape", "Squeeze")
 
 
 class Agreement:
@@ -206,33 +204,29 @@ class Agreement:
     The float model's outputs are kept in a temporary folder, which goes with this object.
     """
 
-    def __init__(self, kind: str, model: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+    def __init__(self, kind: str, model: Session, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
         import numpy as np
 
         self.kind = kind
         self._samples = samples
         self._folder = tempfile.TemporaryDirectory(prefix="nncc-")
-        session = Session(model)
-        self._names = session.float_outputs[:1] if kind == "top1" else session.float_outputs
+        self._names = model.float_outputs[:1] if kind == "top1" else model.float_outputs
         if not self._names:
-            raise ModelError(f"`{model}` has no float outputs to compare", "give a `--metric` of your own")
+            raise ModelError("the model has no output of floats to compare", "give a metric of your own: `--metric`")
         for at, sample in enumerate(samples):
-            arrays = session.run(sample, self._names)
-            np.savez(Path(self._folder.name) / f"{at}.npz", **{str(i): array for i, array in enumerate(arrays)})
+            arrays = model.run(sample, self._names)
+            np.savez(Path(self._folder.name) / f"{at}.npz", *arrays)
 
-    def __call__(self, model: Path | bytes) -> float:
-        """The score of a model: a path, or its bytes."""
-        return self.score(model, self.kind)
-
-    def score(self, model: Path | bytes, kind: str) -> float:
-        """The score of another kind on the same outputs."""
+    def __call__(self, model: Session, kind: str = "") -> float:
+        """The score of a model, of another kind if that is given; minus infinity where the model gives NaN."""
         import numpy as np
 
-        session, part, whole = Session(model), 0.0, 0.0
+        part = whole = 0.0
         for at, sample in enumerate(self._samples):
-            found = session.run(sample, self._names)
+            found = model.run(sample, self._names)
             with np.load(Path(self._folder.name) / f"{at}.npz") as kept:
                 for i, array in enumerate(found):
-                    add = AGREEMENTS[kind](kept[str(i)], array)
+                    add = AGREEMENTS[kind or self.kind](kept[f"arr_{i}"], array)
                     part, whole = part + add[0], whole + add[1]
-        return part / whole if whole else 1.0
+        score = part / whole if whole else 1.0
+        return -math.inf if math.isnan(score) else score

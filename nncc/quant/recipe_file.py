@@ -34,7 +34,9 @@ def read_recipe(path: str | Path) -> Recipe:
     except OSError as error:
         raise UsageError(f"the recipe `{path}` cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"the recipe `{path}` is not TOML: {error}", "`nncc quantize` writes one to start from") from error
+        raise UsageError(
+            f"the recipe `{path}` is not TOML: {error}", "`nncc quantize` writes one to start from"
+        ) from error
     if unknown := [key for key in found if key != "recipe"]:
         raise UsageError(f"the recipe `{path}` has an unknown key `{unknown[0]}`", "a recipe is one table, `[recipe]`")
     table = found.get("recipe", {})
@@ -101,4 +103,6 @@ def write_recipe(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write `{path}`: {error.strerror or error}", "choose another place with `-o`") from error
+        raise OutputError(
+            f"cannot write `{path}`: {error.strerror or error}", "choose another place with `-o`"
+        ) from error

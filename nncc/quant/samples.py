@@ -111,7 +111,9 @@ def read_samples(path: str | Path, specs: Sequence[InputSpec], how: Preprocessin
     return Samples(path, rows, specs, how)
 
 
-def hold_out(samples: Samples, seed: int = 0) -> tuple[Samples, Samples]:
+def hold_out(
+    samples: Sequence[Mapping[str, np.ndarray]], seed: int = 0
+) -> tuple[Sequence[Mapping[str, np.ndarray]], Sequence[Mapping[str, np.ndarray]]]:
     """Samples for the statistics, and a quarter (at most 200), held out, to judge by; the same for the same seed.
 
     Fewer than 8 samples serve both ends.
@@ -122,8 +124,10 @@ def hold_out(samples: Samples, seed: int = 0) -> tuple[Samples, Samples]:
     if count < 8:
         return samples, samples
     held = set(np.random.default_rng(seed).permutation(count)[: min(200, count // 4)].tolist())
-    rest = [at for at in range(count) if at not in held]
-    return samples.chosen(rest), samples.chosen(sorted(held))
+    parts = [at for at in range(count) if at not in held], sorted(held)
+    if isinstance(samples, Samples):
+        return samples.chosen(parts[0]), samples.chosen(parts[1])
+    return [samples[at] for at in parts[0]], [samples[at] for at in parts[1]]
 
 
 def _files(path: Path) -> list[Path]:
@@ -198,14 +202,16 @@ def _load(file: Path) -> dict[str, np.ndarray] | np.ndarray:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
         if "allow_pickle" in str(error):
             hint = "convert them to numbers first, and write them with `numpy.savez`"
-            raise DataError(f"`{file}` holds Python objects, which nncc does not read: they can run code", hint) from error
+            raise DataError(
+                f"`{file}` holds Python objects, which nncc does not read: they can run code", hint
+            ) from error
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or "there is not enough memory"
-        raise DataError(f"`{file}` cannot be read: {reason}", "write it with `numpy.savez(path, NAME=array)`") from error
+        raise DataError(
+            f"`{file}` cannot be read: {reason}", "write it with `numpy.savez(path, NAME=array)`"
+        ) from error
 
 
-def _named(
-    file: Path, loaded: dict[str, np.ndarray] | np.ndarray, specs: Sequence[InputSpec]
-) -> dict[str, np.ndarray]:
+def _named(file: Path, loaded: dict[str, np.ndarray] | np.ndarray, specs: Sequence[InputSpec]) -> dict[str, np.ndarray]:
     """One array for each input, and no other."""
     import numpy as np
 
@@ -238,17 +244,18 @@ def _rows_of(file: Path, array: np.ndarray, spec: InputSpec) -> list[np.ndarray]
         )
     if not array.size:
         raise DataError(f"`{file}`: input `{spec.name}` has nothing in it: its shape is {_times(array.shape)}", _HINT)
-    array, rank, lead = np.ascontiguousarray(array).reshape(array.shape), len(spec.shape), spec.shape[:1]
-    step = 1 if spec.batched or not lead or not isinstance(lead[0], int) else lead[0]
+    array, rank = np.ascontiguousarray(array).reshape(array.shape), len(spec.shape)
+    lead = spec.shape[0] if spec.shape else None
+    step = lead if isinstance(lead, int) else 1
     if array.ndim == rank + 1 and spec.fits(array.shape[1:]):
         return list(array)
-    if array.ndim == rank - 1 and (spec.batched or lead == (1,)) and spec.fits(array.shape, skip=1):
+    if array.ndim == rank - 1 and (spec.batched or lead == 1) and spec.fits(array.shape, skip=1):
         return [array[np.newaxis]]
     if array.ndim == rank and spec.fits(array.shape) and not spec.batched:
         return [array]
-    if array.ndim == rank > 0 and spec.fits(array.shape[1:], skip=1) and array.shape[0] % step == 0:
-        if spec.batched or isinstance(lead[0], int):
-            return [array[at : at + step] for at in range(0, len(array), step)]
+    cut = spec.batched or isinstance(lead, int)
+    if cut and array.ndim == rank and spec.fits(array.shape[1:], skip=1) and len(array) % step == 0:
+        return [array[at : at + step] for at in range(0, len(array), step)]
     raise DataError(
         f"`{file}`: input `{spec.name}` has the shape {_times(array.shape) or 'of a scalar'}; the model wants "
         f"{_times(spec.shape) or 'a scalar'}",

@@ -73,7 +73,9 @@ def with_floats(recipe: Recipe, names: Iterable[str]) -> Recipe:
     return replace(recipe, float_nodes=tuple(sorted({*recipe.float_nodes, *names})))
 
 
-def best_observer(graph: onnx_ir.Model, statistics: Statistics, recipe: Recipe, score: Score, progress: Progress) -> Recipe:
+def best_observer(
+    graph: onnx_ir.Model, statistics: Statistics, recipe: Recipe, score: Score, progress: Progress
+) -> Recipe:
     """The recipe with the observer that scores best; the earlier in `Observer` where several do."""
     known = get_args(Observer)
     scores = []
@@ -109,7 +111,9 @@ def rank(
     return lost
 
 
-def search(recipe: Recipe, layers: Sequence[Layer], lost: Mapping[str, float], hardware: Hardware, judge: Judge) -> Found:
+def search(
+    recipe: Recipe, layers: Sequence[Layer], lost: Mapping[str, float], hardware: Hardware, judge: Judge
+) -> Found:
     """Fewest seconds in float for a score that holds.
 
     Layers become float in the order of what they lose for each second that int8 saves: first the least number of them
