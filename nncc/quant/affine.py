@@ -91,7 +91,7 @@ def largest_bias(bias: np.ndarray, input_scale: float) -> np.ndarray:
 
 
 def weight_scale(limit: np.ndarray, least: np.ndarray | float = 0.0) -> np.ndarray:
-    """float32 scales for weights of these largest absolute values, not below `least` (nor 2^-100); 1 where both are 0."""
+    """float32 scales for weights of these largest absolute values, at least `least` and 2^-100; 1 where both are 0."""
     import numpy as np
 
     scale = np.maximum(np.asarray(limit, np.float64) / WEIGHT_LIMIT, least)

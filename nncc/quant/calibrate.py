@@ -77,7 +77,7 @@ def _check(graph: onnx_ir.Model, number: int, sample: Mapping[str, np.ndarray]) 
     for value in graph.graph.inputs:
         if value.name not in sample:
             raise RunError(f"{what} has no array for input `{value.name}`", "give one array for each input")
-        array = sample[value.name]
+        array = sample[str(value.name)]
         wanted = value.dtype.numpy() if value.dtype is not None else array.dtype
         shape = tuple(value.shape) if value.shape is not None else array.shape
         fits = len(shape) == array.ndim and all(

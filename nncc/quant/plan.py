@@ -116,17 +116,14 @@ def _steps(nodes: list[onnx_ir.Node], integer: set[onnx_ir.Node]) -> list[_Step]
             continue
         result = node.outputs[0]
         if is_product(node) or (is_op(node, "Add", "Mul", "Sub") and not is_function(node)):
-            for follower in (bias_add, _clamp):
-                user = follower(node if result is node.outputs[0] else result.producer())
-                if user is not None and user in integer:
-                    absorbed.add(user)
-                    result = user.outputs[0]
+            if (add := bias_add(node)) is not None and add in integer:
+                absorbed.add(add)
+                result = add.outputs[0]
+            if (clamp := clamps(result)) is not None and clamp in integer:
+                absorbed.add(clamp)
+                result = clamp.outputs[0]
         steps.append(_Step(node, tuple(data_inputs(node)), result))
     return steps
-
-
-def _clamp(node: onnx_ir.Node) -> onnx_ir.Node | None:
-    return clamps(node.outputs[0])
 
 
 def _quantized(steps: list[_Step]) -> set[onnx_ir.Value]:

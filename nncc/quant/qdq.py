@@ -116,7 +116,7 @@ def _store(graph: onnx_ir.Graph, node: onnx_ir.Node, weights: Weights, given: Af
 
     at = weight_operand(node)
     assert at is not None
-    name = str(operand(node, at).name)
+    name, add = str(operand(node, at).name), bias_add(node)
     zero_point = np.zeros(weights.scale.shape, np.int8)
     new = _dequantize(graph, node, weights.integers, weights.scale, zero_point, weights.axis, name)
     node.replace_input_with(at, new)
@@ -129,7 +129,6 @@ def _store(graph: onnx_ir.Graph, node: onnx_ir.Node, weights: Weights, given: Af
     axis = None if scale.ndim == 0 else 0
     reader, place = node, 2
     if is_op(node, "MatMul"):
-        add = bias_add(node)
         assert add is not None
         reader, place = add, 1 if add.inputs[0] is node.outputs[0] else 0
     old = reader.inputs[place] if len(reader.inputs) > place else None

@@ -68,7 +68,7 @@ def _shapes(graph: onnx_ir.Model, sample: Mapping[str, np.ndarray] | None) -> di
     trial = graph.clone()
     for value in trial.graph.inputs:
         if sample is not None and value.name in sample:
-            value.shape = onnx_ir.Shape(sample[value.name].shape)
+            value.shape = onnx_ir.Shape(sample[str(value.name)].shape)
         elif value.shape is not None:
             sizes = [d if isinstance(d, int) else (1 if at == 0 else 256) for at, d in enumerate(value.shape)]
             value.shape = onnx_ir.Shape(sizes)
