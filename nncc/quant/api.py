@@ -13,10 +13,11 @@ from nncc.quant.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
+    from nncc.ir import Model
     from nncc.quant.closed_loop import Outcome, Start, Tell
     from nncc.quant.images import Preprocessing
 
-__all__ = ["Quantized", "quantize"]
+__all__ = ["Quantized", "quantize", "quantize_model"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,20 @@ def quantize(
     head = _head(model, path, outcome)
     write_recipe(recipe_path, recipe_text(outcome.recipe, head, outcome.reasons))
     return Quantized(path, recipe_path, outcome, model.stat().st_size, path.stat().st_size)
+
+
+def quantize_model(
+    model: Model, calibration: Path, recipe: Path | None, tell: Tell = lambda done, total, what: None
+) -> Model:
+    """The stage of a compilation: the same QDQ graph that `quantize` would write without a gate."""
+    from nncc.quant.closed_loop import Gate, closed_loop, gather
+    from nncc.quant.samples import input_specs, read_samples
+
+    chosen = chosen_recipe(recipe, {})
+    samples = read_samples(calibration, input_specs(model.graph))
+    material = gather(model.graph, samples, chosen)
+    found = closed_loop(material, chosen, Gate(), None, choose_observer=recipe is None, tell=tell)
+    return replace(model, graph=found.graph)
 
 
 def chosen_recipe(recipe: str | Path | Recipe | None, choices: Mapping[str, Any]) -> Recipe:

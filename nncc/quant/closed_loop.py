@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nncc.target import Hardware
 
-__all__ = ["Gate", "Material", "Outcome", "closed_loop", "gather", "quantize_simply", "save_graph"]
+__all__ = ["Gate", "Material", "Outcome", "closed_loop", "gather", "save_graph"]
 
 Start = Callable[[str, str], None]
 Tell = Callable[[int, int, str], None]
@@ -99,11 +99,6 @@ def gather(
     statistics = collect(prepared, seen, recipe)
     agreement = Agreement(kind or agreement_of(graph), open_graph(graph), held)
     return Material(graph, prepared, statistics, held, layers(prepared, samples[0]), agreement)
-
-
-def quantize_simply(material: Material, recipe: Recipe | None, tell: Tell = lambda done, total, what: None) -> Outcome:
-    """By the recipe; without one, by the default recipe with the observer that serves best. No gate."""
-    return closed_loop(material, recipe or Recipe(), Gate(), None, choose_observer=recipe is None, tell=tell)
 
 
 def closed_loop(
