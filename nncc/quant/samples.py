@@ -200,12 +200,13 @@ def _load(file: Path) -> dict[str, np.ndarray] | np.ndarray:
     except FileNotFoundError:
         raise DataError(f"`{file}` does not exist", _HINT) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
-        if "allow_pickle" in str(error):
+        if "Object arrays" in str(error):
             hint = "convert them to numbers first, and write them with `numpy.savez`"
             raise DataError(
                 f"`{file}` holds Python objects, which nncc does not read: they can run code", hint
             ) from error
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or "there is not enough memory"
+        reason = "it holds no arrays of numpy" if "allow_pickle" in reason else reason
         raise DataError(
             f"`{file}` cannot be read: {reason}", "write it with `numpy.savez(path, NAME=array)`"
         ) from error
