@@ -173,7 +173,7 @@ def _measured(
         ours = open_graph(_with_outputs(model, [pair.name for pair in group]), optimize=False)
         if isolate:
             graph, fed = _isolated(other, pairs, group)
-            feeds = open_graph(_with_outputs(model, list(fed.values())), optimize=False)
+            feeds = open_graph(_with_outputs(model, list(fed.values())), optimize=False) if fed else ours
         else:
             graph, fed, feeds = _with_outputs(other, [pair.seen for pair in group]), {}, ours
         theirs, names = open_graph(graph, optimize=False), [str(value.name) for value in graph.graph.outputs]

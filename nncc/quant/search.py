@@ -131,18 +131,19 @@ def search(
             enough = middle
         else:
             least = middle
-    if enough == len(order):
+    kept = order[:enough]
+    needed = order[enough - 1 : enough] if enough < len(order) else []  # without it, the score did not hold
+    for name in sorted(kept, key=lambda name: (-saved[name], name)):
+        if judge.left <= 0:
+            break
+        fewer = [each for each in kept if each != name]
+        if name not in needed and judge.holds(recipe, fewer):
+            kept = fewer
+    if len(kept) == len(order):
         best = max(judge.scores.values(), default=float("nan"))
         raise ModelError(
             f"no layer may be int8: the best score is {best:.6g}, at least {judge.floor:.6g} is asked for",
             "allow more with `--max-drop`, give more calibration samples, or try `--reconstruct auto`",
         )
-    kept = order[:enough]
-    for name in sorted(order[: max(0, enough - 1)], key=lambda name: (-saved[name], name)):
-        if judge.left <= 0:
-            break
-        fewer = [each for each in kept if each != name]
-        if judge.holds(recipe, fewer):
-            kept = fewer
     names = [layer.name for layer in layers if layer.name in set(kept)]
     return Found(tuple(names), judge.score(recipe, kept), len(judge.scores))

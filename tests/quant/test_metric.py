@@ -65,7 +65,11 @@ def test_the_path_is_appended_or_stands_where_the_command_says(tmp_path, script)
             "the metric `{words}` failed with status 1:\n  no such file: labels.txt",
             "run it by hand to see why",
         ),
-        ("print('lost'); sys.exit(3)", "the metric `{words}` failed with status 3:\n  lost", "run it by hand to see why"),
+        (
+            "print('lost'); sys.exit(3)",
+            "the metric `{words}` failed with status 3:\n  lost",
+            "run it by hand to see why",
+        ),
         (
             "import os; os.kill(os.getpid(), 9)",
             "the metric `{words}` failed with signal 9:\n  (it said nothing)",
@@ -79,13 +83,17 @@ def test_the_path_is_appended_or_stands_where_the_command_says(tmp_path, script)
         ),
         ("print('nan')", "the metric `{words}` gave nan, which nothing can be compared with", HINT),
         ("print('score -inf')", "the metric `{words}` gave -inf, which nothing can be compared with", HINT),
-        ("import time; time.sleep(60)", "the metric `{words}` took longer than 2 s", "allow more with `--metric-timeout`"),
+        (
+            "import time; time.sleep(60)",
+            "the metric `{words}` took longer than 2 s",
+            "allow more with `--metric-timeout`",
+        ),
     ],
 )
 def test_a_failing_command_is_an_error_with_its_words(tmp_path, script, text, message, hint):
     command, path = script(text), tmp_path / "m.onnx"
     with pytest.raises(ToolError) as caught:
-        Command(command, seconds=2)(path)
+        Command(command, seconds=20)(path)
     assert caught.value.message == message.replace("{words}", f"{command} {path}")
     assert caught.value.hint == hint
 

@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_the_file_says_why_a_node_stays_float():
     text = recipe_text(ODD, ["head"], {"Conv_1": "by itself it leaves 12.5 dB"})
-    assert text.startswith("# head\n\n[recipe]\nobserver = \"percentile\"\n")
+    assert text.startswith('# head\n\n[recipe]\nobserver = "percentile"\n')
     assert '    "Conv_1",  # by itself it leaves 12.5 dB\n' in text
 
 

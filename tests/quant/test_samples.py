@@ -138,7 +138,13 @@ TWO = (X, InputSpec("mask", "bool", (1, 3)))
             "`c.npz` lacks: mask: bool[1x3]",
             "give an array for every input, by its name",
         ),
-        ("c.npy", ones(1, 3, 4), TWO, "`c.npy` holds one array; the model has 2 inputs: `x`, `mask`", "give .npz files"),
+        (
+            "c.npy",
+            ones(1, 3, 4),
+            TWO,
+            "`c.npy` holds one array; the model has 2 inputs: `x`, `mask`",
+            "give .npz files",
+        ),
         (
             "c.npz",
             {"x": ones(1, 3, 4, dtype=np.float64)},
