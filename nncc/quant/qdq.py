@@ -127,7 +127,7 @@ def _store(graph: onnx_ir.Graph, node: onnx_ir.Node, weights: Weights, given: Af
         scale = np.tile(scale, weights.bias.size // scale.size)  # the groups of a ConvTranspose
     integers = np.clip(np.rint(weights.bias / scale.astype(np.float64)), -_LARGEST_INT32, _LARGEST_INT32)
     axis = None if scale.ndim == 0 else 0
-    reader, place = node, 2
+    reader, place = node, 2  # a Conv that had no bias may be given one
     if is_op(node, "MatMul"):
         assert add is not None
         reader, place = add, 1 if add.inputs[0] is node.outputs[0] else 0

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError, UsageError, did_you_mean
 from nncc.passes.rewriting import attribute, constant, is_op, operand
+from nncc.quant.bias import correct_bias
 from nncc.quant.calibrate import Statistics
 from nncc.quant.operators import is_product, weight_operand
 from nncc.quant.plan import plan
 from nncc.quant.prepare import prepare
 from nncc.quant.qdq import insert
 from nncc.quant.recipe import Recipe
+from nncc.quant.reconstruct import reconstruct
 from nncc.quant.scales import choose_scales
 from nncc.quant.weights import choose_weights
 
@@ -118,6 +120,10 @@ def quantize(graph: onnx_ir.Model, statistics: Statistics, recipe: Recipe) -> on
         )
     activations = choose_scales(chosen, statistics, recipe)
     weights = choose_weights(chosen, activations, recipe)
+    if recipe.reconstruct:
+        weights = reconstruct(graph, chosen, activations, weights, statistics.samples, recipe.seed)
+    if recipe.correct_bias:
+        weights = correct_bias(graph, chosen, activations, weights, statistics.samples)
     insert(graph, chosen, activations, weights, recipe)
     remove_unused(graph)
     check_graph(graph, "quantize")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nncc.passes.rewriting import attribute, constant, is_op, operand
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nncc.quant.recipe import Recipe
 
-__all__ = ["Weights", "bias_of", "by_channel", "choose_weights", "rounded"]
+__all__ = ["Weights", "bias_of", "by_channel", "channels_out", "choose_weights", "rounded"]
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,3 @@ def _least_squares_limit(weight: np.ndarray, limit: np.ndarray, axis: int | None
         found = np.square(rest, dtype=np.float64).sum(axis=others)
         best, error = np.where(found < error, limit * share, best), np.minimum(found, error)
     return best
-
-
-def with_bias(weights: Weights, bias: np.ndarray) -> Weights:
-    """The same weights with another bias."""
-    return replace(weights, bias=bias)
