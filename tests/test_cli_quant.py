@@ -72,9 +72,7 @@ def test_quantize_says_what_came_of_it(call):
 
 
 def test_quantize_json_has_the_recipe_and_the_reasons(call):
-    words = ("--float-node", "conv", "--equalize", "false", "--node", "last=weight_int8", "-o", "q.onnx", "--json")
-    facts = json.loads(call("quantize", "m.onnx", "--calibration", "c.npz", *words, status=1).stdout)
-    assert facts["error"].startswith("there is nothing to quantize")
+    words = ("--float-node", "conv", "--equalize", "false", "-o", "q.onnx", "--json")
     facts = json.loads(
         call("quantize", "m.onnx", "--calibration", "c.npz", *words[:4], "-o", "q.onnx", "--json").stdout
     )
