@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nncc.errors import OutputError
 from nncc.quant.calibrate import Statistics, collect
-from nncc.quant.metric import Agreement, MaxDrop, Metric, agreement_of, scored
+from nncc.quant.metric import Agreement, MaxDrop, Metric, Noise, agreement_of, scored
 from nncc.quant.operators import PRODUCTS
 from nncc.quant.quantize import Layer, layers, prepare, quantize
 from nncc.quant.recipe import Recipe
@@ -58,6 +58,7 @@ class Material:
     held_out: Sequence[Mapping[str, np.ndarray]]
     layers: tuple[Layer, ...]
     agreement: Agreement
+    noise: Noise
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def gather(
     start("calibrate", f"{len(seen)} samples")
     statistics = collect(prepared, seen, recipe)
     agreement = Agreement(kind or agreement_of(graph), open_graph(graph), held)
-    return Material(graph, prepared, statistics, held, layers(prepared, samples[0]), agreement)
+    noise = Noise(prepared, held)
+    return Material(graph, prepared, statistics, held, layers(prepared, samples[0]), agreement, noise)
 
 
 def closed_loop(
@@ -121,9 +123,6 @@ def closed_loop(
     """
     agreement = material.agreement
 
-    def error(graph: onnx_ir.Model) -> float:
-        return 1.0 - agreement(open_graph(graph), "sqnr")
-
     def score(graph: onnx_ir.Model) -> float:
         if isinstance(gate.metric, str):
             return agreement(open_graph(graph))
@@ -134,7 +133,7 @@ def closed_loop(
 
     if choose_observer:
         start("observers", "which serves best")
-        recipe = best_observer(material.prepared, material.statistics, recipe, lambda g: -error(g), tell)
+        recipe = best_observer(material.prepared, material.statistics, recipe, material.noise, tell)
     whole = 1.0
     if not isinstance(gate.metric, str) and float_file is not None:
         start("metric", "of the float model")
@@ -150,7 +149,7 @@ def closed_loop(
         reached = judge.score(recipe, ())
         if reached < floor:
             start("rank", "the layers, one by one")
-            loss = (lambda graph: max(0.0, whole - score(graph))) if gate.by_metric else error
+            loss = (lambda graph: max(0.0, whole - score(graph))) if gate.by_metric else material.noise
             lost = rank(material.prepared, material.statistics, recipe, material.layers, loss, tell)
             start("search", "which layers stay float")
             found = search(recipe, material.layers, lost, hardware, judge)

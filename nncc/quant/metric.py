@@ -10,19 +10,30 @@ import re
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError, NnccError, ToolError, UsageError
-from nncc.quant.session import Session
+from nncc.quant.session import Session, open_graph
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
-__all__ = ["AGREEMENTS", "Agreement", "Command", "MaxDrop", "Metric", "agreement_of", "checked", "max_drop", "scored"]
+__all__ = [
+    "AGREEMENTS",
+    "Agreement",
+    "Command",
+    "MaxDrop",
+    "Metric",
+    "Noise",
+    "agreement_of",
+    "checked",
+    "max_drop",
+    "scored",
+]
 
 Metric = Callable[[Path], float]
 
@@ -198,35 +209,69 @@ def agreement_of(graph: onnx_ir.Model) -> str:
 _BEHIND_LAYERS = ("Add", "Cast", "Flatten", "Identity", "Reshape", "Squeeze")
 
 
-class Agreement:
-    """How far a model agrees with the float model on samples, 1 at most; see `AGREEMENTS`.
+class _Kept:
+    """The float model's values of these names on samples, in a temporary folder, which goes with this object."""
 
-    The float model's outputs are kept in a temporary folder, which goes with this object.
-    """
-
-    def __init__(self, kind: str, model: Session, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+    def __init__(self, model: Session, names: Sequence[str], samples: Sequence[Mapping[str, np.ndarray]]) -> None:
         import numpy as np
 
-        self.kind = kind
+        self.names = list(names)
         self._samples = samples
         self._folder = tempfile.TemporaryDirectory(prefix="nncc-")
-        self._names = model.float_outputs[:1] if kind == "top1" else model.float_outputs
-        if not self._names:
-            raise ModelError("the model has no output of floats to compare", "give a metric of your own: `--metric`")
         for at, sample in enumerate(samples):
-            arrays = model.run(sample, self._names)
-            np.savez(Path(self._folder.name) / f"{at}.npz", *arrays)
+            np.savez(Path(self._folder.name) / f"{at}.npz", *model.run(sample, self.names))
+
+    def beside(self, model: Session) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+        """For each sample, each value and another model's of the same name."""
+        import numpy as np
+
+        for at, sample in enumerate(self._samples):
+            found = model.run(sample, self.names)
+            with np.load(Path(self._folder.name) / f"{at}.npz") as kept:
+                yield [(kept[f"arr_{i}"], array) for i, array in enumerate(found)]
+
+
+class Agreement:
+    """How far a model agrees with the float model on samples, 1 at most; see `AGREEMENTS`."""
+
+    def __init__(self, kind: str, model: Session, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+        self.kind = kind
+        names = model.float_outputs[:1] if kind == "top1" else model.float_outputs
+        if not names:
+            raise ModelError("the model has no output of floats to compare", "give a metric of your own: `--metric`")
+        self._kept = _Kept(model, names, samples)
 
     def __call__(self, model: Session, kind: str = "") -> float:
         """The score of a model, of another kind if that is given; minus infinity where the model gives NaN."""
-        import numpy as np
-
         part = whole = 0.0
-        for at, sample in enumerate(self._samples):
-            found = model.run(sample, self._names)
-            with np.load(Path(self._folder.name) / f"{at}.npz") as kept:
-                for i, array in enumerate(found):
-                    add = AGREEMENTS[kind or self.kind](kept[f"arr_{i}"], array)
-                    part, whole = part + add[0], whole + add[1]
+        for pairs in self._kept.beside(model):
+            for expected, found in pairs:
+                add = AGREEMENTS[kind or self.kind](expected, found)
+                part, whole = part + add[0], whole + add[1]
         score = part / whole if whole else 1.0
         return -math.inf if math.isnan(score) else score
+
+
+class Noise:
+    """The error of a quantized graph's outputs on samples, finer than a score: what layers are ranked by.
+
+    The outputs of a Softmax are left for its logits: probabilities flip where logits are nearly tied, which hides all
+    else.
+    """
+
+    def __init__(self, graph: onnx_ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+        from nncc.quant.measure import measured_values
+
+        self._names = measured_values(graph)
+        self._kept = _Kept(open_graph(graph, more=self._names), self._names, samples)
+
+    def __call__(self, graph: onnx_ir.Model) -> float:
+        """Noise over signal, in power, as its geometric mean over samples: 0.01 is 20 dB; 0 without any error."""
+        logs = []
+        for pairs in self._kept.beside(open_graph(graph, more=self._names)):
+            for expected, found in pairs:
+                if expected.dtype.kind == "f":
+                    left, signal = _power(expected, found)
+                    noise = signal - left
+                    logs.append(math.log(max(noise, 1e-30) / max(signal, 1e-30)) if noise >= 0 else math.inf)
+        return math.exp(min(300.0, sum(logs) / len(logs))) if logs else 0.0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Judge", "best_observer", "rank", "search"]
 
 Score = Callable[["onnx_ir.Model"], float]
-"""Of a quantized graph; higher is better."""
+"""A figure for a quantized graph."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -74,15 +74,15 @@ def with_floats(recipe: Recipe, names: Iterable[str]) -> Recipe:
 
 
 def best_observer(
-    graph: onnx_ir.Model, statistics: Statistics, recipe: Recipe, score: Score, progress: Progress
+    graph: onnx_ir.Model, statistics: Statistics, recipe: Recipe, loss: Score, progress: Progress
 ) -> Recipe:
-    """The recipe with the observer that scores best; the earlier in `Observer` where several do."""
+    """The recipe with the observer that loses least; the earlier in `Observer` where several do."""
     known = get_args(Observer)
-    scores = []
+    losses = []
     for at, name in enumerate(known):
         progress(at, len(known), f"observer {name}")
-        scores.append(score(quantize(graph, statistics, replace(_plain(recipe), observer=name))))
-    return replace(recipe, observer=known[scores.index(max(scores))])
+        losses.append(loss(quantize(graph, statistics, replace(_plain(recipe), observer=name))))
+    return replace(recipe, observer=known[losses.index(min(losses))])
 
 
 def _plain(recipe: Recipe) -> Recipe:

@@ -61,14 +61,22 @@ class Session:
             raise RunError(f"ONNX Runtime cannot run {self._name}: {text}") from error
 
 
-def open_graph(graph: onnx_ir.Model, *, optimize: bool = True) -> Session:
-    """A Session of a graph in memory; one of 2 GiB and more goes through a temporary file."""
+def open_graph(graph: onnx_ir.Model, *, optimize: bool = True, more: Sequence[str] = ()) -> Session:
+    """A Session of a graph in memory, with the inner values that `more` names as outputs too; one of 2 GiB and more
+    goes through a temporary file."""
     import onnx_ir
 
+    proto = onnx_ir.to_proto(graph)
+    known = {value.name for value in proto.graph.output}
+    for name in more:
+        if name not in known:
+            proto.graph.output.add().name = name
     weights = sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value is not None)
     if weights < 2**31 - 2**26:
-        return Session(onnx_ir.to_proto(graph).SerializeToString(), optimize=optimize)
+        return Session(proto.SerializeToString(), optimize=optimize)
+    import onnx
+
     with tempfile.TemporaryDirectory(prefix="nncc-") as folder:
         path = Path(folder) / "model.onnx"
-        onnx_ir.save(graph, path, external_data="model.onnx.data")
+        onnx.save(proto, path, save_as_external_data=True)
         return Session(path, optimize=optimize)

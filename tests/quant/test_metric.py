@@ -14,7 +14,7 @@ from quant_models import lopsided
 
 from nncc.errors import ModelError, ToolError, UsageError
 from nncc.frontend.onnx import read_graph
-from nncc.quant.metric import Agreement, Command, agreement_of, max_drop, scored
+from nncc.quant.metric import Agreement, Command, Noise, agreement_of, max_drop, scored
 from nncc.quant.session import Session
 
 HINT = "it is a command that takes the path of an ONNX file and prints a number last, higher is better"
@@ -93,7 +93,7 @@ def test_the_path_is_appended_or_stands_where_the_command_says(tmp_path, script)
 def test_a_failing_command_is_an_error_with_its_words(tmp_path, script, text, message, hint):
     command, path = script(text), tmp_path / "m.onnx"
     with pytest.raises(ToolError) as caught:
-        Command(command, seconds=20)(path)
+        Command(command, seconds=1 if "sleep" in text else 120)(path)
     assert caught.value.message == message.replace("{words}", f"{command} {path}")
     assert caught.value.hint == hint
 
@@ -202,3 +202,14 @@ def test_a_model_without_floats_to_compare_is_an_error(tmp_path):
         Agreement("sqnr", Session(tmp_path / "c.onnx"), [])
     assert caught.value.message == "the model has no output of floats to compare"
     assert caught.value.hint == "give a metric of your own: `--metric`"
+
+
+def test_noise_is_measured_at_the_logits_and_averaged_in_decibels(tmp_path):
+    exact = read_graph(scaled(tmp_path / "a.onnx", (1.0,) * 4, last=("Softmax",)))
+    other = read_graph(scaled(tmp_path / "b.onnx", (1.0, 1.0, 1.0, 0.9), last=("Softmax",)))
+    noise = Noise(exact, [{"x": np.float32([row])} for row in ([0, 0, 0, 4], [3, 0, 0, 4])])
+    # 0.16 of 16 and 0.16 of 25: the mean in decibels is the geometric mean.
+    assert noise(other) == pytest.approx((0.16 / 16 * 0.16 / 25) ** 0.5, rel=1e-5)
+    assert noise(exact) < 1e-20
+    broken = read_graph(scaled(tmp_path / "c.onnx", (1.0, 1.0, 1.0, math.nan), last=("Softmax",)))
+    assert noise(broken) > 1e100
