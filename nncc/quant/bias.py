@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import add_constant, is_op, operand
+from nncc.passes.rewriting import add_constant, is_op
 from nncc.quant.affine import Affine
 from nncc.quant.execution import run
 from nncc.quant.operators import data_inputs, weight_operand

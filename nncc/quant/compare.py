@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import DataError, ModelError
-from nncc.quant.correspond import Pair, correspondence, quantization, rounded
+from nncc.quant.correspond import Pair, correspondence
+from nncc.quant.probes import isolated, shown_name, with_outputs
 from nncc.quant.session import Session, open_graph
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ __all__ = ["Comparison", "Difference", "compare_library", "compare_models"]
 
 MOST_BYTES = 256 << 20
 """Of one sample's tensors that are compared at a time, in each model."""
-_SHOWN = "/nncc_shown"
 
 
 @dataclass(frozen=True)
@@ -170,21 +170,21 @@ def _measured(
     sums = {pair.name: _Sums() for pair in pairs}
     groups = list(_groups(pairs, sizes))
     for at, group in enumerate(groups):
-        ours = open_graph(_with_outputs(model, [pair.name for pair in group]), optimize=False)
+        ours = open_graph(with_outputs(model, [pair.name for pair in group]), optimize=False)
         if isolate:
-            graph, fed = _isolated(other, pairs, group)
-            feeds = open_graph(_with_outputs(model, list(fed.values())), optimize=False) if fed else ours
+            graph, fed = isolated(other, pairs, group)
+            feeds = open_graph(with_outputs(model, list(fed.values())), optimize=False) if fed else ours
         else:
-            graph, fed, feeds = _with_outputs(other, [pair.seen for pair in group]), {}, ours
+            graph, fed, feeds = with_outputs(other, [pair.seen for pair in group]), {}, ours
         theirs, names = open_graph(graph, optimize=False), [str(value.name) for value in graph.graph.outputs]
         for number, sample in enumerate(samples):
             progress(at * len(samples) + number, len(groups) * len(samples), f"sample {number}")
             given = dict(sample)
             if fed:
-                values = feeds.run(sample, [_shown_name(name) for name in fed.values()])
+                values = feeds.run(sample, [shown_name(name) for name in fed.values()])
                 given |= dict(zip(fed, values, strict=True))
             found = theirs.run(given, names)
-            expected = ours.run(sample, [_shown_name(pair.name) for pair in group])
+            expected = ours.run(sample, [shown_name(pair.name) for pair in group])
             for pair, x, y in zip(group, expected, found, strict=True):
                 if x.dtype.kind == "f" and y.dtype.kind == "f" and x.shape == y.shape:
                     sums[pair.name].add(x, y)
@@ -232,87 +232,6 @@ def _compare_outputs(
             if x.dtype.kind in "fiub" and x.shape == y.shape:
                 total.add(x, y)
     return tuple(total.difference(pair) for total, pair in zip(sums, pairs, strict=True) if total.count)
-
-
-# ---- graphs that show what is inside ----------------------------------------------------------------------------
-
-
-def _with_outputs(graph: onnx_ir.Model, names: Sequence[str]) -> onnx_ir.Model:
-    """A copy whose last outputs are the values of these names; integers that have a scale are dequantized."""
-
-    copy = graph.clone()
-    values = {str(v.name): v for node in copy.graph for v in node.outputs if v.name}
-    shown = {name: _shown(copy, values[name]) for name in dict.fromkeys(names)}
-    copy.graph.outputs.extend(shown[name] for name in names)
-    return _pruned(copy, len(names))
-
-
-def _shown(graph: onnx_ir.Model, value: onnx_ir.Value) -> onnx_ir.Value:
-    """A value that can be one more output: dequantized where it holds integers, a copy where it is an output."""
-    import onnx_ir
-
-    scale = quantization(value)
-    inputs = [value, *(each for each in scale if each is not None)] if scale else [value]
-    node = onnx_ir.node("DequantizeLinear" if scale else "Identity", inputs)
-    node.outputs[0].name = _shown_name(str(value.name))
-    node.outputs[0].type = None if scale else value.type
-    graph.graph.append(node)
-    return node.outputs[0]
-
-
-def _shown_name(name: str) -> str:
-    return f"{name}{_SHOWN}"
-
-
-def _isolated(
-    graph: onnx_ir.Model, pairs: Sequence[Pair], group: Sequence[Pair]
-) -> tuple[onnx_ir.Model, dict[str, str]]:
-    """A copy in which whatever reads a paired tensor reads an input instead; its last outputs are the group's tensors.
-
-    Also which tensor of the float model each new input wants.
-    """
-    import onnx_ir
-
-    copy = graph.clone()
-    values = {str(v.name): v for node in copy.graph for v in node.outputs if v.name}
-    shown = [_shown(copy, values[pair.seen]) for pair in group]
-    fed: dict[str, str] = {}
-    for pair in pairs:
-        value = values[pair.made]
-        uses = [use for each in (value, *rounded(value)) for use in each.uses()]
-        users = [(node, at) for node, at in uses if not str(node.outputs[0].name).endswith(_SHOWN)]
-        if value.name != pair.seen:
-            users = [(node, at) for node, at in users if node.op_type != "QuantizeLinear" or at]
-        if not users:
-            continue
-        new = onnx_ir.Value(name=f"{pair.made}/nncc_float", type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT))
-        copy.graph.inputs.append(new)
-        fed[str(new.name)] = pair.name
-        scale = quantization(value)
-        if scale is not None:
-            node = onnx_ir.node("QuantizeLinear", [new, *(each for each in scale if each is not None)])
-            node.outputs[0].name = f"{pair.made}/nncc_rounded"
-            copy.graph.insert_before(users[0][0], node)
-            new = node.outputs[0]
-        for node, at in users:
-            node.replace_input_with(at, new)
-    copy.graph.outputs.extend(shown)
-    copy = _pruned(copy, len(group))
-    left = {str(value.name) for value in copy.graph.inputs}
-    return copy, {name: wanted for name, wanted in fed.items() if name in left}
-
-
-def _pruned(graph: onnx_ir.Model, keep: int) -> onnx_ir.Model:
-    """The graph with only its last `keep` outputs, and what they need."""
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
-    del graph.graph.outputs[: len(graph.graph.outputs) - keep]
-    graph.graph.sort()
-    RemoveUnusedNodesPass()(graph)
-    for value in tuple(graph.graph.inputs):
-        if not value.uses():
-            graph.graph.inputs.remove(value)
-    return graph
 
 
 def _sizes(model: onnx_ir.Model, sample: Mapping[str, np.ndarray]) -> dict[str, int]:
