@@ -46,7 +46,7 @@ def reconstruct(
 ) -> dict[str, Weights]:
     """The weights of a plan of `graph`, at the same scales, rounded anew.
 
-    Conv with explicit pads, Gemm and MatMul with a matrix on the right; other products stay as they are.
+    Conv, Gemm and MatMul with a matrix on the right; other products stay as they are.
     """
     import numpy as np
 
@@ -70,7 +70,7 @@ def _columns(node: onnx_ir.Node) -> tuple[int, int] | None:
     weight = constant(node.inputs[1])
     if weight_operand(node) != 1 or weight is None:
         return None
-    if is_op(node, "Conv") and attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID"):
+    if is_op(node, "Conv"):
         return int(attribute(node, "group", 1)), prod(weight.shape[1:])
     if is_op(node, "Gemm") and not attribute(node, "transA", 0):
         return 1, int(weight.shape[1 if attribute(node, "transB", 0) else 0])
@@ -144,10 +144,8 @@ def _patches(node: onnx_ir.Node, array: np.ndarray, generator: np.random.Generat
     weight = constant(node.inputs[1])
     assert weight is not None
     kernel = weight.shape[2:]
-    pads = attribute(node, "pads", [0] * (2 * len(kernel)))
     strides, dilations = (attribute(node, name, [1] * len(kernel)) for name in ("strides", "dilations"))
-    spread = [(0, 0), (0, 0), *zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)]
-    padded = np.pad(array, spread)
+    padded = np.pad(array, [(0, 0), (0, 0), *_pads(node, array.shape[2:], kernel, strides, dilations)])
     sizes = [
         (n - d * (k - 1) - 1) // s + 1
         for n, k, s, d in zip(padded.shape[2:], kernel, strides, dilations, strict=True)
@@ -160,6 +158,23 @@ def _patches(node: onnx_ir.Node, array: np.ndarray, generator: np.random.Generat
     ]
     found = padded.swapaxes(0, 1)[(slice(None), at[0][:, None], *places)]  # channels, positions, taps
     return found.transpose(1, 0, 2).reshape(-1, groups, columns)
+
+
+def _pads(
+    node: onnx_ir.Node,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> list[tuple[int, int]]:
+    """Zeros before and after each spatial axis of a Conv, for an input of these sizes."""
+    mode = attribute(node, "auto_pad", "NOTSET")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
+        totals = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(sizes, strides, reach, strict=True)]
+        return [(t // 2, t - t // 2) if mode == "SAME_UPPER" else (t - t // 2, t // 2) for t in totals]
+    pads = attribute(node, "pads", [0] * (2 * len(kernel))) if mode == "NOTSET" else [0] * (2 * len(kernel))
+    return list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
 
 
 def _some(count: int, generator: np.random.Generator) -> np.ndarray:
