@@ -3,6 +3,7 @@
     artifact = nncc.compile("model.onnx", target="rpi4")
     module = nncc.load("model-native/model.so", threads=2)
     outputs = module.run({"input": array})
+    made = nncc.quantize("model.onnx", calibration="samples/", max_drop="0.5%")
 
 TVM and onnx are imported by the stages that need them; `load` needs numpy only.
 """

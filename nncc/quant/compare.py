@@ -122,6 +122,7 @@ def compare_models(
     """
     if not samples:
         raise DataError("there are no samples to compare the models on")
+    _check_inputs((str(v.name) for v in model.graph.inputs), (str(v.name) for v in other.graph.inputs))
     pairs: Sequence[Pair] = correspondence(model, other)
     outputs = _output_pairs(model, other)
     if not pairs and not outputs:
@@ -197,10 +198,23 @@ def compare_library(
     """The outputs of a compiled library against those of the float model. Raises DataError, RunError, ModelError."""
     if not samples:
         raise DataError("there are no samples to compare the models on")
+    _check_inputs((str(v.name) for v in model.graph.inputs), (spec.name for spec in library.inputs))
     session = open_graph(model, optimize=False)
     ours, theirs = session.outputs, [spec.name for spec in library.outputs]
     pairs = [Pair(a, b, b, "output", a, "name" if a == b else "position") for a, b in _zipped(ours, theirs)]
     return Comparison((), _compare_outputs(pairs, session, library, samples), len(samples), False)
+
+
+def _check_inputs(ours: Iterable[str], theirs: Iterable[str]) -> None:
+    """ModelError where the other model wants an input that samples for the first one do not have."""
+    known = list(ours)
+    for name in theirs:
+        if name not in known:
+            listed = ", ".join(f"`{each}`" for each in known) or "none"
+            raise ModelError(
+                f"the second model has an input `{name}`, which the first has not; it has {listed}",
+                "give the float model first, then what was made of it",
+            )
 
 
 def _zipped(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[str, str]]:

@@ -6,8 +6,10 @@ A metric is a function from the path of an ONNX file to a score, higher is bette
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,18 +74,26 @@ class Command:
             words.append(str(model))
         shown = shlex.join(words)
         try:
-            done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.seconds, check=False
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
             )
+        except OSError as error:
+            raise ToolError(f"the metric `{shown}` cannot be run: {error.strerror or error}", _HINT) from error
+        try:
+            streams = process.communicate(timeout=self.seconds)
         except subprocess.TimeoutExpired as error:
             raise ToolError(
                 f"the metric `{shown}` took longer than {self.seconds:g} s", "allow more with `--metric-timeout`"
             ) from error
-        except OSError as error:
-            raise ToolError(f"the metric `{shown}` cannot be run: {error.strerror or error}", _HINT) from error
-        out, err = (stream.decode("utf-8", "replace").strip() for stream in (done.stdout, done.stderr))
-        if done.returncode != 0:
-            how = f"status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+        finally:
+            _end(process)
+        out, err = (stream.decode("utf-8", "replace").strip() for stream in streams)
+        if process.returncode != 0:
+            how = f"status {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
             raise ToolError(
                 f"the metric `{shown}` failed with {how}:\n{_tail(err or out)}", "run it by hand to see why"
             )
@@ -97,6 +107,16 @@ class Command:
 
 
 _HINT = "it is a command that takes the path of an ONNX file and prints a number last, higher is better"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process, if it still runs, and all that it started."""
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.communicate()
 
 
 def _tail(text: str) -> str:

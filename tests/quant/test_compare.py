@@ -202,6 +202,13 @@ def test_nothing_in_common_is_an_error():
         compare_models(FLOAT, other, SAMPLES)
     assert caught.value.message == "the models have no tensor in common"
     assert caught.value.hint == "give the float model first, then what was made of it"
+    renamed = helper.make_graph(
+        [helper.make_node("Neg", ["u"], ["y"])], "r", [VALUE("u", 1, (1, 2))], [VALUE("y", 1, None)]
+    )
+    other = onnx_ir.from_proto(helper.make_model(renamed, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    with pytest.raises(ModelError) as caught:
+        compare_models(FLOAT, other, SAMPLES)
+    assert caught.value.message == "the second model has an input `u`, which the first has not; it has `x`"
     with pytest.raises(DataError) as data:
         compare_models(FLOAT, FLOAT, [])
     assert data.value.message == "there are no samples to compare the models on"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+import time
 
 import numpy as np
 import onnx
@@ -96,6 +97,14 @@ def test_a_failing_command_is_an_error_with_its_words(tmp_path, script, text, me
         Command(command, seconds=1 if "sleep" in text else 120)(path)
     assert caught.value.message == message.replace("{words}", f"{command} {path}")
     assert caught.value.hint == hint
+
+
+def test_what_a_command_started_ends_with_it(tmp_path, script):
+    started = f"[{sys.executable!r}, '-c', 'import time; time.sleep(600)']"
+    start = time.monotonic()
+    with pytest.raises(ToolError):
+        Command(script(f"import subprocess; subprocess.run({started})"), seconds=1)(tmp_path / "m.onnx")
+    assert time.monotonic() - start < 300
 
 
 def test_a_command_that_is_none_is_an_error(tmp_path):
