@@ -147,8 +147,7 @@ def _patches(node: onnx_ir.Node, array: np.ndarray, generator: np.random.Generat
     strides, dilations = (attribute(node, name, [1] * len(kernel)) for name in ("strides", "dilations"))
     padded = np.pad(array, [(0, 0), (0, 0), *_pads(node, array.shape[2:], kernel, strides, dilations)])
     sizes = [
-        (n - d * (k - 1) - 1) // s + 1
-        for n, k, s, d in zip(padded.shape[2:], kernel, strides, dilations, strict=True)
+        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(padded.shape[2:], kernel, strides, dilations, strict=True)
     ]
     at = np.unravel_index(_some(array.shape[0] * prod(sizes), generator), (array.shape[0], *sizes))
     taps = np.unravel_index(np.arange(prod(kernel)), kernel) if kernel else ()
