@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import add_constant, is_op, operand
+from nncc.passes.rewriting import add_constant, is_op
 from nncc.quant.affine import Affine
 from nncc.quant.execution import run
 from nncc.quant.operators import data_inputs, weight_operand
@@ -32,7 +32,7 @@ def correct_bias(
     weights: Mapping[str, Weights],
     samples: Sequence[Mapping[str, np.ndarray]],
 ) -> dict[str, Weights]:
-    """The weights of a plan of `graph`, with corrected biases; a product that has no place for a bias stays as it is."""
+    """The weights of a plan of `graph`, with corrected biases; where there is no place for a bias, as it was."""
     import numpy as np
 
     wanted = {name: old for name, old in weights.items() if _takes_bias(plan, name)}

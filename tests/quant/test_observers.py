@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_models import parse, weights
 
 from nncc.quant.calibrate import collect
 from nncc.quant.observers import BINS, OBSERVERS, Observation, observed_range
 from nncc.quant.recipe import Recipe
-from small_models import parse, weights
 
 
 def seen(array: np.ndarray) -> Observation:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from small_models import node_of, ops, parse, quantized, samples, small_cnn, weights
 
 from nncc.errors import ModelError, RunError, UsageError
 from nncc.passes.rewriting import constant
@@ -14,7 +15,6 @@ from nncc.quant.execution import run
 from nncc.quant.measure import sqnr_db
 from nncc.quant.quantize import layers, prepare, quantize
 from nncc.quant.recipe import Recipe
-from small_models import node_of, ops, parse, quantized, samples, small_cnn, weights
 
 # Uniform rounding to 8 bits alone gives about 6.02*8 + 1.76 - 12 = 38 dB for normal data that fills a range of 8 sigma;
 # a few layers in a row, each with weights and activations rounded, lose some of it. 25 dB is an error of 6 %.
@@ -220,7 +220,8 @@ ODD = {
     "weights on the left": ("y = MatMul (A, x)", {"A": weights(1, 4, 6, 6)}),
     "stack of weights": ("y = MatMul (x, A)", {"A": weights(4, 6, 3)}),
     "both operands": ("s = Sigmoid (x) y = MatMul (x, s)", {}),
-    "computed weights": ("s = Conv (x, A) t = Transpose <perm = [1,0,2,3]> (s) u = Conv (x, B) y = Conv <group = 2> (u, t)",
+    "computed weights": ("s = Conv (x, A) u = Conv (x, B) "
+                         "t = Transpose <perm = [1,0,2,3]> (s) y = Conv <group = 2> (u, t)",
                          {"A": weights(2, 4, 5, 5), "B": weights(2, 4, 1, 1)}),
     "constant operand": ("c = Conv (x, A) m = Mul (c, k) y = Conv (m, A)",
                          {"A": weights(4, 4, 1, 1), "k": weights(1, 4, 6, 6)}),
