@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nncc.passes.affine import Affine, Linear
-from nncc.passes.rewriting import attribute, constant, is_op, only_use, operand
+from nncc.passes.rewriting import attribute, constant, is_op, only_use
 from nncc.quant.operators import is_product, is_weight
 from nncc.quant.weights import channels_out
 
@@ -83,7 +83,7 @@ def _linear(node: onnx_ir.Node) -> Linear | None:
 def _largest_by_output(linear: Linear) -> np.ndarray:
     import numpy as np
 
-    weight = np.abs(constant(operand(linear.node, 1)))
+    weight = np.abs(linear.weight)
     axis = 1 if is_op(linear.node, "Gemm") and not attribute(linear.node, "transB", 0) else 0
     return weight.max(axis=tuple(at for at in range(weight.ndim) if at != axis)).astype(np.float64)
 
@@ -91,7 +91,7 @@ def _largest_by_output(linear: Linear) -> np.ndarray:
 def _largest_by_input(linear: Linear) -> np.ndarray:
     import numpy as np
 
-    weight = np.abs(constant(operand(linear.node, 1)))
+    weight = np.abs(linear.weight)
     if is_op(linear.node, "Conv"):
         by_group = weight.reshape(linear.groups, -1, *weight.shape[1:])
         return by_group.max(axis=(1, *range(3, by_group.ndim))).reshape(-1).astype(np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError, UsageError, did_you_mean
 from nncc.passes.rewriting import attribute, constant, is_op, operand
@@ -120,7 +120,9 @@ def quantize(graph: onnx_ir.Model, statistics: Statistics | None, recipe: Recipe
     _check_names(graph, recipe)
     if any(recipe.precision_of(str(node.name)) == "weight_int4" for node in graph.graph if is_product(node)):
         graph = raised(graph, INT4_OPSET, INT4_OPSET)
-    settled = replace(recipe, **{step: getattr(recipe, step) is True for step in STEPS})
+    settled = recipe
+    for step in STEPS:
+        settled = _with(settled, step, getattr(recipe, step) is True)
     tried = [step for step in STEPS if getattr(recipe, step) == "auto"]
     result = _quantized(graph, statistics, settled)
     if not tried or statistics is None:
@@ -128,11 +130,16 @@ def quantize(graph: onnx_ir.Model, statistics: Statistics | None, recipe: Recipe
     held_out = _held_out(statistics.samples)
     error = sqnr_db(graph, result, held_out)
     for step in tried:
-        candidate = replace(settled, **{step: True})
+        candidate = _with(settled, step, True)
         other = _quantized(graph, statistics, candidate)
         if (found := sqnr_db(graph, other, held_out)) > error:
             settled, result, error = candidate, other, found
     return result
+
+
+def _with(recipe: Recipe, step: str, value: bool) -> Recipe:
+    changes: dict[str, Any] = {step: value}
+    return replace(recipe, **changes)
 
 
 def _fitted(samples: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:

@@ -41,9 +41,8 @@ def convert(graph: onnx_ir.Model, recipe: Recipe) -> int:
         precision = recipe.precision_of(str(node.name))
         if precision in ("int8", "float"):
             continue
-        done = is_product(node) and (
-            _dynamic(graph, node) if precision == "dynamic" else _store(node, precision, recipe)
-        )
+        write = _dynamic if precision == "dynamic" else _store
+        done = is_product(node) and write(graph, node, recipe)
         if not done and node.name in recipe.nodes:
             raise UsageError(
                 f"`{node.name}`, a {node.op_type}, cannot be {precision}",
@@ -53,16 +52,16 @@ def convert(graph: onnx_ir.Model, recipe: Recipe) -> int:
     return count
 
 
-def _store(node: onnx_ir.Node, precision: str, recipe: Recipe) -> bool:
+def _store(model: onnx_ir.Model, node: onnx_ir.Node, recipe: Recipe) -> bool:
     import numpy as np
     import onnx_ir
 
-    at = weight_operand(node)
-    if at is None or node.graph is None:
+    at, graph, precision = weight_operand(node), model.graph, recipe.precision_of(str(node.name))
+    if at is None:
         return False
-    value, graph = operand(node, at), node.graph
+    value = operand(node, at)
     weight, name = constant(value), str(value.name)
-    assert weight is not None and isinstance(graph, onnx_ir.Graph)
+    assert weight is not None
     if precision in ("weight_float16", "weight_bfloat16"):
         kind = onnx_ir.DataType.FLOAT16 if precision == "weight_float16" else onnx_ir.DataType.BFLOAT16
         if kind == onnx_ir.DataType.FLOAT16 and np.abs(weight).max() > _LARGEST_FLOAT16:
@@ -108,7 +107,7 @@ def _blocks(graph: onnx_ir.Graph, node: onnx_ir.Node, at: int, size: int) -> onn
     return dequantize(graph, node, integers, scale, zero_point, axis, str(value.name), block_size=size)
 
 
-def _dynamic(graph: onnx_ir.Model, node: onnx_ir.Node) -> bool:
+def _dynamic(graph: onnx_ir.Model, node: onnx_ir.Node, recipe: Recipe) -> bool:
     import numpy as np
     import onnx_ir
 
@@ -117,13 +116,13 @@ def _dynamic(graph: onnx_ir.Model, node: onnx_ir.Node) -> bool:
         return False
     if attribute(node, "transA", 0):
         return False
-    main, out, name = graph.graph, node.outputs[0], str(node.name)
+    main, out, name, weight_name = graph.graph, node.outputs[0], str(node.name), str(operand(node, 1).name)
     if attribute(node, "transB", 0):
         weight = weight.T
     scale = weight_scale(np.abs(weight).max(axis=0))
-    integers = add_constant(main, rounded(weight, scale, 1), f"{node.inputs[1].name}/quantized")
+    integers = add_constant(main, rounded(weight, scale, 1), f"{weight_name}/quantized")
     factor = scale * np.float32(attribute(node, "alpha", 1.0) if is_op(node, "Gemm") else 1.0)
-    factor_value = add_constant(main, factor, f"{node.inputs[1].name}/scale")
+    factor_value = add_constant(main, factor, f"{weight_name}/scale")
     down = onnx_ir.node("DynamicQuantizeLinear", [operand(node)], num_outputs=3, name=f"{name}/quantize")
     for value, word in zip(down.outputs, ("quantized", "scale", "zero_point"), strict=True):
         value.name = f"{name}/input_{word}"
