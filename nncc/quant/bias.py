@@ -32,7 +32,7 @@ def correct_bias(
     weights: Mapping[str, Weights],
     samples: Sequence[Mapping[str, np.ndarray]],
 ) -> dict[str, Weights]:
-    """The weights of a plan of `graph`, with corrected biases; a product that has no place for a bias stays as it is."""
+    """The weights of a plan of `graph`, with corrected biases; where there is no place for a bias, as it was."""
     import numpy as np
 
     wanted = {name: old for name, old in weights.items() if _takes_bias(plan, name)}

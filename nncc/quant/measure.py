@@ -47,6 +47,6 @@ def sqnr_db(graph: onnx_ir.Model, other: onnx_ir.Model, samples: Sequence[Mappin
             if x.dtype.kind == "f":
                 wide = x.astype(np.float64)
                 signal, noise = np.square(wide).sum(), np.square(wide - y).sum()
-                ratio = 10 * np.log10(max(signal, 1e-300) / max(noise, 1e-300))
+                ratio = 10 * np.log10(max(signal, 1e-300) / noise) if noise else _MOST_DB
                 ratios.append(float(np.clip(ratio, -_MOST_DB, _MOST_DB)))
     return float(np.mean(ratios)) if ratios else _MOST_DB

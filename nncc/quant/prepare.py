@@ -11,7 +11,7 @@ from nncc.passes.rewriting import is_op, quiet
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["OPSET", "prepare"]
+__all__ = ["OPSET", "prepare", "raised"]
 
 OPSET = 17
 """What graphs of an older opset are raised to; DequantizeLinear along an axis came with 13."""
@@ -31,7 +31,7 @@ def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
     from nncc.passes.remove_unused import remove_unused
 
     _refuse_quantized(graph)
-    graph = _raised(graph)
+    graph = raised(graph, 13, OPSET)
     main = graph.graph
     main.inputs[:] = [value for value in main.inputs if value.name not in main.initializers]
     graph.ir_version = max(graph.ir_version or 0, 8)
@@ -56,22 +56,21 @@ def _refuse_quantized(graph: onnx_ir.Model) -> None:
             )
 
 
-def _raised(graph: onnx_ir.Model) -> onnx_ir.Model:
-    """A copy of the graph, in opset OPSET or newer."""
+def raised(graph: onnx_ir.Model, least: int, to: int) -> onnx_ir.Model:
+    """A copy of the graph; if its opset is below `least`, in opset `to`. Raises ModelError if that fails."""
     import onnx
     import onnx_ir
 
-    version = graph.opset_imports.get("", OPSET)
-    if version >= 13:
+    version = graph.opset_imports.get("", to)
+    if version >= least:
         return graph.clone()
     try:
-        proto = onnx.version_converter.convert_version(onnx_ir.to_proto(graph), OPSET)
+        proto = onnx.version_converter.convert_version(onnx_ir.to_proto(graph), to)
         return onnx_ir.from_proto(proto)
     except Exception as error:  # the converter raises what its C++ parts throw
         text = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"the model has opset {version}, and cannot be raised to {OPSET}: {text}",
-            f"export it again with opset {OPSET}",
+            f"the model has opset {version}, and cannot be raised to {to}: {text}", f"export it again with opset {to}"
         ) from error
 
 

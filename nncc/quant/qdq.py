@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nncc.quant.recipe import Recipe
 
-__all__ = ["insert"]
+__all__ = ["dequantize", "insert"]
 
 _LARGEST_INT32 = 2**31 - 1
 
@@ -86,7 +86,7 @@ def _round_trip(graph: onnx_ir.Graph, value: onnx_ir.Value, scale: onnx_ir.Value
         result.name = name
 
 
-def _dequantize(
+def dequantize(
     graph: onnx_ir.Graph,
     before: onnx_ir.Node,
     integers: np.ndarray,
@@ -94,7 +94,9 @@ def _dequantize(
     zero_point: np.ndarray | None,
     axis: int | None,
     name: str,
+    block_size: int | None = None,
 ) -> onnx_ir.Value:
+    """Insert DequantizeLinear of these constants before a node, and return its output."""
     import onnx_ir
 
     inputs = [
@@ -103,6 +105,8 @@ def _dequantize(
         *([] if zero_point is None else [add_constant(graph, zero_point, f"{name}/zero_point")]),
     ]
     attributes = {} if axis is None else {"axis": axis}
+    if block_size is not None:
+        attributes["block_size"] = block_size
     node = onnx_ir.node("DequantizeLinear", inputs, attributes, name=f"{before.name}/{name}/dequantize")
     graph.insert_before(before, node)
     shape = onnx_ir.Shape(integers.shape)
@@ -118,7 +122,7 @@ def _store(graph: onnx_ir.Graph, node: onnx_ir.Node, weights: Weights, given: Af
     assert at is not None
     name, add = str(operand(node, at).name), bias_add(node)
     zero_point = np.zeros(weights.scale.shape, np.int8)
-    new = _dequantize(graph, node, weights.integers, weights.scale, zero_point, weights.axis, name)
+    new = dequantize(graph, node, weights.integers, weights.scale, zero_point, weights.axis, name)
     node.replace_input_with(at, new)
     if weights.bias is None:
         return
@@ -133,7 +137,7 @@ def _store(graph: onnx_ir.Graph, node: onnx_ir.Node, weights: Weights, given: Af
         reader, place = add, 1 if add.inputs[0] is node.outputs[0] else 0
     old = reader.inputs[place] if len(reader.inputs) > place else None
     label = f"{name}/bias" if old is None else str(old.name)
-    value = _dequantize(graph, reader, integers.astype(np.int32), scale, None, axis, label)
+    value = dequantize(graph, reader, integers.astype(np.int32), scale, None, axis, label)
     if len(reader.inputs) <= place:
         reader.resize_inputs(place + 1)
     reader.replace_input_with(place, value)
@@ -151,7 +155,7 @@ def _store_operands(graph: onnx_ir.Graph, node: onnx_ir.Node, recipe: Recipe) ->
             continue
         affine = affine_of_range(float(array.min()), float(array.max()), recipe)
         scale, zero_point = np.array(affine.scale, np.float32), np.array(affine.zero_point, affine.dtype)
-        new = _dequantize(graph, node, quantized(array, affine), scale, zero_point, None, str(value.name))
+        new = dequantize(graph, node, quantized(array, affine), scale, zero_point, None, str(value.name))
         node.replace_input_with(at, new)
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError, UsageError, did_you_mean
 from nncc.passes.rewriting import attribute, constant, is_op, operand
 from nncc.quant.bias import correct_bias
-from nncc.quant.calibrate import Statistics
+from nncc.quant.calibrate import Statistics, collect
+from nncc.quant.equalize import equalize
+from nncc.quant.measure import sqnr_db
 from nncc.quant.operators import is_product, weight_operand
 from nncc.quant.plan import plan
-from nncc.quant.prepare import prepare
+from nncc.quant.prepare import prepare, raised
 from nncc.quant.qdq import insert
 from nncc.quant.recipe import Recipe
 from nncc.quant.reconstruct import reconstruct
 from nncc.quant.scales import choose_scales
+from nncc.quant.weight_only import INT4_OPSET, convert
 from nncc.quant.weights import choose_weights
 
 if TYPE_CHECKING:
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
     import onnx_ir
 
 __all__ = ["Layer", "layers", "prepare", "quantize"]
+
+STEPS = ("equalize", "reconstruct", "correct_bias")
+"""The steps of a recipe that may be `"auto"`, in the order in which they are tried."""
+MOST_FITTED = 32
+MOST_MEASURED = 16
 
 
 @dataclass(frozen=True)
@@ -101,30 +109,83 @@ def _macs(node: onnx_ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return prod(out) * first[0 if is_op(node, "Gemm") and attribute(node, "transA", 0) else -1]
 
 
-def quantize(graph: onnx_ir.Model, statistics: Statistics, recipe: Recipe) -> onnx_ir.Model:
-    """The QDQ form of a prepared `graph`, by `recipe`, with the `statistics` that were collected of it.
+def quantize(graph: onnx_ir.Model, statistics: Statistics | None, recipe: Recipe) -> onnx_ir.Model:
+    """The quantized form of a prepared `graph`, by `recipe`, with the `statistics` that were collected of it.
 
-    The same bytes for the same graph, statistics and recipe. Raises UsageError if the recipe names a node that is not
-    there, ModelError if there is nothing to quantize.
+    Statistics are needed where a layer is to be int8, and not for other precisions. Steps of the recipe look at
+    MOST_FITTED samples; what is `"auto"` is judged by MOST_MEASURED others, if there are others. The same bytes for the
+    same graph, statistics and recipe. Raises UsageError if the recipe names a node that is not there or statistics are
+    missing, ModelError if there is nothing to quantize.
     """
+    _check_names(graph, recipe)
+    if any(recipe.precision_of(str(node.name)) == "weight_int4" for node in graph.graph if is_product(node)):
+        graph = raised(graph, INT4_OPSET, INT4_OPSET)
+    settled = recipe
+    for step in STEPS:
+        settled = _with(settled, step, getattr(recipe, step) is True)
+    tried = [step for step in STEPS if getattr(recipe, step) == "auto"]
+    result = _quantized(graph, statistics, settled)
+    if not tried or statistics is None:
+        return result
+    held_out = _held_out(statistics.samples)
+    error = sqnr_db(graph, result, held_out)
+    for step in tried:
+        candidate = _with(settled, step, True)
+        other = _quantized(graph, statistics, candidate)
+        if (found := sqnr_db(graph, other, held_out)) > error:
+            settled, result, error = candidate, other, found
+    return result
+
+
+def _with(recipe: Recipe, step: str, value: bool) -> Recipe:
+    changes: dict[str, Any] = {step: value}
+    return replace(recipe, **changes)
+
+
+def _fitted(samples: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
+    """At most MOST_FITTED samples, evenly apart, the first one among them."""
+    step = max(1, -(-len(samples) // MOST_FITTED))
+    return [samples[at] for at in range(0, len(samples), step)]
+
+
+def _held_out(samples: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
+    """At most MOST_MEASURED samples that are not fitted; the fitted ones where there are no others."""
+    step = max(1, -(-len(samples) // MOST_FITTED))
+    others = [at for at in range(len(samples)) if at % step]
+    if not others:
+        return _fitted(samples)[:MOST_MEASURED]
+    return [samples[at] for at in others[:: max(1, -(-len(others) // MOST_MEASURED))]]
+
+
+def _quantized(graph: onnx_ir.Model, statistics: Statistics | None, recipe: Recipe) -> onnx_ir.Model:
+    """`quantize` for a recipe in which no step is `"auto"`."""
     from nncc.passes.remove_unused import remove_unused
     from nncc.passes.simplify import check_graph
 
+    def is_int8(node: onnx_ir.Node) -> bool:
+        return recipe.precision_of(str(node.name)) == "int8"
+
+    integer = any(is_product(node) for node in plan(graph, is_int8).nodes)
+    if integer and statistics is None:
+        raise UsageError("int8 needs statistics of the activations", "give calibration samples, or another precision")
+    if integer and statistics is not None and recipe.equalize:
+        graph = equalize(graph)
+        statistics = collect(graph, statistics.samples, recipe)
     graph = graph.clone()
-    _check_names(graph, recipe)
-    chosen = plan(graph, lambda node: recipe.precision_of(str(node.name)) == "int8")
-    if not any(is_product(node) for node in chosen.nodes):
+    if integer and statistics is not None:
+        chosen, fitted = plan(graph, is_int8), _fitted(statistics.samples)
+        activations = choose_scales(chosen, statistics, recipe)
+        weights = choose_weights(chosen, activations, recipe)
+        if recipe.reconstruct:
+            weights = reconstruct(graph, chosen, activations, weights, fitted, recipe.seed)
+        if recipe.correct_bias:
+            weights = correct_bias(graph, chosen, activations, weights, fitted)
+        insert(graph, chosen, activations, weights, recipe)
+    if not convert(graph, recipe) and not integer:
         raise ModelError(
             "there is nothing to quantize: no convolution or matrix product with constant float32 weights stays",
             "look at the list of float nodes, or at the model with `nncc show`",
         )
-    activations = choose_scales(chosen, statistics, recipe)
-    weights = choose_weights(chosen, activations, recipe)
-    if recipe.reconstruct:
-        weights = reconstruct(graph, chosen, activations, weights, statistics.samples, recipe.seed)
-    if recipe.correct_bias:
-        weights = correct_bias(graph, chosen, activations, weights, statistics.samples)
-    insert(graph, chosen, activations, weights, recipe)
     remove_unused(graph)
     check_graph(graph, "quantize")
     return graph

@@ -35,7 +35,7 @@ stays float: int8 per output channel, int4 in groups, float16 or bfloat16. float
 class Recipe:
     """How a model is to be quantized. Raises UsageError for values that make no sense."""
 
-    observer: Observer = "minmax"
+    observer: Observer = "mse"
     """How the ranges of activations follow from calibration."""
     percentile: float = 99.999
     """For the observer ``percentile``: per cent of an activation's elements that stay inside its range."""
@@ -50,10 +50,10 @@ class Recipe:
     """How the scales of weights are found."""
     equalize: Step = False
     """Cross-layer equalization (Nagel et al. 2019): move scales between channels of neighbouring layers."""
-    correct_bias: Step = False
+    correct_bias: Step = True
     """Take the mean error that a layer's quantization causes, measured on calibration data, off its bias (Nagel et al.
     2019)."""
-    reconstruct: Step = False
+    reconstruct: Step = True
     """Round weights so that a layer's output, not each weight, is nearest (Frantar et al. 2022)."""
     precision: Precision = "int8"
     """What becomes of every layer that is not named below."""

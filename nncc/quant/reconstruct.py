@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncc.passes.rewriting import attribute, constant, is_op, operand
 from nncc.quant.affine import WEIGHT_LIMIT, Affine, dequantized, quantized
@@ -147,8 +147,7 @@ def _patches(node: onnx_ir.Node, array: np.ndarray, generator: np.random.Generat
     strides, dilations = (attribute(node, name, [1] * len(kernel)) for name in ("strides", "dilations"))
     padded = np.pad(array, [(0, 0), (0, 0), *_pads(node, array.shape[2:], kernel, strides, dilations)])
     sizes = [
-        (n - d * (k - 1) - 1) // s + 1
-        for n, k, s, d in zip(padded.shape[2:], kernel, strides, dilations, strict=True)
+        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(padded.shape[2:], kernel, strides, dilations, strict=True)
     ]
     at = np.unravel_index(_some(array.shape[0] * prod(sizes), generator), (array.shape[0], *sizes))
     taps = np.unravel_index(np.arange(prod(kernel)), kernel) if kernel else ()
@@ -156,7 +155,8 @@ def _patches(node: onnx_ir.Node, array: np.ndarray, generator: np.random.Generat
         start[:, None] * stride + tap[None] * dilation
         for start, stride, tap, dilation in zip(at[1:], strides, taps, dilations, strict=True)
     ]
-    found = padded.swapaxes(0, 1)[(slice(None), at[0][:, None], *places)]  # channels, positions, taps
+    index: tuple[Any, ...] = (slice(None), at[0][:, None], *places)
+    found = padded.swapaxes(0, 1)[index]  # channels, positions, taps
     return found.transpose(1, 0, 2).reshape(-1, groups, columns)
 
 
@@ -194,24 +194,48 @@ def round_by_least_squares(weight: np.ndarray, scale: np.ndarray, moment: np.nda
     groups, _, columns = weight.shape
     diagonal = np.einsum("gii->gi", moment)
     order = np.argsort(-diagonal, axis=1, kind="stable")
-    weight = np.take_along_axis(weight, order[:, None], axis=2)
-    scale = np.take_along_axis(scale, order[:, None], axis=2)
+    # By column in front, so that a column lies in one piece.
+    weight = np.take_along_axis(weight.transpose(0, 2, 1), order[:, :, None], axis=1)
+    scale = np.take_along_axis(scale.transpose(0, 2, 1), order[:, :, None], axis=1)
     moment = np.take_along_axis(np.take_along_axis(moment, order[:, :, None], axis=1), order[:, None], axis=2)
     diagonal = np.take_along_axis(diagonal, order, axis=1)
     mean = diagonal.mean(axis=1, keepdims=True)
     extra = np.where(mean > 0, _DAMPING * mean, 1.0) + np.where(diagonal <= 0, np.maximum(mean, 1.0), 0.0)
     moment = moment + np.einsum("gi,ij->gij", extra, np.eye(columns))
-    upper = np.linalg.cholesky(np.linalg.inv(moment)).transpose(0, 2, 1)
+    upper = _inverse_factor(moment)
     integers = np.empty_like(weight)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        errors = np.empty((groups, weight.shape[1], stop - start))
+        errors = np.empty((groups, stop - start, weight.shape[2]))
         for i in range(start, stop):
-            integers[:, :, i] = np.clip(np.rint(weight[:, :, i] / scale[:, :, i]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
-            error = (weight[:, :, i] - integers[:, :, i] * scale[:, :, i]) / upper[:, None, i, i]
-            weight[:, :, i:stop] -= error[:, :, None] * upper[:, None, i, i:stop]
-            errors[:, :, i - start] = error
-        weight[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
+            integers[:, i] = np.clip(np.rint(weight[:, i] / scale[:, i]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+            error = (weight[:, i] - integers[:, i] * scale[:, i]) / upper[:, i, i, None]
+            weight[:, i:stop] -= upper[:, i, i:stop, None] * error[:, None]
+            errors[:, i - start] = error
+        weight[:, stop:] -= upper[:, start:stop, stop:].transpose(0, 2, 1) @ errors
     back = np.empty_like(integers)
-    np.put_along_axis(back, order[:, None] + np.zeros_like(integers, np.int64), integers, axis=2)
-    return back
+    np.put_along_axis(back, np.broadcast_to(order[:, :, None], integers.shape), integers, axis=1)
+    return back.transpose(0, 2, 1)
+
+
+def _inverse_factor(moment: np.ndarray) -> np.ndarray:
+    """The upper triangular U with H^-1 = U^T U: the inverse of R, where R is upper triangular and H = R R^T."""
+    import numpy as np
+
+    lower = np.linalg.cholesky(moment[:, ::-1, ::-1])
+    return _inverse_upper(np.ascontiguousarray(lower[:, ::-1, ::-1]))
+
+
+def _inverse_upper(matrix: np.ndarray) -> np.ndarray:
+    """[[A, B], [0, D]]^-1 = [[A^-1, -A^-1 B D^-1], [0, D^-1]]: a third of the operations of a general inverse."""
+    import numpy as np
+
+    size = matrix.shape[-1]
+    if size <= _BLOCK:
+        return np.linalg.inv(matrix)
+    half = size // 2
+    first, last = _inverse_upper(matrix[:, :half, :half]), _inverse_upper(matrix[:, half:, half:])
+    inverse = np.zeros_like(matrix)
+    inverse[:, :half, :half], inverse[:, half:, half:] = first, last
+    inverse[:, :half, half:] = -(first @ (matrix[:, :half, half:] @ last))
+    return inverse
