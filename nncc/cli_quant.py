@@ -141,7 +141,7 @@ def _float_nodes(context: click.Context, parameter: click.Parameter, values: Seq
 )
 @TARGET
 @all_of(*SHAPES)
-@_choice("observer", "--observer", type=click.Choice(_OBSERVERS), note="  [default: auto, which takes the best]")
+@_choice("observer", "--observer", type=click.Choice(_OBSERVERS), note=" auto: the one with the least error.")
 @_choice("percentile", "--percentile", type=float, metavar="P")
 @_choice("activations", "--activations", type=click.Choice(["uint8", "int8"]))
 @_choice("symmetric", "--symmetric/--asymmetric")

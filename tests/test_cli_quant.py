@@ -94,7 +94,7 @@ def test_a_metric_command_is_a_gate(call, tmp_path):
     message = call(*words, "--max-drop", "0.001", status=1).stderr
     assert message == (
         "error: no layer may be int8: the best score is 0.5, at least 0.504 is asked for\n"
-        "\nhint: allow more with `--max-drop`, give more calibration samples, or try `--reconstruct auto`\n"
+        "\nhint: allow more with `--max-drop`, or give more calibration samples\n"
     )
 
 

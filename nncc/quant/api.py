@@ -71,7 +71,7 @@ def quantize(
     target
         The processor whose time the layers that stay float should cost least.
     recipe
-        A file that an earlier call wrote, or a Recipe; by default Recipe's defaults, with the best observer.
+        A file that an earlier call wrote, or a Recipe; by default Recipe's defaults.
     shape
         Static shapes for inputs with open dimensions, which the written file then has; by default they stay open.
     images
@@ -86,7 +86,7 @@ def quantize(
         Told what begins, and how far it is.
     choices
         Fields of `nncc.quant.recipe.Recipe`, which go before those of `recipe`. With ``observer="auto"`` the one with
-        the least error is taken.
+        the least error of the outputs is taken.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def quantize(
     from nncc.target import resolve
 
     model = Path(model)
-    auto = choices.get("observer", "auto" if recipe is None else "") == "auto"
+    auto = choices.get("observer") == "auto"
     chosen = chosen_recipe(recipe, choices)
     path, recipe_path = _outputs(model, output)
     drop: MaxDrop | None = None if max_drop is None else read_drop(max_drop)
@@ -147,7 +147,7 @@ def quantize_model(
     chosen = chosen_recipe(recipe, {})
     samples = read_samples(calibration, input_specs(model.graph))
     material = gather(model.graph, samples, chosen)
-    found = closed_loop(material, chosen, Gate(), None, choose_observer=recipe is None, tell=tell)
+    found = closed_loop(material, chosen, Gate(), None, tell=tell)
     return replace(model, graph=found.graph)
 
 

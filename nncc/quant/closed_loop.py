@@ -133,7 +133,9 @@ def closed_loop(
 
     if choose_observer:
         start("observers", "which serves best")
-        recipe = best_observer(material.prepared, material.statistics, recipe, material.noise, tell)
+        recipe = best_observer(
+            material.prepared, material.statistics, recipe, lambda graph: -agreement(open_graph(graph), "sqnr"), tell
+        )
     whole = 1.0
     if not isinstance(gate.metric, str) and float_file is not None:
         start("metric", "of the float model")

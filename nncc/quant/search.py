@@ -143,7 +143,7 @@ def search(
         best = max(judge.scores.values(), default=float("nan"))
         raise ModelError(
             f"no layer may be int8: the best score is {best:.6g}, at least {judge.floor:.6g} is asked for",
-            "allow more with `--max-drop`, give more calibration samples, or try `--reconstruct auto`",
+            "allow more with `--max-drop`, or give more calibration samples",
         )
     names = [layer.name for layer in layers if layer.name in set(kept)]
     return Found(tuple(names), judge.score(recipe, kept), len(judge.scores))

@@ -29,7 +29,7 @@ def test_a_standard_qdq_file_and_its_recipe_lie_beside_the_model(made):
     proto = onnx.load(found.path)
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in proto.graph.node}
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
-    assert read_recipe(found.recipe_path) == found.outcome.recipe == Recipe()
+    assert read_recipe(found.recipe_path) == found.outcome.recipe == Recipe(observer="minmax")
     with np.load(data) as arrays:
         batch = {"image": arrays["image"]}
     exact, rounded = (reference(path, batch)["scores"] for path in (model, found.path))
