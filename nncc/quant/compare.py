@@ -129,6 +129,9 @@ def compare_models(
         raise ModelError("the models have no tensor in common", "give the float model first, then what was made of it")
     sizes = _sizes(model, samples[0])
     pairs = _settled(model, other, pairs, samples[:1], sizes)
+    if isolate:  # only floats can be fed in
+        floats = _measured(model, other, pairs, samples[:1], sizes)
+        pairs = [pair for pair in pairs if floats[pair.name].count]
     sums = _measured(model, other, pairs, samples, sizes, isolate, progress)
     used = [pair for pair in pairs if sums[pair.name].count]
     readers = _readers_of(model, {pair.name for pair in used})

@@ -30,6 +30,8 @@ _POSITIONS = 256
 """Patches of one sample that a layer's H is made of, at most; drawn at random."""
 _MOST_BYTES = 2**29
 """Of second moments in memory at once; the model is run again for the layers that remain."""
+_MOST_COLUMNS = 2304
+"""Layers that sum more products for one output stay as they are: H costs columns^3, and their errors average out."""
 _DAMPING = 0.01
 """Share of the mean diagonal that is added to H's."""
 _BLOCK = 128
@@ -46,7 +48,7 @@ def reconstruct(
 ) -> dict[str, Weights]:
     """The weights of a plan of `graph`, at the same scales, rounded anew.
 
-    Conv, Gemm and MatMul with a matrix on the right; other products stay as they are.
+    Conv, Gemm and MatMul with a matrix on the right, of up to _MOST_COLUMNS products for one output; others stay.
     """
     import numpy as np
 
@@ -78,12 +80,12 @@ def _columns(node: onnx_ir.Node) -> tuple[int, int] | None:
 
 
 def _batches(nodes: Sequence[onnx_ir.Node]) -> Iterator[list[onnx_ir.Node]]:
-    """The nodes in runs whose second moments fit into memory; a layer that alone does not is left out."""
+    """The nodes in runs whose second moments fit into memory, without those of more than _MOST_COLUMNS columns."""
     total, batch, labelled = 0, 0, []
     for node in nodes:
         groups, columns = _columns(node) or (1, 0)
         size = 8 * groups * columns**2
-        if size > _MOST_BYTES:
+        if columns > _MOST_COLUMNS or size > _MOST_BYTES:
             continue
         if total + size > _MOST_BYTES:
             total, batch = 0, batch + 1

@@ -173,6 +173,20 @@ def test_isolated_layers_are_charged_with_their_own_error_only():
     assert alone.layers[1] == together.layers[1]
 
 
+def test_integers_of_shape_arithmetic_are_no_layers():
+    nodes = [
+        ("Conv", ["x", "w"], ["h"], {}),
+        ("Shape", ["h"], ["s"], {}),
+        ("Identity", ["s"], ["t"], {}),
+        ("Reshape", ["h", "t"], ["y"], {}),
+    ]
+    ours, theirs = model(nodes, {"w": WEIGHT}), model(nodes, {"w": WEIGHT * np.float32(1.01)})
+    for isolate in (False, True):
+        found = compare_models(ours, theirs, SAMPLES, isolate=isolate)
+        assert [each.name for each in found.layers] == ["h", "y"]
+    assert [each.sqnr_db for each in found.layers] == [pytest.approx(40, abs=0.01), math.inf]
+
+
 def test_the_layer_that_reads_a_lopsided_tensor_is_where_it_falls(lopsided_pair):
     found = compare_models(*lopsided_pair)
     first = found.first_below(20.0)
