@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
 from nncc.passes.rewriting import is_op, quiet
+from nncc.quant.widen import widen
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -35,6 +36,9 @@ def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
     main = graph.graph
     main.inputs[:] = [value for value in main.inputs if value.name not in main.initializers]
     graph.ir_version = max(graph.ir_version or 0, 8)
+    infer_shapes(graph)
+    fold_constants(graph)
+    widen(graph)
     infer_shapes(graph)
     for _ in range(3):
         rewrites = fold_constants(graph).rewrites + drop_noops(graph).rewrites
