@@ -163,7 +163,7 @@ def _vpdpbusd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
 
 def _vpmaddwd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
-    return acc + _intrinsic(f"int32x{lanes}", name, data(0), weight(0))
+    return _in_order(acc + _intrinsic(f"int32x{lanes}", name, data(0), weight(0)))
 
 
 def _sdot(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
@@ -175,7 +175,15 @@ def _smull(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     first, second = (
         _intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2)
     )
-    return acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second)
+    return _in_order(acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second))
+
+
+def _in_order(total: Any) -> Any:
+    """A sum, which LLVM is kept from reassociating: it would move all additions of a chain behind the last product, and
+    hold all of those until then, most of them on the stack. The fence is no instruction; it is one for floats."""
+    dtype = str(total.ty.dtype)
+    real = dtype.replace("int", "float")
+    return tirx.reinterpret(dtype, _intrinsic(real, "llvm.arithmetic.fence", tirx.reinterpret(real, total)))
 
 
 _INSTRUCTIONS: dict[str, Callable[[Any, Values, Values, int], Any]] = {
