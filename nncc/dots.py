@@ -22,7 +22,7 @@ __all__ = ["DOTS", "PRODUCT", "ROUND", "Dot", "dot_of", "nearest"]
 PRODUCT = "tirx.nncc_dot"
 """The TIR operator: `size` activations, then `size` weights, to the int32 sum of their products."""
 ROUND = "tirx.nncc_nearest"
-"""The TIR operator: float32 to the nearest int32, ties to even; what does not fit gives anything."""
+"""The TIR operator: float32 to the nearest int32, ties to even; from 2^22 on it gives anything."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _product(data: list[Any], weights: list[Any]) -> Any:
 
 
 def nearest(value: Any) -> Any:
-    """float32 to the nearest int32, ties to even, as an expression; what does not fit gives anything."""
+    """float32, below 2^22 in size, to the nearest int32, ties to even, as an expression."""
     from nncc.compat import pure_operator, tirx
 
     return tirx.call_intrin("int32", pure_operator(ROUND), value)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from nncc.compat import Analyzer, structural_map, tirx, tvm
 from nncc.dots import PRODUCT, ROUND, Dot
 
@@ -25,7 +27,9 @@ def integer_dots(dot: Dot) -> Any:
 
     @tirx.transform.prim_func_pass(opt_level=0, name="nncc.IntegerDots")
     def apply(function: Any, module: Any, context: Any) -> Any:
-        rules = [(tirx.Add, lambda add: _accumulated(add, dot)), (tvm.ir.Call, lambda call: _alone(call, dot))]
+        target = function.attrs["target"] if "target" in function.attrs else None
+        triple = str(target.attrs.get("mtriple", "")) if target is not None else ""
+        rules = [(tirx.Add, lambda add: _accumulated(add, dot)), (tvm.ir.Call, lambda call: _alone(call, triple))]
         return function.with_body(structural_map(function.body, rules))
 
     return apply
@@ -38,10 +42,11 @@ def _accumulated(add: Any, dot: Dot) -> Any:
     return add
 
 
-def _alone(call: Any, dot: Dot) -> Any:
-    if _is(call, ROUND):
-        return _intrinsic(str(call.ty.dtype), "llvm.lrint", call.args[0])
-    return call
+def _alone(call: Any, triple: str) -> Any:
+    if not _is(call, ROUND):
+        return call
+    way = next((way for start, way in _NEAREST.items() if triple.startswith(start)), _lrint)
+    return way(call.args[0], _lanes(call))
 
 
 def _is(expr: Any, name: str) -> bool:
@@ -151,6 +156,46 @@ def _spread(word: Any, lanes: int, dot: Dot) -> Any:
         register = tirx.reinterpret(f"int{bits}x{128 // bits}", word.source[tirx.Ramp(0, 1, int(size))])
         return tirx.reinterpret(dtype, tirx.Shuffle([register], [int(base) // count] * lanes))
     return tirx.reinterpret(dtype, tirx.Broadcast(tirx.reinterpret(f"int{bits}", word), lanes))
+
+
+# Rounding
+
+
+def _vector(dtype: str, lanes: int) -> str:
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
+
+
+def _lrint(value: Any, lanes: int) -> Any:
+    """One instruction on x86 (cvtps2dq) and RISC-V, as their rounding mode says: to even."""
+    return _intrinsic(_vector("int32", lanes), "llvm.lrint", value)
+
+
+def _fcvtns(value: Any, lanes: int) -> Any:
+    """LLVM makes two of lrint: frintx and fcvtzs."""
+    if lanes == 1:
+        return _intrinsic("int32", "llvm.aarch64.neon.fcvtns.i32.f32", value)
+    if lanes % 4:
+        return _lrint(value, lanes)
+    parts = [
+        _intrinsic("int32x4", "llvm.aarch64.neon.fcvtns.v4i32.v4f32", _part(value, first, 4) if lanes > 4 else value)
+        for first in range(0, lanes, 4)
+    ]
+    return parts[0] if lanes == 4 else tirx.Shuffle(parts, list(range(lanes)))
+
+
+def _biased(value: Any, lanes: int) -> Any:
+    """For |x| < 2^22, which those have that are clamped to a few bits: units of 1.5 * 2^23 + x are ones. NEON has no
+    conversion that rounds, libm's function would be called for each lane."""
+    dtype, bias = _vector("int32", lanes), _BIAS
+    real, whole = tirx.const(bias, "float32"), tirx.const(int(np.float32(bias).view(np.int32)), "int32")
+    if lanes > 1:
+        real, whole = tirx.Broadcast(real, lanes), tirx.Broadcast(whole, lanes)
+    return tirx.reinterpret(dtype, value + real) - whole
+
+
+_BIAS = 12582912.0
+_NEAREST = {"aarch64": _fcvtns, "arm64": _fcvtns, "arm": _biased, "thumb": _biased}
+"""By the start of LLVM's triple; the first that fits."""
 
 
 Values = Callable[[int], Any]
