@@ -40,6 +40,8 @@ class Dot:
     """Of one instruction."""
     paired: bool = False
     """Whether the first two weights of every lane lie before the next two of every lane."""
+    beside: int = 0
+    """Registers that words and products take before they are added."""
 
     def place(self, lane: Any, t: int, lanes: int) -> Any:
         """Where a lane's weight for value `t` of a word lies, in the row of the words of all `lanes`."""
@@ -95,8 +97,8 @@ DOTS = {
     "vnni256": Dot("vnni256", 4, "uint8", "int8", 8),
     "avxvnni": Dot("avxvnni", 4, "uint8", "int8", 8),
     "sdot": Dot("sdot", 4, "int8", "int8", 4),
-    "smull": Dot("smull", 4, "int8", "int8", 4, paired=True),
-    "pmaddwd": Dot("pmaddwd", 2, "int16", "int16", 0),
+    "smull": Dot("smull", 4, "int8", "int8", 4, paired=True, beside=3),
+    "pmaddwd": Dot("pmaddwd", 2, "int16", "int16", 0, beside=2),
     "none": Dot("none", 4, "uint8", "int8", 0),
 }
 """By `Hardware.int8_dot`; 0 lanes are those of a vector."""
