@@ -156,5 +156,6 @@ def schedule(sch, block, hardware, choose):
 def _rows_in_cache(sch, words, height, hardware):
     """How many rows of y may be made at a time for their words to stay in the first-level cache."""
     rows, groups, count, row = scheduling.extents(sch, words)[2:]
+    each = groups * count * row * np.dtype(str(sch.get(words).writes[0].source.dtype)).itemsize
     stride = max(1, rows // max(1, height))
-    return max(1, (hardware.l1_kib * 768 // (groups * count * row) - (rows - stride * height)) // stride)
+    return max(1, (hardware.l1_kib * 768 // each - (rows - stride * height)) // stride)
