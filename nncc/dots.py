@@ -2,8 +2,9 @@
 
     lane + sum_t x[t] * w[t],   t = 0 .. size - 1
 
-A word is `size` neighbours of the reduction, 32 bits of activations; it is the same for all lanes, each of which has its
-own weights, or each lane has its own. Templates say `Dot.product`; `nncc.codegen.integer_dots` makes an instruction, or arithmetic, of it.
+A word is `size` neighbours of the reduction, 32 bits of activations; it is the same for all lanes, each of which has
+its own weights, or each lane has its own. Templates say `Dot.product`; `nncc.codegen.integer_dots` makes an
+instruction, or arithmetic, of it.
 """
 
 from __future__ import annotations

@@ -179,8 +179,8 @@ def register_tiles(
             continue
         for rows in range(1, min(steps, 32) + 1):
             beside = vectors * each + max(1, rows * max(held, hardware.lane_operand))
-            if dot is not None:
-                beside += dot.beside + (vectors * each if dot.paired else 0)  # pairs of weights fill halves of registers
+            if dot is not None:  # pairs of weights fill halves of registers
+                beside += dot.beside + (vectors * each if dot.paired else 0)
             fits = rows * vectors * each + beside <= hardware.vector_registers
             if not fits and (rows, vectors) != (1, 1):
                 break

@@ -7,7 +7,8 @@ x is [N, C/l, H, W, l], W is [C/l, KH, KW, l]. The work is bound by loads: a til
 Of integers, `group` neighbouring columns share words of neighbouring elements, of which each has its own weights:
 
     y[n, c, h, g J + j, l] = sum_{kh, q} X[n, c, h*sh + kh*dh, g, q, l] . V[c, kh, j, q, l]
-    X[n, c, h, g, q, l][t] = x[n, c, h, g J sw + q size + t, l]      V[c, kh, j, q, l][t] = W[c, kh, q size + t - j sw, l]
+    X[n, c, h, g, q, l][t] = x[n, c, h, g J sw + q size + t, l]
+    V[c, kh, j, q, l][t] = W[c, kh, q size + t - j sw, l]
 """
 
 from __future__ import annotations

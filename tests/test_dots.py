@@ -1,4 +1,4 @@
-"""How weights are laid out for the processors' integer products: each layout can be undone, and says where a value is."""
+"""How weights are laid out for integer products: each layout can be undone, and says where a value is."""
 
 from __future__ import annotations
 

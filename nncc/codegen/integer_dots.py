@@ -27,7 +27,7 @@ def integer_dots(dot: Dot) -> Any:
 
     @tirx.transform.prim_func_pass(opt_level=0, name="nncc.IntegerDots")
     def apply(function: Any, module: Any, context: Any) -> Any:
-        target = function.attrs["target"] if "target" in function.attrs else None
+        target = function.attrs.get("target", None)
         triple = str(target.attrs.get("mtriple", "")) if target is not None else ""
         rules = [(tirx.Add, lambda add: _accumulated(add, dot)), (tvm.ir.Call, lambda call: _alone(call, triple))]
         return function.with_body(structural_map(function.body, rules))
@@ -217,9 +217,7 @@ def _sdot(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
 
 def _smull(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     """Two products of int8, |w| <= 127, add up in int16 to at most 2 * 128 * 127 < 2^15."""
-    first, second = (
-        _intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2)
-    )
+    first, second = (_intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2))
     return _in_order(acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second))
 
 

@@ -1,4 +1,4 @@
-"""Integer products by each way of x86, run here: the same integers, bit by bit, and the instructions that are expected."""
+"""Integer products by each way of x86, run here: the same integers, bit by bit, and the instructions expected."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_instruction_is_the_processors_and_no_lane_is_alone(target, tmp_path
     x = net.quantized(net.input(1, 32, 8, 8), 0.05)
     x = net.quantized_conv(x, 32, 48, (3, 3), pads=[1] * 4)
     net.output(net.quantized_conv(x, 48, 48, (3, 3), pads=[1] * 4, group=48))
-    compiled = compile_net(net, tmp_path, target, emit=["o"], dump_code=["asm"])
+    compile_net(net, tmp_path, target, emit=["o"], dump_code=["asm"])
     (path,) = tmp_path.rglob("*.asm")
     assembly = path.read_text()
     expected = WAYS.get(target, r"\t\{vex\}\s+vpdpbusd\b.*%ymm")
