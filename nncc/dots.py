@@ -98,7 +98,7 @@ DOTS = {
     "vnni256": Dot("vnni256", 4, "uint8", "int8", 8),
     "avxvnni": Dot("avxvnni", 4, "uint8", "int8", 8),
     "sdot": Dot("sdot", 4, "int8", "int8", 4),
-    "smull": Dot("smull", 4, "int8", "int8", 4, paired=True, beside=3),
+    "smull": Dot("smull", 4, "int8", "int8", 4, paired=True, beside=5),
     "pmaddwd": Dot("pmaddwd", 2, "int16", "int16", 0, beside=2),
     "none": Dot("none", 4, "uint8", "int8", 0),
 }
