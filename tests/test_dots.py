@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nncc.dots import DOTS, dot_of
+from nncc.scheduling import register_tiles
 from nncc.target import available, resolve
 
 
@@ -51,3 +52,15 @@ def test_vectors_without_lanes_of_their_own_have_those_of_the_processor():
     assert dot_of(resolve("x86-64-v3").hardware).lanes == 8
     assert dot_of(resolve("x86-64").hardware).lanes == 4
     assert dot_of(resolve("riscv64").hardware).lanes == 1
+
+
+@pytest.mark.parametrize("target", ["arm64", "arm64-dotprod", "x86-64-v3", "x86-64-v4-vnni"])
+def test_tiles_leave_registers_for_weights_words_and_products(target):
+    hardware = resolve(target).hardware
+    dot, each = dot_of(hardware), 16 * 32 // hardware.vector_bits
+    tiles = register_tiles(56, 1, 16, hardware, streamed=True, dot=dot)
+    for rows, vectors in tiles:
+        weights = vectors * each * (2 if dot.paired else 1)  # halves of registers
+        activations = rows if hardware.lane_operand else 1
+        assert rows * vectors * each + weights + activations + dot.beside <= hardware.vector_registers
+    assert tiles[0][0] >= 3
