@@ -19,7 +19,7 @@ import numpy as np
 from nncc import scheduling
 from nncc.choices import GraphChoices, graph_task
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx
-from nncc.dots import dot_of, wide_dot_of
+from nncc.dots import Dot, dot_of, wide_dot_of
 from nncc.passes.blocked import Blocked, from_blocks, pad_plain, to_blocks
 from nncc.passes.context import Context
 from nncc.passes.layout_rules import RULES
@@ -186,7 +186,13 @@ class Layout(Rewriter):
                 text = f"{_convolution(call)}, blocks of {self.lanes}"
                 task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in ways}
                 way = words[self.graph("algorithm", text)("algorithm", words)]
-            if way:
+            places = None
+            if self.skips_zeros(kernel, lanes, way is not None):
+                template, (packed, places) = self.templates["sparse_conv2d"], self.sparse(kernel, lanes)
+                options = {"strides": strides, "padding": padding, "dilation": dilation, "kernel": kernel.shape[2:]}
+                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
+                    source = self.rows(tensor, (1, size[0] * size[1]))
+            elif way:
                 template = self.templates["winograd"]
                 options = {"padding": padding, "tile": way.tile, "strip": way.strip, "task": task}
                 packed = winograd.pack(kernel, *lanes, way.tile)
@@ -210,8 +216,19 @@ class Layout(Rewriter):
             sizes = {"in_group": group_channels, "out_group": out_channels // groups}
             options = {"strides": strides, "padding": padding, "dilation": dilation, **sizes}
             packed = template.module.pack(kernel, groups, *lanes)
-        new = self.emit_anchor(template, source, relax.const(packed, "float32"), **options)
+        tables = [relax.const(places, "int32")] if groups == 1 and places is not None else []
+        new = self.emit_anchor(template, source, relax.const(packed, "float32"), *tables, **options)
         return Blocked(new, out_channels, tuple(size))
+
+    def skips_zeros(self, kernel: np.ndarray, lanes: tuple[int, int], winograd: bool, dot: Dot | None = None) -> bool:
+        """Whether a convolution is predicted to be faster where it skips blocks of weights that are zero."""
+        template = self.templates["sparse_conv2d"].module
+        if lanes[0] % template.WORD or (dot is not None and dot.size != template.WORD):
+            return False
+        return template.density(kernel, lanes[1]) < (0.3 if winograd else 0.8)
+
+    def sparse(self, kernel: np.ndarray, lanes: tuple[int, int], dot: Dot | None = None) -> tuple[Any, Any]:
+        return self.templates["sparse_conv2d"].module.pack(kernel, *lanes, dot)
 
     def integer_conv2d(self, call: Any) -> Blocked | None:
         """Of uint8 or int8 by int8; a constant border that it was given is padding again."""
@@ -231,11 +248,22 @@ class Layout(Rewriter):
         shift = scheduling.shift(str(data.ty.dtype), self.dot)
         options = {"strides": strides, "padding": padding, "dilation": dilation, "dot": self.dot, "zero": zero + shift}
         source = self.rows(tensor)
+        tables: list[Any] = []
         if int(call.attrs.groups) == 1:
             template = self.templates["conv2d"]
             way, task = self.integer_way(call, kernel, tensor, size)
             options["task"] = task
-            if way:
+            if self.skips_zeros(kernel, (tensor.lanes, lanes), way is not None, self.dot):
+                template, (packed, places) = (
+                    self.templates["sparse_conv2d"],
+                    self.sparse(kernel, (tensor.lanes, lanes), self.dot),
+                )
+                options = {"strides": strides, "padding": padding, "dilation": dilation, "kernel": kernel.shape[2:]}
+                options |= {"dot": self.dot, "zero": zero + shift}
+                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
+                    source = self.rows(tensor, (1, size[0] * size[1]))
+                tables = [relax.const(places, "int32")]
+            elif way:
                 template, wide = self.templates["winograd"], wide_dot_of(self.hardware)
                 options = {"padding": padding, "tile": way.tile, "strip": way.strip, "task": task}
                 options |= {"dot": wide, "zero": zero}
@@ -252,7 +280,7 @@ class Layout(Rewriter):
             options["size"] = size
         else:
             return None
-        new = self.emit_anchor(template, source, relax.const(packed, str(packed.dtype)), **options)
+        new = self.emit_anchor(template, source, relax.const(packed, str(packed.dtype)), *tables, **options)
         result = Blocked(new, out_channels, tuple(size))
         if shift:
             offset = -shift * kernel.astype(np.int32).sum(axis=(1, 2, 3)).reshape(1, -1, 1, 1)
