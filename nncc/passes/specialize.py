@@ -15,11 +15,15 @@ from nncc.passes.context import Context
 from nncc.passes.divide_by_constants import divide_by_constants
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
+from nncc.passes.grids import is_quantized
 from nncc.passes.integer_products import integer_products
+from nncc.passes.keep_integers import keep_integers
 from nncc.passes.own_quantization import own_quantization
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
+from nncc.passes.requantize import requantize
+from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.target import Target
 from nncc.templates import Template
@@ -27,7 +31,10 @@ from nncc.templates import Template
 __all__ = ["SPECIALIZE", "specialize"]
 
 SPECIALIZE = (
+    signals_as_images,
+    keep_integers,
     integer_products,
+    requantize,
     fold_relax,
     clamp_take,
     divide_by_constants,
@@ -58,10 +65,12 @@ def specialize(
     module = import_relax(model)
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
+    quantized = is_quantized(module)
     for pass_ in SPECIALIZE:
         try:
             module = pass_(module, context)
             relax.analysis.well_formed(module)
         except (tvm.error.InternalError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InternalError(f"specialize: the pass `{pass_.__name__}` failed on `{model.name}`: {error}") from error
-    return Network(module, model.name, target, model.inputs, model.outputs, context.graph.decisions())
+    facts = context.layers.facts() if quantized else None
+    return Network(module, model.name, target, model.inputs, model.outputs, context.graph.decisions(), facts)

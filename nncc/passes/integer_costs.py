@@ -1,0 +1,120 @@
+"""Whether a product is predicted to take longer on integers than in float32.
+
+Counted are vector operations of one core: those of the reduction, each as long as a multiply-add of a whole vector
+takes; what is padded to whole words and blocks; words that are laid out for depthwise convolutions; activations that
+are dequantized for a product in float32; the int32 sums that become float32. Winograd's convolutions cost what their
+own plan says. What quantizes the result is the same for both, and bytes from memory are always fewer with integers:
+neither is counted.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nncc.compat import static_shape
+from nncc.dots import Dot, dot_of
+from nncc.passes.context import Context
+from nncc.target import Hardware
+
+__all__ = ["predicted", "slower"]
+
+_OPERATIONS = {"sdot": 1, "vnni512": 1, "vnni256": 1, "avxvnni": 1, "smull": 2, "pmaddwd": 4 / 3, "none": 12}
+"""What the sum of a vector of words costs, in multiply-adds of float32 vectors: by measurements (VNNI 468 GOP/s and
+pmaddwd 174 where float32 has 117), by llvm-mca (Cortex-A72: 8 multiply-adds a cycle where float32 has 4), and without an
+instruction, the four products, additions and conversions that it stands for."""
+_EFFICIENCY = 0.9
+"""Of the peak, for products in register tiles."""
+_DEQUANTIZE = 4
+"""Vector operations a vector of activations: load and widen, convert, subtract and scale, store."""
+_FINISH = 2
+"""Vector operations a vector of int32 sums: convert and scale."""
+_WORDS = 4
+"""Vector operations a vector of words for depthwise convolutions: loads and shuffles."""
+_WORTH = 1.1
+"""Integers are given up for a gain of more than that: they need less memory, and the same numbers come everywhere."""
+
+
+def slower(call: Any, kernel: np.ndarray, dtype: str, context: Context) -> str:
+    """The reason why a product of `dtype` by the constant int8 `kernel` is better done in float32; empty where it is
+    not."""
+    plain, way, integers = predicted(call, kernel, dtype, context)
+    if integers <= _WORTH * plain:
+        return ""
+    return f"predicted {_millions(integers)} million vector operations on integers, {_millions(plain)} in float32{way}"
+
+
+def _millions(operations: float) -> str:
+    return f"{operations / 1e6:.3g}"
+
+
+def predicted(call: Any, kernel: np.ndarray, dtype: str, context: Context) -> tuple[float, str, float]:
+    """Vector operations in float32, a word on how, and on integers."""
+    hardware, dot = context.target.hardware, dot_of(context.target.hardware)
+    lanes = max(4, hardware.vector_bits // 32)
+    inputs, outputs = (prod(static_shape(each)) / lanes for each in (call.args[0], call))
+    words = _words(call, kernel, dot, hardware)
+    widen = 2 * inputs if dtype != dot.data and dot.name != "none" else 0.0
+    integers = words + widen + _FINISH * outputs
+    plain, way = _float(call, kernel, lanes, context)
+    return plain + _DEQUANTIZE * inputs, way, integers
+
+
+def _blocks(channels: int, lanes: int) -> int:
+    return -(-channels // lanes)
+
+
+def _padded(channels: int) -> int:
+    """Channels of integers in whole blocks, as `Layout.lanes_of` has them."""
+    return next((n for n in (4, 8) if channels <= n), _blocks(channels, 16) * 16)
+
+
+def _float(call: Any, kernel: np.ndarray, lanes: int, context: Context) -> tuple[float, str]:
+    result = static_shape(call)
+    if call.op.name == "relax.matmul":
+        return prod(result[:-1]) * _blocks(result[-1], lanes) * kernel.shape[0] / _EFFICIENCY, ""
+    if call.op.name == "relax.nn.conv2d_transpose":
+        pixels = prod(static_shape(call.args[0])) / kernel.shape[0]
+        return pixels * kernel.shape[0] * prod(kernel.shape[2:]) * _blocks(kernel.shape[1], lanes) / _EFFICIENCY, ""
+    out_channels, group_channels, *window = kernel.shape
+    pixels, taps, groups = prod(result) // result[1], prod(window), int(call.attrs.groups)
+    if groups == 1:
+        strides, dilation = ([int(v) for v in values] for values in (call.attrs.strides, call.attrs.dilation))
+        winograd = context.templates["winograd"].module
+        way = winograd.ways(kernel.shape, strides, dilation, result[0], *result[2:], lanes, context.target.hardware)[0]
+        if way:
+            return way.cost, " by Winograd's convolution"
+        return pixels * taps * group_channels * _blocks(out_channels, lanes) / _EFFICIENCY, ""
+    if group_channels == 1:
+        return pixels * taps * _blocks(out_channels, lanes) / _EFFICIENCY, ""
+    grouped = context.templates["grouped_conv2d"].module
+    steps = min(1.5 * group_channels, grouped.steps(group_channels, out_channels // groups, groups, lanes, lanes))
+    return pixels * taps * steps * _blocks(out_channels, lanes) / _EFFICIENCY, ""
+
+
+def _words(call: Any, kernel: np.ndarray, dot: Dot, hardware: Hardware) -> float:
+    """The reduction on integers."""
+    result, each = static_shape(call), _OPERATIONS[dot.name]
+    if call.op.name == "relax.matmul":
+        depth = _blocks(kernel.shape[0], dot.size)
+        return prod(result[:-1]) * depth * _blocks(result[-1], dot.lanes) * each / _EFFICIENCY
+    if call.op.name == "relax.nn.conv2d_transpose":
+        pixels = prod(static_shape(call.args[0])) / kernel.shape[0]
+        steps = prod(kernel.shape[2:]) * _padded(kernel.shape[0]) / dot.size
+        return pixels * steps * _padded(kernel.shape[1]) / dot.lanes * each / _EFFICIENCY
+    out_channels, group_channels, *window = kernel.shape
+    pixels, groups = prod(result) // result[1], int(call.attrs.groups)
+    vectors = _padded(out_channels) / dot.lanes
+    if groups == 1:
+        return pixels * prod(window) * _padded(group_channels) / dot.size * vectors * each / _EFFICIENCY
+    if group_channels == 1 and out_channels == groups:
+        # as in schedules/depthwise_conv2d.py: columns that share words, each with its own weights
+        stride = int(call.attrs.strides[1])
+        width = (window[1] - 1) * int(call.attrs.dilation[1]) + 1
+        count, columns = min((_blocks((j - 1) * stride + width, dot.size), -j) for j in range(1, dot.size + 1))
+        laid = count / -columns * int(call.attrs.strides[0])
+        return pixels * vectors * (window[0] * count * each / _EFFICIENCY + laid * _WORDS)
+    steps = max(group_channels, 16)
+    return pixels * prod(window) * steps / dot.size * vectors * each / _EFFICIENCY
