@@ -9,7 +9,7 @@ own weights, or each lane has its own. Templates say `Dot.product`; `nncc.codege
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from nncc.target import Hardware
 
-__all__ = ["DOTS", "PRODUCT", "ROUND", "Dot", "dot_of", "nearest"]
+__all__ = ["DOTS", "PRODUCT", "ROUND", "WIDE_DOTS", "Dot", "dot_of", "dots_of", "nearest", "wide_dot_of"]
 
 PRODUCT = "tirx.nncc_dot"
 """The TIR operator: `size` activations, then `size` weights, to the int32 sum of their products."""
@@ -90,6 +90,13 @@ def nearest(value: Any) -> Any:
     return tirx.call_intrin("int32", pure_operator(ROUND), value)
 
 
+WIDE_DOTS = {
+    "vnni512": Dot("vpdpwssd", 2, "int16", "int16", 16),
+    "vnni256": Dot("vpdpwssd", 2, "int16", "int16", 8),
+    "avxvnni": Dot("vpdpwssd", 2, "int16", "int16", 8),
+    "pmaddwd": Dot("pmaddwd", 2, "int16", "int16", 0),
+}
+"""By `Hardware.int8_dot`: how integers of 16 bits are multiplied, where that is fast."""
 DOTS = {
     "vnni512": Dot("vnni512", 4, "uint8", "int8", 16),
     "vnni256": Dot("vnni256", 4, "uint8", "int8", 8),
@@ -103,8 +110,21 @@ DOTS = {
 
 
 def dot_of(hardware: Hardware) -> Dot:
-    """The processor's way."""
-    from dataclasses import replace
+    """The processor's way to multiply bytes."""
+    return _sized(DOTS[hardware.int8_dot], hardware)
 
-    dot = DOTS[hardware.int8_dot]
+
+def wide_dot_of(hardware: Hardware) -> Dot | None:
+    """The processor's way to multiply integers of 16 bits; None where it has no fast one."""
+    dot = WIDE_DOTS.get(hardware.int8_dot)
+    return dot and _sized(dot, hardware)
+
+
+def dots_of(hardware: Hardware) -> list[Dot]:
+    """All of the processor's ways."""
+    wide = wide_dot_of(hardware)
+    return [dot_of(hardware), *([wide] if wide is not None else [])]
+
+
+def _sized(dot: Dot, hardware: Hardware) -> Dot:
     return dot if dot.lanes else replace(dot, lanes=max(1, hardware.vector_bits // 32))

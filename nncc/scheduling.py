@@ -36,6 +36,7 @@ __all__ = [
     "is_padding",
     "is_spatial",
     "loads",
+    "operand",
     "operand_in_registers",
     "operand_shape",
     "padded",
@@ -217,12 +218,16 @@ def loads(sch: Any, block: Any) -> list[Any]:
     return found
 
 
-def operand_shape(sch: Any, block: Any, index: int) -> list[int]:
-    """The shape of a tensor that a reduction reads, counted from 0 without the one that it writes."""
+def operand(sch: Any, block: Any, index: int) -> Any:
+    """A tensor that a reduction reads, counted from 0 without the one that it writes."""
     block = sch.get(block)
     written = [region.source for region in block.writes]
-    read = [r.source for r in block.reads if not any(r.source.same_as(w) for w in written)]
-    return [int(d) for d in read[index].shape]
+    return [r.source for r in block.reads if not any(r.source.same_as(w) for w in written)][index]
+
+
+def operand_shape(sch: Any, block: Any, index: int) -> list[int]:
+    """The shape of an `operand`."""
+    return [int(d) for d in operand(sch, block, index).shape]
 
 
 def transcendentals(sch: Any, block: Any) -> int:

@@ -9,6 +9,13 @@ time.
 
 x is [N, C/l, H, W, l], U is [m+2, n+2, O/l, C/l, l, l] (input lanes, output lanes), y is [N, O/l, OH, OW, l]. The
 schedule lays U out so that the vectors of a register tile come in one stream.
+Of integers, x and w as integers of 16 bits, the transforms are exact but for their denominators, which come last:
+
+    s_m s_n Y = A'_m^T [ sum_c (G'_m w_c G'_n^T) * (B_m^T d_c B_n) ] A'_n      G'_m = R G_m, A'_m = s_m R^-1 A_m
+
+R = diag(`SCALES`[m]) makes G' whole; s_2 = 2, s_4 = 24. All of it is computed modulo 2^32, where s = 2^k q, q odd, has
+an inverse of q: what remains is a shift by k, exact wherever |Y| < 2^(31 - k), which `exact` asks of the weights.
+
 Rounding errors grow by the transforms' sums: about 3 (m = n = 2) to 20 (m = n = 4) times those of a direct
 convolution; `ERROR` bounds them, and each kernel's decision states it.
 """
@@ -60,9 +67,48 @@ MATRICES = {
 """B^T, G and A^T by m."""
 
 
+SCALES = {2: (1, 2, 2, 1), 4: (4, 6, 6, 24, 24, 1)}
+"""By m: what the rows of G are multiplied by to be whole."""
+DENOMINATORS = {2: 2, 4: 24}
+"""By m: the least number that all of `SCALES` divide."""
 ERROR = {(2, 2): 2e-6, (2, 4): 1e-5, (4, 4): 2e-5}
 """By (m, n): the largest error of an output, over the largest output (tests/test_winograd.py)."""
 TILES = tuple(ERROR)
+
+
+class Numbers(NamedTuple):
+    """What is multiplied."""
+
+    word: int
+    """Products that one multiply-add of a lane takes."""
+    data_bytes: int
+    """Of a transformed activation, and of a transformed weight."""
+    direct_word: int
+    """Products that one multiply-add of a direct convolution takes."""
+    direct_bytes: int
+    """Of a weight of a direct convolution."""
+
+
+FLOATS = Numbers(1, 4, 1, 4)
+
+
+def integers(dot):
+    """The numbers of a convolution of integers, directly by `dot`."""
+    return Numbers(2, 2, dot.size, np.dtype(dot.weight).itemsize)
+
+
+def exact(kernel, tile):
+    """Whether a convolution of bytes by `kernel` is computed exactly: its results are not too large."""
+    shift = _denominator(tile)[1]
+    largest = 255 * np.abs(kernel.astype(np.int64)).sum(axis=(1, 2, 3)).max(initial=0)
+    return bool(largest < 1 << (31 - shift))
+
+
+def _denominator(tile):
+    """The inverse of the odd part of s_m s_n modulo 2^32, and the power of two in it."""
+    scale = prod(DENOMINATORS[m] for m in tile)
+    shift = (scale & -scale).bit_length() - 1
+    return pow(scale >> shift, -1, 1 << 32), shift
 
 
 class Plan(NamedTuple):
@@ -79,7 +125,7 @@ class Plan(NamedTuple):
         return f"winograd {self.tile[0]}x{self.tile[1]}, {self.strip} rows of tiles"
 
 
-def choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware):
+def choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware, numbers=FLOATS):
     """The plan that is predicted to be fastest, None for a direct convolution, and the reason.
 
     A direct convolution runs at nine tenths of the peak, or as fast as its weights come from memory. Transformed
@@ -92,23 +138,27 @@ def choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes,
     out_blocks, in_blocks = (-(-channels // lanes) for channels in kernel_shape[:2])
     size = batch, out_height, out_width
     products = in_blocks * out_blocks * lanes
-    direct = max(products * 9 * prod(size) / 0.9, _fetching(products * lanes * 36, lanes, hardware))
-    best = min((plan(tile, in_blocks, out_blocks, size, lanes, hardware) for tile in TILES), key=lambda p: p.cost)
+    direct = max(
+        products * 9 * prod(size) / 0.9 / numbers.direct_word,
+        _fetching(products * lanes * 9 * numbers.direct_bytes, lanes, hardware),
+    )
+    plans = (plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers) for tile in TILES)
+    best = min(plans, key=lambda p: p.cost)
     gain = best.cost / direct
     return best if gain < 0.85 else None, f"predicted {gain:.2f} of a direct convolution's time"
 
 
-def ways(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware):
+def ways(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware, numbers=FLOATS):
     """The ways that may be fastest: plans, and None for a direct convolution; first the one that is predicted to be.
 
     Of each (m, n) there is the best plan and, where that one has strips, the one without.
     """
-    best, _ = choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware)
+    best, _ = choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware, numbers)
     if _unfit(kernel_shape, strides, dilation, lanes):
         return [best]
     blocks = [-(-channels // lanes) for channels in kernel_shape[1::-1]]
     size = batch, out_height, out_width
-    found = [plan(tile, *blocks, size, lanes, hardware) for tile in TILES]
+    found = [plan(tile, *blocks, size, lanes, hardware, numbers) for tile in TILES]
     whole = [p._replace(strip=-(-out_height // p.tile[0])) for p in found]
     return list(dict.fromkeys([best, *found, *whole, None]))
 
@@ -123,7 +173,7 @@ def _unfit(kernel_shape, strides, dilation, lanes):
     return "too few channels for the transforms to pay" if min(in_channels, out_channels) < 2 * lanes else ""
 
 
-def plan(tile, in_blocks, out_blocks, size, lanes, hardware):
+def plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers=FLOATS):
     """The strips that are predicted to be fastest for one (m, n); `size` is (batch, height, width) of the output.
 
     Counted are the products as `tile_cost` says, or the time in which their weights, once a strip, come from beyond
@@ -134,7 +184,7 @@ def plan(tile, in_blocks, out_blocks, size, lanes, hardware):
     batch, height, width = size
     down, across = -(-height // tile[0]), -(-width // tile[1])
     matrices = (tile[0] + 2) * (tile[1] + 2)
-    weights = matrices * in_blocks * out_blocks * lanes**2 * 4
+    weights = matrices * in_blocks * out_blocks * lanes**2 * numbers.data_bytes
     transforms = batch * down * across * (3 * in_blocks * matrices + out_blocks * (2 * matrices + 2 * prod(tile)))
     best = None
     for strip in range(down, 0, -1):
@@ -144,9 +194,9 @@ def plan(tile, in_blocks, out_blocks, size, lanes, hardware):
         streamed = _streamed(weights, hardware)
         rows, vectors = scheduling.register_tiles(tiles, out_blocks, lanes, hardware, streamed=streamed)[0]
         slower = scheduling.tile_cost(rows, vectors, tiles, lanes, hardware, streamed=streamed)
-        products = matrices * in_blocks * out_blocks * lanes * strips * tiles * slower / 0.95
+        products = matrices * in_blocks * out_blocks * lanes * strips * tiles * slower / 0.95 / numbers.word
         products = max(products, _fetching(weights * strips, lanes, hardware, weights))
-        transformed = matrices * (in_blocks + out_blocks) * tiles * lanes * 4
+        transformed = matrices * (in_blocks * numbers.data_bytes + out_blocks * 4) * tiles * lanes
         spilled = 2 * strips * _fetching(transformed, lanes, hardware)
         idle = 1.0 if strips == 1 else -(-strips // hardware.cores) * hardware.cores / strips
         cost = (products + 2.5 * transforms + spilled) * idle
@@ -181,23 +231,43 @@ def pack(kernel, in_lanes, out_lanes, tile):
     return np.ascontiguousarray(transformed.astype(np.float32).reshape(blocks).transpose(0, 1, 2, 4, 5, 3))
 
 
-def compute(data, weight, *, padding, tile, strip, task=""):
-    """Define the convolution; `padding` is (top, left, bottom, right), `tile` and `strip` are the plan's."""
+def pack_integers(kernel, in_lanes, out_lanes, tile, dot):
+    """[O, I, 3, 3] of integers -> G' w G'^T as [m+2, n+2, O/co, ceil(I/ci), ci/size, co*size]."""
+    scaled = [np.asarray(SCALES[m])[:, None] * MATRICES[m][1] for m in tile]
+    out_channels, in_channels = kernel.shape[:2]
+    out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
+    missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
+    g, h = (np.rint(matrix).astype(np.int64) for matrix in scaled)
+    transformed = np.einsum("ak,oikl,bl->aboi", g, np.pad(kernel, missing).astype(np.int64), h, optimize=True)
+    blocks = (tile[0] + 2, tile[1] + 2, out_blocks, out_lanes, in_blocks, in_lanes)
+    return dot.words(np.ascontiguousarray(transformed.reshape(blocks).transpose(0, 1, 2, 4, 5, 3)), 4)
+
+
+def compute(data, weight, *, padding, tile, strip, task="", dot=None, zero=0):
+    """Define the convolution; `padding` is (top, left, bottom, right), `tile` and `strip` are the plan's.
+
+    `dot` says how integers of 16 bits are multiplied, `zero` is what lies around them.
+    """
     batch, in_blocks, height, width, lanes = (int(d) for d in data.shape)
     edge_h, edge_w, out_blocks, _, in_lanes, out_lanes = (int(d) for d in weight.shape)
+    dtype = data.dtype
+    if dot is not None:
+        dtype, in_lanes, out_lanes = dot.data, lanes // dot.size, out_lanes // dot.size
     top, left, bottom, right = padding
     out_h, out_w = height + top + bottom - 2, width + left + right - 2
     tile_h, tile_w = tile
     strips, across = -(-out_h // (tile_h * strip)), -(-out_w // tile_w)
     tiles = strip * across
     (into_h, _, out_of_h), (into_w, _, out_of_w) = (MATRICES[m] for m in tile)
+    if dot is not None:
+        out_of_h, out_of_w = (MATRICES[m][2] * DENOMINATORS[m] / SCALES[m] for m in tile)
     part = scheduling.part(NAME)
 
     def padded(q, c, h, w, v):
         row = q % strips * (strip * tile_h) + h - top
-        value = data[q // strips, c, row, w - left, v]
+        value = data[q // strips, c, row, w - left, v].astype(dtype)
         inside = tirx.all(row >= 0, row < height, w >= left, w < width + left)
-        return tirx.if_then_else(inside, value, tirx.const(0, data.dtype))
+        return tirx.if_then_else(inside, value, tirx.const(zero, dtype))
 
     pad = te.compute(
         (batch * strips, in_blocks, strip * tile_h + 2, across * tile_w + 2, lanes), padded, name="pad", attrs=part
@@ -217,15 +287,30 @@ def compute(data, weight, *, padding, tile, strip, task=""):
         attrs=part,
     )
     c, v = te.reduce_axis((0, in_blocks), name="c"), te.reduce_axis((0, in_lanes), name="v")
+
+    def multiplied(q, i, j, o, p, oi):
+        if dot is None:
+            return transformed[q, i, j, c, p, v] * weight[i, j, o, c, v, oi]
+        values, weights = (
+            lambda t: transformed[q, i, j, c, p, v * dot.size + t],
+            lambda at: weight[i, j, o, c, v, at],
+        )
+        return dot.product(values, weights, oi, out_lanes)
+
     product = te.compute(
         (batch * strips, edge_h, edge_w, out_blocks, tiles, out_lanes),
-        lambda q, i, j, o, p, oi: te.sum(transformed[q, i, j, c, p, v] * weight[i, j, o, c, v, oi], axis=[c, v]),
+        lambda *at: te.sum(multiplied(*at), axis=[c, v]),
         name="winograd",
         attrs=scheduling.anchor(NAME, task),
     )
+
+    def summed(*at):
+        """Modulo 2^32; signed integers may not wrap."""
+        return product[at] if dot is None else product[at].astype("uint32")
+
     half_out = te.compute(
         (batch * strips, out_blocks, tiles, tile_h, edge_w, out_lanes),
-        lambda q, o, p, i, j, oi: _row(out_of_h, i, lambda r: product[q, r, j, o, p, oi]),
+        lambda q, o, p, i, j, oi: _row(out_of_h, i, lambda r: summed(q, r, j, o, p, oi)),
         name="output_columns",
         attrs=part,
     )
@@ -238,7 +323,12 @@ def compute(data, weight, *, padding, tile, strip, task=""):
 
     def untiled(n, o, h, w, oi):
         q, row = n * strips + h // (strip * tile_h), h % (strip * tile_h)
-        return whole[q, o, row // tile_h * across + w // tile_w, row % tile_h, w % tile_w, oi]
+        value = whole[q, o, row // tile_h * across + w // tile_w, row % tile_h, w % tile_w, oi]
+        if dot is None:
+            return value
+        inverse, shift = _denominator(tile)
+        product = value * tirx.const(inverse, "uint32") if inverse != 1 else value
+        return tirx.shift_right(product.astype("int32"), tirx.const(shift, "int32"))
 
     return te.compute((batch, out_blocks, out_h, out_w, out_lanes), untiled, name="untile", attrs=part)
 
@@ -277,25 +367,37 @@ def _combination(matrix, number, element):
 
 def _sum(terms):
     """sum f x of (factor f, expression x)."""
+    first = terms[0][1]
+    dtype = str(first.dtype if isinstance(first, te.TensorSlice) else first.ty.dtype)
+
+    def times(x, factor):
+        return x * tirx.const(float(factor) if dtype.startswith("float") else int(factor), dtype)
+
     sizes = {abs(factor) for factor, _ in terms}
     if len(terms) > 1 and sizes != {1.0} and len(sizes) == 1:
         size = sizes.pop()
-        return _sum([(factor / size, x) for factor, x in terms]) * tirx.const(float(size), "float32")
+        return times(_sum([(factor / size, x) for factor, x in terms]), size)
     total = None
+    unsigned = dtype.startswith("uint")
     for factor, x in sorted(terms, key=lambda term: (abs(term[0]), term[0] < 0)):  # multiply-adds after a plain term
+        if total is None and unsigned and factor < 0:
+            total = tirx.const(0, dtype)
         if total is None:
-            total = x if factor == 1 else x * tirx.const(float(factor), "float32")
+            total = x if factor == 1 else times(x, factor)
         elif abs(factor) == 1:
             total = total + x if factor > 0 else total - x
+        elif unsigned and factor < 0:
+            total = total - times(x, -factor)
         else:
-            total = total + x * tirx.const(float(factor), "float32")
+            total = total + times(x, factor)
     return total
 
 
 def schedule(sch, block, hardware, choose):
     """Strip by strip: tiles into the transform's domain, the products, and back with the epilogue."""
     strips, _, _, blocks, tiles, lanes, _, in_lanes = scheduling.extents(sch, block)
-    streamed = _streamed(4 * prod(scheduling.operand_shape(sch, block, 1)), hardware)
+    weights = scheduling.operand(sch, block, 1)
+    streamed = _streamed(weights.dtype.bits // 8 * prod(int(d) for d in weights.shape), hardware)
     possible = scheduling.register_tiles(tiles, blocks, lanes, hardware, streamed=streamed)
     rows, vectors = choose("tile", possible)
     scheduling.panels(sch, block, 1, 2, vectors)
@@ -368,5 +470,6 @@ def schedule(sch, block, hardware, choose):
             scheduling.parallel(sch, [i, j, oo], flops, hardware, choose)
     scheduling.decompose_reduction(sch, block, k)
     cut = f" in {strips} strips" if strips > 1 else ""
-    decision = f"F({tile_h}x{tile_w},3x3) tile {rows}x{vectors}{cut}, error {ERROR[tile_h, tile_w]:.0e}"
+    error = f", error {ERROR[tile_h, tile_w]:.0e}" if str(weights.dtype) == "float32" else ""
+    decision = f"F({tile_h}x{tile_w},3x3) tile {rows}x{vectors}{cut}{error}"
     return [block, store, *loads, pad, rows_in, columns_in, columns_out, rows_out, epilogue], decision

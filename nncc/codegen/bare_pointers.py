@@ -8,6 +8,7 @@ runtime. Shapes are static here, so a pointer says everything:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,11 +153,11 @@ def chains_of(hardware: Hardware) -> int:
 
 
 def lower_kernels(
-    functions: dict[str, Any], target: Any, prefix: str, *, chains: int = 1, dot: Dot = DOTS["none"]
+    functions: dict[str, Any], target: Any, prefix: str, *, chains: int = 1, dots: Sequence[Dot] = (DOTS["none"],)
 ) -> BareKernels:
     """Lower scheduled TIR functions for `target` (a TVM target); symbols are `prefix` + name.
 
-    `chains` are the evaluations of exp and the like that run interleaved, `dot` is how integers are multiplied.
+    `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers.
     """
     vectorize_calls("tirx.erf")
     scheduled, lowered = s_tir.transform, tirx.transform
@@ -187,7 +188,7 @@ def lower_kernels(
         lowered.UnrollLoop(),
         lowered.StmtSimplify(),
         split_registers(),  # before storage is shared: a tile in the place of its copy would be in memory as that is
-        integer_dots(dot),
+        integer_dots(*dots),
         lowered.StorageRewrite(),
         scheduled.HoistIfThenElse(),
         scheduled.RenormalizeSplitPattern(),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nncc.codegen.memory import Lifetime, plan
-from nncc.dots import dot_of
+from nncc.dots import dots_of
 from nncc.errors import InternalError
 from nncc.ir import CONCATENATION, Call, Kernels, Program, Ref, TensorSpec, align
 
@@ -38,7 +38,7 @@ def flatten(kernels: Kernels) -> Program:
         for variable, f in module.functions.items()
         if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
     }
-    how = {"chains": chains_of(kernels.target.hardware), "dot": dot_of(kernels.target.hardware)}
+    how = {"chains": chains_of(kernels.target.hardware), "dots": dots_of(kernels.target.hardware)}
     bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name), **how)
     return _place(kernels, walk, bare)
 

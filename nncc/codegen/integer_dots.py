@@ -20,25 +20,27 @@ from nncc.dots import PRODUCT, ROUND, Dot
 __all__ = ["integer_dots"]
 
 
-def integer_dots(dot: Dot) -> Any:
-    """The TIR pass for a processor with `dot`; it comes when loops are vectors, unrolled, and buffers flat."""
+def integer_dots(*ways: Dot) -> Any:
+    """The TIR pass for a processor with `ways` to multiply, each of words of another size, the first one beating others
+    of the same; it comes when loops are vectors, unrolled, and buffers flat."""
+    dots = {dot.size: dot for dot in reversed(ways)}
 
     @tirx.transform.prim_func_pass(opt_level=0, name="nncc.IntegerDots")
     def apply(function: Any, module: Any, context: Any) -> Any:
-        rules = [(tirx.Add, lambda add: _accumulated(add, dot)), (tvm.ir.Call, lambda call: _alone(call, dot))]
+        rules = [(tirx.Add, lambda add: _accumulated(add, dots)), (tvm.ir.Call, _alone)]
         return function.with_body(structural_map(function.body, rules))
 
     return apply
 
 
-def _accumulated(add: Any, dot: Dot) -> Any:
+def _accumulated(add: Any, dots: dict[int, Dot]) -> Any:
     for acc, product in ((add.a, add.b), (add.b, add.a)):
         if _is(product, PRODUCT):
-            return _sum(acc, product, dot)
+            return _sum(acc, product, dots[len(product.args) // 2])
     return add
 
 
-def _alone(call: Any, dot: Dot) -> Any:
+def _alone(call: Any) -> Any:
     if _is(call, ROUND):
         return _intrinsic(str(call.ty.dtype), "llvm.lrint", call.args[0])
     return call
@@ -161,6 +163,10 @@ def _vpdpbusd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     return _intrinsic(f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{lanes * 32}", acc, data(0), weight(0))
 
 
+def _vpdpwssd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    return _intrinsic(f"int32x{lanes}", f"llvm.x86.avx512.vpdpwssd.{lanes * 32}", acc, data(0), weight(0))
+
+
 def _vpmaddwd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
     return acc + _intrinsic(f"int32x{lanes}", name, data(0), weight(0))
@@ -183,6 +189,7 @@ _INSTRUCTIONS: dict[str, Callable[[Any, Values, Values, int], Any]] = {
     "vnni256": _vpdpbusd,
     "avxvnni": _vpdpbusd,
     "pmaddwd": _vpmaddwd,
+    "vpdpwssd": _vpdpwssd,
     "sdot": _sdot,
     "smull": _smull,
 }

@@ -19,7 +19,7 @@ import numpy as np
 from nncc import scheduling
 from nncc.choices import GraphChoices, graph_task
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx
-from nncc.dots import dot_of
+from nncc.dots import dot_of, wide_dot_of
 from nncc.passes.blocked import Blocked, from_blocks, pad_plain, to_blocks
 from nncc.passes.context import Context
 from nncc.passes.layout_rules import RULES
@@ -232,10 +232,19 @@ class Layout(Rewriter):
         options = {"strides": strides, "padding": padding, "dilation": dilation, "dot": self.dot, "zero": zero + shift}
         source = self.rows(tensor)
         if int(call.attrs.groups) == 1:
-            if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
-                source = self.rows(tensor, (1, size[0] * size[1]))
             template = self.templates["conv2d"]
-            packed = template.module.pack(kernel, tensor.lanes, lanes, self.dot)
+            way, task = self.integer_way(call, kernel, tensor, size)
+            options["task"] = task
+            if way:
+                template, wide = self.templates["winograd"], wide_dot_of(self.hardware)
+                options = {"padding": padding, "tile": way.tile, "strip": way.strip, "task": task}
+                options |= {"dot": wide, "zero": zero}
+                packed = template.module.pack_integers(kernel, tensor.lanes, lanes, way.tile, wide)
+                shift = 0
+            else:
+                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
+                    source = self.rows(tensor, (1, size[0] * size[1]))
+                packed = template.module.pack(kernel, tensor.lanes, lanes, self.dot)
         elif int(call.attrs.groups) == out_channels and group_channels == 1:
             template = self.templates["depthwise_conv2d"]
             template = replace(template, compute=template.module.compute_words)
@@ -243,13 +252,29 @@ class Layout(Rewriter):
             options["size"] = size
         else:
             return None
-        new = self.emit_anchor(template, source, relax.const(packed, self.dot.weight), **options)
+        new = self.emit_anchor(template, source, relax.const(packed, str(packed.dtype)), **options)
         result = Blocked(new, out_channels, tuple(size))
         if shift:
             offset = -shift * kernel.astype(np.int32).sum(axis=(1, 2, 3)).reshape(1, -1, 1, 1)
             added = relax.op.add(new, relax.const(_block_array(offset, result), "int32"))
             result = Blocked(self.builder.emit(added), out_channels, tuple(size))
         return result
+
+    def integer_way(self, call: Any, kernel: np.ndarray, tensor: Blocked, size: list[int]) -> tuple[Any, str]:
+        """Winograd's plan for a convolution of integers, or None for a direct one; and the hash of what was asked."""
+        wide, winograd = wide_dot_of(self.hardware), self.templates["winograd"].module
+        if wide is None or tensor.lanes != self.lanes:
+            return None, ""
+        strides, dilation = ([int(v) for v in values] for values in (call.attrs.strides, call.attrs.dilation))
+        numbers = winograd.integers(self.dot)
+        shape = kernel.shape, strides, dilation, static_shape(call)[0], *size
+        found = winograd.ways(*shape, self.lanes, self.hardware, numbers)
+        ways = [way for way in found if way is None or winograd.exact(kernel, way.tile)] or [None]
+        if len(ways) == 1:
+            return ways[0], ""
+        text = f"{_convolution(call)}, blocks of {self.lanes}, {call.args[0].ty.dtype}"
+        task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in ways}
+        return words[self.graph("algorithm", text)("algorithm", words)], task
 
     def scale(self, call: Any) -> Blocked | None:
         """To integers, or back, with constants for the whole tensor or for each channel."""
