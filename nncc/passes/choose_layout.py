@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from nncc.passes.blocked import Blocked, from_blocks, pad_plain, to_blocks
 from nncc.passes.context import Context
 from nncc.passes.layout_rules import RULES
 from nncc.passes.own_quantization import parameter, scaled
+from nncc.passes.quantization import dequantized
 from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
@@ -71,6 +73,8 @@ class Layout(Rewriter):
         self.blocked: dict[Any, Blocked] = {}
         self.parts: dict[Any, list[Blocked]] = {}
         """The fields of a tuple, where all of them are blocked."""
+        self.real: dict[Any, tuple[Any, Blocked, list[Any]]] = {}
+        """By new variable that is dequantized: the call, the integers, and its parameters."""
 
     def rewrite(self, module: IRModule) -> IRModule:
         self.made = {b.var: b.value for block in module["main"].body.blocks for b in block.bindings}
@@ -105,11 +109,17 @@ class Layout(Rewriter):
         return super().value(expr)
 
     def rows(self, tensor: Blocked, size: tuple[int, ...] = ()) -> Any:
-        """The tensor with `size` (rows, columns), its own by default; nothing moves."""
+        """The tensor with `size` (rows, columns), its own by default; nothing moves.
+
+        One that is dequantized is so behind the change of shape: as part of the kernel that reads it.
+        """
         batch, blocks, height, width, lanes = static_shape(tensor.expr)
         size = size or tensor.size
         if size == (height, width):
             return tensor.expr
+        if tensor.expr in self.real:
+            call, integers, parameters = self.real[tensor.expr]
+            return scaled(self, call, self.rows(integers, size), *parameters)
         return self.builder.emit(relax.op.reshape(tensor.expr, (batch, blocks, *size, lanes)))
 
     def block(self, expr: Any) -> Blocked:
@@ -223,7 +233,7 @@ class Layout(Rewriter):
         )
         batch, _, *size = static_shape(call)
         zero, border = 0, self.made.get(data)
-        if isinstance(border, relax.Call) and border.op.name == "relax.nn.pad" and not any(padding):
+        if _is_border(border) and not any(padding):
             top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
             data, padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
         tensor = self.block(data)
@@ -251,7 +261,10 @@ class Layout(Rewriter):
             packed = template.module.pack_words(kernel, tensor.lanes, strides[1], dilation[1], self.dot)
             options["size"] = size
         else:
-            return None
+            groups = int(call.attrs.groups)
+            template = self.templates["grouped_conv2d"]
+            options |= {"in_group": group_channels, "out_group": out_channels // groups}
+            packed = template.module.pack(kernel, groups, tensor.lanes, lanes, self.dot)
         new = self.emit_anchor(template, source, relax.const(packed, str(packed.dtype)), **options)
         result = Blocked(new, out_channels, tuple(size))
         if shift:
@@ -282,12 +295,23 @@ class Layout(Rewriter):
         if not self.is_blocked(data):
             return None
         tensor = self.blocked[data]
-        if len(tensor.shape) != 4 or int(call.attrs.axis) % 4 != 1:
+        several = any(prod(static_shape(p)) > 1 for p in call.args[1:])
+        if len(tensor.shape) != 4 or (several and int(call.attrs.axis) % 4 != 1):
             return None
         parameters = [parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]]
         if any(p is None for p in parameters):
             return None
-        return Blocked(scaled(self, call, tensor.expr, *parameters), tensor.channels, tensor.size)
+        new = scaled(self, call, tensor.expr, *parameters)
+        if call.op.name == "relax.dequantize" and str(data.ty.dtype) in ("uint8", "int8"):
+            self.real[new] = call, tensor, parameters
+        return Blocked(new, tensor.channels, tensor.size)
+
+    def integers(self, expr: Any) -> tuple[Blocked, float, int] | None:
+        """What a blocked tensor of the old function is dequantized from, with one scale and one zero point."""
+        call, integers, parameters = self.real.get(self.blocked[expr].expr, (None, None, []))
+        if integers is None or not all(isinstance(p, (int, float)) for p in parameters):
+            return None
+        return integers, *parameters
 
     def unary(self, call: Any) -> Blocked | None:
         data = call.args[0]
@@ -349,8 +373,8 @@ class Layout(Rewriter):
         axes = sorted(int(a) % 4 for a in attrs.axis) if attrs.axis is not None and self.is_blocked(data) else None
         if axes != [2, 3]:
             return None
-        tensor = self.blocked[data]
-        mean = self.builder.emit_te(_spatial_mean, self.rows(tensor), primfunc_name_hint="spatial_mean")
+        tensor, *grid = self.integers(data) or [self.blocked[data]]
+        mean = self.builder.emit_te(_spatial_mean, self.rows(tensor), *grid, primfunc_name_hint="spatial_mean")
         new = Blocked(mean, tensor.channels, (1, 1))
         if attrs.keepdims:
             return new
@@ -372,6 +396,14 @@ def _of_integers(call: Any) -> bool:
     if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.nn.conv2d":
         return False
     return str(call.ty.dtype) == "int32" and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
+
+
+def _is_border(expr: Any) -> bool:
+    """Whether an expression puts a constant around height and width."""
+    if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.nn.pad":
+        return False
+    widths = [int(n) for n in expr.attrs.pad_width]
+    return str(expr.attrs.pad_mode) == "constant" and not any(widths[:4]) and min(widths) >= 0
 
 
 def _convolutions(main: Any) -> list[str]:
@@ -397,16 +429,27 @@ def _convolution(call: Any) -> str:
     return " ".join([*words, *([f"groups={attrs.groups}"] if int(attrs.groups) > 1 else [])])
 
 
-def _spatial_mean(x: te.Tensor) -> te.Tensor:
-    """Mean over H and W, row by row: H + W additions in a chain err less than H * W."""
+def _spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
+    """Mean over H and W, row by row: H + W additions in a chain err less than H * W; of integers the mean of
+    (x - zero) step, by exact sums.
+    """
     batch, blocks, height, width, lanes = x.shape
+    kind = "float32" if str(x.dtype) == "float32" else "int32"
     h, w = te.reduce_axis((0, height), name="h"), te.reduce_axis((0, width), name="w")
     rows = te.compute(
-        (batch, blocks, height, lanes), lambda n, c, i, lane: te.sum(x[n, c, i, w, lane], axis=[w]), name="row_sum"
+        (batch, blocks, height, lanes),
+        lambda n, c, i, lane: te.sum(x[n, c, i, w, lane].astype(kind), axis=[w]),
+        name="row_sum",
     )
     total = te.compute((batch, blocks, lanes), lambda n, c, lane: te.sum(rows[n, c, h, lane], axis=[h]), name="sum")
-    scale = tirx.const(1.0 / (int(height) * int(width)), x.dtype)
-    return te.compute((batch, blocks, 1, 1, lanes), lambda n, c, _, __, lane: total[n, c, lane] * scale, name="mean")
+    count = int(height) * int(width)
+    scale = tirx.const(step / count, "float32")
+
+    def mean(n: Any, c: Any, _: Any, __: Any, lane: Any) -> Any:
+        value = total[n, c, lane]
+        return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * scale
+
+    return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")
 
 
 def _pad_axis(array: np.ndarray, axis: int, size: int) -> np.ndarray:

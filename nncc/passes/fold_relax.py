@@ -16,14 +16,14 @@ from nncc.compat import GenericConst, IRModule, constant_array, relax
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
-__all__ = ["fold_relax"]
+__all__ = ["FOLDED", "fold", "fold_relax"]
 
 
 def _shape(call: Any) -> tuple[int, ...]:
     return tuple(int(d) for d in call.ty.shape)
 
 
-_FOLD: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
+FOLDED: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
     "relax.reshape": lambda call, a: a.reshape(_shape(call)),
     "relax.expand_dims": lambda call, a: a.reshape(_shape(call)),
     "relax.squeeze": lambda call, a: a.reshape(_shape(call)),
@@ -37,14 +37,15 @@ _LARGEST = 1 << 30
 """Bytes: a broadcast beyond this stays a computation."""
 
 
+def fold(rewriter: Rewriter, call: Any) -> Any:
+    """The rule of each operator in `FOLDED`: a constant for that of a constant."""
+    argument = rewriter.value(call.args[0])
+    if not isinstance(argument, GenericConst):
+        return None
+    array = FOLDED[call.op.name](call, constant_array(argument))
+    return relax.const(np.ascontiguousarray(array), str(array.dtype)) if array.nbytes <= _LARGEST else None
+
+
 def fold_relax(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` with such expressions replaced by constants."""
-
-    def fold(rewriter: Rewriter, call: Any) -> Any:
-        argument = rewriter.value(call.args[0])
-        if not isinstance(argument, GenericConst):
-            return None
-        array = _FOLD[call.op.name](call, constant_array(argument))
-        return relax.const(np.ascontiguousarray(array), str(array.dtype)) if array.nbytes <= _LARGEST else None
-
-    return Rewriter(dict.fromkeys(_FOLD, fold)).rewrite(module)
+    return Rewriter(dict.fromkeys(FOLDED, fold)).rewrite(module)

@@ -51,11 +51,11 @@ def grid_of(call: Any) -> Grid | None:
     q, scale, zero = call.args
     if not (isinstance(scale, GenericConst) and isinstance(zero, GenericConst)):
         return None
-    real = call.ty.dtype if named(call, "relax.dequantize") else q.ty.dtype
+    real = call.attrs.out_dtype if named(call, "relax.dequantize") else q.ty.dtype
     scales, zeros = constant_array(scale), constant_array(zero)
     if str(real) != "float32" or scales.dtype != np.float32 or max(scales.ndim, zeros.ndim) > 1:
         return None
-    axis = int(call.attrs.axis) % max(1, len(call.ty.shape))
+    axis = int(call.attrs.axis) % max(1, len(q.ty.shape))
     return Grid(q, scales.reshape(-1), zeros.reshape(-1).astype(np.int64), axis)
 
 

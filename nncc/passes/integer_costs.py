@@ -9,15 +9,14 @@ neither is counted.
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from nncc.compat import static_shape
-from nncc.dots import Dot, dot_of
+from nncc.dots import Dot, dot_of, wide_dot_of
 from nncc.passes.context import Context
-from nncc.target import Hardware
 
 __all__ = ["predicted", "slower"]
 
@@ -33,6 +32,8 @@ _FINISH = 2
 """Vector operations a vector of int32 sums: convert and scale."""
 _WORDS = 4
 """Vector operations a vector of words for depthwise convolutions: loads and shuffles."""
+_LANES = 16
+"""Of blocks of channels in quantized models."""
 _WORTH = 1.1
 """Integers are given up for a gain of more than that: they need less memory, and the same numbers come everywhere."""
 
@@ -55,7 +56,7 @@ def predicted(call: Any, kernel: np.ndarray, dtype: str, context: Context) -> tu
     hardware, dot = context.target.hardware, dot_of(context.target.hardware)
     lanes = max(4, hardware.vector_bits // 32)
     inputs, outputs = (prod(static_shape(each)) / lanes for each in (call.args[0], call))
-    words = _words(call, kernel, dot, hardware)
+    words = _words(call, kernel, dot, context)
     widen = 2 * inputs if dtype != dot.data and dot.name != "none" else 0.0
     integers = words + widen + _FINISH * outputs
     plain, way = _float(call, kernel, lanes, context)
@@ -68,7 +69,7 @@ def _blocks(channels: int, lanes: int) -> int:
 
 def _padded(channels: int) -> int:
     """Channels of integers in whole blocks, as `Layout.lanes_of` has them."""
-    return next((n for n in (4, 8) if channels <= n), _blocks(channels, 16) * 16)
+    return next((n for n in (4, 8) if channels <= n), _blocks(channels, _LANES) * _LANES)
 
 
 def _float(call: Any, kernel: np.ndarray, lanes: int, context: Context) -> tuple[float, str]:
@@ -83,9 +84,10 @@ def _float(call: Any, kernel: np.ndarray, lanes: int, context: Context) -> tuple
     if groups == 1:
         strides, dilation = ([int(v) for v in values] for values in (call.attrs.strides, call.attrs.dilation))
         winograd = context.templates["winograd"].module
-        way = winograd.ways(kernel.shape, strides, dilation, result[0], *result[2:], lanes, context.target.hardware)[0]
+        hardware = context.target.hardware
+        way = winograd.ways(kernel.shape, strides, dilation, result[0], *result[2:], _LANES, hardware)[0]
         if way:
-            return way.cost, " by Winograd's convolution"
+            return way.cost * _LANES / lanes, " by Winograd's convolution"
         return pixels * taps * group_channels * _blocks(out_channels, lanes) / _EFFICIENCY, ""
     if group_channels == 1:
         return pixels * taps * _blocks(out_channels, lanes) / _EFFICIENCY, ""
@@ -94,7 +96,20 @@ def _float(call: Any, kernel: np.ndarray, lanes: int, context: Context) -> tuple
     return pixels * taps * steps * _blocks(out_channels, lanes) / _EFFICIENCY, ""
 
 
-def _words(call: Any, kernel: np.ndarray, dot: Dot, hardware: Hardware) -> float:
+def _integer_winograd(call: Any, kernel: np.ndarray, dot: Dot, context: Context) -> float:
+    """Winograd's convolution of integers; infinite where there is none."""
+    hardware, winograd, result = context.target.hardware, context.templates["winograd"].module, static_shape(call)
+    if wide_dot_of(hardware) is None or min(kernel.shape[:2]) < _LANES:
+        return inf
+    strides, dilation = ([int(v) for v in values] for values in (call.attrs.strides, call.attrs.dilation))
+    shape = kernel.shape, strides, dilation, result[0], *result[2:]
+    found = winograd.ways(*shape, _LANES, hardware, winograd.integers(dot))[0]
+    if not found or not winograd.exact(kernel, found.tile):
+        return inf
+    return found.cost * _LANES * 32 / hardware.vector_bits
+
+
+def _words(call: Any, kernel: np.ndarray, dot: Dot, context: Context) -> float:
     """The reduction on integers."""
     result, each = static_shape(call), _OPERATIONS[dot.name]
     if call.op.name == "relax.matmul":
@@ -108,7 +123,8 @@ def _words(call: Any, kernel: np.ndarray, dot: Dot, hardware: Hardware) -> float
     pixels, groups = prod(result) // result[1], int(call.attrs.groups)
     vectors = _padded(out_channels) / dot.lanes
     if groups == 1:
-        return pixels * prod(window) * _padded(group_channels) / dot.size * vectors * each / _EFFICIENCY
+        direct = pixels * prod(window) * _padded(group_channels) / dot.size * vectors * each / _EFFICIENCY
+        return min(direct, _integer_winograd(call, kernel, dot, context))
     if group_channels == 1 and out_channels == groups:
         # as in schedules/depthwise_conv2d.py: columns that share words, each with its own weights
         stride = int(call.attrs.strides[1])
@@ -116,5 +132,5 @@ def _words(call: Any, kernel: np.ndarray, dot: Dot, hardware: Hardware) -> float
         count, columns = min((_blocks((j - 1) * stride + width, dot.size), -j) for j in range(1, dot.size + 1))
         laid = count / -columns * int(call.attrs.strides[0])
         return pixels * vectors * (window[0] * count * each / _EFFICIENCY + laid * _WORDS)
-    steps = max(group_channels, 16)
+    steps = max(group_channels, _LANES)
     return pixels * prod(window) * steps / dot.size * vectors * each / _EFFICIENCY

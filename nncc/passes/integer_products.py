@@ -12,6 +12,7 @@ Jacob et al., Quantization and Training of Neural Networks for Efficient Integer
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -96,8 +97,12 @@ class _Integers(Rewriter):
         return named(call, "relax.dequantize")
 
     def data(self, expr: Any) -> Grid:
-        """The activations of a product, as integers with one scale and one zero point."""
-        call = self.made.get(expr, expr)
+        """The activations of a product, as integers with one scale and one zero point; a number that they are multiplied
+        by, as `Gemm` does, is part of the scale."""
+        call, factor = self.made.get(expr, expr), None
+        if named(call, "relax.multiply") and isinstance(call.args[1], GenericConst):
+            factor = constant_array(call.args[1])
+            call = self.made.get(call.args[0], call.args[0]) if factor.size == 1 else call
         if not named(call, "relax.dequantize"):
             raise _Stays("its input is not quantized")
         grid = grid_of(call)
@@ -107,7 +112,7 @@ class _Integers(Rewriter):
             raise _Stays("its input has several scales or zero points")
         if grid.dtype not in _DATA:
             raise _Stays(f"its input is {grid.dtype}")
-        return grid
+        return grid if factor is None else replace(grid, scale=grid.scale * factor.reshape(-1))
 
     def integers(self, expr: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """A constant of the old function that is dequantized: its integers, and its scales and zero points in a shape

@@ -13,6 +13,7 @@ from nncc.passes.choose_layout import choose_layout
 from nncc.passes.clamp_take import clamp_take
 from nncc.passes.context import Context
 from nncc.passes.divide_by_constants import divide_by_constants
+from nncc.passes.fold_dequantize import fold_dequantize
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.grids import is_quantized
@@ -36,6 +37,7 @@ SPECIALIZE = (
     integer_products,
     requantize,
     fold_relax,
+    fold_dequantize,
     clamp_take,
     divide_by_constants,
     choose_layout,
