@@ -10,6 +10,7 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -26,7 +27,7 @@ from nncc.passes.context import Context
 from nncc.passes.layout_rules import RULES
 from nncc.passes.own_quantization import parameter, scaled
 from nncc.passes.quantization import dequantized
-from nncc.passes.rewriter import Rewriter
+from nncc.passes.rewriter import Rewriter, variables
 from nncc.target import Hardware
 from nncc.templates import Template
 
@@ -70,6 +71,8 @@ class Layout(Rewriter):
         self.dot = dot_of(hardware)
         self.made: dict[Any, Any] = {}
         """By variable of the old function, how it is made."""
+        self.readers: Counter[Any] = Counter()
+        """By variable of the old function, how often it is read."""
         self.blocked: dict[Any, Blocked] = {}
         self.parts: dict[Any, list[Blocked]] = {}
         """The fields of a tuple, where all of them are blocked."""
@@ -78,6 +81,8 @@ class Layout(Rewriter):
 
     def rewrite(self, module: IRModule) -> IRModule:
         self.made = {b.var: b.value for block in module["main"].body.blocks for b in block.bindings}
+        self.readers = Counter(variable for value in self.made.values() for variable in variables(value))
+        self.readers.update(variables(module["main"].body.body))
         convolutions = _convolutions(module["main"])
         if self.dot.lanes >= 4 and any(_of_integers(call) for call in self.made.values()):
             self.lanes = 16  # bytes, of which most processors store no fewer at once
@@ -306,6 +311,11 @@ class Layout(Rewriter):
             self.real[new] = call, tensor, parameters
         return Blocked(new, tensor.channels, tensor.size)
 
+    def passing(self, expr: Any) -> bool:
+        """Whether a blocked tensor of the old function is dequantized from integers that nothing else reads."""
+        call = self.real[self.blocked[expr].expr][0] if self.blocked[expr].expr in self.real else None
+        return call is not None and self.readers[expr] == 1 and self.readers[call.args[0]] == 1
+
     def integers(self, expr: Any) -> tuple[Blocked, float, int] | None:
         """What a blocked tensor of the old function is dequantized from, with one scale and one zero point."""
         call, integers, parameters = self.real.get(self.blocked[expr].expr, (None, None, []))
@@ -328,7 +338,9 @@ class Layout(Rewriter):
             return None
         tensor = self.blocked[kept[0]]
         if all(self._sizes(a) in ((1, 1), tensor.size) for a in call.args):
-            tensor = min((self.blocked[a] for a in kept), key=lambda t: static_shape(t.expr)[2])  # rows in one, if any
+            # That of what is made for this alone, whose kernel does this too; else rows in one, if any.
+            form = min(kept, key=lambda a: (not self.passing(a), static_shape(self.blocked[a].expr)[2]))
+            tensor = self.blocked[form]
         else:
             tensor = Blocked(self.rows(tensor), tensor.channels, tensor.size)
         operands = [self.operand(a, tensor) for a in call.args]
