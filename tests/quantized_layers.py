@@ -62,7 +62,6 @@ def within_a_step(net: Net, folder: Path, step: float = STEP, target: str = "nat
         apart = np.abs(array.astype(np.float64) - found[name].astype(np.float64))
         assert found[name].dtype == array.dtype
         assert np.unique(array).size > min(8, array.size // 2), f"{name} hardly changes"
-        print(name, "max steps", apart.max() / step, "other", (apart > 1e-6).mean())
         assert apart.max() <= 1.01 * step, f"{name} is {apart.max() / step:.2f} steps from ONNX Runtime's"
         assert (apart > 1e-6).mean() <= 0.02, f"of {name}, {100 * (apart > 1e-6).mean():.1f} % are another integer"
     return compiled
