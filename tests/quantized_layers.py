@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from compiled import Compiled, Net, compile_net
 
 STEP = 0.04
@@ -36,7 +35,7 @@ class QuantizedNet(Net):
         return self.op("DequantizeLinear", self.constant(q, np.int8), self.constant(scale), zero, axis=axis), scale
 
     def layer(self, kind: str, x: str, shape: Sequence[int], out: int, *, step: float = STEP, **attributes: Any) -> str:
-        """A convolution or `Gemm` of x, whose scale is `step`, by weights of `shape`, and a bias of int32; not rounded."""
+        """A convolution or `Gemm` of x, whose scale is `step`, by weights of `shape`, and an int32 bias; not rounded."""
         transposed = kind == "ConvTranspose" or (kind == "Gemm" and not attributes.get("transB"))
         weight, scale = self.weights(*shape, axis=1 if transposed else 0)
         count = len(scale)

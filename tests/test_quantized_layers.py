@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quantized_layers import STEP, QuantizedNet, within_a_step
-
 from compiled import Compiled
+from quantized_layers import STEP, QuantizedNet, within_a_step
 
 
 def kernels_of(compiled: Compiled) -> str:
@@ -100,7 +99,11 @@ def test_pools_and_means_take_integers(tmp_path: Path) -> None:
     pooled = [
         (net.op("MaxPool", x, **window), STEP, 77),
         (net.op("AveragePool", x, **window), STEP / 2, 90),
-        (net.op("AveragePool", x, kernel_shape=[5, 5], strides=[2, 2], pads=[2] * 4, count_include_pad=1), STEP / 2, 90),
+        (
+            net.op("AveragePool", x, kernel_shape=[5, 5], strides=[2, 2], pads=[2] * 4, count_include_pad=1),
+            STEP / 2,
+            90,
+        ),
         (net.op("GlobalAveragePool", x), STEP / 8, 90),
     ]
     for value, scale, zero in pooled:

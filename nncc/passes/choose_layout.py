@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -236,7 +236,7 @@ class Layout(Rewriter):
         strides, padding, dilation = (
             [int(v) for v in values] for values in (call.attrs.strides, call.attrs.padding, call.attrs.dilation)
         )
-        batch, _, *size = static_shape(call)
+        _, _, *size = static_shape(call)
         zero, border = 0, self.made.get(data)
         if _is_border(border) and not any(padding):
             top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
@@ -303,7 +303,9 @@ class Layout(Rewriter):
         several = any(prod(static_shape(p)) > 1 for p in call.args[1:])
         if len(tensor.shape) != 4 or (several and int(call.attrs.axis) % 4 != 1):
             return None
-        parameters = [parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]]
+        parameters = [
+            parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]
+        ]
         if any(p is None for p in parameters):
             return None
         new = scaled(self, call, tensor.expr, *parameters)
@@ -318,7 +320,7 @@ class Layout(Rewriter):
 
     def integers(self, expr: Any) -> tuple[Blocked, float, int] | None:
         """What a blocked tensor of the old function is dequantized from, with one scale and one zero point."""
-        call, integers, parameters = self.real.get(self.blocked[expr].expr, (None, None, []))
+        _, integers, parameters = self.real.get(self.blocked[expr].expr, (None, None, []))
         if integers is None or not all(isinstance(p, (int, float)) for p in parameters):
             return None
         return integers, *parameters
@@ -410,7 +412,7 @@ def _of_integers(call: Any) -> bool:
     return str(call.ty.dtype) == "int32" and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
 
 
-def _is_border(expr: Any) -> bool:
+def _is_border(expr: Any) -> TypeGuard[Any]:
     """Whether an expression puts a constant around height and width."""
     if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.nn.pad":
         return False

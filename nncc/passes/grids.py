@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Grid:
         return alike and np.array_equal(self.scale, other.scale) and np.array_equal(self.zero, other.zero)
 
 
-def named(expr: Any, *names: str) -> bool:
+def named(expr: Any, *names: str) -> TypeGuard[Any]:
     """Whether an expression is a call of one of these Relax operators."""
     return isinstance(expr, relax.Call) and getattr(expr.op, "name", "") in names
 

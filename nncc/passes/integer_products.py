@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -97,8 +97,9 @@ class _Integers(Rewriter):
         return named(call, "relax.dequantize")
 
     def data(self, expr: Any) -> Grid:
-        """The activations of a product, as integers with one scale and one zero point; a number that they are multiplied
-        by, as `Gemm` does, is part of the scale."""
+        """The activations of a product, as integers with one scale and one zero point; a number that they are
+        multiplied by, as `Gemm` does, is part of the scale.
+        """
         call, factor = self.made.get(expr, expr), None
         if named(call, "relax.multiply") and isinstance(call.args[1], GenericConst):
             factor = constant_array(call.args[1])
@@ -107,7 +108,9 @@ class _Integers(Rewriter):
             raise _Stays("its input is not quantized")
         grid = grid_of(call)
         if grid is None:
-            raise _Stays("the scale or the zero point of its input is no float32 constant for the tensor or its channels")
+            raise _Stays(
+                "the scale or the zero point of its input is no float32 constant for the tensor or its channels"
+            )
         if not grid.whole:
             raise _Stays("its input has several scales or zero points")
         if grid.dtype not in _DATA:
@@ -133,10 +136,10 @@ class _Integers(Rewriter):
         if found is None or not isinstance(found.q, GenericConst):
             return None
         q = constant_array(found.q)
-        shape = [1] * q.ndim
+        along = [1] * q.ndim
         if q.ndim:
-            shape[found.axis] = -1
-        parts = [array.reshape(shape if array.size > 1 else [1] * q.ndim) for array in (found.scale, found.zero)]
+            along[found.axis] = -1
+        parts = [array.reshape(along if array.size > 1 else [1] * q.ndim) for array in (found.scale, found.zero)]
         return q, parts[0], parts[1]
 
     def weights(self, expr: Any, kept: int) -> tuple[np.ndarray, np.ndarray]:
@@ -270,7 +273,7 @@ def _product(rule: Any) -> Any:
     return told
 
 
-def _is_sum(expr: Any) -> bool:
+def _is_sum(expr: Any) -> TypeGuard[Any]:
     """Whether an expression is a dequantized sum of products."""
     return (
         named(expr, "relax.dequantize")

@@ -1,8 +1,8 @@
 """What moves or compares numbers does so with integers.
 
-    f(s (q - z)) = s (f(q) - z)        for a move f: reshape, transpose, slice, concatenation, maximum, nearest neighbour
-    Q(f(x)) = f(Q(x))                  for a move f and Q, which quantizes
-    Q(s (q - z)) = q                   on the same grid
+    f(s (q - z)) = s (f(q) - z)    for a move f: reshape, transpose, slice, concatenation, maximum, nearest neighbour
+    Q(f(x)) = f(Q(x))              for a move f and Q, which quantizes
+    Q(s (q - z)) = q               on the same grid
 
 A move so reads and writes bytes, and Q joins the kernel that makes x. Concatenated tensors that lie on other grids are
 quantized once more, each by the kernel that makes it. Values that a move brings in, as a border does, are quantized
@@ -101,7 +101,7 @@ class KeepIntegers(Rewriter):
                 if abs(filler - round(filler)) > 1e-3 or not low <= round(filler) <= high:
                     return None
                 widths = [int(n) for n in attrs.pad_width]
-                return self.builder.emit(relax.op.nn.pad(q, widths, "constant", int(round(filler))))
+                return self.builder.emit(relax.op.nn.pad(q, widths, "constant", round(filler)))
         if named(call, "relax.image.resize2d") and str(attrs.method) != "nearest_neighbor":
             return None
         arguments = [q, *(self.value(a) for a in call.args[1:])]
@@ -204,5 +204,3 @@ def _real(grid: Grid) -> Any:
     dtype = str(grid.q.ty.dtype)
     scale, zero = relax.const(grid.scale.reshape(()), "float32"), grid.zero.astype(dtype).reshape(())
     return relax.op.dequantize(grid.q, scale, relax.const(zero, dtype), 0, "float32")
-
-

@@ -72,7 +72,9 @@ def pool2d(layout: Layout, call: Any) -> Blocked | None:
     if not layout.is_blocked(data) or attrs.layout != "NCHW":
         return None
     tensor, template = layout.blocked[data], layout.templates["pool2d"]
-    window = {name: [int(v) for v in getattr(attrs, name)] for name in ("strides", "dilation", "padding")}
+    window: dict[str, Any] = {
+        name: [int(v) for v in getattr(attrs, name)] for name in ("strides", "dilation", "padding")
+    }
     window |= {"kernel": [int(v) for v in attrs.pool_size], "size": [int(d) for d in call.ty.shape][2:]}
     scale = []
     if str(call.op.name).endswith("avg_pool2d"):

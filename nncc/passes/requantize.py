@@ -1,8 +1,8 @@
 """Numbers that are rounded to a grid are divided by its scale where they are made.
 
-    Q(f(r), s) = Q(f(r / s), 1)        for sums, maxima, clips and means f of real numbers r, with their constants divided too
+    Q(f(r), s) = Q(f(r / s), 1)        for sums, maxima, clips and means f of real numbers r
 
-so that the division joins the scales of what is dequantized, and costs nothing.
+with their constants divided too, so that the division joins the scales of what is dequantized, and costs nothing.
 """
 
 from __future__ import annotations
