@@ -3,6 +3,7 @@
     python benchmarks/bench.py --zoo FOLDER [--threads 1] [--models NAME ...] [--peers onnxruntime ...] [--rounds 12]
     python benchmarks/bench.py --zoo FOLDER --python iree=iree/bin/python --python ncnn=ncnn/bin/python
     python benchmarks/bench.py --zoo FOLDER --isa avx2      # code for AVX2 on a processor that has more
+    python benchmarks/bench.py --zoo FOLDER --int8          # quantized models, and nncc's own float32 beside them
     python benchmarks/bench.py --table                      # writes README's tables, from benchmarks/results
 
 Each contestant is a process of its own, idle while another one runs; `peers.py` says which there are and how to install
@@ -10,7 +11,8 @@ them. One that is not installed, cannot load a model or computes something else 
 error. A line of JSON a model is added to ``benchmarks/results/<processor>-<threads>.jsonl``: medians, and for each peer
 the median of the rounds' ratios (peer's time / nncc's) with its quartiles; a ratio above 1 means that nncc is faster.
 With ``--isa`` the file is ``<processor>-<threads>-<isa>.jsonl``, nncc compiles for the target of that instruction set,
-and the row names the peers that have no switch for it and so run with all that the processor has.
+and the row names the peers that have no switch for it and so run with all that the processor has. With ``--int8`` all
+contestants get one QDQ model (`quantized.py`), and ``nncc-float`` is nncc with the model as it was.
 """
 
 from __future__ import annotations
@@ -33,9 +35,12 @@ import numpy as np
 from compile_cost import NotCompiled, compile_model
 from models import chosen, models
 from peers import CONTESTANTS
+from quantized import SAMPLES, quantize
 from tables import RESULTS, with_tables
 
-PEERS = [name for name in CONTESTANTS if name != "nncc"]
+PEERS = [name for name in CONTESTANTS if not name.startswith("nncc")]
+QUANTIZED = ("onnxruntime", "openvino")
+"""The peers that take a QDQ model as it is."""
 ISAS = {"avx2": "x86-64-v3"}
 """The targets of the instruction sets that a run can be limited to."""
 SECONDS = 0.25
@@ -59,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--target", help="nncc's; by default native, or that of --isa")
     parser.add_argument("--isa", choices=ISAS, default="", help="the most that the contestants may use")
+    parser.add_argument("--int8", action="store_true", help="measure quantized models")
     parser.add_argument("--table", action="store_true", help="write README's tables and measure nothing")
     return parser
 
@@ -82,16 +88,17 @@ def main() -> None:
         files, missing = chosen(words.models, words.zoo)
     except ValueError as error:
         parser().error(str(error))
-    pythons = dict.fromkeys(words.peers, sys.executable) | dict(words.python)
-    versions = {who: version(pythons[who], CONTESTANTS[who].package) for who in words.peers}
+    peers = [who for who in words.peers if who in QUANTIZED or not words.int8]
+    pythons = dict.fromkeys(peers, sys.executable) | dict(words.python)
+    versions = {who: version(pythons[who], CONTESTANTS[who].package) for who in peers}
     missing += [f"{who} is not installed for {pythons[who]}: left out" for who in versions if not versions[who]]
     print(*missing, sep="\n", end="\n" * bool(missing), file=sys.stderr)
-    peers = {who: pythons[who] for who in versions if versions[who]}
+    installed = {who: pythons[who] for who in versions if versions[who]}
     for name, path in files.items():
-        row = measure(name, path, words, peers)
+        row = measure(name, path, words, installed)
         if row is None:
             continue
-        row["versions"] |= {who: versions[who] for who in row["ratios"]}
+        row["versions"] |= {who: versions[who] for who in row["ratios"] if who in versions}
         with (RESULTS / file_name(row)).open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(line(row), flush=True)
@@ -113,21 +120,30 @@ def measure(name: str, path: Path, words: argparse.Namespace, peers: Mapping[str
     target = words.target or ISAS.get(words.isa, "native")
     with tempfile.TemporaryDirectory(prefix="nncc-bench-") as folder, contextlib.ExitStack() as stack:
         work = Path(folder)
+        model = import_onnx(path, shape=shape, name=name)
+        inputs = sample_inputs(model)
+        fixed = work / "fixed.onnx"
+        save(model, fixed)
+        files = dict.fromkeys(peers, fixed)
         try:
-            library, cost = compile_model(path, target, work / "out", shape, words.threads)
+            if words.int8:
+                files["nncc-float"], _ = compile_model(fixed, target, work / "float", {}, words.threads)
+                quantize(fixed, [sample_inputs(model, seed) for seed in range(SAMPLES)], work / "quantized.onnx")
+                fixed = work / "quantized.onnx"
+                files |= dict.fromkeys(peers, fixed)
+            files["nncc"], cost = compile_model(fixed, target, work / "out", {}, words.threads)
         except NotCompiled as error:
             print(f"{name}: nncc does not compile it: {error}", file=sys.stderr)
             return None
-        model = import_onnx(path, shape=shape, name=name)
-        inputs = sample_inputs(model)
-        save(model, work / "fixed.onnx")
         np.savez(work / "inputs.npz", **inputs)
-        np.savez(work / "expected.npz", **reference(work / "fixed.onnx", inputs))
+        np.savez(work / "expected.npz", **reference(fixed, inputs))
+        precision = "int8" if words.int8 else "float32"
         running: dict[str, Running] = {}
-        for who, python in {"nncc": sys.executable, **peers}.items():
-            file = library if who == "nncc" else work / "fixed.onnx"
+        for who in ("nncc", *(["nncc-float"] if words.int8 else []), *peers):
+            python = peers.get(who, sys.executable)
             try:
-                running[who] = stack.enter_context(Running(who, python, file, work, words.threads, words.isa))
+                entrant = Running(who, python, files[who], work, words.threads, words.isa, precision)
+                running[who] = stack.enter_context(entrant)
             except Failed as error:
                 print(f"{name}: {who} is left out: {error}", file=sys.stderr)
         rounds = take_turns(running, words.rounds, name)
@@ -138,6 +154,7 @@ def measure(name: str, path: Path, words: argparse.Namespace, peers: Mapping[str
         "threads": words.threads,
         "processor": processor(),
         "isa": words.isa,
+        "precision": precision,
         "unlimited": [who for who in running if words.isa and words.isa not in CONTESTANTS[who].limits],
         "target": target,
         "milliseconds": {who: round(1e3 * statistics.median(r[who] for r in rounds), 4) for who in running},
@@ -159,12 +176,12 @@ class Failed(Exception):
 class Running:
     """A contestant in a process of its own, which has loaded its model and waits for its turn."""
 
-    def __init__(self, who: str, python: str, model: Path, work: Path, threads: int, isa: str) -> None:
+    def __init__(self, who: str, python: str, model: Path, work: Path, threads: int, isa: str, precision: str) -> None:
         program = [python, str(Path(__file__).with_name("peers.py")), who, str(model)]
         files = [str(work / "inputs.npz"), str(work / "expected.npz")]
         self.said = (work / f"{who}.txt").open("w+")
         self.process = subprocess.Popen(
-            [*program, *files, str(threads), isa],
+            [*program, *files, str(threads), isa, precision],
             env=os.environ | CONTESTANTS[who].limits.get(isa, {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -237,6 +254,7 @@ def processor() -> str:
 
 def file_name(row: Mapping[str, Any]) -> str:
     words = [re.sub(r"[^A-Za-z0-9]+", "-", row["processor"]).strip("-"), str(row["threads"]), row["isa"]]
+    words += ["int8"] if row.get("precision") == "int8" else []
     return "-".join(filter(None, words)) + ".jsonl"
 
 

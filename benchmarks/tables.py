@@ -56,20 +56,26 @@ def times(measured: Iterable[Row]) -> str:
     """A table for each processor, instruction set and number of threads."""
     out = []
     for title, group in _sections(measured).items():
-        peers = sorted({peer for row in group for peer in row["ratios"]})
+        peers = sorted({peer for row in group for peer in row["ratios"] if peer != "nncc-float"})
         unlimited = {peer for row in group for peer in row.get("unlimited", [])}
         heads = [peer + " \\*" * (peer in unlimited) for peer in peers]
-        out += [f"{title}, float32, milliseconds (median):", "", *_head("model", "nncc", *heads, "best peer / nncc")]
-        best = []
+        precision = _precision(group[0])
+        own = ["nncc float32 / nncc"] if precision != "float32" else []
+        heads = ["nncc", *heads, "best peer / nncc", *own]
+        out += [f"{title}, milliseconds (median):", "", *_head("model", *heads)]
+        best, gains = [], []
         for row in group:
-            ratio = min((middle for _, middle, _ in row["ratios"].values()), default=None)
+            ratios = {who: middle for who, (_, middle, _) in row["ratios"].items()}
+            gain = ratios.pop("nncc-float", None)
+            ratio = min(ratios.values(), default=None)
             best += [ratio] if ratio else []
+            gains += [gain] if gain else []
             cells = [f"{row['milliseconds'][who]:.3g}" if who in row["milliseconds"] else "" for who in peers]
-            out.append(
-                _line(row["model"], f"{row['milliseconds']['nncc']:.3g}", *cells, f"{ratio:.2f}" if ratio else "")
-            )
+            last = [f"{value:.2f}" if value else "" for value in (ratio, gain)][: 1 + len(own)]
+            out.append(_line(row["model"], f"{row['milliseconds']['nncc']:.3g}", *cells, *last))
         if best:
-            out.append(_line("geometric mean", *[""] * (len(peers) + 1), f"{statistics.geometric_mean(best):.2f}"))
+            means = [f"{statistics.geometric_mean(values):.2f}" for values in (best, gains) if values]
+            out.append(_line("geometric mean", *[""] * (len(peers) + 1), *means))
         out.append("")
         if unlimited:
             out += ["\\* has no switch for its instruction set: it may use all that the processor has.", ""]
@@ -79,8 +85,9 @@ def times(measured: Iterable[Row]) -> str:
 def compile_cost(measured: Iterable[Row]) -> str:
     """A table for each processor and instruction set, from the rows of one thread."""
     out = []
-    for title, group in _sections(row for row in measured if row["threads"] == 1 and "compile" in row).items():
-        out += [f"Compile time, memory, size. {title}:", ""]
+    costs = (row for row in measured if row["threads"] == 1 and "compile" in row and _precision(row) == "float32")
+    for title, group in _sections(costs).items():
+        out += [f"Compile time, memory, size. {title.removesuffix(', float32')}:", ""]
         out += _head("model", "seconds", "peak memory, MiB", "library, MiB")
         for row in group:
             cost = row["compile"]
@@ -140,20 +147,25 @@ def tuning(tuned: Iterable[Row]) -> str:
 
 
 def _sections(measured: Iterable[Row]) -> dict[str, list[Row]]:
-    """The newest rows of each processor, instruction set and number of threads, by title, in this order."""
+    """The newest rows of each processor, precision, instruction set and number of threads, in this order, by title."""
 
-    def key(row: Row) -> tuple[str, str, int]:
+    def key(row: Row) -> tuple[str, str, str, int]:
         return (
             row["processor"],
+            _precision(row),
             f"{row['isa'].upper()} code ({row['target']})" if row.get("isa") else "",
             row["threads"],
         )
 
     found = {}
-    for (processor, code, threads), group in _newest(measured, key).items():
-        words = [processor, code, f"{threads} thread{'s' * (threads > 1)}"]
+    for (processor, precision, code, threads), group in _newest(measured, key).items():
+        words = [processor, code, f"{threads} thread{'s' * (threads > 1)}", precision]
         found[", ".join(filter(None, words))] = group
     return found
+
+
+def _precision(row: Row) -> str:
+    return str(row.get("precision", "float32"))
 
 
 def _newest(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from nncc.choices import Choices
 from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
+from nncc.dots import PRODUCT
 from nncc.errors import InternalError, ModelError, UsageError
 from nncc.ir import TensorSpec
 from nncc.loops import elementwise, reduction
@@ -68,7 +69,8 @@ def count_flops(function: Any) -> int:
     """Floating-point additions, multiplications and the like that an unscheduled TIR function performs.
 
     They are counted as they are executed, which is what a processor's peak can be compared with: Winograd's kernel has
-    its own, fewer than those of the convolution that it stands for. Functions like exp count nothing.
+    its own, fewer than those of the convolution that it stands for. Functions like exp count nothing; a word of integers
+    multiplied and added to a lane, one instruction on most processors, counts as a multiplication and an addition.
     """
     if not _has_loops(function):
         return 0
@@ -110,8 +112,12 @@ def _block_flops(sch: Any, block: Any) -> int:
             nonlocal operations
             operations += str(expression.ty.dtype).startswith(("float", "bfloat"))
 
+        def count_words(call: Any) -> None:
+            nonlocal operations
+            operations += 2 * (str(getattr(call.op, "name", "")) == PRODUCT)
+
         taken = structural_map(body, [(tirx.Select, side)]) if at_values else body
-        structural_walk(taken, [(kind, count) for kind in _ARITHMETIC])
+        structural_walk(taken, [*((kind, count) for kind in _ARITHMETIC), (tvm.ir.Call, count_words)])
         total += operations * steps
     return total
 

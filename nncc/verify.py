@@ -188,9 +188,10 @@ def rounding_level(
                 if source is None or source.const_value is None or len(shape := source.const_value.shape.numpy()) < 2:
                     continue
                 products = prod(shape[1:]) if node.op_type == "Conv" else shape[-2]
-                noisy = source if producer is None or producer.op_type != "DequantizeLinear" else producer.inputs[1]
-                if noisy is not None and noisy.name:
-                    weights[noisy.name] = noisy, products
+                is_integer = producer is not None and producer.op_type == "DequantizeLinear"
+                scaled = producer.inputs[1] if producer is not None and is_integer else source
+                if scaled is not None and scaled.name:
+                    weights[scaled.name] = scaled, products
     generator = np.random.default_rng(0)
     for value, products in weights.values():
         array = value.const_value.numpy() if value.const_value is not None else np.zeros(0)
@@ -234,7 +235,9 @@ def _steps(model: Model) -> dict[str, float]:
             continue
         if node.op_type == "QuantizeLinear":
             steps[output.name] = 1.0
-        elif node.op_type == "DequantizeLinear" and node.inputs[1] is not None and node.inputs[1].const_value is not None:
+        elif (
+            node.op_type == "DequantizeLinear" and node.inputs[1] is not None and node.inputs[1].const_value is not None
+        ):
             steps[output.name] = float(node.inputs[1].const_value.numpy().max())
     return steps
 

@@ -7,11 +7,16 @@ over it. One register tile is `rows` x `vectors` accumulators of `lanes` (l): th
 step of the reduction takes comes in one stream.
 
 Of integers (`nncc.dots`), x is taken by words and P is [.., ceil(N/l), K/size, l * size]; the result is int32.
+
+Weights may be codes that the kernel decodes in registers, so that they are small in memory: w = code * scale + offset,
+with a scale and an offset for each column and group of rows.
 """
 
 from __future__ import annotations
 
 from math import prod
+
+import numpy as np
 
 from nncc import scheduling
 from nncc.compat import te, tirx
@@ -51,6 +56,47 @@ def compute(x, weight, *, columns, lanes, packed, dot=None):
             lambda t: x[(*outer, m, axis * dot.size + t)], lambda place: weight[no, axis, place], i, lanes
         )
         return te.sum(word, axis=[axis])
+
+    tiles = te.compute((*batch, rows, blocks, lanes), product, name="matmul", attrs=scheduling.anchor(NAME))
+    return te.compute(
+        (*batch, rows, columns), lambda *at: tiles[(*at[:-1], at[-1] // lanes, at[-1] % lanes)], name="rows_of_panels"
+    )
+
+
+def codes(weight, lanes, bits):
+    """[K, N] of integers -> P of int8, or of two rows' 4 bits a byte, [ceil(N/l), K/2, l], the even row's lower."""
+    depth, columns = weight.shape
+    blocks = -(-columns // lanes)
+    spread = np.pad(weight, ((0, 0), (0, blocks * lanes - columns))).reshape(depth, blocks, lanes).transpose(1, 0, 2)
+    if bits == 8:
+        return np.ascontiguousarray(spread.astype(np.int8))
+    nibbles = spread.astype(np.uint8)
+    return np.ascontiguousarray(nibbles[:, 0::2] | nibbles[:, 1::2] << 4)
+
+
+def compute_coded(x, weight, *tables, columns, lanes, group, bits):
+    """Define x[.., M, K] times decoded weights to [.., M, columns]; `weight` is that of `codes`.
+
+    `tables` are the scales, and the offsets if there are any, [ceil(N/l), K/group, l]; without tables a code is its
+    weight.
+    """
+    *batch, rows, depth = (int(d) for d in x.shape)
+    blocks = -(-columns // lanes)
+    axis = te.reduce_axis((0, depth), name="k")
+
+    def decoded(no, k, i):
+        if bits == 8:
+            value = weight[no, k, i].astype("float32")
+        else:
+            byte = weight[no, k // 2, i].astype("int32")
+            value = tirx.bitwise_and(tirx.shift_right(byte, k % 2 * 4), 15).astype("float32")
+        for operation, table in zip((tirx.Mul, tirx.Add), tables, strict=False):
+            value = operation(value, table[no, k // group, i])
+        return value
+
+    def product(*at):
+        *outer, m, no, i = at
+        return te.sum(x[(*outer, m, axis)] * decoded(no, axis, i), axis=[axis])
 
     tiles = te.compute((*batch, rows, blocks, lanes), product, name="matmul", attrs=scheduling.anchor(NAME))
     return te.compute(

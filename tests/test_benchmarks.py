@@ -244,7 +244,7 @@ def test_a_contestant_needs_numpy_and_nothing_of_nncc():
     done = subprocess.run([sys.executable, "-c", program], env=path, capture_output=True, text=True)
     alone = subprocess.run([sys.executable, "peers.py"], cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
-    assert "main() missing 6 required positional arguments" in alone.stderr
+    assert "main() missing 7 required positional arguments" in alone.stderr
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ def flatten(kernels: Kernels) -> Program:
         for variable, f in module.functions.items()
         if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
     }
-    how = {"chains": chains_of(kernels.target.hardware), "dots": dots_of(kernels.target.hardware)}
-    bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name), **how)
+    chains, dots = chains_of(kernels.target.hardware), dots_of(kernels.target.hardware)
+    bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name), chains=chains, dots=dots)
     return _place(kernels, walk, bare)
 
 

@@ -178,9 +178,7 @@ def _sdot(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
 
 def _smull(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     """Two products of int8, |w| <= 127, add up in int16 to at most 2 * 128 * 127 < 2^15."""
-    first, second = (
-        _intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2)
-    )
+    first, second = (_intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2))
     return acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second)
 
 

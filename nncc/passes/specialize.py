@@ -26,6 +26,7 @@ from nncc.passes.pack_matmul import pack_matmul
 from nncc.passes.requantize import requantize
 from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
+from nncc.passes.weight_only import weight_only
 from nncc.target import Target
 from nncc.templates import Template
 
@@ -36,6 +37,7 @@ SPECIALIZE = (
     keep_integers,
     integer_products,
     requantize,
+    weight_only,
     fold_relax,
     fold_dequantize,
     clamp_take,

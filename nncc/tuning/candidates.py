@@ -57,11 +57,12 @@ def build_candidates(
     from nncc.backends.llvm import build
     from nncc.codegen.bare_pointers import chains_of, lower_kernels
     from nncc.codegen.flatten import symbol_prefix
+    from nncc.dots import dots_of
 
     with target.tvm_target():
         functions = {f"c{n}": _scheduled(kernel, templates, target) for n, kernel in enumerate(kernels)}
-    chains = chains_of(target.hardware)
-    bare = lower_kernels(functions, target.tvm_target(), symbol_prefix(NAME), chains=chains)
+    chains, dots = chains_of(target.hardware), dots_of(target.hardware)
+    bare = lower_kernels(functions, target.tvm_target(), symbol_prefix(NAME), chains=chains, dots=dots)
     repeats = 1 if check else _repeats(kernels, weights_bytes)
     memory = _Memory(kernels, repeats, check)
     calls = []
@@ -85,6 +86,10 @@ def build_candidates(
     return build(program, folder, NAME, rpc=rpc).library
 
 
+_INTEGERS = ("int8", "uint8", "int16", "int32")
+"""Whose values are numbers; 64-bit integers are indices."""
+
+
 def check_inputs(
     kernels: Sequence[Kernel], templates: Mapping[str, Template], target: Target, seed: int
 ) -> list[np.ndarray]:
@@ -94,7 +99,9 @@ def check_inputs(
 
     def made(parameter: Any) -> np.ndarray:
         shape, dtype = _shape(parameter), str(parameter.dtype)
-        return random.standard_normal(shape, np.float32) if dtype == "float32" else np.zeros(shape, dtype)
+        if dtype == "float32":
+            return random.standard_normal(shape, np.float32)
+        return random.integers(-100, 101, shape).astype(dtype) if dtype in _INTEGERS else np.zeros(shape, dtype)
 
     plain = [made(p) for p in first.params[:-1]]
     arrays = [plain[n] for n in range(len(plain)) if n not in kernels[0].constants]
