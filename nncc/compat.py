@@ -124,6 +124,9 @@ def onnx_importer(
     """
 
     class Importer(onnx_frontend.ONNXGraphImporter):
+        def _check_for_unsupported_ops(self, graph: Any) -> None:
+            """Nothing: the caller has checked, and knows of the converters."""
+
         def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
             if op_name not in converters:
                 return super()._convert_operator(op_name, inputs, attrs, opset)

@@ -215,8 +215,10 @@ def judge(
     steps = _steps(model)
 
     def within_step(comparison: Comparison) -> Comparison:
-        step = steps.get(comparison.name, 0.0)
-        return replace(comparison, ok=True) if comparison.max_error <= 1.001 * step else comparison
+        step = 1.001 * steps.get(comparison.name, 0.0)
+        if comparison.ok or comparison.max_error > step:
+            return comparison
+        return replace(comparison, ok=True, tolerance=comparison.relative_error * step / comparison.max_error)
 
     found = list(map(within_step, compare(expected, actual)))
     if all(comparison.ok or not math.isfinite(comparison.relative_error) for comparison in found):

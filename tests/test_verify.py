@@ -11,7 +11,7 @@ from nncc.errors import InternalError, RunError
 from nncc.instruments import Verify
 from nncc.ir import Model, TensorSpec
 from nncc.pipeline import Stage
-from nncc.verify import compare, reference, sample_inputs
+from nncc.verify import compare, judge, reference, rounding_level, sample_inputs
 
 
 def model(body: str) -> Model:
@@ -93,3 +93,49 @@ def test_a_stage_that_changes_the_result_is_blamed_by_name():
         after(verify, "quantize", model("y = Relu (x)"), model("y = Neg (x)"))
     after(verify, "specialize", model("y = Relu (x)"), object())  # not a portable stage: none of its business
     assert set(verify.results) == {"simplify", "quantize"}
+
+
+def quantized(body: str, dtype: str) -> Model:
+    constants = "<float s = {0.5}, uint8 z = {128}>"
+    text = f'<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => ({dtype}[2,3] y) {constants} {{ {body} }}'
+    kind = {"float": "float32"}.get(dtype, dtype)
+    spec = TensorSpec("x", "float32", (2, 3)), TensorSpec("y", kind, (2, 3))
+    return Model(onnx_ir.from_proto(onnx.parser.parse_model(text)), "net", spec[:1], spec[1:])
+
+
+def test_a_quantized_output_may_be_one_step_away_and_no_more():
+    given = quantized("q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)", "float")
+    x = {"x": np.full((2, 3), 7, np.float32)}
+    expected = reference(given, x)
+    (found,) = judge(given, x, expected, {"y": expected["y"] + 0.5})
+    assert found.ok and found.tolerance == pytest.approx(0.5 / 7, rel=2e-3)
+    (found,) = judge(given, x, expected, {"y": expected["y"] + 1.0})
+    assert not found.ok
+
+
+def test_integers_that_were_just_quantized_may_be_one_away():
+    given = quantized("y = QuantizeLinear (x, s, z)", "uint8")
+    x = {"x": np.full((2, 3), 7, np.float32)}
+    expected = reference(given, x)
+    assert judge(given, x, expected, {"y": expected["y"] + np.uint8(1)})[0].ok
+    assert not judge(given, x, expected, {"y": expected["y"] + np.uint8(2)})[0].ok
+
+
+def test_the_rounding_level_of_a_quantized_model_comes_through_the_scales_of_its_weights():
+    """A rounding between two steps falls to the other side by an error of the size of float32's own."""
+    random = np.random.default_rng(0)
+    body = (
+        "w = DequantizeLinear <axis=1> (k, t, n) a = QuantizeLinear (x, s, z) b = DequantizeLinear (a, s, z)"
+        " c = MatMul (b, w) d = QuantizeLinear (c, u, z) e = DequantizeLinear (d, u, z) y = Neg (e)"
+    )
+    given = quantized(body, "float")
+    proto = onnx_ir.to_proto(given.graph)
+    constants = {
+        "k": random.integers(-9, 9, (3, 3)).astype(np.int8), "t": np.full(3, 0.25, np.float32),
+        "n": np.zeros(3, np.int8), "u": np.float32(0.25),
+    }  # fmt: skip
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
+    given = Model(onnx_ir.from_proto(proto), "net", given.inputs, given.outputs)
+    x = {"x": random.integers(-20, 20, (2, 3)).astype(np.float32) / 4}
+    level = rounding_level(given, x, reference(given, x))
+    assert 0 < level["y"] < 1, "ties, of which some fall to the other side"

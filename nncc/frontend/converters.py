@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import GenericConst, constant_array, relax
+from nncc.frontend.integer_converters import conv_integer, matmul_integer
+from nncc.frontend.quantization_converters import dequantize_linear, dynamic_quantize_linear, quantize_linear
 
 __all__ = ["CONVERTERS"]
 
@@ -68,6 +70,11 @@ def _text(value: Any) -> str:
 
 CONVERTERS: dict[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]] = {
     "Clip": clip,
+    "ConvInteger": conv_integer,
+    "DequantizeLinear": dequantize_linear,
+    "DynamicQuantizeLinear": dynamic_quantize_linear,
+    "MatMulInteger": matmul_integer,
     "Pad": pad,
+    "QuantizeLinear": quantize_linear,
 }
 """By operator of the standard domain."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
 from nncc.frontend.container import read_container
+from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
 from nncc.ir import Model, TensorSpec
@@ -129,8 +130,12 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
 
     from nncc.passes.fold_constants import fold_constants
     from nncc.passes.infer_shapes import infer_shapes
+    from nncc.passes.integer_matmuls import integer_matmuls
+    from nncc.passes.qoperators import qoperators_to_qdq
 
     trial = graph.clone()
+    for pass_ in (qoperators_to_qdq, integer_matmuls):  # inference knows the standard operators only
+        pass_(trial)
     for _ in range(4):
         infer_shapes(trial)
         if not fold_constants(trial).rewrites:
@@ -203,6 +208,7 @@ def import_onnx(
         _dtype(value, "output") if value.type is not None else None
     fix_shapes(graph, shape or {})
     infer_shapes(graph)
+    check_quantization(graph)
     for node in onnx_ir.traversal.RecursiveGraphIterator(main):
         for value in node.outputs:
             sizes = static_shape(value)

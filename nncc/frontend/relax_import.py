@@ -25,7 +25,9 @@ def import_relax(model: Model):
     from nncc.compat import importable_operators, onnx_importer, relax
     from nncc.frontend.converters import CONVERTERS
 
-    if refusal := unsupported(model, importable_operators()):
+    supported = importable_operators()
+    supported[""] |= set(CONVERTERS)
+    if refusal := unsupported(model, supported):
         raise refusal
     for node in model.graph.graph:
         if node.op_type in ("Resize", "Upsample") and (reason := _resize_problem(node)):

@@ -409,7 +409,8 @@ def _of_integers(call: Any) -> bool:
     """Whether an expression is a convolution of integers by constants."""
     if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.nn.conv2d":
         return False
-    return str(call.ty.dtype) == "int32" and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
+    of_bytes = str(call.ty.dtype) == "int32" and str(call.args[0].ty.dtype) in ("uint8", "int8")
+    return of_bytes and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
 
 
 def _is_border(expr: Any) -> TypeGuard[Any]:

@@ -25,17 +25,17 @@ def _set(node: onnx_ir.Node, **attributes) -> None:
 
 
 def explicit_pads(graph: onnx_ir.Model) -> Report:
-    """Replace ``auto_pad`` of Conv, MaxPool and AveragePool by pads, in place."""
+    """Replace ``auto_pad`` of Conv, ConvInteger, MaxPool and AveragePool by pads, in place."""
     report = Report()
     for node in graph.graph:
-        if not is_op(node, "Conv", "MaxPool", "AveragePool") or "auto_pad" not in node.attributes:
+        if not is_op(node, "Conv", "ConvInteger", "MaxPool", "AveragePool") or "auto_pad" not in node.attributes:
             continue
         mode, shape = attribute(node, "auto_pad"), static_shape(node.inputs[0])
         if mode not in ("NOTSET", "VALID"):
             if shape is None:
                 report.skip(node, "its padding depends on a shape that is not static")
                 continue
-            weight = static_shape(node.inputs[1]) if is_op(node, "Conv") else None
+            weight = static_shape(node.inputs[1]) if is_op(node, "Conv", "ConvInteger") else None
             kernel = attribute(node, "kernel_shape") or (list(weight[2:]) if weight else None)
             if kernel is None:
                 report.skip(node, "its kernel's size is not known")

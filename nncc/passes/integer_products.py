@@ -21,8 +21,8 @@ import numpy as np
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.dots import dot_of
 from nncc.passes.context import Context
-from nncc.passes.grids import Grid, grid_of, named
 from nncc.passes.integer_costs import slower
+from nncc.passes.relax_grids import Grid, grid_of, named
 from nncc.passes.rewriter import Rewriter, variables
 
 __all__ = ["integer_products"]

@@ -19,8 +19,8 @@ import numpy as np
 
 from nncc.compat import GenericConst, IRModule, relax
 from nncc.passes.context import Context
-from nncc.passes.grids import Grid, grid_of, is_quantized, named
 from nncc.passes.quantization import bounds
+from nncc.passes.relax_grids import Grid, grid_of, is_quantized, named
 from nncc.passes.rewriter import Rewriter, variables
 
 __all__ = ["keep_integers"]

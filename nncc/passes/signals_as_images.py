@@ -12,7 +12,7 @@ from typing import Any
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.passes.context import Context
-from nncc.passes.grids import is_quantized
+from nncc.passes.relax_grids import is_quantized
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["signals_as_images"]

@@ -16,13 +16,13 @@ from nncc.passes.divide_by_constants import divide_by_constants
 from nncc.passes.fold_dequantize import fold_dequantize
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
-from nncc.passes.grids import is_quantized
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
 from nncc.passes.own_quantization import own_quantization
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
+from nncc.passes.relax_grids import is_quantized
 from nncc.passes.requantize import requantize
 from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place

@@ -81,10 +81,6 @@ def _codes(expr: Any, made: dict[Any, Any]) -> Codes | None:
     call = made.get(expr, expr)
     if not isinstance(call, relax.Call) or len(static_shape(call)) != 2:
         return None
-    name = getattr(call.op, "name", "")
-    if name == "relax.permute_dims":
-        inner = _plain(call.args[0], made)
-        return None if inner is None else _made(*(np.transpose(array) for array in inner))
     inner = _plain(expr, made)
     return None if inner is None else _made(*inner)
 
@@ -107,19 +103,28 @@ def _groups(scale: np.ndarray, zero: np.ndarray) -> int | None:
 
 
 def _plain(expr: Any, made: dict[Any, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """q as int32, and scale and zero point for each of its elements."""
+    """q as int32, and scale and zero point for each of its elements, laid out as `expr` is."""
     call = made.get(expr, expr)
-    if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.dequantize":
+    name = getattr(call.op, "name", "") if isinstance(call, relax.Call) else ""
+    if name in ("relax.permute_dims", "relax.reshape"):
+        inner = _plain(call.args[0], made)
+        if inner is None:
+            return None
+        if name == "relax.reshape":
+            one, two, three = (array.reshape(static_shape(call)) for array in inner)
+        else:
+            axes = None if call.attrs.axes is None else [int(axis) for axis in call.attrs.axes]
+            one, two, three = (np.transpose(array, axes) for array in inner)
+        return one, two, three
+    if name != "relax.dequantize" or str(call.ty.dtype) != "float32":
         return None
-    q, scale, zero = call.args
-    if not all(isinstance(part, GenericConst) for part in call.args) or str(call.ty.dtype) != "float32":
+    if not all(isinstance(part, GenericConst) for part in call.args):
         return None
-    integers = constant_array(q)
+    integers, *parameters = (constant_array(part) for part in call.args)
     if integers.dtype not in (np.int8, np.uint8) or integers.ndim != 2:
         return None
     row = [-1 if axis == int(call.attrs.axis) % 2 else 1 for axis in range(2)]
     scales, zeros = (
-        np.broadcast_to(part.reshape(row if part.size > 1 else (1, 1)), integers.shape)
-        for part in (constant_array(scale), constant_array(zero))
+        np.broadcast_to(part.reshape(row if part.size > 1 else (1, 1)), integers.shape) for part in parameters
     )
     return integers.astype(np.int32), scales, zeros.astype(np.int32)
