@@ -35,7 +35,7 @@ class QuantizedNet(Net):
         return self.op("DequantizeLinear", self.constant(q, np.int8), self.constant(scale), zero, axis=axis), scale
 
     def layer(self, kind: str, x: str, shape: Sequence[int], out: int, *, step: float = STEP, **attributes: Any) -> str:
-        """A convolution or `Gemm` of x, whose scale is `step`, by weights of `shape`, and an int32 bias; not rounded."""
+        """A convolution or `Gemm` of x, on a grid of `step`, by weights of `shape`, with an int32 bias; not rounded."""
         transposed = kind == "ConvTranspose" or (kind == "Gemm" and not attributes.get("transB"))
         weight, scale = self.weights(*shape, axis=1 if transposed else 0)
         count = len(scale)

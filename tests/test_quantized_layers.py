@@ -211,3 +211,19 @@ def test_functions_are_parts_of_the_kernel_before_them(tmp_path: Path, kind: str
     compiled = within_a_step(net, tmp_path)
     on_integers(compiled)
     assert all("conv2d" in name or "block" in name or "reshape" in name for name in compiled.kernels.schedules)
+
+
+def test_moves_of_tensors_without_blocks(tmp_path: Path) -> None:
+    """No convolution is near: bytes move in TVM's own kernels, and what is concatenated is rounded once more."""
+    net = QuantizedNet()
+    x, y = net.grid(net.input(1, 3, 6, 8)), net.grid(net.input(1, 3, 6, 8), 0.03, 100)
+    z = net.grid(net.op("Concat", x, y, axis=2), 0.05)
+    z = net.grid(net.op("Pad", z, net.ints(0, 0, 1, 1, 0, 0, 1, 1)), 0.05)
+    z = net.grid(net.op("MaxPool", z, kernel_shape=[2, 2], strides=[2, 2]), 0.05)
+    z = net.op("Slice", z, net.ints(1), net.ints(7), net.ints(2), net.ints(2))
+    z = net.grid(net.op("Transpose", z, perm=[0, 2, 3, 1]), 0.05)
+    z = net.op("Reshape", z, net.ints(9, 5))
+    half, rest = net.op("Split", net.grid(z, 0.05), net.ints(2, 3), axis=1, outputs=2)
+    net.output(net.grid(half, 0.05), net.grid(rest, 0.05))
+    compiled = within_a_step(net, tmp_path, step=0.05)
+    assert not any("pool2d" in name and "quantize" in name for name in compiled.kernels.schedules)
