@@ -14,7 +14,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 COUNTS = "arm64-counts.jsonl"
 """The file of `count.py`."""
 TUNING = "tuning.jsonl"
-"""The file of `tune.py`; all others in the folder are of `bench.py`."""
+"""The file of `tune.py`."""
+ACCURACY = "accuracy.jsonl"
+"""The file of `accuracy.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 """What a table of README stands between."""
 
@@ -24,13 +26,14 @@ Row = Mapping[str, Any]
 def with_tables(readme: str, results: Path = RESULTS) -> str:
     """README's text with the tables made anew; the newest row of a model counts."""
     measured = [
-        row for path in sorted(results.glob("*.jsonl")) if path.name not in (COUNTS, TUNING) for row in rows(path)
+        row for path in sorted(results.glob("*.jsonl")) if path.name not in (COUNTS, TUNING, ACCURACY) for row in rows(path)
     ]
     tables = {
         "times": times(measured),
         "compile": compile_cost(measured),
         "tuning": tuning(rows(results / TUNING)),
         "counts": counts(rows(results / COUNTS)),
+        "accuracy": accuracy(rows(results / ACCURACY)),
     }
     for name, text in tables.items():
         before, start, rest = readme.partition(START.format(name))
@@ -119,6 +122,22 @@ def counts(counted: Iterable[Row]) -> str:
             out.append(_line(row["model"], *cells, *others))
         out.append("")
     return _text(out)
+
+
+def accuracy(scored: Iterable[Row]) -> str:
+    """One table of the newest row of each labelled set."""
+    newest = {row["set"]: row for row in scored}
+    out = _head("model", "samples", "score", "float32", "int8", "compiled", "int8 multiply-adds", "file")
+    for row in newest.values():
+        scores = [f"{row['scores'][kind]:.4f}" if kind in row["scores"] else "" for kind in _SCORES]
+        size = f"{row['bytes'][0] / row['bytes'][1]:.1f} times smaller"
+        out.append(
+            _line(row["model"], f"{row['samples']}", row["metric"], *scores, f"{100 * row['int8_macs']:.0f} %", size)
+        )
+    return _text(out)
+
+
+_SCORES = ("float32", "int8", "compiled")
 
 
 def tuning(tuned: Iterable[Row]) -> str:

@@ -3,6 +3,7 @@
     artifact = nncc.compile("model.onnx", target="rpi4")
     module = nncc.load("model-native/model.so", threads=2)
     outputs = module.run({"input": array})
+    made = nncc.quantize("model.onnx", calibration="samples/", max_drop="0.5%")
 
 TVM and onnx are imported by the stages that need them; `load` needs numpy only.
 """
@@ -16,13 +17,15 @@ from nncc.version import VERSION as __version__
 if TYPE_CHECKING:
     from nncc.api import compile
     from nncc.errors import NnccError
+    from nncc.quant.api import quantize
     from nncc.runtime.loader import Module, load
     from nncc.target import Target
 
-__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "load"]
+__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "load", "quantize"]
 
 _HOME = {
     "compile": "nncc.api",
+    "quantize": "nncc.quant.api",
     "NnccError": "nncc.errors",
     "Module": "nncc.runtime.loader",
     "load": "nncc.runtime.loader",

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nncc.cli_errors import Group
+from nncc.cli_quant import compare_command, quantize_command
 from nncc.cli_records import records
 from nncc.cli_tune import tune_command
+from nncc.config import Config
 from nncc.console import working
 from nncc.options import FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
-from nncc.pipeline import STAGES
+from nncc.pipeline import STAGES, stages
 from nncc.version import VERSION
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ def cli() -> None:
 @option("shipped_records", "--shipped-records/--no-shipped-records", default=True, show_default=True)
 @option("lock", "--lock", type=Path, metavar="FILE")
 @option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
+@option("quantize", "--quantize", type=Path, metavar="DATA")
+@option("recipe", "--recipe", type=Path, metavar="TOML")
 @option("until", "--until", metavar="STAGE", note=f" Stages: {', '.join(_STAGE_NAMES)}.")
 @option("save_stages", "--save-stages", type=Path, metavar="FOLDER")
 @option(
@@ -62,7 +66,6 @@ def cli() -> None:
 @JSON
 def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     """Compile MODEL, an ONNX file, to a shared library with its header and description."""
-    from nncc.config import Config
     from nncc.decisions_report import decision_facts, decisions_text
     from nncc.instruments import Decided, Timing, Verify, wanted
     from nncc.ir import Artifact
@@ -111,6 +114,8 @@ def _next(facts: Mapping[str, Any]) -> str:
     return f"nncc bench {library} --runner {folder}   # a bench program for the board"
 
 
+cli.add_command(quantize_command)
+cli.add_command(compare_command)
 cli.add_command(tune_command)
 
 
@@ -241,7 +246,7 @@ def bench_command(
 @click.argument("file", type=Path)
 @click.option(
     "--stage",
-    type=click.Choice(_STAGE_NAMES[:-1]),
+    type=click.Choice([stage.name for stage in stages(Config())][:-1]),
     default="import",
     show_default=True,
     help="Show the model after this stage.",
@@ -262,7 +267,6 @@ def show_command(
     """Show FILE: a model as text, one line an operator, after any stage; or what a library says of itself."""
     if _is_library(file):
         return _show_library(file, as_json)
-    from nncc.config import Config
     from nncc.instruments import stage_text
     from nncc.pipeline import plan, run
 

@@ -35,6 +35,10 @@ class Config:
     """What to make: so (shared library), a (static archive), o (one object file)."""
     dump_code: Sequence[str] = ()
     """Code to write beside the library: asm, ll (LLVM), tir."""
+    quantize: Path | None = None
+    """Samples, by which the model becomes int8 first: see `nncc quantize --calibration`, which can do more."""
+    recipe: Path | None = None
+    """How to quantize: a file that `nncc quantize` wrote; by default all that can be int8 is."""
     until: str | None = None
     """Stop after this stage; nothing is built."""
     save_stages: Path | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "DataError",
     "InternalError",
     "ModelError",
     "NnccError",
@@ -58,6 +59,10 @@ class ToolError(NnccError):
 
 class RecordError(NnccError):
     """Tuning records cannot be found or read."""
+
+
+class DataError(NnccError):
+    """Samples for calibration or comparison cannot be read, or are not what the model takes."""
 
 
 class OutputError(NnccError):

@@ -13,13 +13,24 @@ import click
 
 from nncc.errors import UsageError
 
-__all__ = ["FILL", "JSON", "SHAPES", "TARGET", "THREADS", "all_of", "comma_words", "option", "time_span"]
+__all__ = [
+    "FILL",
+    "JSON",
+    "SHAPES",
+    "TARGET",
+    "THREADS",
+    "all_of",
+    "comma_words",
+    "documentation",
+    "option",
+    "time_span",
+]
 
 
-def _documentation() -> dict[str, str]:
-    """The docstring of each field of Config and Tuning: the one place where an option is explained."""
+def documentation(file: str) -> dict[str, str]:
+    """The docstring of each field of the classes in one of nncc's files: the one place where an option is explained."""
     try:
-        tree = ast.parse(Path(__file__).with_name("config.py").read_text(encoding="utf-8"))
+        tree = ast.parse(Path(__file__).parent.joinpath(file).read_text(encoding="utf-8"))
     except OSError:  # installed without sources
         return {}
     classes = [node.body for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -35,7 +46,7 @@ def _documentation() -> dict[str, str]:
     }
 
 
-_HELP = _documentation()
+_HELP = documentation("config.py")
 
 
 def option(field: str, *names: str, note: str = "", **settings: Any) -> Callable[[Any], Any]:

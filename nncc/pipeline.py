@@ -16,7 +16,7 @@ from nncc.target import Target, resolve
 from nncc.tuning.known import Known, known_from
 from nncc.tuning.lock import Lock, read_lock
 
-__all__ = ["STAGES", "Instrument", "Job", "Stage", "plan", "run", "target_for"]
+__all__ = ["STAGES", "Instrument", "Job", "Stage", "plan", "run", "stages", "target_for"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Stage:
 
     name: str
     run: Callable[[Any, Job], Any]
+    wanted: Callable[[Config], bool] = lambda config: True
+    """Whether it runs at all."""
 
 
 class Instrument:
@@ -59,6 +61,13 @@ def _import(path: Path, job: Job) -> Model:
     from nncc.frontend.onnx import import_onnx
 
     return import_onnx(path, shape=job.config.shape, name=job.name)
+
+
+def _quantize(model: Model, job: Job) -> Model:
+    from nncc.quant.api import quantize_model
+
+    assert job.config.quantize is not None
+    return quantize_model(model, job.config.quantize, job.config.recipe, job.progress)
 
 
 def _simplify(model: Model, job: Job) -> Model:
@@ -102,6 +111,7 @@ def _build(program: Any, job: Job) -> Artifact:
 
 STAGES = (
     Stage("import", _import),
+    Stage("quantize", _quantize, lambda config: config.quantize is not None),
     Stage("simplify", _simplify),  # exact, any target
     Stage("specialize", _specialize),  # from here on: one target
     Stage("lower", _lower),
@@ -109,6 +119,11 @@ STAGES = (
     Stage("flatten", _flatten),
     Stage("build", _build),
 )
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """The stages that a compilation with these options has."""
+    return tuple(stage for stage in STAGES if stage.wanted(config))
 
 
 def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], None] | None = None) -> Job:
@@ -122,6 +137,10 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
     names = [stage.name for stage in STAGES]
     if config.until is not None and config.until not in names:
         raise UsageError(f"unknown stage `{config.until}`", f"the stages are {', '.join(names)}")
+    if config.until is not None and config.until not in [stage.name for stage in stages(config)]:
+        raise UsageError(f"the stage `{config.until}` does not run unless it is asked for", f"with `--{config.until}`")
+    if config.recipe is not None and config.quantize is None:
+        raise UsageError("`--recipe` says how to quantize, but not with which samples", "give some with `--quantize`")
     path = Path(path)
     name = config.name or path.name.removesuffix(".onnx") or "model"
     if name in (".", "..") or any(letter in name for letter in "/\\\0\n"):
@@ -165,8 +184,9 @@ def run(job: Job, instruments: Iterable[Instrument] = (), after: str = "", value
     """
     watchers = list(instruments)
     value = value if after else job.path
-    done = [stage.name for stage in STAGES].index(after) + 1 if after else 0
-    for stage in STAGES[done:]:
+    todo = stages(job.config)
+    done = [stage.name for stage in todo].index(after) + 1 if after else 0
+    for stage in todo[done:]:
         for watcher in watchers:
             watcher.before(stage, job)
         start = time.perf_counter()

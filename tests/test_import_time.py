@@ -27,7 +27,9 @@ def imported_by(code: str) -> set[str]:
         ("import nncc.tuning.records", set()),
         ("import nncc.execute", set()),
         ("import nncc; nncc.load", {"numpy"}),
+        ("from nncc.cli import cli\ntry: cli(['quantize', '--help'])\nexcept SystemExit: pass", {"click"}),
         ("import nncc; nncc.compile", set()),
+        ("import nncc; nncc.quantize", set()),
         ("from nncc.cli import cli\ntry: cli(['targets'])\nexcept SystemExit: pass", {"click"}),
     ],
 )

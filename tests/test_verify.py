@@ -89,10 +89,20 @@ def test_a_stage_that_changes_the_result_is_blamed_by_name():
     verify = Verify()
     after(verify, "simplify", model("y = Relu (x)"), model("a = Relu (x) y = Relu (a)"))
     assert verify.results["simplify"][0].ok
-    with pytest.raises(InternalError, match="quantize: the model computes something else after it:\n  `y`"):
-        after(verify, "quantize", model("y = Relu (x)"), model("y = Neg (x)"))
+    with pytest.raises(InternalError, match="compress: the model computes something else after it:\n  `y`"):
+        after(verify, "compress", model("y = Relu (x)"), model("y = Neg (x)"))
     after(verify, "specialize", model("y = Relu (x)"), object())  # not a portable stage: none of its business
-    assert set(verify.results) == {"simplify", "quantize"}
+    assert set(verify.results) == {"simplify", "compress"}
+
+
+def test_what_comes_after_quantizing_has_to_agree_with_the_quantized_model():
+    verify = Verify()
+    after(verify, "simplify", model("y = Relu (x)"), model("y = Relu (x)"))
+    after(verify, "quantize", model("y = Relu (x)"), model("y = Neg (x)"))
+    after(verify, "compress", model("y = Neg (x)"), model("a = Neg (x) y = Identity (a)"))
+    assert verify.results["compress"][0].ok and "quantize" not in verify.results
+    with pytest.raises(InternalError, match="compress: the model computes something else"):
+        after(verify, "compress", model("y = Neg (x)"), model("y = Relu (x)"))
 
 
 def quantized(body: str, dtype: str) -> Model:
@@ -137,5 +147,5 @@ def test_the_rounding_level_of_a_quantized_model_comes_through_the_scales_of_its
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
     given = Model(onnx_ir.from_proto(proto), "net", given.inputs, given.outputs)
     x = {"x": random.integers(-20, 20, (2, 3)).astype(np.float32) / 4}
-    level = rounding_level(given, x, reference(given, x))
+    level = rounding_level(given, x, ["y"])
     assert 0 < level["y"] < 1, "ties, of which some fall to the other side"

@@ -1,9 +1,9 @@
 """ConvInteger and MatMulInteger: sums of products of integers in int32, exactly; see `converters`.
 
-    sum((x - zx) w) = sum(x w) - zx sum(w)
+    sum((x - zx) w) = sum(x w) - zx sum(w)      sum((x - zx) (w - zw)) = sum(x w) - zw sum(x) - zx sum(w - zw)
 
-with w constant, within [-127, 127] and without a zero point of its own, is a product of bytes, which kernels of
-integers take; anything else is widened to int32 first.
+with w constant, and in a convolution within [-127, 127] and without a zero point of its own, is a product of bytes,
+which kernels of integers take; anything else is widened to int32 first.
 """
 
 from __future__ import annotations
@@ -62,11 +62,28 @@ def _less(builder: Any, sums: Any, zero: Any, ones: np.ndarray) -> Any:
 def matmul_integer(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
     """sum((a - a_zero_point) * (b - b_zero_point)) of bytes by a constant matrix; TVM's where it is none."""
     a, b, a_zero, b_zero = [*inputs, None, None][:4]
-    matrix = _small(b, b_zero, -1)
-    if matrix is None or matrix.ndim != 2 or len(a.ty.shape) < 2 or not _single(a_zero):
+    constants = isinstance(b, GenericConst) and (b_zero is None or isinstance(b_zero, GenericConst))
+    if not constants or len(b.ty.shape) != 2 or len(a.ty.shape) < 2 or not _single(a_zero):
         return None
-    sums = builder.emit(relax.op.matmul(a, relax.const(matrix, "int8"), out_dtype="int32"))
-    return _less(builder, sums, a_zero, matrix.astype(np.int32).sum(axis=0))
+    matrix, points = constant_array(b).astype(np.int32), np.zeros(1, np.int32)
+    small = _small(b, b_zero, -1)
+    if small is not None:
+        matrix = small.astype(np.int32)
+    elif b_zero is not None:
+        points = constant_array(b_zero).astype(np.int32).reshape(-1)
+    if matrix.max(initial=0) > 127:
+        matrix, points = matrix - 128, points - 128
+    data, bytes_ = a, np.maximum(matrix, -127)
+    if extremes := np.flatnonzero((matrix < -127).any(axis=1)).tolist():  # -128 is -127 and -1 of the same data again
+        again = builder.emit(relax.op.take(a, relax.const(np.array(extremes, np.int32)), axis=-1))
+        data = builder.emit(relax.op.concat([a, again], axis=-1))
+        bytes_ = np.concatenate([bytes_, (matrix - bytes_)[extremes]])
+    sums = builder.emit(relax.op.matmul(data, relax.const(bytes_.astype(np.int8)), out_dtype="int32"))
+    if points.any():
+        rows = builder.emit(relax.op.sum(builder.emit(relax.op.astype(a, "int32")), axis=-1, keepdims=True))
+        part = builder.emit(relax.op.multiply(rows, relax.const(points)))
+        sums = builder.emit(relax.op.subtract(sums, part))
+    return _less(builder, sums, a_zero, (matrix - points).sum(axis=0))
 
 
 def conv_integer(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-__all__ = ["import_onnx", "save", "specs", "to_proto", "unsupported"]
+__all__ = ["import_onnx", "read_graph", "save", "specs", "to_proto", "unsupported"]
 
 MOST_NODES = 1_000_000
 """Nodes after inlining: a model of more is refused, since nested functions can multiply without bound."""
@@ -168,19 +168,14 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
             value.shape = onnx_ir.Shape(shapes.pop())
 
 
-def import_onnx(
-    path: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, name: str | None = None
-) -> Model:
-    """Read, check and fix an ONNX file.
+def read_graph(path: str | Path) -> onnx_ir.Model:
+    """Read and check an ONNX file; its inputs may still have open dimensions.
 
-    `shape` gives the dimensions of inputs that the file leaves open; `name` is the model's name, by default the
-    file's stem. Local functions are inlined, initializers are no inputs, every input and output has a static shape,
-    and all weights are in memory. Raises ModelError.
+    Local functions are inlined, initializers are no inputs, every input and output is a tensor, and all weights are in
+    memory. Raises ModelError.
     """
     import onnx_ir
     from google.protobuf.message import DecodeError
-
-    from nncc.passes.infer_shapes import infer_shapes
 
     path = Path(path)
     proto = read_container(path)
@@ -206,6 +201,25 @@ def import_onnx(
         _dtype(value, "input")
     for value in main.outputs:
         _dtype(value, "output") if value.type is not None else None
+    return graph
+
+
+def import_onnx(
+    path: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, name: str | None = None
+) -> Model:
+    """Read, check and fix an ONNX file.
+
+    `shape` gives the dimensions of inputs that the file leaves open; `name` is the model's name, by default the
+    file's stem. Local functions are inlined, initializers are no inputs, every input and output has a static shape,
+    and all weights are in memory. Raises ModelError.
+    """
+    import onnx_ir
+
+    from nncc.passes.infer_shapes import infer_shapes
+
+    path = Path(path)
+    graph = read_graph(path)
+    main = graph.graph
     fix_shapes(graph, shape or {})
     infer_shapes(graph)
     check_quantization(graph)

@@ -102,8 +102,14 @@ def dynamic_quantize_linear(builder: Any, inputs: Sequence[Any], attributes: dic
     """
     x = inputs[0]
     zero, one, most = (relax.const(np.float32(value)) for value in (0, 1, 255))
-    high = builder.emit(relax.op.maximum(builder.emit(relax.op.max(x)), zero))
-    low = builder.emit(relax.op.minimum(builder.emit(relax.op.min(x)), zero))
+
+    def over_all(reduce: Any) -> Any:
+        """Row by row first, which runs in vectors."""
+        rows = builder.emit(reduce(x, axis=-1)) if len(x.ty.shape) > 1 else x
+        return builder.emit(reduce(rows))
+
+    high = builder.emit(relax.op.maximum(over_all(relax.op.max), zero))
+    low = builder.emit(relax.op.minimum(over_all(relax.op.min), zero))
     width = builder.emit(relax.op.subtract(high, low))
     empty = builder.emit(relax.op.equal(width, zero))
     scale = builder.emit(relax.op.where(empty, one, builder.emit(relax.op.divide(width, most))))

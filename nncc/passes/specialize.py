@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from nncc.choices import GraphChoices
 from nncc.compat import relax, tvm
+from nncc.dots import dot_of
 from nncc.errors import InternalError
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
+from nncc.passes.activation_sign import to_signed, to_unsigned
 from nncc.passes.choose_layout import choose_layout
 from nncc.passes.clamp_take import clamp_take
 from nncc.passes.context import Context
@@ -66,7 +69,7 @@ def specialize(
         The graph has an operator or an attribute that cannot be imported.
     """
     context = Context(model.name, target, templates, graph or GraphChoices())
-    module = import_relax(model)
+    module = import_relax(_signed_for(model, target))
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
     quantized = is_quantized(module)
@@ -78,3 +81,12 @@ def specialize(
             raise InternalError(f"specialize: the pass `{pass_.__name__}` failed on `{model.name}`: {error}") from error
     facts = context.layers.facts() if quantized else None
     return Network(module, model.name, target, model.inputs, model.outputs, context.graph.decisions(), facts)
+
+
+def _signed_for(model: Model, target: Target) -> Model:
+    """The model with quantized activations of the sign that the processor multiplies, which is the same function."""
+    wanted = {"int8": to_signed, "uint8": to_unsigned}.get(dot_of(target.hardware).data)
+    if wanted is None:
+        return model
+    graph = model.graph.clone()
+    return replace(model, graph=graph) if wanted(graph).rewrites else model

@@ -1,0 +1,259 @@
+"""``nncc quantize``: a float model becomes int8, within an accuracy. ``nncc compare``: two models, layer by layer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nncc.errors import UsageError
+from nncc.options import JSON, SHAPES, TARGET, all_of, documentation, time_span
+
+if TYPE_CHECKING:
+    from nncc.quant.images import Preprocessing
+
+__all__ = ["compare_command", "quantize_command"]
+
+_RECIPE = documentation("quant/recipe.py")
+_IMAGES = documentation("quant/images.py")
+_STEP = click.Choice(["true", "false", "auto"])
+_OBSERVERS = ("auto", "minmax", "moving_average", "percentile", "entropy", "mse")
+_PRECISIONS = (
+    "int8", "dynamic", "weight_int8", "weight_int4", "weight_float16", "weight_bfloat16", "float",
+)  # fmt: skip
+
+
+def _choice(field: str, *names: str, note: str = "", **settings: Any) -> Callable[[Any], Any]:
+    """An option for a field of Recipe, with its docstring as help; not given, the recipe decides."""
+    return click.option(*names, field, default=None, help=f"{_RECIPE.get(field, '')}{note}", **settings)
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """``0.485,0.456,0.406``, also as fractions: ``127/255``."""
+    if value is None:
+        return None
+    numbers = []
+    for word in value.split(","):
+        above, _, below = word.partition("/")
+        try:
+            numbers.append(float(above) / float(below or 1))
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(
+                f"`{parameter.opts[0]} {value}` is no list of numbers", "for example `0.485,0.456,0.406` or `127/255`"
+            ) from None
+    if parameter.name == "std" and 0.0 in numbers:
+        raise UsageError(f"`{parameter.opts[0]} {value}` has a zero, by which pixels would be divided")
+    return tuple(numbers)
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """``224``, or height and width: ``224x320``."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", value.strip())
+    if found is None:
+        raise UsageError(f"`--image-size {value}` is no size", "for example `224`, or height and width, `224x320`")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _image(field: str, name: str, **settings: Any) -> Callable[[Any], Any]:
+    return click.option(name, field, help=f"Images: {_IMAGES.get(field, '')}", **settings)
+
+
+_IMAGE_OPTIONS = (
+    _image("size", "--image-size", callback=_size, metavar="HxW"),
+    _image("mean", "--image-mean", callback=_numbers, metavar="X,Y,Z"),
+    _image("std", "--image-std", callback=_numbers, metavar="X,Y,Z"),
+    _image("layout", "--image-layout", type=click.Choice(["nchw", "nhwc"])),
+    _image("bgr", "--image-bgr", is_flag=True),
+)
+
+
+def _preprocessing(options: dict[str, Any]) -> Preprocessing:
+    """The options for images, taken out of `options`."""
+    from nncc.quant.images import Preprocessing
+
+    given = {name: options.pop(name) for name in ("size", "mean", "std", "layout", "bgr")}
+    return Preprocessing(**{name: value for name, value in given.items() if value is not None})
+
+
+def _nodes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str] | None:
+    """``NAME=PRECISION``, repeatable."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, _, precision = value.rpartition("=")
+        if not name:
+            raise UsageError(f"`--node {value}` is not NAME=PRECISION", "for example `--node Conv_1=weight_int8`")
+        found[name] = precision
+    return found or None
+
+
+def _float_nodes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...] | None:
+    return tuple(values) or None
+
+
+@click.command("quantize", short_help="Float ONNX to int8 ONNX, within an accuracy.")
+@click.argument("model", type=Path)
+@click.option(
+    "--calibration",
+    type=Path,
+    required=True,
+    metavar="DATA",
+    help="Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
+    "A quarter of them is held out to judge by.",
+)
+@click.option(
+    "-o", "--output", type=Path, metavar="FILE", help="The QDQ model to write.  [default: <model>.int8.onnx beside it]"
+)
+@click.option("--recipe", type=Path, metavar="TOML", help="Follow what an earlier call wrote; flags go before it.")
+@click.option(
+    "--metric",
+    metavar="COMMAND",
+    help="Prints a score last, higher is better, of the model whose path is appended, or stands where it says "
+    "`{model}`. Or top1 or sqnr: agreement with the float model on samples held out.  [default: one of these]",
+)
+@click.option(
+    "--max-drop",
+    metavar="DROP",
+    help="Leave layers float until the score holds: `0.5%` is half a percent of the float model's score, `0.005` as "
+    "much in the metric's own unit.",
+)
+@click.option("--metric-timeout", "metric_seconds", default="1h", show_default=True, callback=time_span, metavar="TIME",
+              help="How long the command may take.")  # fmt: skip
+@click.option(
+    "--rank-by",
+    type=click.Choice(["output", "metric"]),
+    default="output",
+    show_default=True,
+    help="What ranks layers: the error of the model's outputs, or the metric, once for each layer.",
+)
+@click.option(
+    "--evaluations",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    metavar="N",
+    help="How often the metric may be asked while layers are chosen.",
+)
+@TARGET
+@all_of(*SHAPES)
+@_choice("observer", "--observer", type=click.Choice(_OBSERVERS), note=" auto: the one with the least error.")
+@_choice("percentile", "--percentile", type=float, metavar="P")
+@_choice("activations", "--activations", type=click.Choice(["uint8", "int8"]))
+@_choice("symmetric", "--symmetric/--asymmetric")
+@_choice("per_channel", "--per-channel/--per-tensor")
+@_choice("weight_observer", "--weight-observer", type=click.Choice(["minmax", "mse"]))
+@_choice("equalize", "--equalize", type=_STEP)
+@_choice("correct_bias", "--correct-bias", type=_STEP)
+@_choice("reconstruct", "--reconstruct", type=_STEP)
+@_choice("precision", "--precision", type=click.Choice(_PRECISIONS))
+@click.option("--node", "nodes", multiple=True, callback=_nodes, metavar="NAME=PRECISION",
+              help=f"{_RECIPE.get('nodes', '')} Repeatable.")  # fmt: skip
+@click.option("--float-node", "float_nodes", multiple=True, callback=_float_nodes, metavar="NAME",
+              help=f"{_RECIPE.get('float_nodes', '')} Repeatable.")  # fmt: skip
+@_choice("group_size", "--group-size", type=int, metavar="N")
+@_choice("seed", "--seed", type=int, metavar="N", note=" And which samples are held out.")
+@all_of(*_IMAGE_OPTIONS)
+@JSON
+def quantize_command(model: Path, as_json: bool, **options: Any) -> None:
+    """Quantize MODEL, a float ONNX file, to a standard QDQ file that any ONNX tool reads.
+
+    Without `--max-drop`, everything that can be int8 is. Beside the file, `<model>.quantize.toml` says how it was made.
+    """
+    from nncc import quantize_report as report
+    from nncc.console import working
+    from nncc.quant.api import quantize
+    from nncc.report import json_text
+
+    images = _preprocessing(options)
+    shape = options.pop("shape") | options.pop("input_shapes")
+    own = ("output", "recipe", "metric", "max_drop", "metric_seconds", "rank_by", "evaluations", "target")
+    call = {name: options.pop(name) for name in own}
+    calibration = options.pop("calibration")
+    choices = {name: _step(value) for name, value in options.items() if value is not None}
+    with working() as progress:
+        found = quantize(
+            model, calibration, shape=shape, images=images, start=progress.start, tell=progress.tell, **call, **choices
+        )
+    facts = report.quantize_facts(found, call["target"])
+    if as_json:
+        return click.echo(json_text(facts), nl=False)
+    click.echo(report.quantize_text(facts), nl=False)
+    words = ["nncc", "compile", str(found.path), "--target", call["target"]]
+    words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
+    click.echo(f"\nnext: {shlex.join(words)}")
+    return None
+
+
+def _step(value: Any) -> Any:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+@click.command("compare", short_help="Two models, layer by layer: where they part.")
+@click.argument("model", type=Path)
+@click.argument("other", type=Path)
+@click.option(
+    "-i",
+    "--inputs",
+    type=Path,
+    required=True,
+    metavar="DATA",
+    help="Samples: an .npz, an .npy, or a folder of such or of images.",
+)
+@click.option(
+    "--isolate", is_flag=True, help="What each layer adds by itself: every layer of OTHER reads MODEL's values."
+)
+@click.option("--samples", type=click.IntRange(min=1), default=32, show_default=True, metavar="N",
+              help="How many samples to run, the first ones.")  # fmt: skip
+@click.option("--threshold", type=float, default=20.0, show_default=True, metavar="DB",
+              help="An SQNR below this is bad.")  # fmt: skip
+@click.option("--top", type=click.IntRange(min=0), default=15, show_default=True, metavar="N",
+              help="How many layers to print, the worst first; 0 for all.")  # fmt: skip
+@all_of(*_IMAGE_OPTIONS)
+@JSON
+def compare_command(
+    model: Path,
+    other: Path,
+    inputs: Path,
+    isolate: bool,
+    samples: int,
+    threshold: float,
+    top: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare OTHER, a quantized ONNX file or a compiled library, with MODEL, the float model that it was made of.
+
+    SQNR is 10 log10(sum x^2 / sum (x - y)^2) in dB, over all samples. Of a library only outputs are compared.
+    """
+    from nncc import compare_report as report
+    from nncc.console import working
+    from nncc.execute import is_library, open_library
+    from nncc.frontend.onnx import read_graph
+    from nncc.quant.compare import compare_library, compare_models
+    from nncc.quant.samples import input_specs, read_samples
+    from nncc.report import json_text
+
+    images = _preprocessing(options)
+    with working() as progress:
+        progress.start("read", str(model))
+        graph = read_graph(model)
+        library = is_library(other)
+        if library and isolate:
+            raise UsageError(f"`{other}` is a library: only its outputs can be compared", "leave out `--isolate`")
+        opened = open_library(other, 1) if library else None
+        progress.start("samples", str(inputs))
+        data = read_samples(inputs, input_specs(graph), images)[:samples]
+        progress.start("compare", f"on {len(data)} samples")
+        if opened is not None:
+            found = compare_library(graph, opened, data)
+        else:
+            found = compare_models(graph, read_graph(other), data, isolate=isolate, progress=progress.tell)
+    facts = report.compare_facts(found, threshold)
+    if as_json:
+        return click.echo(json_text(facts), nl=False)
+    return click.echo(report.compare_text(facts, top), nl=False)

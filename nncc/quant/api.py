@@ -1,0 +1,189 @@
+"""`nncc.quantize`: a float ONNX file and samples become a QDQ file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncc.errors import OutputError, UsageError, did_you_mean
+from nncc.quant.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nncc.ir import Model
+    from nncc.quant.closed_loop import Outcome, Start, Tell
+    from nncc.quant.images import Preprocessing
+
+__all__ = ["Quantized", "quantize", "quantize_model"]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The files that were written, and what is known of them."""
+
+    path: Path
+    """The QDQ model."""
+    recipe_path: Path
+    """How it was made: edit it, and give it as `recipe`."""
+    outcome: Outcome
+    float_bytes: int
+    int8_bytes: int
+
+
+def quantize(
+    model: str | Path,
+    calibration: str | Path | Sequence[Mapping[str, np.ndarray]],
+    output: str | Path | None = None,
+    *,
+    metric: str | Callable[[Path], float] | None = None,
+    max_drop: str | float | None = None,
+    target: str = "native",
+    recipe: str | Path | Recipe | None = None,
+    shape: Mapping[str, Sequence[int]] | None = None,
+    images: Preprocessing | None = None,
+    rank_by: str = "output",
+    evaluations: int = 30,
+    metric_seconds: float = 3600.0,
+    start: Start = lambda name, what: None,
+    tell: Tell = lambda done, total, what: None,
+    **choices: Any,
+) -> Quantized:
+    """Quantize a float ONNX file to a standard QDQ file, and write how it was done beside it.
+
+    Parameters
+    ----------
+    model
+        The float ``.onnx`` file.
+    calibration
+        Inputs like those of real use: a file or a folder, see `nncc.quant.samples`, or a sequence of mappings from
+        names to arrays, one a sample. A quarter of them is held out to judge by.
+    output
+        The file to write; by default ``<model>.int8.onnx`` beside the model. ``<model>.quantize.toml`` goes with it.
+    metric
+        A function from a file's path to a score, higher is better; or a command that prints one last; or ``top1`` or
+        ``sqnr``: agreement with the float model on the held-out samples, one of which is the default.
+    max_drop
+        How much lower than the float model's the score may be: ``"0.5%"`` of it, or ``0.005`` in its own unit. Layers
+        stay float until it holds. By default none does.
+    target
+        The processor whose time the layers that stay float should cost least.
+    recipe
+        A file that an earlier call wrote, or a Recipe; by default Recipe's defaults.
+    shape
+        Static shapes for inputs with open dimensions, which the written file then has; by default they stay open.
+    images
+        What becomes of images in `calibration`.
+    rank_by
+        ``output``: layers are ranked by the error of the model's outputs; ``metric``: by the metric, once for each.
+    evaluations
+        How often the metric may be asked while layers are chosen.
+    metric_seconds
+        How long a command may take.
+    start, tell
+        Told what begins, and how far it is.
+    choices
+        Fields of `nncc.quant.recipe.Recipe`, which go before those of `recipe`. With ``observer="auto"`` the one with
+        the least error of the outputs is taken.
+
+    Raises
+    ------
+    NnccError
+        UsageError, ModelError, DataError, RunError, ToolError (of the metric) or OutputError, each with a hint.
+    """
+    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.shapes import fix_shapes
+    from nncc.quant.closed_loop import Gate, closed_loop, gather, save_graph
+    from nncc.quant.metric import AGREEMENTS, Command, MaxDrop, Metric
+    from nncc.quant.metric import max_drop as read_drop
+    from nncc.quant.recipe_file import recipe_text, write_recipe
+    from nncc.quant.samples import input_specs, read_samples
+    from nncc.target import resolve
+
+    model = Path(model)
+    auto = choices.get("observer") == "auto"
+    chosen = chosen_recipe(recipe, choices)
+    path, recipe_path = _outputs(model, output)
+    drop: MaxDrop | None = None if max_drop is None else read_drop(max_drop)
+    judge: Metric | str = (
+        Command(metric, metric_seconds) if isinstance(metric, str) and metric not in AGREEMENTS else metric or ""
+    )
+    if rank_by not in ("output", "metric"):
+        raise UsageError(f"layers cannot be ranked by `{rank_by}`", "by `output` or by `metric`")
+    hardware = resolve(target).hardware
+    start("read", str(model))
+    graph = read_graph(model)
+    if shape:
+        fix_shapes(graph, shape)
+    if isinstance(calibration, str | Path):
+        start("samples", str(calibration))
+        samples: Sequence[Mapping[str, np.ndarray]] = read_samples(calibration, input_specs(graph), images)
+    else:
+        samples = list(calibration)
+    if not samples:
+        raise UsageError(
+            "there are no calibration samples", "give at least one; a hundred, like real inputs, are better"
+        )
+    material = gather(graph, samples, chosen, judge if isinstance(judge, str) else "", start)
+    gate = Gate(judge, drop, rank_by == "metric", evaluations)
+    outcome = closed_loop(
+        material, chosen, gate, hardware, float_file=model, choose_observer=auto, start=start, tell=tell
+    )
+    save_graph(outcome.graph, path)
+    head = _head(model, path, outcome)
+    write_recipe(recipe_path, recipe_text(outcome.recipe, head, outcome.reasons))
+    return Quantized(path, recipe_path, outcome, model.stat().st_size, path.stat().st_size)
+
+
+def quantize_model(
+    model: Model, calibration: Path, recipe: Path | None, tell: Tell = lambda done, total, what: None
+) -> Model:
+    """The stage of a compilation: the same QDQ graph that `quantize` would write without a gate."""
+    from nncc.quant.closed_loop import Gate, closed_loop, gather
+    from nncc.quant.samples import input_specs, read_samples
+
+    chosen = chosen_recipe(recipe, {})
+    samples = read_samples(calibration, input_specs(model.graph))
+    material = gather(model.graph, samples, chosen)
+    found = closed_loop(material, chosen, Gate(), None, tell=tell)
+    return replace(model, graph=found.graph)
+
+
+def chosen_recipe(recipe: str | Path | Recipe | None, choices: Mapping[str, Any]) -> Recipe:
+    """The recipe that was given, with `choices` before its own. UsageError for a field that there is not."""
+    from nncc.quant.recipe_file import read_recipe
+
+    known = [field.name for field in fields(Recipe)]
+    if unknown := [name for name in choices if name not in known]:
+        raise UsageError(
+            f"a recipe has no `{unknown[0]}`", did_you_mean(unknown[0], known) or f"it has {', '.join(known)}"
+        )
+    base = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else read_recipe(recipe)
+    return replace(base, **{name: value for name, value in choices.items() if (name, value) != ("observer", "auto")})
+
+
+def _outputs(model: Path, output: str | Path | None) -> tuple[Path, Path]:
+    stem = model.name.removesuffix(".onnx")
+    path = model.with_name(f"{stem}.int8.onnx") if output is None else Path(output)
+    if path.is_dir():
+        raise UsageError(f"`-o {path}` is a folder", f"give a file, for example `{path / f'{stem}.int8.onnx'}`")
+    if path.exists() and model.exists() and path.samefile(model):
+        raise UsageError(f"`-o {path}` is the float model itself", "choose another file")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"cannot write `{path}`: there is no folder `{path.parent}`", "make it first")
+    return path, path.with_name(f"{path.name.removesuffix('.onnx').removesuffix('.int8')}.quantize.toml")
+
+
+def _head(model: Path, path: Path, outcome: Outcome) -> list[str]:
+    from nncc.version import VERSION
+
+    agreed = ", ".join(f"{kind} {value:.6g}" for kind, value in outcome.agreement.items())
+    lines = [
+        f"How nncc {VERSION} made {path.name} of {model.name}: edit it, and give it to `nncc quantize --recipe`.",
+        f"{outcome.calibrated} samples for the statistics, {outcome.held_out} to judge by: agreement {agreed}",
+    ]
+    if outcome.scores is not None:
+        lines.append(f"metric: {outcome.scores[0]:.6g} in float, {outcome.scores[1]:.6g} so")
+    return lines

@@ -1,0 +1,119 @@
+"""`nncc quantize` for people and for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from nncc.report import clipped, plural, table
+from nncc.target import resolve
+from nncc.text import size
+
+if TYPE_CHECKING:
+    from nncc.quant.api import Quantized
+
+__all__ = ["quantize_facts", "quantize_text"]
+
+_SHOWN = 20
+"""Layers in the list of those that stay float."""
+
+
+def quantize_facts(found: Quantized, target: str) -> dict[str, Any]:
+    """What `nncc quantize --json` prints."""
+    from nncc.quant.cost import gain, int8_share
+
+    outcome, hardware = found.outcome, resolve(target).hardware
+    floats = {layer.name for layer in outcome.layers if outcome.recipe.precision_of(layer.name) != "int8"}
+    products = [layer for layer in outcome.layers if layer.macs]
+    macs = sum(layer.macs for layer in products)
+    by_name = {layer.name: layer for layer in products}
+    stays = []
+    for name in dict.fromkeys((*(layer.name for layer in products if layer.name in floats), *outcome.reasons)):
+        layer = by_name.get(name)
+        reason = outcome.reasons.get(name, f"the recipe says {outcome.recipe.precision_of(name)}")
+        part = layer.macs / macs if layer is not None and macs else None
+        stays.append({"name": name, "op_type": layer.op_type if layer else "", "macs_share": part, "reason": reason})
+    return {
+        "model": str(found.path),
+        "recipe_file": str(found.recipe_path),
+        "recipe": asdict(outcome.recipe) | {"nodes": dict(outcome.recipe.nodes)},
+        "samples": {"calibrated": outcome.calibrated, "held_out": outcome.held_out},
+        "bytes": {"float": found.float_bytes, "int8": found.int8_bytes},
+        "layers": {"products": len(products), "int8": sum(layer.name not in floats for layer in products)},
+        "macs": macs,
+        "int8_macs_share": int8_share(products, floats),
+        "stays_float": stays,
+        "predicted_gain": gain(products, floats, hardware),
+        "target": target,
+        "agreement": {kind: value if math.isfinite(value) else None for kind, value in outcome.agreement.items()},
+        "metric": None if outcome.scores is None else {"float": outcome.scores[0], "int8": outcome.scores[1]},
+        "floor": outcome.floor,
+        "evaluations": outcome.evaluations,
+        "lost": dict(outcome.lost),
+    }
+
+
+def quantize_text(facts: Mapping[str, Any]) -> str:
+    """What `nncc quantize` prints, of `quantize_facts`."""
+    layers, samples, sizes = facts["layers"], facts["samples"], facts["bytes"]
+    recipe = facts["recipe"]
+    how = "per channel" if recipe["per_channel"] else "per tensor"
+    rows = [
+        ["int8", f"{layers['int8']} of {plural(layers['products'], 'layer')}, {_percent(facts['int8_macs_share'])} of "
+                 f"{_count(facts['macs'])} multiplications"],
+        ["recipe", f"observer {recipe['observer']}, {how}, activations {recipe['activations']}"],
+        ["size", f"{size(sizes['float'])} -> {size(sizes['int8'])}"],
+        ["agreement", f"{_agreement(facts['agreement'])}; on {_samples(samples)}"],
+    ]  # fmt: skip
+    if facts["metric"] is not None:
+        score = facts["metric"]
+        rows.append(["metric", f"{score['float']:.6g} in float, {score['int8']:.6g} now"])
+    if facts["floor"] is not None:
+        asked = plural(facts["evaluations"], "evaluation")
+        rows.append(["gate", f"at least {facts['floor']:.6g}: holds, after {asked}"])
+    rows.append(["predicted", f"layers {facts['predicted_gain']:.1f}x as fast on {facts['target']}, at its peak"])
+    lines = [table(rows)]
+    if facts["stays_float"]:
+        lines.append("\nnot int8\n" + _stays_text(facts))
+    lines.append(f"\nwritten to {facts['model']}\nhow, to edit and run again: {facts['recipe_file']}\n")
+    return "".join(lines)
+
+
+def _stays_text(facts: Mapping[str, Any]) -> str:
+    order = sorted(facts["stays_float"], key=lambda each: -(each["macs_share"] or 0.0))
+    rows = []
+    for each in order[:_SHOWN]:
+        share = "" if each["macs_share"] is None else _percent(each["macs_share"])
+        rows.append([share, each["op_type"], clipped(each["name"], 40), each["reason"]])
+    more = f"  and {len(order) - _SHOWN} more\n" if len(order) > _SHOWN else ""
+    return table(rows, "><<<", "  ") + more
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.1f} %"
+
+
+def _count(macs: int) -> str:
+    for factor, word in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if macs >= factor:
+            return f"{macs / factor:.3g} {word}"
+    return str(macs)
+
+
+def _agreement(agreement: Mapping[str, float | None]) -> str:
+    words = []
+    for kind, value in agreement.items():
+        if value is None:
+            words.append(f"{kind} none: NaN in the outputs")
+        elif kind == "sqnr":
+            words.append("SQNR " + ("without error" if value >= 1 else f"{-10 * math.log10(1 - value):.1f} dB"))
+        else:
+            words.append(f"{kind} {_percent(value)}")
+    return ", ".join(words)
+
+
+def _samples(samples: Mapping[str, int]) -> str:
+    held = plural(samples["held_out"], "sample")
+    return f"{held} held out" if samples["held_out"] != samples["calibrated"] else f"the {held} of the calibration"
