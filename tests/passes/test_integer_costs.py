@@ -24,20 +24,12 @@ def quantization(folder: Path, target: str, channels: int, size: int, kernel: in
     return found
 
 
-@pytest.mark.parametrize("target", ["x86-64-v4-vnni", "x86-64-v3-vnni", "rpi5", "rpi4"])
+@pytest.mark.parametrize("target", ["x86-64-v4-vnni", "x86-64-v3-vnni", "x86-64-v3", "rpi5", "rpi4"])
 @pytest.mark.parametrize(("channels", "size", "kernel", "group"), [(64, 28, 1, 1), (48, 28, 3, 48)])
 def test_integers_win(tmp_path: Path, target: str, channels: int, size: int, kernel: int, group: int) -> None:
     """What mobile networks are made of."""
     found = quantization(tmp_path, target, channels, size, kernel, group)
     assert found.integer_macs == found.macs, found.float_layers
-
-
-def test_depthwise_convolutions_by_pairs_of_products_lose(tmp_path: Path) -> None:
-    """AVX2 multiplies pairs: three rows of two words for each two columns, all of which are laid out first."""
-    found = quantization(tmp_path, "x86-64-v3", 48, 28, 3, group=48)
-    assert found.integer_macs == 0 and len(found.float_layers) == 1
-    found = quantization(tmp_path, "x86-64-v3", 64, 28, 1)
-    assert found.integer_macs == found.macs
 
 
 def test_winograd_wins_where_integers_are_but_twice_as_fast(tmp_path: Path) -> None:
@@ -48,12 +40,12 @@ def test_winograd_wins_where_integers_are_but_twice_as_fast(tmp_path: Path) -> N
     assert words[0] == "predicted"
     assert words[2:8] == ["million", "vector", "operations", "on", "integers,", words[7]]
     assert words[8:] == ["in", "float32", "by", "Winograd's", "convolution"]
-    assert float(words[1]) > 1.1 * float(words[7])
+    assert float(words[1]) > 1.05 * float(words[7])
 
 
 def test_small_groups_waste_words(tmp_path: Path) -> None:
     """Blocks of 16 channels, of which each output reads two."""
-    found = quantization(tmp_path, "x86-64-v4-vnni", 64, 28, 3, group=32)
+    found = quantization(tmp_path, "x86-64-v3", 64, 28, 3, group=32)
     assert found.integer_macs == 0 and len(found.float_layers) == 1
 
 
