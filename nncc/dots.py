@@ -2,8 +2,9 @@
 
     lane + sum_t x[t] * w[t],   t = 0 .. size - 1
 
-A word is `size` neighbours of the reduction, 32 bits of activations; it is the same for all lanes, each of which has its
-own weights, or each lane has its own. Templates say `Dot.product`; `nncc.codegen.integer_dots` makes an instruction, or arithmetic, of it.
+A word is `size` neighbours of the reduction, 32 bits of activations; it is the same for all lanes, each of which has
+its own weights, or each lane has its own. Templates say `Dot.product`; `nncc.codegen.integer_dots` makes an
+instruction, or arithmetic, of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["DOTS", "PRODUCT", "ROUND", "WIDE_DOTS", "Dot", "dot_of", "dots_of", 
 PRODUCT = "tirx.nncc_dot"
 """The TIR operator: `size` activations, then `size` weights, to the int32 sum of their products."""
 ROUND = "tirx.nncc_nearest"
-"""The TIR operator: float32 to the nearest int32, ties to even; what does not fit gives anything."""
+"""The TIR operator: float32 to the nearest int32, ties to even; from 2^22 on it gives anything."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Dot:
     """Of one instruction."""
     paired: bool = False
     """Whether the first two weights of every lane lie before the next two of every lane."""
+    beside: int = 0
+    """Registers that words and products take before they are added."""
 
     def place(self, lane: Any, t: int, lanes: int) -> Any:
         """Where a lane's weight for value `t` of a word lies, in the row of the words of all `lanes`."""
@@ -84,7 +87,7 @@ def _product(data: list[Any], weights: list[Any]) -> Any:
 
 
 def nearest(value: Any) -> Any:
-    """float32 to the nearest int32, ties to even, as an expression; what does not fit gives anything."""
+    """float32, below 2^22 in size, to the nearest int32, ties to even, as an expression."""
     from nncc.compat import pure_operator, tirx
 
     return tirx.call_intrin("int32", pure_operator(ROUND), value)
@@ -102,8 +105,8 @@ DOTS = {
     "vnni256": Dot("vnni256", 4, "uint8", "int8", 8),
     "avxvnni": Dot("avxvnni", 4, "uint8", "int8", 8),
     "sdot": Dot("sdot", 4, "int8", "int8", 4),
-    "smull": Dot("smull", 4, "int8", "int8", 4, paired=True),
-    "pmaddwd": Dot("pmaddwd", 2, "int16", "int16", 0),
+    "smull": Dot("smull", 4, "int8", "int8", 4, paired=True, beside=5),
+    "pmaddwd": Dot("pmaddwd", 2, "int16", "int16", 0, beside=2),
     "none": Dot("none", 4, "uint8", "int8", 0),
 }
 """By `Hardware.int8_dot`; 0 lanes are those of a vector."""

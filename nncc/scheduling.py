@@ -14,7 +14,7 @@ from typing import Any
 
 from nncc.choices import Choices
 from nncc.compat import structural_walk, te, tirx, topi, tvm
-from nncc.dots import Dot
+from nncc.dots import Dot, dot_of
 from nncc.errors import InternalError
 from nncc.target import Hardware
 
@@ -26,6 +26,7 @@ __all__ = [
     "below",
     "chains",
     "decompose_reduction",
+    "dot_in",
     "epilogue",
     "even_tile",
     "extent",
@@ -155,14 +156,21 @@ def even_tile(size: int, most: int) -> int:
 
 
 def register_tiles(
-    steps: int, blocks: int, lanes: int, hardware: Hardware, *, streamed: bool = False, held: int = 0
+    steps: int,
+    blocks: int,
+    lanes: int,
+    hardware: Hardware,
+    *,
+    streamed: bool = False,
+    held: int = 0,
+    dot: Dot | None = None,
 ) -> list[list[int]]:
     """Rows (or columns) by vectors of the accumulators that a matrix product may keep in registers, the cheapest first.
 
     `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
     `blocks` is not considered. Beside the accumulators, registers hold one step's vectors of weights and one
     activation, or `held` for each row: one at least where activations are lanes of registers, more where several steps
-    share them. Their order is that of `tile_cost`.
+    share them. Of integers, `dot` says what weights take. Their order is that of `tile_cost`.
     """
     steps = max(1, steps)  # of a tensor without elements
     each = max(1, lanes * 32 // hardware.vector_bits)
@@ -172,6 +180,8 @@ def register_tiles(
             continue
         for rows in range(1, min(steps, 32) + 1):
             beside = vectors * each + max(1, rows * max(held, hardware.lane_operand))
+            if dot is not None:  # pairs of weights fill halves of registers
+                beside += dot.beside + (vectors * each if dot.paired else 0)
             fits = rows * vectors * each + beside <= hardware.vector_registers
             if not fits and (rows, vectors) != (1, 1):
                 break
@@ -201,6 +211,12 @@ def tile_cost(rows: int, vectors: int, steps: int, lanes: int, hardware: Hardwar
         issue = max(1.0, 1.5 * loads) * (1 + 0.1 * loads)
     starving = max(1.0, 2 / rows / hardware.bytes_per_flop) - 1 if streamed else 0.0
     return waste * waiting * issue * (1 + starving * min(1.0, rows / steps))
+
+
+def dot_in(sch: Any, block: Any, hardware: Hardware) -> Dot | None:
+    """How a block of a template multiplies integers; None where it multiplies floats."""
+    (written,) = sch.get(block).writes
+    return dot_of(hardware) if str(written.source.dtype) == "int32" else None
 
 
 def is_spatial(sch: Any, block: Any) -> bool:
@@ -311,16 +327,20 @@ def chains(sch: Any, block: Any, within: int) -> None:
 def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: Hardware) -> list[Any]:
     """Where a multiply-add takes a lane of a register as its factor: load operand `index` of `block` in whole vectors.
 
-    The tile that one step of `loop` reads has its fastest axis in vectors: its lanes, or where there is one, a row. The
-    block that loads is returned.
+    The tile that one step of `loop` reads has its fastest axis in vectors: its lanes, or where there is one (of
+    integers, one word), a row. The block that loads is returned.
     """
     if not hardware.lane_operand:
         return []
     copy = sch.cache_read(block, index, "global")
     sch.compute_at(copy, loop, preserve_unit_loops=True)
     *outer, row, lanes = below(sch, copy, loop)
-    if extent(sch, lanes) == 1:
-        row, lanes = sch.split(row, [None, hardware.vector_bits // 32])
+    dot = dot_in(sch, block, hardware)
+    one = 1 if dot is None else dot.size
+    if extent(sch, lanes) == one:
+        if one > 1:
+            row = sch.fuse(row, lanes)
+        row, lanes = sch.split(row, [None, hardware.vector_bits // 32 * one])
         sch.annotate(row, "pragma_loop_partition_hint", 1)
     for other in (*outer, row):
         sch.unroll(other)

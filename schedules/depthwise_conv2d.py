@@ -7,7 +7,8 @@ x is [N, C/l, H, W, l], W is [C/l, KH, KW, l]. The work is bound by loads: a til
 Of integers, `group` neighbouring columns share words of neighbouring elements, of which each has its own weights:
 
     y[n, c, h, g J + j, l] = sum_{kh, q} X[n, c, h*sh + kh*dh, g, q, l] . V[c, kh, j, q, l]
-    X[n, c, h, g, q, l][t] = x[n, c, h, g J sw + q size + t, l]      V[c, kh, j, q, l][t] = W[c, kh, q size + t - j sw, l]
+    X[n, c, h, g, q, l][t] = x[n, c, h, g J sw + q size + t, l]
+    V[c, kh, j, q, l][t] = W[c, kh, q size + t - j sw, l]
 """
 
 from __future__ import annotations
@@ -156,5 +157,6 @@ def schedule(sch, block, hardware, choose):
 def _rows_in_cache(sch, words, height, hardware):
     """How many rows of y may be made at a time for their words to stay in the first-level cache."""
     rows, groups, count, row = scheduling.extents(sch, words)[2:]
+    each = groups * count * row * np.dtype(str(sch.get(words).writes[0].source.dtype)).itemsize
     stride = max(1, rows // max(1, height))
-    return max(1, (hardware.l1_kib * 768 // (groups * count * row) - (rows - stride * height)) // stride)
+    return max(1, (hardware.l1_kib * 768 // each - (rows - stride * height)) // stride)

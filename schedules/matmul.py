@@ -126,7 +126,9 @@ def schedule(sch, block, hardware, choose):
     """Tile rows and panels for registers, vectorize a panel's lanes, spread (batch, panels, rows) over the threads."""
     *batch, rows, panels, lanes, depth = scheduling.extents(sch, block)
     flops = scheduling.flops(sch, block)
-    row_tile, vectors = choose("tile", scheduling.register_tiles(rows, panels, lanes, hardware, streamed=True))
+    dot = scheduling.dot_in(sch, block, hardware)
+    tiles = scheduling.register_tiles(rows, panels, lanes, hardware, streamed=True, dot=dot)
+    row_tile, vectors = choose("tile", tiles)
     operand = scheduling.operand_shape(sch, block, 1)
     scheduling.panels(sch, block, 1, len(operand) - 3, vectors)
     pack = next((p for p in sch.get_producers(block) if sch.get(p).name_hint.startswith("pack")), None)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from nncc.compat import Analyzer, structural_map, tirx, tvm
 from nncc.dots import PRODUCT, ROUND, Dot
 
@@ -27,7 +29,9 @@ def integer_dots(*ways: Dot) -> Any:
 
     @tirx.transform.prim_func_pass(opt_level=0, name="nncc.IntegerDots")
     def apply(function: Any, module: Any, context: Any) -> Any:
-        rules = [(tirx.Add, lambda add: _accumulated(add, dots)), (tvm.ir.Call, _alone)]
+        target = function.attrs.get("target", None)
+        triple = str(target.attrs.get("mtriple", "")) if target is not None else ""
+        rules = [(tirx.Add, lambda add: _accumulated(add, dots)), (tvm.ir.Call, lambda call: _alone(call, triple))]
         return function.with_body(structural_map(function.body, rules))
 
     return apply
@@ -40,10 +44,11 @@ def _accumulated(add: Any, dots: dict[int, Dot]) -> Any:
     return add
 
 
-def _alone(call: Any) -> Any:
-    if _is(call, ROUND):
-        return _intrinsic(str(call.ty.dtype), "llvm.lrint", call.args[0])
-    return call
+def _alone(call: Any, triple: str) -> Any:
+    if not _is(call, ROUND):
+        return call
+    way = next((way for start, way in _NEAREST.items() if triple.startswith(start)), _lrint)
+    return way(call.args[0], _lanes(call))
 
 
 def _is(expr: Any, name: str) -> bool:
@@ -155,6 +160,34 @@ def _spread(word: Any, lanes: int, dot: Dot) -> Any:
     return tirx.reinterpret(dtype, tirx.Broadcast(tirx.reinterpret(f"int{bits}", word), lanes))
 
 
+# Rounding
+
+
+def _vector(dtype: str, lanes: int) -> str:
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
+
+
+def _lrint(value: Any, lanes: int) -> Any:
+    """One instruction on x86 (cvtps2dq) and RISC-V, as their rounding mode says: to even."""
+    return _intrinsic(_vector("int32", lanes), "llvm.lrint", value)
+
+
+def _biased(value: Any, lanes: int) -> Any:
+    """For |x| < 2^22, which those have that are clamped to a few bits: units of 1.5 * 2^23 + x are ones. The low bytes
+    of that are x already. One fadd on Arm, where LLVM makes frintx and fcvtzs of lrint; even fcvtns alone would take
+    four times as long on a Cortex-A76. 32-bit Arm has no conversion that rounds, but a function of libm."""
+    dtype, bias = _vector("int32", lanes), _BIAS
+    real, whole = tirx.const(bias, "float32"), tirx.const(int(np.float32(bias).view(np.int32)), "int32")
+    if lanes > 1:
+        real, whole = tirx.Broadcast(real, lanes), tirx.Broadcast(whole, lanes)
+    return tirx.reinterpret(dtype, value + real) - whole
+
+
+_BIAS = 12582912.0
+_NEAREST = {"aarch64": _biased, "arm": _biased, "thumb": _biased}
+"""By the start of LLVM's triple."""
+
+
 Values = Callable[[int], Any]
 """Of value t of a word, and those that lie beside it, for every lane."""
 
@@ -169,7 +202,7 @@ def _vpdpwssd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
 
 def _vpmaddwd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
-    return acc + _intrinsic(f"int32x{lanes}", name, data(0), weight(0))
+    return _in_order(acc + _intrinsic(f"int32x{lanes}", name, data(0), weight(0)))
 
 
 def _sdot(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
@@ -179,7 +212,15 @@ def _sdot(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
 def _smull(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     """Two products of int8, |w| <= 127, add up in int16 to at most 2 * 128 * 127 < 2^15."""
     first, second = (_intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2))
-    return acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second)
+    return _in_order(acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second))
+
+
+def _in_order(total: Any) -> Any:
+    """A sum, which LLVM is kept from reassociating: it would move all additions of a chain behind the last product, and
+    hold all of those until then, most of them on the stack. The fence is no instruction; it is one for floats."""
+    dtype = str(total.ty.dtype)
+    real = dtype.replace("int", "float")
+    return tirx.reinterpret(dtype, _intrinsic(real, "llvm.arithmetic.fence", tirx.reinterpret(real, total)))
 
 
 _INSTRUCTIONS: dict[str, Callable[[Any, Values, Values, int], Any]] = {

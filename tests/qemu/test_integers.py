@@ -1,0 +1,33 @@
+"""Quantized models under emulators: the same integers as ONNX Runtime's, whatever the processor multiplies with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from compiled import compile_net
+from quantized import extreme_inputs, extremes, many_kinds
+
+from nncc.codegen.link import emulator, find_toolchain
+from nncc.errors import TargetError, ToolError
+from nncc.target import resolve
+
+CASES = [
+    ("arm64", "uint8"), ("arm64", "int8"), ("arm64-dotprod", "uint8"), ("arm64-dotprod", "int8"), ("armv7", "uint8"),
+    ("riscv64", "int8"),
+]  # fmt: skip
+"""SMULL and SADALP, SDOT, which both take int8; plain arithmetic in vectors and in scalars, which takes either."""
+
+
+@pytest.mark.parametrize("make", [many_kinds, extremes])
+@pytest.mark.parametrize(("target", "data"), CASES)
+def test_boards_give_the_same_integers(target, make, data, tmp_path):
+    try:
+        emulator(resolve(target))
+        find_toolchain(resolve(target))
+    except (TargetError, ToolError) as error:
+        pytest.skip(f"{error} ({error.hint})")
+    compiled = compile_net(make(data), tmp_path, target)
+    inputs = compiled.sample(**(extreme_inputs() if make is extremes else {}))
+    found = compiled.run(inputs)
+    for name, value in compiled.expected(inputs).items():
+        assert np.array_equal(found[name], value), name
