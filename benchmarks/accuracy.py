@@ -82,9 +82,7 @@ def measure(name: str, sets: ModuleType) -> dict[str, Any]:
     first = {kind: dict(score) for kind, score in scores.items()}
     metric = next(iter(first["float32"]))
     macs = sum(layer.macs for layer in done.outcome.layers)
-    integer = sum(
-        layer.macs for layer in done.outcome.layers if done.outcome.recipe.precision_of(layer.name) == "int8"
-    )
+    integer = sum(layer.macs for layer in done.outcome.layers if done.outcome.recipe.precision_of(layer.name) == "int8")
     return {
         "model": path.name.removesuffix(".onnx"),
         "set": name,
@@ -130,7 +128,9 @@ def images(name: str, size: int = 224, seed: int = 0) -> list[dict[str, np.ndarr
             noise = np.fft.fft2(0.85 * shared + 0.5 * random.normal(size=(size, size)))
             channel = np.fft.ifft2(noise / radius ** random.uniform(0.8, 1.4)).real
             channels.append(channel / channel.std())
-        image = np.stack(channels) * random.uniform(0.3, 0.8) + random.normal(0, 0.25, (3, 1, 1)) + random.normal() * 0.3
+        image = (
+            np.stack(channels) * random.uniform(0.3, 0.8) + random.normal(0, 0.25, (3, 1, 1)) + random.normal() * 0.3
+        )
         for _ in range(random.integers(2, 9)):
             height, width = random.integers(10, 150, 2)
             top, left = random.integers(0, size - height), random.integers(0, size - width)

@@ -26,7 +26,10 @@ Row = Mapping[str, Any]
 def with_tables(readme: str, results: Path = RESULTS) -> str:
     """README's text with the tables made anew; the newest row of a model counts."""
     measured = [
-        row for path in sorted(results.glob("*.jsonl")) if path.name not in (COUNTS, TUNING, ACCURACY) for row in rows(path)
+        row
+        for path in sorted(results.glob("*.jsonl"))
+        if path.name not in (COUNTS, TUNING, ACCURACY)
+        for row in rows(path)
     ]
     tables = {
         "times": times(measured),

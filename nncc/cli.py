@@ -70,6 +70,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc.instruments import Decided, Timing, Verify, wanted
     from nncc.ir import Artifact
     from nncc.pipeline import plan, run
+    from nncc.quantization_report import quantization_facts, quantization_text
 
     config = Config(**options | {"shape": options["shape"] | options.pop("input_shapes")})
     timing, decided, watchers = Timing(), Decided(), wanted(config)
@@ -89,6 +90,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
             toolchain = find_toolchain(job.target).name
         facts = report.compile_facts(job.target, timing.seconds, artifact, toolchain, verify)
         facts["decisions"] = decision_facts(decided.decisions)
+        facts["quantization"] = quantization_facts(decided.quantization)
     if job.known.problems:
         from nncc.records_report import warnings_text
 
@@ -96,6 +98,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         return _print_json(facts)
     click.echo(report.compile_text(facts, job.target), nl=False)
+    click.echo(quantization_text(decided.quantization), nl=False)
     every = bool(config.records) or config.lock is not None
     click.echo(decisions_text(decided.decisions, decided.elsewhere, every), nl=False)
     if config.save_stages is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.config import Config
 from nncc.errors import InternalError, NnccError, OutputError, RunError
-from nncc.ir import Artifact, Decision, Kernels, Model, Network, Program
+from nncc.ir import Artifact, Decision, Kernels, Model, Network, Program, Quantization
 from nncc.pipeline import Instrument, Job, Stage, stages
 from nncc.tuning.lock import write_lock
 
@@ -41,10 +41,12 @@ class Decided(Instrument):
     decisions: tuple[Decision, ...] = ()
     elsewhere: dict[str, str] = field(default_factory=dict)
     """By task without a record, the other processor that there is one for."""
+    quantization: Quantization | None = None
+    """What runs on integers, where something is quantized."""
 
     def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
         if stage.name == "schedule":
-            self.decisions = value.decisions
+            self.decisions, self.quantization = value.decisions, value.quantization
             self.elsewhere = job.known.elsewhere([each.task for each in value.decisions if not each.tuned])
 
 

@@ -28,10 +28,12 @@ __all__ = [
     "Artifact",
     "Call",
     "Decision",
+    "FloatLayer",
     "Kernels",
     "Model",
     "Network",
     "Program",
+    "Quantization",
     "Ref",
     "TensorSpec",
     "align",
@@ -90,6 +92,28 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class FloatLayer:
+    """Convolutions or matrix products with a quantized input or weights that are computed in float32."""
+
+    text: str
+    """The operator and its shapes: ``conv2d 1x64x56x56*64x64x3x3``."""
+    reason: str
+    count: int
+    """How many there are, alike."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What runs on integers in a model that has quantized tensors."""
+
+    integer_macs: int
+    """Multiply-adds of convolutions and matrix products on integers."""
+    macs: int
+    """All multiply-adds of convolutions and matrix products."""
+    float_layers: tuple[FloatLayer, ...] = ()
+
+
+@dataclass(frozen=True)
 class Model:
     """An ONNX graph, valid at every step: what the portable stages read and return."""
 
@@ -110,6 +134,8 @@ class Network:
     outputs: tuple[TensorSpec, ...]
     decisions: tuple[Decision, ...] = ()
     """Where there were several ways."""
+    quantization: Quantization | None = None
+    """None where nothing is quantized."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +158,8 @@ class Kernels:
     """The network's, and those of the kernels that had a choice, in the order of the kernels."""
     sources: dict[str, str] = field(default_factory=dict)
     """By kernel, the source of its decision."""
+    quantization: Quantization | None = None
+    """The network's."""
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,9 @@ def count_flops(function: Any) -> int:
     """Floating-point additions, multiplications and the like that an unscheduled TIR function performs.
 
     They are counted as they are executed, which is what a processor's peak can be compared with: Winograd's kernel has
-    its own, fewer than those of the convolution that it stands for. Functions like exp count nothing; a word of integers
-    multiplied and added to a lane, one instruction on most processors, counts as a multiplication and an addition.
+    its own, fewer than those of the convolution that it stands for. Functions like exp count nothing; a word of
+    integers, multiplied and added to a lane by one instruction on most processors, counts as a multiplication and an
+    addition.
     """
     if not _has_loops(function):
         return 0

@@ -209,7 +209,8 @@ def rounding_level(model: Model, inputs: Mapping[str, np.ndarray], outputs: Sequ
 def judge(
     model: Model, inputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray]
 ) -> list[Comparison]:
-    """`compare`; outputs beyond their dtype's tolerance are held against four times the model's own rounding level.
+    """`compare`; outputs beyond their dtype's tolerance are held against four times the model's own rounding level, or
+    half of the largest output where that is less.
 
     Quantized outputs may be one step of their scale away: a sum that two orders of rounding carry over the border
     between two integers.
@@ -226,7 +227,7 @@ def judge(
     if all(comparison.ok or not math.isfinite(comparison.relative_error) for comparison in found):
         return found
     level = rounding_level(model, inputs, list(expected))
-    own = {c.name: max(c.tolerance, 4 * level[c.name]) for c in found if math.isfinite(level[c.name])}
+    own = {c.name: max(c.tolerance, min(0.5, 4 * level[c.name])) for c in found if math.isfinite(level[c.name])}
     return compare(expected, actual, tolerance=own)
 
 

@@ -11,6 +11,9 @@ kh = kh_a - t*sh/g, g = gcd(sh, dh), and (Y + pt - kh*dh) / sh = q + e_a + t*dh/
 a dense convolution of stride 1 with a kernel of about KH/sh x KW/sw: no zero is multiplied. x is [N, C/ci, H, W, ci],
 y is [N, O/co, OH, OW, co]. The register tiles of all phases are computed one after the other, and the epilogue writes
 them interleaved.
+
+Of integers (`nncc.dots`), W_ab is in words, what lies around x is z, and each phase has an offset for what its taps
+make of z: -z sum_{i, t, u} W_ab; the result is int32.
 """
 
 from __future__ import annotations
@@ -35,9 +38,9 @@ def taps(phase, kernel, stride, dilation, before):
     return found, (phase + before - found[0] * dilation) // stride if found else 0
 
 
-def pack(kernel, strides, padding, dilation, in_lanes, out_lanes):
+def pack(kernel, strides, padding, dilation, in_lanes, out_lanes, dot=None):
     """[I, O, KH, KW] -> by phase W_ab as [O/co, I/ci, T, U, ci, co], rising in the input's index; phases without
-    elements are left out."""
+    elements are left out; in words for a `dot`."""
     in_channels, out_channels, height, width = kernel.shape
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
     missing = (0, in_blocks * in_lanes - in_channels), (0, out_blocks * out_lanes - out_channels), (0, 0), (0, 0)
@@ -48,14 +51,27 @@ def pack(kernel, strides, padding, dilation, in_lanes, out_lanes):
         rows, _ = taps(a, height, strides[0], dilation[0], padding[0])
         columns, _ = taps(b, width, strides[1], dilation[1], padding[1])
         if rows and columns:
-            packed.append(np.ascontiguousarray(split[:, :, rows][:, :, :, columns]))
+            phase = np.ascontiguousarray(split[:, :, rows][:, :, :, columns])
+            packed.append(phase if dot is None else dot.words(phase, 4))
     return packed
 
 
-def compute(data, *weights, kernel, size, strides, padding, dilation):
-    """Define the convolution of a `kernel` of (KH, KW) to `size`, (OH, OW); `padding` is (top, left, bottom, right)."""
+def offsets(kernel, strides, padding, dilation, out_lanes, zero):
+    """[I, O, KH, KW] -> -zero sum W_ab as int32 [phases, O/co, co], in the order of `pack`."""
+    found = pack(kernel.astype(np.int64), strides, padding, dilation, 1, out_lanes)
+    return np.stack([-zero * phase.sum(axis=(1, 2, 3, 4)) for phase in found]).astype(np.int32)
+
+
+def compute(data, *weights, kernel, size, strides, padding, dilation, dot=None, zero=0):
+    """Define the convolution of a `kernel` of (KH, KW) to `size`, (OH, OW); `padding` is (top, left, bottom, right).
+
+    `dot` says how integers are multiplied, `zero` is what lies around them; the `offsets` come before the weights.
+    """
+    added, weights = (None, weights) if dot is None else (weights[0], weights[1:])
     batch, in_blocks, _, _, in_lanes = (int(d) for d in data.shape)
     out_blocks, out_lanes = int(weights[0].shape[0]), int(weights[0].shape[-1])
+    if dot is not None:
+        data, out_lanes, in_lanes = scheduling.widened(data, dot), out_lanes // dot.size, in_lanes // dot.size
     counts = [-(-out // stride) for out, stride in zip(size, strides, strict=True)]
     axes = []
     for axis in (0, 1):
@@ -67,17 +83,26 @@ def compute(data, *weights, kernel, size, strides, padding, dilation):
         axes.append(([(len(ks), e + before) for ks, e in found], step, before, after))
     (rows, step_h, top, bottom), (columns, step_w, left, right) = axes
     if top or left or bottom or right:
-        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], name="pad")
+        around = tirx.const(zero, data.dtype)
+        data = topi.nn.pad(data, [0, 0, top, left, 0], [0, 0, bottom, right, 0], pad_value=around, name="pad")
 
     def phase(name, attrs, weight, height, at_h, width, at_w):
         i, ii = te.reduce_axis((0, in_blocks), name="i"), te.reduce_axis((0, in_lanes), name="ii")
         t, u = te.reduce_axis((0, height), name="t"), te.reduce_axis((0, width), name="u")
+
+        def product(n, o, q, p, oi):
+            pixel = n, i, q + at_h + t * step_h, p + at_w + u * step_w
+            if dot is None:
+                return data[(*pixel, ii)] * weight[o, i, t, u, ii, oi]
+            values, weights = (
+                (lambda k: data[(*pixel, ii * dot.size + k)]),
+                (lambda place: weight[o, i, t, u, ii, place]),
+            )
+            return dot.product(values, weights, oi, out_lanes)
+
         return te.compute(
             (batch, out_blocks, *counts, out_lanes),
-            lambda n, o, q, p, oi: te.sum(
-                data[n, i, q + at_h + t * step_h, p + at_w + u * step_w, ii] * weight[o, i, t, u, ii, oi],
-                axis=[i, t, u, ii],
-            ),
+            lambda *at: te.sum(product(*at), axis=[i, t, u, ii]),
             name=name,
             attrs=attrs,
         )
@@ -89,10 +114,12 @@ def compute(data, *weights, kernel, size, strides, padding, dilation):
             phases[a, b] = phase(f"phase_{a}_{b}", attrs, weights[len(phases)], *rows[a], *columns[b])
 
     def interleaved(n, o, y, x, oi):
-        value = tirx.const(0, data.dtype)
-        for (a, b), part in phases.items():
+        value = tirx.const(0, data.dtype if dot is None else "int32")
+        for number, ((a, b), part) in enumerate(phases.items()):
             here = tirx.all(y % strides[0] == a, x % strides[1] == b)
-            value = tirx.Select(here, part[n, o, y // strides[0], x // strides[1], oi], value)
+            element = part[n, o, y // strides[0], x // strides[1], oi]
+            element = element if added is None else element + added[number, o, oi]
+            value = tirx.Select(here, element, value)
         return value
 
     attrs = {**scheduling.part(NAME), STRIDES: list(strides)}

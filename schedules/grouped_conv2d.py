@@ -15,6 +15,8 @@ x is [N, C/ci, H, W, ci], y is [N, O/co, OH, OW, co]. The sum over r takes one o
       y[n, o, h, w, oi] = sum_{r < Ig, kh, kw} x[n, o*s div ci, .., o*s mod ci + oi div Og*Ig + r] * W[o, kh, kw, r, oi]
 
   Ig steps, each of which shuffles a vector of activations where "window" broadcasts one; s must divide ci.
+
+Integers take the form "window", by words (`nncc.dots`): W is [.., KH, KW, ci/size, co*size], the result int32.
 """
 
 from __future__ import annotations
@@ -47,11 +49,20 @@ def _window(in_group, out_group, in_lanes, out_lanes, in_blocks, out_blocks):
     return [min(a, in_blocks - count) for a in first], count
 
 
-def pack(kernel, groups, in_lanes, out_lanes):
-    """[O, Ig, KH, KW] -> W of "window", six axes, or of "lanes", five axes; zeros where channels are missing."""
+def steps(in_group, out_group, groups, in_lanes, out_lanes):
+    """B*ci, the steps of "window"."""
+    in_blocks, out_blocks = -(-in_group * groups // in_lanes), -(-out_group * groups // out_lanes)
+    return _window(in_group, out_group, in_lanes, out_lanes, in_blocks, out_blocks)[1] * in_lanes
+
+
+def pack(kernel, groups, in_lanes, out_lanes, dot=None):
+    """[O, Ig, KH, KW] -> W of "window", six axes, or of "lanes", five axes; zeros where channels are missing.
+
+    In words for a `dot`, always of "window".
+    """
     out_channels, in_group, height, width = kernel.shape
     out_group, out_blocks = out_channels // groups, -(-out_channels // out_lanes)
-    if by_lanes(in_group, out_group, in_lanes, out_lanes):
+    if dot is None and by_lanes(in_group, out_group, in_lanes, out_lanes):
         padded = np.pad(kernel, ((0, out_blocks * out_lanes - out_channels), (0, 0), (0, 0), (0, 0)))
         split = padded.reshape(out_blocks, out_lanes, in_group, height, width)
         return np.ascontiguousarray(split.transpose(0, 3, 4, 2, 1))
@@ -63,16 +74,22 @@ def pack(kernel, groups, in_lanes, out_lanes):
         at = o // out_group * in_group - first[block] * in_lanes
         packed[block, at : at + in_group, :, :, lane] = kernel[o]
     split = packed.reshape(out_blocks, count, in_lanes, height, width, out_lanes)
-    return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 2, 5))
+    whole = np.ascontiguousarray(split.transpose(0, 1, 3, 4, 2, 5))
+    return whole if dot is None else dot.words(whole, 4)
 
 
-def compute(data, weight, *, in_group, out_group, strides, padding, dilation):
-    """Define the convolution, `in_group` to `out_group` channels a group; `padding` is (top, left, bottom, right)."""
+def compute(data, weight, *, in_group, out_group, strides, padding, dilation, dot=None, zero=0):
+    """Define the convolution, `in_group` to `out_group` channels a group; `padding` is (top, left, bottom, right).
+
+    `dot` says how integers are multiplied, `zero` is what lies around them.
+    """
     batch, in_blocks, _, _, in_lanes = (int(d) for d in data.shape)
     out_blocks, out_lanes = int(weight.shape[0]), int(weight.shape[-1])
     lanes = len(weight.shape) == 5
     kernel_h, kernel_w = (int(d) for d in weight.shape[1 if lanes else 2 :][:2])
-    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation)
+    if dot is not None:
+        data, out_lanes = scheduling.widened(data, dot), out_lanes // dot.size
+    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation, zero)
     kh = te.reduce_axis((0, kernel_h), name="kh")
     kw = te.reduce_axis((0, kernel_w), name="kw")
     shape = batch, out_blocks, out_h, out_w, out_lanes
@@ -92,11 +109,20 @@ def compute(data, weight, *, in_group, out_group, strides, padding, dilation):
 
         return te.compute(shape, gathered, name="grouped_conv2d", attrs=attrs)
     i = te.reduce_axis((0, int(weight.shape[1])), name="i")
-    ii = te.reduce_axis((0, in_lanes), name="ii")
+    ii = te.reduce_axis((0, int(weight.shape[4])), name="ii")
 
     def windowed(n, o, h, w, oi):
         first = te.min(o * out_lanes // out_group * in_group // in_lanes, in_blocks - int(weight.shape[1]))
-        return te.sum(data[(n, first + i, *at(h, w), ii)] * weight[o, i, kh, kw, ii, oi], axis=[i, kh, kw, ii])
+        pixel = n, first + i, *at(h, w)
+        if dot is None:
+            product = data[(*pixel, ii)] * weight[o, i, kh, kw, ii, oi]
+        else:
+            values, weights = (
+                (lambda t: data[(*pixel, ii * dot.size + t)]),
+                (lambda place: weight[o, i, kh, kw, ii, place]),
+            )
+            product = dot.product(values, weights, oi, out_lanes)
+        return te.sum(product, axis=[i, kh, kw, ii])
 
     attrs[GROUP_BLOCKS] = out_group // out_lanes if out_group % out_lanes == 0 else 1
     return te.compute(shape, windowed, name="grouped_conv2d", attrs=attrs)

@@ -6,6 +6,8 @@ or the sum over the same times scale[h, w], one over the number of elements that
 of columns shares what its windows have in common. Large windows are pooled along their rows first and then along
 columns, KH + KW steps for KH*KW.
 
+Integers have their maxima as they are; averages of (x - zero) step are those of exact sums, the step in `scale`.
+
 A window that reaches over the border has its maximum inside: indices are clamped, which takes elements of the border
 more than once.
 """
@@ -32,14 +34,21 @@ def scales(shape, kernel, strides, dilation, padding, size, count_padding):
     return (1 / np.maximum(np.outer(*counts), 1)).astype(np.float32)
 
 
-def compute(data, *scale, kernel, strides, dilation, padding, size):
-    """Define maxima, or averages where there is a `scale`, of `size`; `padding` is (top, left, bottom, right)."""
+def compute(data, *scale, kernel, strides, dilation, padding, size, zero=0):
+    """Define maxima, or averages where there is a `scale`, of `size`; `padding` is (top, left, bottom, right).
+
+    Averages of integers are those of x - `zero`, in float32.
+    """
     batch, blocks, *shape, lanes = (int(d) for d in data.shape)
     before = padding[:2]
     ends = [(size[a] - 1) * strides[a] + (kernel[a] - 1) * dilation[a] + 1 - before[a] for a in (0, 1)]
     meets = [before[a] < kernel[a] and (size[a] - 1) * strides[a] - before[a] < shape[a] for a in (0, 1)]
     clamped = not scale and tuple(dilation) == (1, 1) and all(meets)
-    outside = tirx.const(0.0, data.dtype) if scale else te.min_value(data.dtype)
+    of_integers = data.dtype != "float32"
+    if scale:
+        outside = tirx.const(zero, "int32") if of_integers else tirx.const(0.0, data.dtype)
+    else:
+        outside = te.min_value(data.dtype)
 
     def element(n, c, h, w, i):
         """At (h, w) counted from the padding's corner."""
@@ -54,6 +63,7 @@ def compute(data, *scale, kernel, strides, dilation, padding, size):
             elif ends[axis] > shape[axis]:
                 inside.append(index[axis] < shape[axis])
         value = data[n, c, index[0], index[1], i]
+        value = value.astype("int32") if of_integers and scale else value
         return tirx.if_then_else(tirx.all(*inside), value, outside) if inside else value
 
     def at(axis, place, k):
@@ -80,7 +90,14 @@ def compute(data, *scale, kernel, strides, dilation, padding, size):
     result = te.compute(out, window, name="pool", attrs=scheduling.anchor(NAME))
     if not scale:
         return result
-    return te.compute(out, lambda n, c, h, w, i: result[n, c, h, w, i] * scale[0][h, w], name="average")
+
+    def average(n, c, h, w, i):
+        total = result[n, c, h, w, i]
+        if of_integers:
+            total = (total - zero * kernel[0] * kernel[1]).astype("float32")
+        return total * scale[0][h, w]
+
+    return te.compute(out, average, name="average")
 
 
 def schedule(sch, block, hardware, choose):

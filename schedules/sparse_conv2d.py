@@ -3,9 +3,9 @@
     y[n, o, h, w, oi] = sum_e sum_t x[n, i_e, h*sh + kh_e*dh, w*sw + kw_e*dw, 4 v_e + t] W[o, e, t, oi]
 
 A block is `co` output channels by four input channels at one place of the window; each output block has a list of the
-blocks that are not zero, all lists as long as the longest. A place is one int32: i, kh, kw and v (four input channels of
-a block) in bit fields. x is [N, C/ci, H, W, ci], W is [O/co, E, 4, co], of integers [O/co, E, co * 4] in words
-(`nncc.dots`), places are [O/co, E].
+blocks that are not zero, all lists as long as the longest. A place is one int32: i, kh, kw and v (four input channels
+of a block) in bit fields. x is [N, C/ci, H, W, ci], W is [O/co, E, 4, co], of integers [O/co, E, 4/size, co * size] in
+words (`nncc.dots`), places are [O/co, E].
 
 No two output blocks share what they read, so that a register tile is one vector of columns.
 """
@@ -55,13 +55,13 @@ def pack(kernel, in_lanes, out_lanes, dot=None):
         for e, (c, kh, kw) in enumerate(np.argwhere(each)):
             weights[o, e] = padded[o, :, c, :, kh, kw].T
             places[o, e] = ((c // words << _BITS | kh) << _BITS | kw) << _BITS | c % words
-    return (weights if dot is None else dot.words(weights, 2)[:, :, 0], places)
+    return weights if dot is None else dot.words(weights, 2), places
 
 
-def compute(data, weight, places, *, kernel, strides, padding, dilation, dot=None, zero=0):
+def compute(data, weight, places, *, kernel, strides, padding, dilation, task="", dot=None, zero=0):
     """Define the convolution of a window of size `kernel`; `padding` is (top, left, bottom, right).
 
-    `dot`, of words of four, says how integers are multiplied, `zero` is what lies around them.
+    `dot` says how integers are multiplied, `zero` is what lies around them.
     """
     batch, _, _, _, _ = (int(d) for d in data.shape)
     out_blocks, length, *_, out_lanes = (int(d) for d in weight.shape)
@@ -69,7 +69,7 @@ def compute(data, weight, places, *, kernel, strides, padding, dilation, dot=Non
         data, out_lanes = scheduling.widened(data, dot), out_lanes // dot.size
     data, (out_h, out_w) = scheduling.padded(data, kernel, strides, padding, dilation, zero)
     e = te.reduce_axis((0, length), name="e")
-    t = te.reduce_axis((0, WORD), name="t")
+    t = te.reduce_axis((0, WORD if dot is None else WORD // dot.size), name="t")
 
     def field(place, number):
         shifted = tirx.shift_right(place, tirx.const(number * _BITS, "int32")) if number else place
@@ -78,18 +78,18 @@ def compute(data, weight, places, *, kernel, strides, padding, dilation, dot=Non
     def element(n, o, h, w, oi):
         place = places[o, e]
         v, kw, kh, i = (field(place, number) for number in range(4))
-        row, column = ((at * s + k * d if size > 1 else at * s) for at, s, k, d, size in zip(
-            (h, w), strides, (kh, kw), dilation, kernel, strict=True
-        ))
+        row, column = (
+            (at * s + k * d if size > 1 else at * s)
+            for at, s, k, d, size in zip((h, w), strides, (kh, kw), dilation, kernel, strict=True)
+        )
         if dot is None:
             return te.sum(data[n, i, row, column, v * WORD + t] * weight[o, e, t, oi], axis=[e, t])
-        word = dot.product(
-            lambda number: data[n, i, row, column, v * WORD + number], lambda at: weight[o, e, at], oi, out_lanes
-        )
-        return te.sum(word, axis=[e])
+        first = v * WORD + t * dot.size
+        values, weights = (lambda at: data[n, i, row, column, first + at]), (lambda at: weight[o, e, t, at])
+        return te.sum(dot.product(values, weights, oi, out_lanes), axis=[e, t])
 
     return te.compute(
-        (batch, out_blocks, out_h, out_w, out_lanes), element, name="sparse_conv2d", attrs=scheduling.anchor(NAME)
+        (batch, out_blocks, out_h, out_w, out_lanes), element, name="sparse_conv2d", attrs=scheduling.anchor(NAME, task)
     )
 
 
@@ -99,22 +99,21 @@ def schedule(sch, block, hardware, choose):
     width, lanes = scheduling.extents(sch, epilogue)[3:]
     tiles = scheduling.register_tiles(width, 1, lanes, hardware, dot=scheduling.dot_in(sch, block, hardware))
     columns = choose("columns", dict.fromkeys(rows for rows, _ in tiles))
-    n, o, h, w, oi = sch.get_loops(epilogue)
+    n, o, h, w, _ = sch.get_loops(epilogue)
     wo, _ = sch.split(w, [None, columns])
     if width % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     placed = [block, epilogue, *scheduling.finish_in_registers(sch, block, epilogue, wo, unrolled=1)]
     sch.compute_at(block, wo, preserve_unit_loops=True)
     scheduling.parallel(sch, [n, o, h], scheduling.flops(sch, block), hardware, choose)
-    reduced = 2 if scheduling.dot_in(sch, block, hardware) is None else 1
-    tn, to, th, tw, lane, e, *t = sch.get_loops(block)[-5 - reduced :]
-    sch.reorder(tn, to, th, e, *t, tw, lane)
+    tn, to, th, tw, lane, e, t = sch.get_loops(block)[-7:]
+    sch.reorder(tn, to, th, e, t, tw, lane)
     steps = choose("unroll", [size for size in (2, 1, 4) if scheduling.extent(sch, e) % size == 0])
     first = e
     if steps > 1:
         first, inner = sch.split(e, [None, steps])
         sch.unroll(inner)
-    for loop in (*t, tw):
+    for loop in (t, tw):
         sch.unroll(loop)
     sch.vectorize(lane)
     scheduling.decompose_reduction(sch, block, first)

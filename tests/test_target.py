@@ -302,7 +302,8 @@ def test_overrides_that_make_no_sense_are_refused():
     )
     assert refusal("rpi4,fma=maybe") == ("the target `rpi4,fma=maybe` has `fma=maybe`: not true or false", None)
     assert refusal("rpi4,int8_dot=dot") == (
-        "the target `rpi4,int8_dot=dot` has `int8_dot=dot`: not one of none, sdot, smull, vnni512, vnni256, avxvnni, pmaddwd",
+        "the target `rpi4,int8_dot=dot` has `int8_dot=dot`: not one of none, sdot, smull, vnni512, vnni256, avxvnni, "
+        "pmaddwd",
         None,
     )
 

@@ -31,7 +31,13 @@ def lower(network: Network) -> Kernels:
         )(module)
     _check_legalized(module["main"])
     return Kernels(
-        _narrow(module), network.name, network.target, network.inputs, network.outputs, decisions=network.decisions
+        _narrow(module),
+        network.name,
+        network.target,
+        network.inputs,
+        network.outputs,
+        decisions=network.decisions,
+        quantization=network.quantization,
     )
 
 

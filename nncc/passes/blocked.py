@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from nncc.compat import static_shape, te, tirx
 
-__all__ = ["Blocked", "from_blocks", "pad_plain", "to_blocks"]
+__all__ = ["Blocked", "block_array", "from_blocks", "pad_plain", "to_blocks"]
 
 
 @dataclass
@@ -73,3 +75,13 @@ def from_blocks(x: te.Tensor, channels: int) -> te.Tensor:
     return te.compute(
         (batch, channels, height, width), lambda n, c, h, w: x[n, c // lanes, h, w, c % lanes], name="unblock_channels"
     )
+
+
+def block_array(array: np.ndarray, like: Blocked) -> np.ndarray:
+    """A broadcastable 4-D constant, blocked as `like` is."""
+    batch, channels, height, width = array.shape
+    if channels == 1:
+        return array.reshape(batch, 1, height, width, 1)
+    blocks = -(-channels // like.lanes)
+    padded = np.pad(array, ((0, 0), (0, blocks * like.lanes - channels), (0, 0), (0, 0)))
+    return np.ascontiguousarray(padded.reshape(batch, blocks, like.lanes, height, width).transpose(0, 1, 3, 4, 2))

@@ -10,21 +10,21 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from math import prod
 from typing import Any
 
-import numpy as np
-
-from nncc import scheduling
-from nncc.choices import GraphChoices, graph_task
+from nncc.choices import GraphChoices
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx
-from nncc.dots import Dot, dot_of, wide_dot_of
-from nncc.passes.blocked import Blocked, from_blocks, pad_plain, to_blocks
+from nncc.dots import dot_of
+from nncc.passes.blocked import Blocked, block_array, from_blocks, pad_plain, to_blocks
 from nncc.passes.context import Context
+from nncc.passes.convolutions import conv2d, convolution_texts, of_integers
 from nncc.passes.layout_rules import RULES
 from nncc.passes.own_quantization import parameter, scaled
-from nncc.passes.rewriter import Rewriter
+from nncc.passes.quantization import dequantized
+from nncc.passes.rewriter import Rewriter, variables
 from nncc.target import Hardware
 from nncc.templates import Template
 
@@ -50,7 +50,7 @@ class Layout(Rewriter):
     def __init__(self, templates: Mapping[str, Template], hardware: Hardware, graph: GraphChoices) -> None:
         super().__init__(
             {
-                "relax.nn.conv2d": Layout.conv2d,
+                "relax.nn.conv2d": conv2d,
                 "relax.mean": Layout.mean,
                 "relax.reshape": Layout.reshape,
                 **dict.fromkeys(_UNARY, Layout.unary),
@@ -68,14 +68,20 @@ class Layout(Rewriter):
         self.dot = dot_of(hardware)
         self.made: dict[Any, Any] = {}
         """By variable of the old function, how it is made."""
+        self.readers: Counter[Any] = Counter()
+        """By variable of the old function, how often it is read."""
         self.blocked: dict[Any, Blocked] = {}
         self.parts: dict[Any, list[Blocked]] = {}
         """The fields of a tuple, where all of them are blocked."""
+        self.real: dict[Any, tuple[Any, Blocked, list[Any]]] = {}
+        """By new variable that is dequantized: the call, the integers, and its parameters."""
 
     def rewrite(self, module: IRModule) -> IRModule:
         self.made = {b.var: b.value for block in module["main"].body.blocks for b in block.bindings}
-        convolutions = _convolutions(module["main"])
-        if self.dot.lanes >= 4 and any(_of_integers(call) for call in self.made.values()):
+        self.readers = Counter(variable for value in self.made.values() for variable in variables(value))
+        self.readers.update(variables(module["main"].body.body))
+        convolutions = convolution_texts(module["main"])
+        if self.dot.lanes >= 4 and any(of_integers(call) for call in self.made.values()):
             self.lanes = 16  # bytes, of which most processors store no fewer at once
         if convolutions:
             others = [lanes for lanes in (self.lanes // 2, self.lanes * 2) if 4 <= lanes <= 16]
@@ -105,11 +111,17 @@ class Layout(Rewriter):
         return super().value(expr)
 
     def rows(self, tensor: Blocked, size: tuple[int, ...] = ()) -> Any:
-        """The tensor with `size` (rows, columns), its own by default; nothing moves."""
+        """The tensor with `size` (rows, columns), its own by default; nothing moves.
+
+        One that is dequantized is so behind the change of shape: as part of the kernel that reads it.
+        """
         batch, blocks, height, width, lanes = static_shape(tensor.expr)
         size = size or tensor.size
         if size == (height, width):
             return tensor.expr
+        if tensor.expr in self.real:
+            call, integers, parameters = self.real[tensor.expr]
+            return scaled(self, call, self.rows(integers, size), *parameters)
         return self.builder.emit(relax.op.reshape(tensor.expr, (batch, blocks, *size, lanes)))
 
     def block(self, expr: Any) -> Blocked:
@@ -157,167 +169,36 @@ class Layout(Rewriter):
 
     # Operators
 
-    def conv2d(self, call: Any) -> Blocked | None:
-        data, weight = call.args
-        attrs = call.attrs
-        if _of_integers(call):
-            return self.integer_conv2d(call)
-        if not isinstance(weight, GenericConst) or str(data.ty.dtype) != "float32" or attrs.data_layout != "NCHW":
-            return None
-        kernel = constant_array(weight)
-        out_channels, group_channels = kernel.shape[:2]
-        strides, padding, dilation = (
-            [int(v) for v in values] for values in (attrs.strides, attrs.padding, attrs.dilation)
-        )
-        groups = int(attrs.groups)
-        batch, _, *size = static_shape(call)
-        if groups == 1:
-            if not self.is_blocked(data) and kernel.shape[1] < self.lanes:
-                tensor, padding = self.plain(data, padding), [0, 0, 0, 0]
-            else:
-                tensor = self.block(data)
-            lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
-            source = self.rows(tensor)
-            winograd = self.templates["winograd"].module
-            shape = kernel.shape, strides, dilation, batch, *size
-            ways = winograd.ways(*shape, self.lanes, self.hardware)
-            way, task = ways[0], ""
-            if len(ways) > 1:
-                text = f"{_convolution(call)}, blocks of {self.lanes}"
-                task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in ways}
-                way = words[self.graph("algorithm", text)("algorithm", words)]
-            places = None
-            if self.skips_zeros(kernel, lanes, way is not None):
-                template, (packed, places) = self.templates["sparse_conv2d"], self.sparse(kernel, lanes)
-                options = {"strides": strides, "padding": padding, "dilation": dilation, "kernel": kernel.shape[2:]}
-                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
-                    source = self.rows(tensor, (1, size[0] * size[1]))
-            elif way:
-                template = self.templates["winograd"]
-                options = {"padding": padding, "tile": way.tile, "strip": way.strip, "task": task}
-                packed = winograd.pack(kernel, *lanes, way.tile)
-            else:
-                template = self.templates["conv2d"]
-                options = {"strides": strides, "padding": padding, "dilation": dilation, "task": task}
-                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
-                    source = self.rows(tensor, (1, size[0] * size[1]))
-                packed = template.module.pack(kernel, *lanes)
-        elif groups == out_channels and group_channels == 1:
-            tensor = self.block(data)
-            source = self.rows(tensor)
-            template = self.templates["depthwise_conv2d"]
-            options = {"strides": strides, "padding": padding, "dilation": dilation}
-            packed = template.module.pack(kernel, tensor.lanes)
-        else:
-            tensor = self.block(data)
-            source = self.rows(tensor)
-            template = self.templates["grouped_conv2d"]
-            lanes = tensor.lanes, self.lanes if out_channels >= self.lanes else out_channels
-            sizes = {"in_group": group_channels, "out_group": out_channels // groups}
-            options = {"strides": strides, "padding": padding, "dilation": dilation, **sizes}
-            packed = template.module.pack(kernel, groups, *lanes)
-        tables = [relax.const(places, "int32")] if groups == 1 and places is not None else []
-        new = self.emit_anchor(template, source, relax.const(packed, "float32"), *tables, **options)
-        return Blocked(new, out_channels, tuple(size))
-
-    def skips_zeros(self, kernel: np.ndarray, lanes: tuple[int, int], winograd: bool, dot: Dot | None = None) -> bool:
-        """Whether a convolution is predicted to be faster where it skips blocks of weights that are zero."""
-        template = self.templates["sparse_conv2d"].module
-        if lanes[0] % template.WORD or (dot is not None and dot.size != template.WORD):
-            return False
-        return template.density(kernel, lanes[1]) < (0.3 if winograd else 0.8)
-
-    def sparse(self, kernel: np.ndarray, lanes: tuple[int, int], dot: Dot | None = None) -> tuple[Any, Any]:
-        return self.templates["sparse_conv2d"].module.pack(kernel, *lanes, dot)
-
-    def integer_conv2d(self, call: Any) -> Blocked | None:
-        """Of uint8 or int8 by int8; a constant border that it was given is padding again."""
-        data, weight = call.args
-        kernel = constant_array(weight)
-        out_channels, group_channels = kernel.shape[:2]
-        strides, padding, dilation = (
-            [int(v) for v in values] for values in (call.attrs.strides, call.attrs.padding, call.attrs.dilation)
-        )
-        batch, _, *size = static_shape(call)
-        zero, border = 0, self.made.get(data)
-        if isinstance(border, relax.Call) and border.op.name == "relax.nn.pad" and not any(padding):
-            top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
-            data, padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
-        tensor = self.block(data)
-        lanes = self.lanes_of(out_channels, "int32")
-        shift = scheduling.shift(str(data.ty.dtype), self.dot)
-        options = {"strides": strides, "padding": padding, "dilation": dilation, "dot": self.dot, "zero": zero + shift}
-        source = self.rows(tensor)
-        tables: list[Any] = []
-        if int(call.attrs.groups) == 1:
-            template = self.templates["conv2d"]
-            way, task = self.integer_way(call, kernel, tensor, size)
-            options["task"] = task
-            if self.skips_zeros(kernel, (tensor.lanes, lanes), way is not None, self.dot):
-                template, (packed, places) = (
-                    self.templates["sparse_conv2d"],
-                    self.sparse(kernel, (tensor.lanes, lanes), self.dot),
-                )
-                options = {"strides": strides, "padding": padding, "dilation": dilation, "kernel": kernel.shape[2:]}
-                options |= {"dot": self.dot, "zero": zero + shift}
-                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
-                    source = self.rows(tensor, (1, size[0] * size[1]))
-                tables = [relax.const(places, "int32")]
-            elif way:
-                template, wide = self.templates["winograd"], wide_dot_of(self.hardware)
-                options = {"padding": padding, "tile": way.tile, "strip": way.strip, "task": task}
-                options |= {"dot": wide, "zero": zero}
-                packed = template.module.pack_integers(kernel, tensor.lanes, lanes, way.tile, wide)
-                shift = 0
-            else:
-                if kernel.shape[2:] == (1, 1) and strides == [1, 1] and not any(padding):
-                    source = self.rows(tensor, (1, size[0] * size[1]))
-                packed = template.module.pack(kernel, tensor.lanes, lanes, self.dot)
-        elif int(call.attrs.groups) == out_channels and group_channels == 1:
-            template = self.templates["depthwise_conv2d"]
-            template = replace(template, compute=template.module.compute_words)
-            packed = template.module.pack_words(kernel, tensor.lanes, strides[1], dilation[1], self.dot)
-            options["size"] = size
-        else:
-            return None
-        new = self.emit_anchor(template, source, relax.const(packed, str(packed.dtype)), *tables, **options)
-        result = Blocked(new, out_channels, tuple(size))
-        if shift:
-            offset = -shift * kernel.astype(np.int32).sum(axis=(1, 2, 3)).reshape(1, -1, 1, 1)
-            added = relax.op.add(new, relax.const(_block_array(offset, result), "int32"))
-            result = Blocked(self.builder.emit(added), out_channels, tuple(size))
-        return result
-
-    def integer_way(self, call: Any, kernel: np.ndarray, tensor: Blocked, size: list[int]) -> tuple[Any, str]:
-        """Winograd's plan for a convolution of integers, or None for a direct one; and the hash of what was asked."""
-        wide, winograd = wide_dot_of(self.hardware), self.templates["winograd"].module
-        if wide is None or tensor.lanes != self.lanes:
-            return None, ""
-        strides, dilation = ([int(v) for v in values] for values in (call.attrs.strides, call.attrs.dilation))
-        numbers = winograd.integers(self.dot)
-        shape = kernel.shape, strides, dilation, static_shape(call)[0], *size
-        found = winograd.ways(*shape, self.lanes, self.hardware, numbers)
-        ways = [way for way in found if way is None or winograd.exact(kernel, way.tile)] or [None]
-        if len(ways) == 1:
-            return ways[0], ""
-        text = f"{_convolution(call)}, blocks of {self.lanes}, {call.args[0].ty.dtype}"
-        task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in ways}
-        return words[self.graph("algorithm", text)("algorithm", words)], task
-
     def scale(self, call: Any) -> Blocked | None:
         """To integers, or back, with constants for the whole tensor or for each channel."""
         data = call.args[0]
         if not self.is_blocked(data):
             return None
         tensor = self.blocked[data]
-        if len(tensor.shape) != 4 or int(call.attrs.axis) % 4 != 1:
+        several = any(prod(static_shape(p)) > 1 for p in call.args[1:])
+        if len(tensor.shape) != 4 or (several and int(call.attrs.axis) % 4 != 1):
             return None
         parameters = [
-            parameter(p, lambda array: _block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]
+            parameter(p, lambda array: block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]
         ]
         if any(p is None for p in parameters):
             return None
-        return Blocked(scaled(self, call, tensor.expr, *parameters), tensor.channels, tensor.size)
+        new = scaled(self, call, tensor.expr, *parameters)
+        if call.op.name == "relax.dequantize" and str(data.ty.dtype) in ("uint8", "int8"):
+            self.real[new] = call, tensor, parameters
+        return Blocked(new, tensor.channels, tensor.size)
+
+    def passing(self, expr: Any) -> bool:
+        """Whether a blocked tensor of the old function is dequantized from integers that nothing else reads."""
+        call = self.real[self.blocked[expr].expr][0] if self.blocked[expr].expr in self.real else None
+        return call is not None and self.readers[expr] == 1 and self.readers[call.args[0]] == 1
+
+    def integers(self, expr: Any) -> tuple[Blocked, float, int] | None:
+        """What a blocked tensor of the old function is dequantized from, with one scale and one zero point."""
+        _, integers, parameters = self.real.get(self.blocked[expr].expr, (None, None, []))
+        if integers is None or not all(isinstance(p, (int, float)) for p in parameters):
+            return None
+        return integers, *parameters
 
     def unary(self, call: Any) -> Blocked | None:
         data = call.args[0]
@@ -334,7 +215,9 @@ class Layout(Rewriter):
             return None
         tensor = self.blocked[kept[0]]
         if all(self._sizes(a) in ((1, 1), tensor.size) for a in call.args):
-            tensor = min((self.blocked[a] for a in kept), key=lambda t: static_shape(t.expr)[2])  # rows in one, if any
+            # That of what is made for this alone, whose kernel does this too; else rows in one, if any.
+            form = min(kept, key=lambda a: (not self.passing(a), static_shape(self.blocked[a].expr)[2]))
+            tensor = self.blocked[form]
         else:
             tensor = Blocked(self.rows(tensor), tensor.channels, tensor.size)
         operands = [self.operand(a, tensor) for a in call.args]
@@ -364,7 +247,7 @@ class Layout(Rewriter):
         shape = (1,) * (4 - len(shape)) + tuple(shape)
         form = static_shape(like.expr)[2:4] if shape[2:] == like.size else shape[2:]
         if isinstance(expr, GenericConst):
-            array = _block_array(constant_array(expr).reshape(shape), like)
+            array = block_array(constant_array(expr).reshape(shape), like)
             array = array.reshape(*array.shape[:2], *form, array.shape[-1])
             return relax.const(array, str(array.dtype))
         if shape[1] == like.channels and (len(static_shape(expr)) == 4 if not self.is_blocked(expr) else True):
@@ -379,8 +262,8 @@ class Layout(Rewriter):
         axes = sorted(int(a) % 4 for a in attrs.axis) if attrs.axis is not None and self.is_blocked(data) else None
         if axes != [2, 3]:
             return None
-        tensor = self.blocked[data]
-        mean = self.builder.emit_te(_spatial_mean, self.rows(tensor), primfunc_name_hint="spatial_mean")
+        tensor, *grid = self.integers(data) or [self.blocked[data]]
+        mean = self.builder.emit_te(_spatial_mean, self.rows(tensor), *grid, primfunc_name_hint="spatial_mean")
         new = Blocked(mean, tensor.channels, (1, 1))
         if attrs.keepdims:
             return new
@@ -397,60 +280,24 @@ class Layout(Rewriter):
         return None
 
 
-def _of_integers(call: Any) -> bool:
-    """Whether an expression is a convolution of integers by constants."""
-    if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.nn.conv2d":
-        return False
-    of_bytes = str(call.ty.dtype) == "int32" and str(call.args[0].ty.dtype) in ("uint8", "int8")
-    return of_bytes and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
-
-
-def _convolutions(main: Any) -> list[str]:
-    """The convolutions of a function that may be blocked, each once, as text."""
-    found = []
-    for block in main.body.blocks:
-        for binding in block.bindings:
-            call = binding.value
-            if isinstance(call, relax.Call) and getattr(call.op, "name", "") == "relax.nn.conv2d":
-                found.append(_convolution(call))
-    return list(dict.fromkeys(found))
-
-
-def _convolution(call: Any) -> str:
-    """A convolution as text: its shapes, and what differs from stride 1 without padding."""
-    attrs = call.attrs
-    x, w = ("x".join(map(str, static_shape(a))) for a in call.args)
-    words = [f"{x}*{w}"]
-    for name, plain in (("strides", 1), ("padding", 0), ("dilation", 1)):
-        values = [int(v) for v in getattr(attrs, name)]
-        if any(v != plain for v in values):
-            words.append(f"{name}={','.join(map(str, values))}")
-    return " ".join([*words, *([f"groups={attrs.groups}"] if int(attrs.groups) > 1 else [])])
-
-
-def _spatial_mean(x: te.Tensor) -> te.Tensor:
-    """Mean over H and W, row by row: H + W additions in a chain err less than H * W."""
+def _spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
+    """Mean over H and W, row by row: H + W additions in a chain err less than H * W; of integers the mean of
+    (x - zero) step, by exact sums.
+    """
     batch, blocks, height, width, lanes = x.shape
+    kind = "float32" if str(x.dtype) == "float32" else "int32"
     h, w = te.reduce_axis((0, height), name="h"), te.reduce_axis((0, width), name="w")
     rows = te.compute(
-        (batch, blocks, height, lanes), lambda n, c, i, lane: te.sum(x[n, c, i, w, lane], axis=[w]), name="row_sum"
+        (batch, blocks, height, lanes),
+        lambda n, c, i, lane: te.sum(x[n, c, i, w, lane].astype(kind), axis=[w]),
+        name="row_sum",
     )
     total = te.compute((batch, blocks, lanes), lambda n, c, lane: te.sum(rows[n, c, h, lane], axis=[h]), name="sum")
-    scale = tirx.const(1.0 / (int(height) * int(width)), x.dtype)
-    return te.compute((batch, blocks, 1, 1, lanes), lambda n, c, _, __, lane: total[n, c, lane] * scale, name="mean")
+    count = int(height) * int(width)
+    scale = tirx.const(step / count, "float32")
 
+    def mean(n: Any, c: Any, _: Any, __: Any, lane: Any) -> Any:
+        value = total[n, c, lane]
+        return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * scale
 
-def _pad_axis(array: np.ndarray, axis: int, size: int) -> np.ndarray:
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, size - array.shape[axis])
-    return np.pad(array, widths)
-
-
-def _block_array(array: np.ndarray, like: Blocked) -> np.ndarray:
-    """A broadcastable 4-D constant, blocked as `like` is."""
-    batch, channels, height, width = array.shape
-    if channels == 1:
-        return array.reshape(batch, 1, height, width, 1)
-    blocks = -(-channels // like.lanes)
-    padded = _pad_axis(array, 1, blocks * like.lanes)
-    return np.ascontiguousarray(padded.reshape(batch, blocks, like.lanes, height, width).transpose(0, 1, 3, 4, 2))
+    return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")

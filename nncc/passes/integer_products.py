@@ -1,11 +1,10 @@
 """Quantized convolutions and matrix products on integers.
 
     conv(sx (x - zx), sw w) + b  =  sx sw (conv(x, w) + b / (sx sw) - zx sum(w))       outside of the image x is zx
-    f(r) / sy = f(r / sy)        for sums, maxima, clips and means f of real numbers r, with their constants divided too
 
-so that a convolution is one of integers into int32, the bias one of int32, and quantizing the result one product for
-each element, by sx sw / sy, rounded as ONNX Runtime rounds it. x is uint8 or int8, w is int8; what has another form
-stays float32.
+so that a convolution is one of integers into int32 and the bias one of int32; `nncc.passes.requantize` makes one
+product for each element of what follows. x is uint8 or int8, w is int8; what has another form, or is predicted to be
+faster in float32, stays float32, and `Context.layers` knows why.
 
 Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.
 """
@@ -13,13 +12,17 @@ Jacob et al., Quantization and Training of Neural Networks for Efficient Integer
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from math import prod
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
+from nncc.dots import dot_of
 from nncc.passes.context import Context
+from nncc.passes.integer_costs import slower
+from nncc.passes.relax_grids import Grid, grid_of, named
 from nncc.passes.rewriter import Rewriter, variables
 
 __all__ = ["integer_products"]
@@ -30,37 +33,29 @@ _LIKE = 1e-4
 
 
 def integer_products(module: IRModule, context: Context) -> IRModule:
-    """Rewrite products of dequantized tensors; see the module's equations."""
-    return Integers().rewrite(module)
+    """Rewrite products of dequantized tensors; see the module's equation."""
+    return _Integers(context).rewrite(module)
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """A real tensor (q - zero) * scale; `scale` has one number, or one for each position of `axis`."""
-
-    q: Any
-    scale: np.ndarray
-    zero: np.ndarray
-    axis: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether all of the tensor has one scale and one zero point."""
-        return self.scale.size == 1 and self.zero.size == 1
+class _Stays(Exception):
+    """A product stays float32, for a reason."""
 
 
-class Integers(Rewriter):
+class _Integers(Rewriter):
     """Knows how each value of the old function was made, and each of the new one."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__(
             {
-                "relax.nn.conv2d": Integers.conv2d,
-                "relax.matmul": Integers.matmul,
-                "relax.add": Integers.add,
-                "relax.quantize": Integers.quantize,
+                "relax.nn.conv2d": _product(_Integers.conv2d),
+                "relax.nn.conv2d_transpose": _product(_Integers.conv2d_transpose),
+                "relax.matmul": _product(_Integers.matmul),
+                **dict.fromkeys(_WITHOUT_TEMPLATE, _product(_Integers.without_template)),
+                "relax.add": _Integers.add,
             }
         )
+        self.context = context
+        self.dot = dot_of(context.target.hardware)
         self.made: dict[Any, Any] = {}
         self.uses: Counter[Any] = Counter()
         self.fresh: dict[Any, Any] = {}
@@ -94,71 +89,89 @@ class Integers(Rewriter):
 
     # What values are
 
-    def grid(self, expr: Any) -> _Grid | None:
-        """The integers behind a dequantized tensor of the old function, in terms of that."""
+    def is_quantized(self, expr: Any) -> bool:
+        """Whether a value of the old function is dequantized, or only moved since."""
         call = self.made.get(expr, expr)
-        if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.dequantize":
-            return None
-        q, scale, zero = call.args
-        if not (isinstance(scale, GenericConst) and isinstance(zero, GenericConst)) or str(call.ty.dtype) != "float32":
-            return None
-        rank = len(call.ty.shape)
-        axis = int(call.attrs.axis) % max(1, rank)
-        scales, zeros = constant_array(scale), constant_array(zero)
-        if scales.dtype != np.float32 or max(scales.ndim, zeros.ndim) > 1:
-            return None
-        return _Grid(q, scales.reshape(-1), zeros.reshape(-1).astype(np.int64), axis)
+        while named(call, "relax.permute_dims", "relax.reshape"):
+            call = self.made.get(call.args[0], call.args[0])
+        return named(call, "relax.dequantize")
+
+    def data(self, expr: Any) -> Grid:
+        """The activations of a product, as integers with one scale and one zero point; a number that they are
+        multiplied by, as `Gemm` does, is part of the scale.
+        """
+        call, factor = self.made.get(expr, expr), None
+        if named(call, "relax.multiply") and isinstance(call.args[1], GenericConst):
+            factor = constant_array(call.args[1])
+            call = self.made.get(call.args[0], call.args[0]) if factor.size == 1 else call
+        if not named(call, "relax.dequantize"):
+            raise _Stays("its input is not quantized")
+        grid = grid_of(call)
+        if grid is None:
+            raise _Stays(
+                "the scale or the zero point of its input is no float32 constant for the tensor or its channels"
+            )
+        if not grid.whole:
+            raise _Stays("its input has several scales or zero points")
+        if grid.dtype not in _DATA:
+            raise _Stays(f"its input is {grid.dtype}")
+        return grid if factor is None else replace(grid, scale=grid.scale * factor.reshape(-1))
 
     def integers(self, expr: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """A constant of the old function that is dequantized: its integers, and its scales and zero points in a shape
         that is broadcast to theirs."""
         call = self.made.get(expr, expr)
-        if not isinstance(call, relax.Call):
-            return None
-        name = getattr(call.op, "name", "")
-        if name in ("relax.permute_dims", "relax.reshape"):
+        if named(call, "relax.permute_dims", "relax.reshape"):
             inner = self.integers(call.args[0])
             if inner is None:
                 return None
             q, *grid = inner
-            if name == "relax.permute_dims":
+            if named(call, "relax.permute_dims"):
                 axes = [int(a) for a in call.attrs.axes] if call.attrs.axes is not None else None
                 return tuple(np.transpose(array, axes) for array in (q, *grid))  # type: ignore[return-value]
             shape = static_shape(call)
             full = [np.broadcast_to(array, q.shape).reshape(shape) for array in (q, *grid)]
             return full[0], full[1], full[2]
-        found = self.grid(expr)
+        found = grid_of(call) if named(call, "relax.dequantize") else None
         if found is None or not isinstance(found.q, GenericConst):
             return None
         q = constant_array(found.q)
-        shape = [1] * q.ndim
+        along = [1] * q.ndim
         if q.ndim:
-            shape[found.axis] = -1
-        parts = [array.reshape(shape if array.size > 1 else [1] * q.ndim) for array in (found.scale, found.zero)]
+            along[found.axis] = -1
+        parts = [array.reshape(along if array.size > 1 else [1] * q.ndim) for array in (found.scale, found.zero)]
         return q, parts[0], parts[1]
 
-    def weights(self, expr: Any, kept: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def weights(self, expr: Any, kept: int) -> tuple[np.ndarray, np.ndarray]:
         """Constant weights as int8 without zero points, and their scales, one for each position of the axis `kept`."""
         found = self.integers(expr)
-        if found is None or found[0].dtype not in (np.int8, np.uint8):
-            return None
+        if found is None:
+            quantized = self.is_quantized(expr)
+            raise _Stays("its weights are no constants" if quantized else "its weights are not quantized")
         q, scale, zero = found
+        if q.dtype not in (np.int8, np.uint8):
+            raise _Stays(f"its weights are {q.dtype}")
         centred = q.astype(np.int32) - zero.astype(np.int32)
+        if centred.size == 0:
+            raise _Stays("it has no weights")
+        if centred.min() < -128 or centred.max() > 127:
+            raise _Stays("its weights do not fit int8 without their zero points")
+        if centred.min() < -127 and self.dot.paired:
+            raise _Stays("a weight is -128, which this processor's sums of two products do not hold")
         rows = np.moveaxis(np.broadcast_to(scale, q.shape), kept, 0).reshape(q.shape[kept], -1)
-        if centred.size == 0 or abs(centred).max() > 127 or (rows != rows[:, :1]).any():
-            return None
+        if (rows != rows[:, :1]).any():
+            raise _Stays("its weights have several scales for one output")
         return centred.astype(np.int8), np.ascontiguousarray(rows[:, 0])
 
     # Products
 
     def conv2d(self, call: Any) -> Any:
-        data, weight = self.grid(call.args[0]), self.weights(call.args[1], 0)
+        data, (kernel, scale) = self.data(call.args[0]), self.weights(call.args[1], 0)
         attrs = call.attrs
-        if data is None or weight is None or not data.whole or str(data.q.ty.dtype) not in _DATA:
-            return None
         if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW":
-            return None
-        kernel, scale = weight
+            raise _Stays(f"its layout is {attrs.data_layout}")
+        if reason := slower(call, kernel, data.dtype, self.context):
+            raise _Stays(reason)
         zero = int(data.zero[0])
         x = self.value(data.q)
         padding = [int(p) for p in attrs.padding]
@@ -171,17 +184,45 @@ class Integers(Rewriter):
         )
         return self.real(product, data, scale, -zero * kernel.astype(np.int64).sum(axis=(1, 2, 3)), 1)
 
+    def conv2d_transpose(self, call: Any) -> Any:
+        """Of x - zx in int16, which the template computes from x."""
+        data, (kernel, scale) = self.data(call.args[0]), self.weights(call.args[1], 1)
+        attrs = call.attrs
+        if int(attrs.groups) != 1 or attrs.data_layout != "NCHW" or attrs.kernel_layout != "IOHW":
+            raise _Stays("it is transposed and has groups")
+        if prod(int(s) for s in attrs.strides) > self.context.templates["conv2d_transpose"].module.MOST_PHASES:
+            raise _Stays("it is transposed and has large strides")
+        if reason := slower(call, kernel, data.dtype, self.context):
+            raise _Stays(reason)
+        x = self.emit(relax.op.astype(self.value(data.q), "int16"))
+        if data.zero[0]:
+            x = self.emit(relax.op.subtract(x, relax.const(data.zero[0].astype(np.int16), "int16")))
+        product = relax.op.nn.conv2d_transpose(
+            x,
+            relax.const(kernel.astype(np.int16), "int16"),
+            attrs.strides,
+            attrs.padding,
+            attrs.output_padding,
+            attrs.dilation,
+            out_dtype="int32",
+        )
+        return self.real(product, data, scale, np.zeros(kernel.shape[1], np.int64), 1)
+
     def matmul(self, call: Any) -> Any:
-        data, weight = self.grid(call.args[0]), self.weights(call.args[1], -1)
-        if data is None or weight is None or not data.whole or str(data.q.ty.dtype) not in _DATA:
-            return None
-        matrix, scale = weight
-        if matrix.ndim != 2 or len(static_shape(call.args[0])) < 2:
-            return None
+        data, (matrix, scale) = self.data(call.args[0]), self.weights(call.args[1], -1)
+        if matrix.ndim != 2:
+            raise _Stays("there are several matrices of weights")
+        if len(static_shape(call.args[0])) < 2:
+            raise _Stays("its input has one axis")
+        if reason := slower(call, matrix, data.dtype, self.context):
+            raise _Stays(reason)
         product = relax.op.matmul(self.value(data.q), relax.const(matrix, "int8"), out_dtype="int32")
         return self.real(product, data, scale, -int(data.zero[0]) * matrix.astype(np.int64).sum(axis=0), -1)
 
-    def real(self, product: Any, data: _Grid, scale: np.ndarray, offset: np.ndarray, axis: int) -> Any:
+    def without_template(self, call: Any) -> Any:
+        raise _Stays(f"no template takes `{call.op.name.removeprefix('relax.nn.')}`")
+
+    def real(self, product: Any, data: Grid, scale: np.ndarray, offset: np.ndarray, axis: int) -> Any:
         """sx sw (product + offset) as an expression; `scale` and `offset` run along `axis`."""
         acc = self.emit(product)
         if offset.any():
@@ -196,6 +237,8 @@ class Integers(Rewriter):
                 continue
             acc, scale, axis = product.args[0], constant_array(product.args[1]), int(product.attrs.axis)
             rank = len(acc.ty.shape)
+            if bias[0].ndim > rank:
+                continue
             shape = [1] * rank
             shape[axis] = -1
             q, scales, zeros = (array.reshape((1,) * (rank - array.ndim) + array.shape) for array in bias)
@@ -209,56 +252,31 @@ class Integers(Rewriter):
             return _dequantize(self.emit(relax.op.add(acc, _int32(offset))), scale, axis)
         return None
 
-    # Requantization
 
-    def quantize(self, call: Any) -> Any:
-        """Divide what is quantized by the scale where it is made, if that costs nothing."""
-        value, scale, zero = call.args
-        if not isinstance(scale, GenericConst) or constant_array(scale).size != 1:
+_WITHOUT_TEMPLATE = ("relax.nn.conv1d", "relax.nn.conv1d_transpose", "relax.nn.conv3d", "relax.nn.conv3d_transpose")
+
+
+def _product(rule: Any) -> Any:
+    """A rule that tells `Context.layers` what became of a product."""
+
+    def told(integers: _Integers, call: Any) -> Any:
+        layers = integers.context.layers
+        try:
+            new = rule(integers, call)
+        except _Stays as reason:
+            quantized = any(map(integers.is_quantized, call.args[:2]))
+            layers.stays(call, str(reason) if quantized else "")
             return None
-        divisor = np.float32(constant_array(scale).reshape(-1)[0])
-        divided = self.divided(self.value(value), divisor) if divisor > 0 else None
-        if divided is None:
-            return None
-        one = relax.const(np.float32(1), "float32")
-        return relax.op.quantize(divided, one, zero, call.attrs.axis, call.attrs.out_dtype)
+        layers.on_integers(call)
+        return new
 
-    def divided(self, variable: Any, divisor: np.float32) -> Any:
-        """A value of the new function, divided by a constant without a division for each element; None if it cannot
-        be."""
-        if isinstance(variable, GenericConst) and str(variable.ty.dtype) == "float32":
-            return relax.const(constant_array(variable) / divisor, "float32")
-        call = self.fresh.get(variable)
-        if not isinstance(call, relax.Call):
-            return None
-        name = call.op.name
-        if name == "relax.dequantize":
-            q, scale, zero = call.args
-            if not isinstance(scale, GenericConst):
-                return None
-            scales = relax.const((constant_array(scale) / divisor).astype(np.float32), "float32")
-            return self.emit(relax.op.dequantize(q, scales, zero, int(call.attrs.axis), "float32"))
-        if variable not in self.alone or name not in _HOMOGENEOUS:
-            return None
-        count = 1 if name == "relax.multiply" else len(call.args)
-        parts = [self.divided(part, divisor) for part in call.args[:count]]
-        if any(part is None for part in parts):
-            return None
-        return self.emit(relax.Call(call.op, [*parts, *call.args[count:]], call.attrs, call.ty_args))
+    return told
 
 
-_HOMOGENEOUS = {
-    "relax.add", "relax.subtract", "relax.maximum", "relax.minimum", "relax.multiply", "relax.nn.relu", "relax.mean",
-    "relax.nn.avg_pool2d", "relax.nn.max_pool2d",
-}  # fmt: skip
-"""f(x / c) = f(x) / c for c > 0; of a product, one factor is divided."""
-
-
-def _is_sum(expr: Any) -> bool:
+def _is_sum(expr: Any) -> TypeGuard[Any]:
     """Whether an expression is a dequantized sum of products."""
     return (
-        isinstance(expr, relax.Call)
-        and expr.op.name == "relax.dequantize"
+        named(expr, "relax.dequantize")
         and str(expr.args[0].ty.dtype) == "int32"
         and isinstance(expr.args[1], GenericConst)
     )

@@ -9,6 +9,9 @@ from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from nncc import scheduling
 from nncc.compat import GenericConst, constant_array, relax, te, tirx, topi
 from nncc.ir import CONCATENATION
 from nncc.passes.blocked import Blocked
@@ -26,7 +29,8 @@ def conv2d_transpose(layout: Layout, call: Any) -> Blocked | None:
     """By the template's phases, where the weights are constant, there is one group, and the phases are few."""
     data, weight = call.args
     attrs = call.attrs
-    supported = isinstance(weight, GenericConst) and str(data.ty.dtype) == "float32" and int(attrs.groups) == 1
+    dtype = str(call.ty.dtype)
+    supported = isinstance(weight, GenericConst) and dtype in ("float32", "int32") and int(attrs.groups) == 1
     if not supported or attrs.data_layout != "NCHW" or attrs.kernel_layout != "IOHW" or attrs.out_layout != "NCHW":
         return None
     kernel = constant_array(weight)
@@ -34,13 +38,33 @@ def conv2d_transpose(layout: Layout, call: Any) -> Blocked | None:
     template = layout.templates["conv2d_transpose"]
     if prod(shape["strides"]) > template.module.MOST_PHASES:
         return None
-    tensor = layout.block(data)
     out_channels = kernel.shape[1]
-    lanes = tensor.lanes, layout.lanes_of(out_channels)
-    packed = template.module.pack(kernel, **shape, in_lanes=lanes[0], out_lanes=lanes[1])
-    weights = [relax.const(phase, "float32") for phase in packed]
     sizes = {"kernel": kernel.shape[2:], "size": [int(d) for d in call.ty.shape][2:]}
-    return Blocked(layout.emit_anchor(template, layout.rows(tensor), *weights, **sizes, **shape), out_channels)
+    if dtype == "float32":
+        tensor, dot, extra = layout.block(data), None, []
+    else:
+        if (found := _centred(layout, data)) is None:
+            return None
+        data, zero = found
+        tensor, dot, kernel = layout.block(data), layout.dot, kernel.astype(np.int8)
+        sizes |= {"dot": dot, "zero": zero + scheduling.shift(str(data.ty.dtype), dot)}
+    lanes = tensor.lanes, layout.lanes_of(out_channels, dtype)
+    packed = template.module.pack(kernel, **shape, in_lanes=lanes[0], out_lanes=lanes[1], dot=dot)
+    if dot is not None:
+        extra = [relax.const(template.module.offsets(kernel, **shape, out_lanes=lanes[1], zero=sizes["zero"]), "int32")]
+    weights = [relax.const(phase, str(phase.dtype)) for phase in packed]
+    new = layout.emit_anchor(template, layout.rows(tensor), *extra, *weights, **sizes, **shape)
+    return Blocked(new, out_channels)
+
+
+def _centred(layout: Layout, expr: Any) -> tuple[Any, int] | None:
+    """The bytes q and the zero point z of what is q - z in int16, as `integer_products` makes it."""
+    call, zero = layout.made.get(expr), 0
+    if isinstance(call, relax.Call) and call.op.name == "relax.subtract" and isinstance(call.args[1], GenericConst):
+        zero, call = int(constant_array(call.args[1])), layout.made.get(call.args[0])
+    if not isinstance(call, relax.Call) or call.op.name != "relax.astype":
+        return None
+    return (call.args[0], zero) if str(call.args[0].ty.dtype) in ("uint8", "int8") else None
 
 
 def pool2d(layout: Layout, call: Any) -> Blocked | None:
@@ -48,11 +72,16 @@ def pool2d(layout: Layout, call: Any) -> Blocked | None:
     if not layout.is_blocked(data) or attrs.layout != "NCHW":
         return None
     tensor, template = layout.blocked[data], layout.templates["pool2d"]
-    window = {name: [int(v) for v in getattr(attrs, name)] for name in ("strides", "dilation", "padding")}
+    window: dict[str, Any] = {
+        name: [int(v) for v in getattr(attrs, name)] for name in ("strides", "dilation", "padding")
+    }
     window |= {"kernel": [int(v) for v in attrs.pool_size], "size": [int(d) for d in call.ty.shape][2:]}
     scale = []
     if str(call.op.name).endswith("avg_pool2d"):
         counted = template.module.scales(tensor.shape[2:], **window, count_padding=bool(attrs.count_include_pad))
+        if (found := layout.integers(data)) is not None:
+            tensor, step, window["zero"] = found
+            counted = counted * np.float32(step)
         scale = [relax.const(counted, "float32")]
     return Blocked(layout.emit_anchor(template, layout.rows(tensor), *scale, **window), tensor.channels)
 
@@ -85,14 +114,16 @@ def concat(layout: Layout, call: Any) -> Blocked | None:
     """Of channels by `move_channels`; along another axis as it is."""
     fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
     axis = int(call.attrs.axis) % max(1, len(call.ty.shape))
-    if len(call.ty.shape) != 4 or str(call.ty.dtype) != "float32" or not all(isinstance(f, relax.Var) for f in fields):
+    dtype = str(call.ty.dtype)
+    known = dtype in ("float32", "uint8", "int8") and all(isinstance(f, relax.Var) for f in fields)
+    if len(call.ty.shape) != 4 or not known:
         return None
     if not any(map(layout.is_blocked, fields)):
         return None
     if axis == 1:
         counts = [layout.blocked[f].channels if layout.is_blocked(f) else int(f.ty.shape[1]) for f in fields]
-        widths = [layout.lanes_of(count) for count in counts]
-        template, lanes = layout.templates["move_channels"].module, layout.lanes_of(sum(counts))
+        widths = [layout.lanes_of(count, dtype) for count in counts]
+        template, lanes = layout.templates["move_channels"].module, layout.lanes_of(sum(counts), dtype)
         if template.grain(widths, [0], counts, lanes) == 1:
             return None
         if int(call.ty.shape[0]) == 1 and all(count % layout.lanes == 0 for count in counts):
@@ -112,7 +143,8 @@ def _concatenated(layout: Layout, tensors: list[Blocked]) -> Blocked:
 
 def _moved(layout: Layout, tensors: list[Blocked], starts: list[int], counts: list[int]) -> Blocked | None:
     """`counts` channels of each tensor, from its `starts` on; None where single lanes would have to move."""
-    template, lanes = layout.templates["move_channels"], layout.lanes_of(sum(counts))
+    dtype = str(tensors[0].expr.ty.dtype)
+    template, lanes = layout.templates["move_channels"], layout.lanes_of(sum(counts), dtype)
     if template.module.grain([t.lanes for t in tensors], starts, counts, lanes) == 1:
         return None
     options = {"starts": starts, "counts": counts, "lanes": lanes}

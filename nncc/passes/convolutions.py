@@ -1,0 +1,226 @@
+"""Convolutions on blocked channels: which template takes which, of float32 and of integers.
+
+There may be several ways for one: directly, as Winograd's, or skipping blocks of weights that are zero. The first is
+the one that is predicted to be fastest; where a record or a search says so, another is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from nncc import scheduling
+from nncc.choices import graph_task
+from nncc.compat import GenericConst, constant_array, relax, static_shape
+from nncc.dots import wide_dot_of
+from nncc.passes.blocked import Blocked, block_array
+
+if TYPE_CHECKING:
+    from nncc.passes.choose_layout import Layout
+    from nncc.templates import Template
+
+__all__ = ["conv2d", "convolution_texts", "of_integers"]
+
+SKIPPING = "skipping zeros"
+"""The way that skips blocks of weights."""
+_SPEED = {True: 0.75, False: 0.5}
+"""How fast kernels that skip do what they do, beside others: with 32 vector registers or more, and with fewer. Measured
+with AVX-512 (0.74 for 30 % of a 1x1 convolution of 256 channels) and AVX2 (0.53)."""
+_EFFICIENCY = 0.9
+"""Of the peak, that others reach."""
+
+
+class _Convolution:
+    """A convolution's facts, which its ways share."""
+
+    def __init__(self, layout: Layout, call: Any) -> None:
+        self.layout = layout
+        self.call = call
+        self.kernel = constant_array(call.args[1])
+        self.out_channels, self.group_channels = self.kernel.shape[:2]
+        self.strides, self.padding, self.dilation = (
+            [int(v) for v in values] for values in (call.attrs.strides, call.attrs.padding, call.attrs.dilation)
+        )
+        self.groups = int(call.attrs.groups)
+        self.batch, _, *self.size = static_shape(call)
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups == self.out_channels and self.group_channels == 1
+
+    def template(self, name: str) -> Template:
+        return self.layout.templates[name]
+
+    def window(self, **more: Any) -> dict[str, Any]:
+        return {"strides": self.strides, "padding": self.padding, "dilation": self.dilation, **more}
+
+    def source(self, tensor: Blocked) -> Any:
+        """What a direct convolution reads: all rows in one where they do not matter."""
+        plain = self.kernel.shape[2:] == (1, 1) and self.strides == [1, 1] and not any(self.padding)
+        return self.layout.rows(tensor, (1, self.size[0] * self.size[1]) if plain else ())
+
+    def way(self, lanes: tuple[int, int], text: str, **of_integers: Any) -> tuple[Any, str]:
+        """Winograd's plan, `SKIPPING`, or None for a direct convolution; and the hash of what was asked.
+
+        `lanes` are those of the input and of the output.
+        """
+        layout, winograd = self.layout, self.template("winograd").module
+        dot, exact = of_integers.get("dot"), of_integers.get("exact", lambda _: True)
+        found: list[Any] = [None]
+        if dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
+            shape = self.kernel.shape, self.strides, self.dilation, self.batch, *self.size
+            numbers = winograd.FLOATS if dot is None else winograd.integers(dot)
+            ways = winograd.ways(*shape, layout.lanes, layout.hardware, numbers)
+            found = [way for way in ways if way is None or exact(way.tile)] or [None]
+        skipping = self.template("sparse_conv2d").module
+        density = 1.0
+        if lanes[0] % skipping.WORD == 0:
+            density = skipping.density(self.kernel, lanes[1])
+        if density < 1:
+            blocks = -(-self.group_channels // lanes[0]) * -(-self.out_channels // lanes[1])
+            steps = blocks * lanes[0] * prod(self.kernel.shape[2:]) * self.batch * prod(self.size)
+            direct = steps / (1 if dot is None else dot.size) / _EFFICIENCY
+            best = found[0].cost if found[0] is not None else direct
+            faster = density * direct / _SPEED[layout.hardware.vector_registers >= 32] < best
+            found.insert(0 if faster else len(found), SKIPPING)
+            text += f", {100 * density:.0f} % of its blocks"
+        if len(found) == 1:
+            return found[0], ""
+        task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in found}
+        return words[layout.graph("algorithm", text)("algorithm", words)], task
+
+
+def conv2d(layout: Layout, call: Any) -> Blocked | None:
+    """Of float32 or, into int32, of integers, by constant weights."""
+    if of_integers(call):
+        return _of_bytes(layout, call)
+    data, weight = call.args
+    if not isinstance(weight, GenericConst) or str(data.ty.dtype) != "float32" or call.attrs.data_layout != "NCHW":
+        return None
+    this, tables = _Convolution(layout, call), []
+    kernel = this.kernel
+    lanes_out = layout.lanes if this.out_channels >= layout.lanes else this.out_channels
+    if this.groups == 1:
+        if not layout.is_blocked(data) and kernel.shape[1] < layout.lanes:
+            tensor, this.padding = layout.plain(data, this.padding), [0, 0, 0, 0]
+        else:
+            tensor = layout.block(data)
+        lanes = tensor.lanes, lanes_out
+        way, task = this.way(lanes, f"{_text(call)}, blocks of {layout.lanes}")
+        if way == SKIPPING:
+            template, source = this.template("sparse_conv2d"), this.source(tensor)
+            options = this.window(kernel=kernel.shape[2:], task=task)
+            packed, places = template.module.pack(kernel, *lanes)
+            tables = [relax.const(places, "int32")]
+        elif way:
+            template, source = this.template("winograd"), layout.rows(tensor)
+            options = {"padding": this.padding, "tile": way.tile, "strip": way.strip, "task": task}
+            packed = template.module.pack(kernel, *lanes, way.tile)
+        else:
+            template, source = this.template("conv2d"), this.source(tensor)
+            options = this.window(task=task)
+            packed = template.module.pack(kernel, *lanes)
+    else:
+        tensor = layout.block(data)
+        source = layout.rows(tensor)
+        if this.depthwise:
+            template, options = this.template("depthwise_conv2d"), this.window()
+            packed = template.module.pack(kernel, tensor.lanes)
+        else:
+            template = this.template("grouped_conv2d")
+            options = this.window(in_group=this.group_channels, out_group=this.out_channels // this.groups)
+            packed = template.module.pack(kernel, this.groups, tensor.lanes, lanes_out)
+    new = layout.emit_anchor(template, source, relax.const(packed, "float32"), *tables, **options)
+    return Blocked(new, this.out_channels, tuple(this.size))
+
+
+def _of_bytes(layout: Layout, call: Any) -> Blocked:
+    """Of uint8 or int8 by int8; a constant border that it was given is padding again."""
+    data, dot = call.args[0], layout.dot
+    this = _Convolution(layout, call)
+    kernel, zero, border = this.kernel, 0, layout.made.get(data)
+    if _is_border(border) and not any(this.padding):
+        top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
+        data, this.padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
+    tensor = layout.block(data)
+    lanes = tensor.lanes, layout.lanes_of(this.out_channels, "int32")
+    shift = scheduling.shift(str(data.ty.dtype), dot)
+    source, tables = layout.rows(tensor), []
+    options = this.window(dot=dot, zero=zero + shift)
+    if this.groups == 1:
+        winograd = this.template("winograd")
+        text = f"{_text(call)}, blocks of {layout.lanes}, {call.args[0].ty.dtype}"
+        way, task = this.way(lanes, text, dot=dot, exact=lambda tile: winograd.module.exact(kernel, tile))
+        if way == SKIPPING:
+            template, source = this.template("sparse_conv2d"), this.source(tensor)
+            options |= {"kernel": kernel.shape[2:], "task": task}
+            packed, places = template.module.pack(kernel, *lanes, dot)
+            tables = [relax.const(places, "int32")]
+        elif way:
+            template, wide = winograd, wide_dot_of(layout.hardware)
+            options = {"padding": this.padding, "tile": way.tile, "strip": way.strip, "task": task}
+            options |= {"dot": wide, "zero": zero}
+            packed = template.module.pack_integers(kernel, *lanes, way.tile, wide)
+            shift = 0  # of 16 bits, they are taken as they are
+        else:
+            template, source = this.template("conv2d"), this.source(tensor)
+            options["task"] = task
+            packed = template.module.pack(kernel, *lanes, dot)
+    elif this.depthwise:
+        template = this.template("depthwise_conv2d")
+        template = replace(template, compute=template.module.compute_words)
+        packed = template.module.pack_words(kernel, tensor.lanes, this.strides[1], this.dilation[1], dot)
+        options["size"] = this.size
+    else:
+        template = this.template("grouped_conv2d")
+        options |= {"in_group": this.group_channels, "out_group": this.out_channels // this.groups}
+        packed = template.module.pack(kernel, this.groups, *lanes, dot)
+    new = layout.emit_anchor(template, source, relax.const(packed, str(packed.dtype)), *tables, **options)
+    result = Blocked(new, this.out_channels, tuple(this.size))
+    if shift:
+        offset = -shift * kernel.astype(np.int32).sum(axis=(1, 2, 3)).reshape(1, -1, 1, 1)
+        added = relax.op.add(new, relax.const(block_array(offset, result), "int32"))
+        result = Blocked(layout.builder.emit(added), this.out_channels, tuple(this.size))
+    return result
+
+
+def of_integers(call: Any) -> bool:
+    """Whether an expression is a convolution of integers by constants."""
+    if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.nn.conv2d":
+        return False
+    of_bytes = str(call.ty.dtype) == "int32" and str(call.args[0].ty.dtype) in ("uint8", "int8")
+    return of_bytes and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
+
+
+def _is_border(expr: Any) -> TypeGuard[Any]:
+    """Whether an expression puts a constant around height and width."""
+    if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.nn.pad":
+        return False
+    widths = [int(n) for n in expr.attrs.pad_width]
+    return str(expr.attrs.pad_mode) == "constant" and not any(widths[:4]) and min(widths) >= 0
+
+
+def convolution_texts(main: Any) -> list[str]:
+    """The convolutions of a function that may be blocked, each once, as text."""
+    found = []
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if isinstance(call, relax.Call) and getattr(call.op, "name", "") == "relax.nn.conv2d":
+                found.append(_text(call))
+    return list(dict.fromkeys(found))
+
+
+def _text(call: Any) -> str:
+    """A convolution as text: its shapes, and what differs from stride 1 without padding."""
+    attrs = call.attrs
+    x, w = ("x".join(map(str, static_shape(a))) for a in call.args)
+    words = [f"{x}*{w}"]
+    for name, plain in (("strides", 1), ("padding", 0), ("dilation", 1)):
+        values = [int(v) for v in getattr(attrs, name)]
+        if any(v != plain for v in values):
+            words.append(f"{name}={','.join(map(str, values))}")
+    return " ".join([*words, *([f"groups={attrs.groups}"] if int(attrs.groups) > 1 else [])])
