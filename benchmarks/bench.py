@@ -12,7 +12,7 @@ error. A line of JSON a model is added to ``benchmarks/results/<processor>-<thre
 the median of the rounds' ratios (peer's time / nncc's) with its quartiles; a ratio above 1 means that nncc is faster.
 With ``--isa`` the file is ``<processor>-<threads>-<isa>.jsonl``, nncc compiles for the target of that instruction set,
 and the row names the peers that have no switch for it and so run with all that the processor has. With ``--int8`` all
-contestants get one QDQ model (`quantized.py`), and ``nncc-float`` is nncc with the model as it was.
+contestants get one QDQ model (`qdq.py`), and ``nncc-float`` is nncc with the model as it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import numpy as np
 from compile_cost import NotCompiled, compile_model
 from models import chosen, models
 from peers import CONTESTANTS
-from quantized import SAMPLES, quantize
+from qdq import SAMPLES, quantize
 from tables import RESULTS, with_tables
 
 PEERS = [name for name in CONTESTANTS if not name.startswith("nncc")]

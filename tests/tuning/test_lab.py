@@ -20,7 +20,7 @@ FAULTY = """
 import os, pathlib, time
 from nncc import templates
 MATMUL = next(t for n, t in templates.load_templates().items() if n == "matmul").module
-NAME = "matmul"
+NAME, codes, compute_coded = "matmul", MATMUL.codes, MATMUL.compute_coded
 compute = MATMUL.compute
 
 def schedule(sch, block, hardware, choose):

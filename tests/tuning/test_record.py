@@ -52,7 +52,7 @@ def test_the_key_of_a_target():
     assert Key.of(resolve("rpi4")) == Key("rpi4", "llvm", "aarch64-unknown-linux-gnu", "cortex-a72", (), 4, 128)
     two = Key.of(resolve("rpi4,num-cores=2"))
     assert (two.target, two.threads, two.file_name) == ("rpi4", 2, "rpi4-2t")
-    assert Key.of(resolve("x86-64-v4-vnni")).mattr == ("+avx512vnni", "-prefer-256-bit")
+    assert Key.of(resolve("x86-64-v4-vnni")).mattr == ("+avx512vnni", "+fast-dpwssd", "-prefer-256-bit")
     assert Key.of(Target("x", "", {"kind": "llvm", "mattr": "+b,+a"})).mattr == ("+a", "+b")
 
 
