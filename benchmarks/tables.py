@@ -130,6 +130,8 @@ def counts(counted: Iterable[Row]) -> str:
 def accuracy(scored: Iterable[Row]) -> str:
     """One table of the newest row of each labelled set."""
     newest = {row["set"]: row for row in scored}
+    if not newest:
+        return ""
     out = _head("model", "samples", "score", "float32", "int8", "compiled", "int8 multiply-adds", "file")
     for row in newest.values():
         scores = [f"{row['scores'][kind]:.4f}" if kind in row["scores"] else "" for kind in _SCORES]

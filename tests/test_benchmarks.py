@@ -7,22 +7,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import accuracy
 import bench
 import count
 import numpy as np
+import onnx
 import pytest
 import tables
 from compile_cost import NotCompiled, compile_model
 from models import chosen, models
 from peers import CONTESTANTS, check
+from tiny_model import tiny_model
 
 import nncc
 from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = "".join(
-    f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in ("times", "compile", "tuning", "counts")
+    f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in ("times", "compile", "tuning", "counts", "accuracy")
 )
 
 
@@ -158,6 +162,45 @@ def test_what_tuning_found_is_told_with_its_confidence():
     )
 
 
+def test_quantized_models_have_a_table_of_their_own_with_the_gain_over_float():
+    times = {"milliseconds": {"nncc": 1.0, "nncc-float": 3.0, "ort": 1.5}}
+    ratios = {"ratios": {"nncc-float": [2.9, 3.0, 3.1], "ort": [1.4, 1.5, 1.6]}}
+    assert tables.times([row(), row(precision="int8", **times, **ratios)]).endswith(
+        "A Processor, 1 thread, int8, milliseconds (median):\n"
+        "\n"
+        "| model | nncc | ort | best peer / nncc | nncc float32 / nncc |\n"
+        "|---|---:|---:|---:|---:|\n"
+        "| small | 1 | 1.5 | 1.50 | 3.00 |\n"
+        "| geometric mean |  |  | 1.50 | 3.00 |\n"
+        "\n"
+    )
+    assert bench.file_name(row(precision="int8")) == "A-Processor-1-int8.jsonl"
+    assert tables.compile_cost([row(precision="int8")]) == ""
+
+
+def test_the_table_of_accuracy_has_the_newest_row_of_each_set():
+    old = {
+        "model": "net", "set": "a", "metric": "top1", "samples": 7, "scores": {"float32": 0.5, "int8": 0.25},
+        "int8_macs": 0.5, "bytes": [300, 100],
+    }  # fmt: skip
+    new = old | {"scores": {"float32": 0.5, "int8": 0.49, "compiled": 0.48}, "int8_macs": 1.0}
+    assert tables.accuracy([old, new]).splitlines()[2:] == [
+        "| net | 7 | top1 | 0.5000 | 0.4900 | 0.4800 | 100 % | 3.0 times smaller |"
+    ]
+    assert tables.accuracy([old]).splitlines()[2:] == [
+        "| net | 7 | top1 | 0.5000 | 0.2500 |  | 50 % | 3.0 times smaller |"
+    ]
+
+
+def test_the_tolerance_of_a_quantized_model_is_of_its_mean_square():
+    expected = [np.array([1.0, -1.0, 1.0, -1.0])]
+    check([expected[0] + np.array([1.0, 0, 0, 0]) * 0.5], expected, "int8")
+    with pytest.raises(ValueError, match="is not among its outputs"):
+        check([expected[0] * 0.5], expected, "int8")
+    with pytest.raises(ValueError, match="is not among its outputs"):
+        check([expected[0] + 0.1], expected)
+
+
 def test_without_results_the_tables_are_empty(tmp_path):
     assert tables.with_tables(PLACES, tmp_path) == PLACES.replace("old\n", "")
     assert tables.with_tables(PLACES, tmp_path / "none") == PLACES.replace("old\n", "")
@@ -261,7 +304,7 @@ def work(tiny, tmp_path) -> Path:
 
 def test_a_contestant_runs_when_it_is_its_turn(work, library):
     for who, file in (("onnxruntime", work / "fixed.onnx"), ("nncc", library)):
-        with bench.Running(who, sys.executable, file, work, 1, "") as running:
+        with bench.Running(who, sys.executable, file, work, 1, "", "float32") as running:
             times = running.turn(3)
         assert len(times) == 3 and all(seconds > 0 for seconds in times)
 
@@ -269,7 +312,7 @@ def test_a_contestant_runs_when_it_is_its_turn(work, library):
 def test_a_contestant_that_cannot_load_a_model_says_why_in_one_line(work):
     (work / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(bench.Failed) as caught:
-        bench.Running("onnxruntime", sys.executable, work / "broken.onnx", work, 1, "")
+        bench.Running("onnxruntime", sys.executable, work / "broken.onnx", work, 1, "", "float32")
     assert "broken.onnx failed" in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).endswith(" (exit status 1)")
 
@@ -277,7 +320,7 @@ def test_a_contestant_that_cannot_load_a_model_says_why_in_one_line(work):
 def test_a_contestant_that_computes_something_else_is_refused(work):
     np.savez(work / "expected.npz", y=np.full((2, 5), 1e9, np.float32))
     with pytest.raises(bench.Failed) as caught:
-        bench.Running("onnxruntime", sys.executable, work / "fixed.onnx", work, 1, "")
+        bench.Running("onnxruntime", sys.executable, work / "fixed.onnx", work, 1, "", "float32")
     assert str(caught.value).startswith("ValueError: output 0, with values up to 1e+09, is not among its outputs: ")
 
 
@@ -368,3 +411,32 @@ def test_a_run_that_fails_is_told():
     with pytest.raises(count.NotCounted) as caught:
         count.run([sys.executable, "-c", "import sys; sys.exit('no such processor')"])
     assert str(caught.value) == f"{sys.executable} ended with exit status 1: no such processor"
+
+
+# ---- accuracy ---------------------------------------------------------------------------------------------------
+
+
+def test_accuracy_is_that_of_the_files_and_of_the_library(tmp_path):
+    random = np.random.default_rng(0)
+    path = tmp_path / "tiny.onnx"
+    onnx.save(tiny_model(), path)
+    samples = [{"image": random.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(12)]
+    asked = []
+
+    def score(name, predict):
+        asked.append([int(predict(sample)[0].argmax()) for sample in samples[8:]])
+        return {"top1": float(np.mean(np.equal(asked[-1], asked[0]))), "n": 4}
+
+    sets = SimpleNamespace(SETS={"s": SimpleNamespace(model=str(path))}, calibration=lambda _: samples[:8], score=score)
+    row = accuracy.measure("s", sets)
+    assert len(asked) == 3
+    assert row["scores"]["float32"] == 1.0 and set(row["scores"]) == {"float32", "int8", "compiled"}
+    assert (row["set"], row["samples"], row["calibration"], row["int8_macs"]) == ("s", 4, 8, 1.0)
+    assert row["bytes"][0] > 0
+
+
+def test_images_are_made_up_where_a_set_has_none():
+    one, again = accuracy.images("x", size=160), accuracy.images("x", size=160)
+    assert len(one) == accuracy.IMAGES and one[0]["x"].shape == (1, 3, 160, 160)
+    assert all(np.array_equal(a["x"], b["x"]) for a, b in zip(one, again, strict=True))
+    assert max(float(abs(sample["x"]).max()) for sample in one) <= 1
