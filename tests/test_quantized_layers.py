@@ -272,3 +272,13 @@ def test_a_factor_of_zero(tmp_path: Path) -> None:
     x = net.layer("Gemm", net.grid(net.input(6, 16)), (16, 32), 32, alpha=0.0)
     net.output(net.grid(x))
     within_a_step(net, tmp_path)
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+def test_a_pixel_that_fills_128_bits(tmp_path: Path, channels: int, target: str) -> None:
+    """Its words come out of a register where there is one of that size, and else from memory."""
+    net = QuantizedNet()
+    x = net.grid(net.input(1, channels, 1, 1))
+    net.output(net.grid(net.conv(x, channels, 40, (1, 1))))
+    within_a_step(net, tmp_path, target=target)
