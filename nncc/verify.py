@@ -209,8 +209,8 @@ def rounding_level(model: Model, inputs: Mapping[str, np.ndarray], outputs: Sequ
 def judge(
     model: Model, inputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray]
 ) -> list[Comparison]:
-    """`compare`; outputs beyond their dtype's tolerance are held against four times the model's own rounding level, half
-    of the largest output at most.
+    """`compare`; outputs beyond their dtype's tolerance are held against four times the model's own rounding level,
+    half of the largest output at most.
 
     Quantized outputs may be one step of their scale away: a sum that two orders of rounding carry over the border
     between two integers.

@@ -248,7 +248,8 @@ def test_a_float_layer_with_channels_of_no_whole_words(tmp_path: Path, channels:
 @pytest.mark.parametrize("border", [-np.inf, np.inf, np.nan])
 def test_a_border_that_is_no_number_stays_one_of_floats(tmp_path: Path, border: float) -> None:
     net = QuantizedNet()
-    x = net.op("Pad", net.grid(net.input(1, 4, 6, 6)), net.ints(0, 0, 1, 1, 0, 0, 1, 1), net.constant(border, np.float32))
+    widths, filling = net.ints(0, 0, 1, 1, 0, 0, 1, 1), net.constant(border, np.float32)
+    x = net.op("Pad", net.grid(net.input(1, 4, 6, 6)), widths, filling)
     net.output(net.op("Max", net.op("Min", x, net.constant(np.float32(9))), net.constant(np.float32(-9))))
     compiled = compile_net(net, tmp_path)
     inputs = compiled.sample()
