@@ -283,3 +283,17 @@ def test_a_pixel_that_fills_128_bits(tmp_path: Path, channels: int, target: str)
     x = net.grid(net.input(1, channels, 1, 1))
     net.output(net.grid(net.conv(x, channels, 40, (1, 1))))
     within_a_step(net, tmp_path, target=target)
+
+
+@pytest.mark.parametrize("bias", [2**31 - 1, -(2**31)])
+def test_a_clipped_bias_does_not_wrap(tmp_path: Path, bias: int) -> None:
+    """At the end of int32, any sum of products of the same sign would carry it to the other end."""
+    net = QuantizedNet()
+    weight, scale = net.weights(8, 3, 3, 3)
+    parameters = net.constant(scale * np.float32(STEP)), net.constant(np.zeros(8), np.int32)
+    clipped = net.op("DequantizeLinear", net.constant(np.full(8, bias), np.int32), *parameters, axis=0)
+    net.output(net.op("Conv", net.grid(net.input(1, 3, 6, 6)), weight, clipped))
+    compiled = compile_net(net, tmp_path)
+    inputs = compiled.sample()
+    for name, expected in compiled.expected(inputs).items():  # two roundings of the sum in float32
+        np.testing.assert_allclose(compiled.run(inputs)[name], expected, rtol=2**-22)

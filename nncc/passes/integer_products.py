@@ -31,6 +31,9 @@ _DATA = ("uint8", "int8")
 _LIKE = 1e-4
 """How far the scale of a bias may be from that of the products: they are the same number, rounded twice."""
 
+_LARGE = 1 << 30
+"""Where a bias and a sum of products may leave int32 together: a quantizer that clips biases gives such."""
+
 
 def integer_products(module: IRModule, context: Context) -> IRModule:
     """Rewrite products of dequantized tensors; see the module's equation."""
@@ -238,7 +241,7 @@ class _Integers(Rewriter):
                 continue
             acc, scale, axis = product.args[0], constant_array(product.args[1]), int(product.attrs.axis)
             rank = len(acc.ty.shape)
-            if bias[0].ndim > rank:
+            if bias[0].ndim > rank or abs(bias[0].astype(np.int64)).max(initial=0) >= _LARGE:
                 continue
             shape = [1] * rank
             shape[axis] = -1
