@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compiled import Compiled
+from compiled import Compiled, Net, compile_net
 from quantized_layers import STEP, QuantizedNet, within_a_step
 
 
@@ -227,3 +227,73 @@ def test_moves_of_tensors_without_blocks(tmp_path: Path) -> None:
     net.output(net.grid(half, 0.05), net.grid(rest, 0.05))
     compiled = within_a_step(net, tmp_path, step=0.05)
     assert not any("pool2d" in name and "quantize" in name for name in compiled.kernels.schedules)
+
+
+@pytest.mark.parametrize("channels", [3, 10])
+@pytest.mark.parametrize("reader", ["conv", "depthwise", "transposed"])
+def test_a_float_layer_with_channels_of_no_whole_words(tmp_path: Path, channels: int, reader: str) -> None:
+    """Its blocks have as many lanes as channels; those that a product of integers reads have whole words."""
+    net = QuantizedNet()
+    x = net.grid(Net.conv(net, net.input(1, 8, 9, 9), 8, channels, (3, 3), pads=[1] * 4))
+    if reader == "conv":
+        y = net.conv(x, channels, 16, (3, 3), pads=[1] * 4)
+    elif reader == "depthwise":
+        y = net.conv(x, channels, channels, (3, 3), pads=[1] * 4, group=channels)
+    else:
+        y = net.layer("ConvTranspose", x, (channels, 8, 2, 2), 8, strides=[2, 2])
+    net.output(net.grid(y))
+    within_a_step(net, tmp_path)
+
+
+@pytest.mark.parametrize("border", [-np.inf, np.inf, np.nan])
+def test_a_border_that_is_no_number_stays_one_of_floats(tmp_path: Path, border: float) -> None:
+    net = QuantizedNet()
+    widths, filling = net.ints(0, 0, 1, 1, 0, 0, 1, 1), net.constant(border, np.float32)
+    x = net.op("Pad", net.grid(net.input(1, 4, 6, 6)), widths, filling)
+    net.output(net.op("Max", net.op("Min", x, net.constant(np.float32(9))), net.constant(np.float32(-9))))
+    compiled = compile_net(net, tmp_path)
+    inputs = compiled.sample()
+    for name, expected in compiled.expected(inputs).items():
+        np.testing.assert_array_equal(compiled.run(inputs)[name][..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+        if not np.isnan(border):
+            np.testing.assert_array_equal(compiled.run(inputs)[name], expected)
+
+
+def test_a_factor_of_higher_rank_is_no_scale(tmp_path: Path) -> None:
+    """It is one number, but gives the product another axis."""
+    net = QuantizedNet()
+    x = net.op("Mul", net.grid(net.input(6, 16)), net.constant(np.full((1, 1, 1), 0.5), np.float32))
+    net.output(net.grid(net.op("MatMul", x, net.weights(16, 32, axis=1)[0])))
+    within_a_step(net, tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_factor_of_zero(tmp_path: Path) -> None:
+    net = QuantizedNet()
+    x = net.layer("Gemm", net.grid(net.input(6, 16)), (16, 32), 32, alpha=0.0)
+    net.output(net.grid(x))
+    within_a_step(net, tmp_path)
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+def test_a_pixel_that_fills_128_bits(tmp_path: Path, channels: int, target: str) -> None:
+    """Its words come out of a register where there is one of that size, and else from memory."""
+    net = QuantizedNet()
+    x = net.grid(net.input(1, channels, 1, 1))
+    net.output(net.grid(net.conv(x, channels, 40, (1, 1))))
+    within_a_step(net, tmp_path, target=target)
+
+
+@pytest.mark.parametrize("bias", [2**31 - 1, -(2**31)])
+def test_a_clipped_bias_does_not_wrap(tmp_path: Path, bias: int) -> None:
+    """At the end of int32, any sum of products of the same sign would carry it to the other end."""
+    net = QuantizedNet()
+    weight, scale = net.weights(8, 3, 3, 3)
+    parameters = net.constant(scale * np.float32(STEP)), net.constant(np.zeros(8), np.int32)
+    clipped = net.op("DequantizeLinear", net.constant(np.full(8, bias), np.int32), *parameters, axis=0)
+    net.output(net.op("Conv", net.grid(net.input(1, 3, 6, 6)), weight, clipped))
+    compiled = compile_net(net, tmp_path)
+    inputs = compiled.sample()
+    for name, expected in compiled.expected(inputs).items():  # two roundings of the sum in float32
+        np.testing.assert_allclose(compiled.run(inputs)[name], expected, rtol=2**-22)

@@ -154,7 +154,7 @@ def _spread(word: Any, lanes: int, dot: Dot) -> Any:
     bits = tvm.DataType(str(word.ty.dtype)).bits * count
     dtype = f"{dot.data}x{lanes * count}"
     base, (size, *_) = word.indices[0].base, word.source.shape
-    if isinstance(base, tirx.IntImm) and int(size) * bits // count == 128:
+    if isinstance(base, tirx.IntImm) and int(size) * bits // count == 128 and lanes <= 128 // bits:
         register = tirx.reinterpret(f"int{bits}x{128 // bits}", word.source[tirx.Ramp(0, 1, int(size))])
         return tirx.reinterpret(dtype, tirx.Shuffle([register], [int(base) // count] * lanes))
     return tirx.reinterpret(dtype, tirx.Broadcast(tirx.reinterpret(f"int{bits}", word), lanes))

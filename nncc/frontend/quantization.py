@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
@@ -60,7 +61,7 @@ def _check_counts(node: onnx_ir.Node) -> None:
     shape, scales, zeros = static_shape(x), static_shape(scale), static_shape(zero)
     if scales is None or scale is None:
         return
-    if zeros is not None and zero is not None and zeros != scales and (1,) not in (zeros, scales):
+    if zeros is not None and zero is not None and zeros != scales and prod(zeros) != 1:
         raise ModelError(
             f"{_where(node)} has a scale of shape {_sizes(scales)} and a zero point of shape {_sizes(zeros)}",
             "quantize the model again: both have one shape",

@@ -42,7 +42,7 @@ def _load(path: Path) -> dict[str, np.ndarray] | np.ndarray:
             return {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise RunError(f"`{path}` does not exist", "give an .npz file with an array for each input") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except Exception as error:  # of a damaged file, zipfile, zlib, lzma and tokenize raise their own
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         hint = "write one with `numpy.savez(path, NAME=array)`; arrays of Python objects are not read"
         raise RunError(f"`{path}` cannot be read as .npz or .npy: {reason}", hint) from error

@@ -178,6 +178,9 @@ class Layout(Rewriter):
         several = any(prod(static_shape(p)) > 1 for p in call.args[1:])
         if len(tensor.shape) != 4 or (several and int(call.attrs.axis) % 4 != 1):
             return None
+        dtype = str(call.ty.dtype)
+        if dtype in ("uint8", "int8") and tensor.lanes != self.lanes_of(tensor.channels, dtype):
+            return None  # blocks of floats that are no whole words: who reads the integers makes others
         parameters = [
             parameter(p, lambda array: block_array(array.reshape(1, -1, 1, 1), tensor)) for p in call.args[1:]
         ]

@@ -31,6 +31,9 @@ _DATA = ("uint8", "int8")
 _LIKE = 1e-4
 """How far the scale of a bias may be from that of the products: they are the same number, rounded twice."""
 
+_LARGE = 1 << 30
+"""Where a bias and a sum of products may leave int32 together: a quantizer that clips biases gives such."""
+
 
 def integer_products(module: IRModule, context: Context) -> IRModule:
     """Rewrite products of dequantized tensors; see the module's equation."""
@@ -103,7 +106,8 @@ class _Integers(Rewriter):
         call, factor = self.made.get(expr, expr), None
         if named(call, "relax.multiply") and isinstance(call.args[1], GenericConst):
             factor = constant_array(call.args[1])
-            call = self.made.get(call.args[0], call.args[0]) if factor.size == 1 else call
+            is_number = factor.size == 1 and len(call.ty.shape) == len(call.args[0].ty.shape)
+            call = self.made.get(call.args[0], call.args[0]) if is_number else call
         if not named(call, "relax.dequantize"):
             raise _Stays("its input is not quantized")
         grid = grid_of(call)
@@ -237,13 +241,13 @@ class _Integers(Rewriter):
                 continue
             acc, scale, axis = product.args[0], constant_array(product.args[1]), int(product.attrs.axis)
             rank = len(acc.ty.shape)
-            if bias[0].ndim > rank:
+            if bias[0].ndim > rank or abs(bias[0].astype(np.int64)).max(initial=0) >= _LARGE:
                 continue
             shape = [1] * rank
             shape[axis] = -1
             q, scales, zeros = (array.reshape((1,) * (rank - array.ndim) + array.shape) for array in bias)
             wanted = np.broadcast_to(scale.reshape(-1), [static_shape(acc)[axis]]).reshape(shape)
-            if q.size != q.shape[axis] or abs(scales / wanted - 1).max() > _LIKE or zeros.any():
+            if q.size != q.shape[axis] or (abs(scales - wanted) > _LIKE * abs(wanted)).any() or zeros.any():
                 continue
             offset = np.broadcast_to(q, [int(acc.ty.shape[a]) if a == axis % rank else 1 for a in range(rank)])
             before = self.fresh.get(acc)

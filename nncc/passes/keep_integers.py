@@ -98,7 +98,9 @@ class KeepIntegers(Rewriter):
             filler = float(attrs.pad_value) / float(grid.scale[0]) + float(grid.zero[0])
             low, high = bounds(grid.dtype)
             if str(attrs.pad_mode) == "constant":
-                if abs(filler - round(filler)) > 1e-3 or not low <= round(filler) <= high:
+                if not low - 1 < filler < high + 1 or abs(filler - round(filler)) > 1e-3:  # NaN and infinity too
+                    return None
+                if not low <= round(filler) <= high:
                     return None
                 widths = [int(n) for n in attrs.pad_width]
                 return self.builder.emit(relax.op.nn.pad(q, widths, "constant", round(filler)))

@@ -229,6 +229,10 @@ REFUSED = {
         {"scale": np.ones(3), "zero": np.zeros(2, S8)},
         f"DequantizeLinear `bad` has a scale of shape 3 and a zero point of shape 2\n{AGAIN}: both have one shape",
     ),
+    "zero points of one scale": (
+        {"scale": np.ones(1), "zero": np.zeros(3, S8)},
+        f"DequantizeLinear `bad` has a scale of shape 1 and a zero point of shape 3\n{AGAIN}: both have one shape",
+    ),
     "too few scales": (
         {"scale": np.ones(2), "zero": np.zeros(2, S8)},
         "DequantizeLinear `bad` has scales of shape 2 for axis 1, which has 3 entries\n"

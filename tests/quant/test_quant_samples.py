@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import onnx_ir
 import pytest
 
-from nncc.errors import DataError
+from nncc.errors import DataError, RunError
+from nncc.frontend.samples import read_inputs
+from nncc.ir import TensorSpec
 from nncc.quant.samples import InputSpec, hold_out, input_specs, read_samples
 
 X = InputSpec("x", "float32", (1, 3, 4))
@@ -201,3 +206,27 @@ def test_an_empty_folder_is_an_error(tmp_path, monkeypatch):
         "the folder `s` has no samples in it: no file ends in .npz, .npy, .png, .jpg, .jpeg, .bmp, .webp"
     )
     assert caught.value.hint == HINT
+
+
+def damaged(name: str) -> bytes:
+    """A file of numpy with one byte changed: of compressed data, of the flag for a password, a bracket of a header."""
+    stream = io.BytesIO()
+    (np.save if name == "header" else np.savez_compressed)(stream, ones(1, 3, 4))
+    data = bytearray(stream.getvalue())
+    directory = data.rfind(b"PK\x01\x02")
+    start = 30 + data[26] + data[28]  # behind the local header, a name and what is extra
+    at = {"data": start, "password": directory + 8, "header": data.find(b")")}[name]
+    data[at] = {"data": 0xFF, "password": data[at] | 1, "header": ord(" ")}[name]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["data", "password", "header"])
+def test_a_damaged_file_is_one_error(name: str, tmp_path: Path) -> None:
+    """zipfile, zlib and tokenize raise their own; the reason is in their words."""
+    file = tmp_path / ("c.npy" if name == "header" else "c.npz")
+    file.write_bytes(damaged(name))
+    with pytest.raises(DataError, match="cannot be read: ") as caught:
+        read_samples(file, (X,))
+    assert caught.value.hint == SAVE
+    with pytest.raises(RunError, match="cannot be read as"):
+        read_inputs(file, (TensorSpec("x", "float32", (1, 3, 4)),))
