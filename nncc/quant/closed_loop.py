@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from nncc.quant.recipe import Recipe
 from nncc.quant.samples import hold_out
 from nncc.quant.search import Judge, best_observer, rank, search, with_floats
 from nncc.quant.session import open_graph
+from nncc.whole_files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,16 +207,12 @@ def save_graph(graph: onnx_ir.Model, path: Path) -> None:
     import onnx_ir
 
     weights = sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value is not None)
+    hint = "choose another place with `-o`"
+    if weights <= 2**31 - 2**26:
+        proto = onnx_ir.to_proto(graph)
+        write_whole(path, lambda file: file.write_bytes(proto.SerializeToString(deterministic=True)), hint=hint)
+        return
     try:
-        if weights > 2**31 - 2**26:
-            return onnx_ir.save(graph, path, external_data=f"{path.name}.data")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(onnx_ir.to_proto(graph).SerializeToString(deterministic=True))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        onnx_ir.save(graph, path, external_data=f"{path.name}.data")
     except OSError as error:
-        raise OutputError(
-            f"cannot write `{path}`: {error.strerror or error}", "choose another place with `-o`"
-        ) from error
+        raise OutputError(f"cannot write `{path}`: {error.strerror or error}", hint) from error

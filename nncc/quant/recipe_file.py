@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from nncc.errors import OutputError, UsageError, did_you_mean
+from nncc.errors import UsageError, did_you_mean
 from nncc.quant.recipe import Recipe
+from nncc.whole_files import write_whole
 
 __all__ = ["read_recipe", "recipe_text", "write_recipe"]
 
@@ -97,12 +97,4 @@ def _toml(value: Any) -> str:
 
 def write_recipe(path: Path, text: str) -> None:
     """Write the file, all of it or nothing. Raises OutputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write `{path}`: {error.strerror or error}", "choose another place with `-o`"
-        ) from error
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"), hint="choose another place with `-o`")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nncc.errors import OutputError, RecordError, TargetError
+from nncc.errors import RecordError, TargetError
 from nncc.ir import Decision
 from nncc.target import Hardware, Target, resolve
 from nncc.version import VERSION
+from nncc.whole_files import write_whole
 
 __all__ = ["Lock", "read_lock", "write_lock"]
 
@@ -98,12 +98,4 @@ def write_lock(path: Path, target: Target, decisions: Sequence[Decision]) -> Non
     facts = {"name": target.name, "base": target.base, "tvm": target.tvm, "hardware": asdict(target.hardware)}
     head = f'"lock": {FORMAT},\n"nncc": {json.dumps(VERSION)},\n"target": {json.dumps(facts, sort_keys=True)},\n'
     text = "{\n" + head + '"decisions": [\n' + ",\n".join(lines) + "\n]\n}\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write the lock `{path}`: {error.strerror or error}", "choose another file"
-        ) from error
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"), "the lock ", "choose another file")
