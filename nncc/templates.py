@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import isfunction, signature
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -23,6 +24,7 @@ from nncc.target import Hardware
 
 __all__ = ["Template", "apply_template", "count_bytes", "count_flops", "load_templates", "schedule_kernel"]
 
+_MODULE = "nncc_schedule_"
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
 
 
@@ -41,7 +43,7 @@ def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
     """The templates of ``schedules/`` and, taking precedence, those in the files `extra`."""
     templates: dict[str, Template] = {}
     for path in [*sorted(schedules_folder().glob("*.py")), *map(Path, extra)]:
-        spec = importlib.util.spec_from_file_location(f"nncc_schedule_{path.stem}", path)
+        spec = importlib.util.spec_from_file_location(f"{_MODULE}{path.stem}", path)
         if spec is None or spec.loader is None or not path.is_file():
             raise UsageError(f"schedule template `{path}` is not a Python file")
         module = importlib.util.module_from_spec(spec)
@@ -61,8 +63,29 @@ def load_templates(extra: Iterable[Path] = ()) -> dict[str, Template]:
                 "a template has `NAME`, `compute(...)` and `schedule(sch, block, hardware, choose)`, one that replaces "
                 "another all that the other has; see CONTRIBUTING.md",
             )
+        if replaced is not None:
+            _check_parameters(path, replaced.module, module)
         templates[module.NAME] = Template(module.NAME, module.compute, module.schedule, path, module)
     return templates
+
+
+def _check_parameters(path: Path, old: ModuleType, new: ModuleType) -> None:
+    """Passes call the functions of a template that replaces another as they call the other's: the first parameters by
+    their place, those with a default and behind a star by their name."""
+    for word, function in vars(old).items():
+        given = getattr(new, word, None)
+        if word.startswith("_") or not isfunction(function) or not isfunction(given):
+            continue
+        taken = signature(given).parameters
+        if any(p.kind == p.VAR_KEYWORD for p in taken.values()):
+            continue
+        asked = [p for p in signature(function).parameters.values() if p.kind != p.VAR_KEYWORD]
+        by_name = [p.name for p in asked if p.kind == p.KEYWORD_ONLY or p.default is not p.empty]
+        if missing := [name for name in by_name if name not in taken]:
+            raise UsageError(
+                f"`{word}` in schedule template `{path}` does not take {', '.join(missing)}",
+                f"it is called as that of nncc's own template `{old.NAME}` is: give it the same parameters",
+            )
 
 
 def count_flops(function: Any) -> int:

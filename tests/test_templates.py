@@ -43,6 +43,19 @@ def test_what_is_missing_is_named(tmp_path, text, missing):
     assert error.value.hint == HINT
 
 
+def test_parameters_that_are_missing_are_named(tmp_path):
+    """As those of a template written before convolutions of integers."""
+    path = tmp_path / "conv2d.py"
+    text = (schedules_folder() / "conv2d.py").read_text()
+    path.write_text(text.replace(', task="", dot=None, zero=0):', ', task=""):'))
+    with pytest.raises(UsageError) as error:
+        load_templates([path])
+    assert error.value.message == f"`compute` in schedule template `{path}` does not take dot, zero"
+    assert error.value.hint == "it is called as that of nncc's own template `conv2d` is: give it the same parameters"
+    path.write_text(text.replace(', task="", dot=None, zero=0):', ', task="", **options):').replace("data,", "x,"))
+    assert load_templates([path])["conv2d"].path == path
+
+
 def test_a_path_without_a_python_file(tmp_path):
     with pytest.raises(UsageError, match=r"schedule template `.*absent\.py` is not a Python file"):
         load_templates([tmp_path / "absent.py"])

@@ -41,7 +41,7 @@ def _check_scales(node: onnx_ir.Node) -> None:
     for at in _scale_operands(node):
         value = operand_or_none(node, at)
         scale = constant(value)
-        if value is None or scale is None or scale.dtype.kind not in "fV":
+        if value is None or scale is None or scale.dtype.kind not in "fViub":
             continue
         numbers = scale.astype(np.float64).reshape(-1)
         for wrong, what in (

@@ -193,12 +193,14 @@ def test_data_of_one_value_are_quantized_dynamically_as_onnx_runtime_does(value,
         np.testing.assert_array_equal(actual, expected)
 
 
-def refusal(tmp_path, op="DequantizeLinear", opset=21, shape=(2, 3), scale=0.5, zero=None, dtype=S8, **attributes):
+def refusal(
+    tmp_path, op="DequantizeLinear", opset=21, shape=(2, 3), scale=0.5, zero=None, dtype=S8, kind=F32, **attributes
+):
     """The whole text of the error for one node `bad` with these constants, which are named `s` and `z`."""
     is_quantize = op == "QuantizeLinear"
     kinds = [TensorProto.FLOAT, helper.np_dtype_to_tensor_dtype(np.dtype(dtype))]
     kinds = kinds if is_quantize else kinds[::-1]
-    arrays = {"s": np.asarray(scale, F32), **({} if zero is None else {"z": np.asarray(zero)})}
+    arrays = {"s": np.asarray(scale, kind), **({} if zero is None else {"z": np.asarray(zero)})}
     node = helper.make_node(op, ["x", *arrays], ["y"], name="bad", **attributes)
     values = [helper.make_tensor_value_info(name, kind, shape) for name, kind in zip("xy", kinds, strict=True)]
     tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
@@ -222,6 +224,13 @@ def test_a_scale_that_is_no_positive_number_is_refused(tmp_path, op, scale, what
     some = np.array([1, scale, 1], F32)
     expected = f"{op} `bad` has the scale `s`, which is {what} at index 1\n{POSITIVE}"
     assert refusal(tmp_path, op, scale=some, zero=np.zeros(3, S8)) == expected
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_an_integer_scale_of_zero_is_refused(tmp_path, kind):
+    """The ONNX checker lets it pass."""
+    expected = f"QuantizeLinear `bad` has the scale `s`, which is zero\n{POSITIVE}"
+    assert refusal(tmp_path, "QuantizeLinear", scale=0, zero=np.array(0, S8), kind=kind) == expected
 
 
 REFUSED = {
