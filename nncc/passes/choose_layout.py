@@ -10,7 +10,6 @@ tensor is blocked, with finite garbage behind elementwise operators, and the wei
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
@@ -24,7 +23,7 @@ from nncc.passes.convolutions import conv2d, convolution_texts, of_integers
 from nncc.passes.layout_rules import RULES
 from nncc.passes.own_quantization import parameter, scaled
 from nncc.passes.quantization import dequantized
-from nncc.passes.rewriter import Rewriter, variables
+from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
 
@@ -66,27 +65,19 @@ class Layout(Rewriter):
         self.graph = graph
         self.lanes = max(4, hardware.vector_bits // 32)
         self.dot = dot_of(hardware)
-        self.made: dict[Any, Any] = {}
-        """By variable of the old function, how it is made."""
-        self.readers: Counter[Any] = Counter()
-        """By variable of the old function, how often it is read."""
         self.blocked: dict[Any, Blocked] = {}
         self.parts: dict[Any, list[Blocked]] = {}
         """The fields of a tuple, where all of them are blocked."""
         self.real: dict[Any, tuple[Any, Blocked, list[Any]]] = {}
         """By new variable that is dequantized: the call, the integers, and its parameters."""
 
-    def rewrite(self, module: IRModule) -> IRModule:
-        self.made = {b.var: b.value for block in module["main"].body.blocks for b in block.bindings}
-        self.readers = Counter(variable for value in self.made.values() for variable in variables(value))
-        self.readers.update(variables(module["main"].body.body))
-        convolutions = convolution_texts(module["main"])
+    def look(self, main: Any) -> None:
+        convolutions = convolution_texts(main)
         if self.dot.lanes >= 4 and any(of_integers(call) for call in self.made.values()):
             self.lanes = 16  # bytes, of which most processors store no fewer at once
         if convolutions:
             others = [lanes for lanes in (self.lanes // 2, self.lanes * 2) if 4 <= lanes <= 16]
             self.lanes = self.graph("layout", " ".join(convolutions))("lanes", [self.lanes, *others])
-        return super().rewrite(module)
 
     def keep(self, variable: Any, new: Any) -> None:
         if isinstance(new, Blocked):
@@ -194,7 +185,7 @@ class Layout(Rewriter):
     def passing(self, expr: Any) -> bool:
         """Whether a blocked tensor of the old function is dequantized from integers that nothing else reads."""
         call = self.real[self.blocked[expr].expr][0] if self.blocked[expr].expr in self.real else None
-        return call is not None and self.readers[expr] == 1 and self.readers[call.args[0]] == 1
+        return call is not None and self.uses[expr] == 1 and self.uses[call.args[0]] == 1
 
     def integers(self, expr: Any) -> tuple[Blocked, float, int] | None:
         """What a blocked tensor of the old function is dequantized from, with one scale and one zero point."""

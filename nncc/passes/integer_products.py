@@ -11,7 +11,6 @@ Jacob et al., Quantization and Training of Neural Networks for Efficient Integer
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from math import prod
 from typing import Any, TypeGuard
@@ -23,7 +22,7 @@ from nncc.dots import dot_of
 from nncc.passes.context import Context
 from nncc.passes.integer_costs import slower
 from nncc.passes.relax_grids import Grid, grid_of, named
-from nncc.passes.rewriter import Rewriter, variables
+from nncc.passes.rewriter import Rewriter
 
 __all__ = ["integer_products"]
 
@@ -32,8 +31,8 @@ _LIKE = 1e-4
 """How far the scale of a bias may be from that of the products: they are the same number, rounded twice."""
 
 _LARGE = 3 << 29
-"""From here on a bias and a sum of 16,000 products may leave int32 together. Quantizers that clip biases give such; ours
-keeps them at 2^30."""
+"""From here on a bias and a sum of 16,000 products may leave int32 together. Quantizers that clip biases give such;
+ours keeps them at 2^30."""
 
 
 def integer_products(module: IRModule, context: Context) -> IRModule:
@@ -60,21 +59,10 @@ class _Integers(Rewriter):
         )
         self.context = context
         self.dot = dot_of(context.target.hardware)
-        self.made: dict[Any, Any] = {}
-        self.uses: Counter[Any] = Counter()
         self.fresh: dict[Any, Any] = {}
         """By new variable: the expression that it stands for."""
         self.alone: set[Any] = set()
         """New variables that are read once at most."""
-
-    def rewrite(self, module: IRModule) -> IRModule:
-        main = module["main"]
-        for block in main.body.blocks:
-            for binding in block.bindings:
-                self.made[binding.var] = binding.value
-                self.uses.update(variables(binding.value))
-        self.uses.update(variables(main.body.body))
-        return super().rewrite(module)
 
     def keep(self, variable: Any, new: Any) -> None:
         super().keep(variable, new)

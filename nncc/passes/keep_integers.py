@@ -55,21 +55,16 @@ class KeepIntegers(Rewriter):
         """By variable of the old function, the integers in terms of the new one."""
         self.parts: dict[Any, list[Grid]] = {}
         """By variable of the old function, those of the fields of a tuple."""
-        self.made: dict[Any, Any] = {}
         self.readers: dict[Any, list[Any]] = defaultdict(list)
         self.rounded: dict[Any, list[tuple[Grid, Any]]] = defaultdict(list)
         """By variable of the old function: a grid, and its integers there."""
 
-    def rewrite(self, module: IRModule) -> IRModule:
-        main = module["main"]
-        for block in main.body.blocks:
-            for binding in block.bindings:
-                self.made[binding.var] = binding.value
-                for variable in set(variables(binding.value)):
-                    self.readers[variable].append(binding.value)
+    def look(self, main: Any) -> None:
+        for value in self.made.values():
+            for variable in set(variables(value)):
+                self.readers[variable].append(value)
         for variable in variables(main.body.body):
             self.readers[variable].append(None)
-        return super().rewrite(module)
 
     def keep(self, variable: Any, new: Any) -> None:
         if isinstance(new, list):

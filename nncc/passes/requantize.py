@@ -7,14 +7,13 @@ with their constants divided too, so that the division joins the scales of what 
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax
 from nncc.passes.context import Context
-from nncc.passes.rewriter import Rewriter, variables
+from nncc.passes.rewriter import Rewriter
 
 __all__ = ["requantize"]
 
@@ -35,17 +34,6 @@ class _Requantize(Rewriter):
 
     def __init__(self) -> None:
         super().__init__({"relax.quantize": _Requantize.quantize})
-        self.made: dict[Any, Any] = {}
-        self.uses: Counter[Any] = Counter()
-
-    def rewrite(self, module: IRModule) -> IRModule:
-        main = module["main"]
-        for block in main.body.blocks:
-            for binding in block.bindings:
-                self.made[binding.var] = binding.value
-                self.uses.update(variables(binding.value))
-        self.uses.update(variables(main.body.body))
-        return super().rewrite(module)
 
     def quantize(self, call: Any) -> Any:
         value, scale, zero = call.args

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -28,10 +29,22 @@ class Rewriter:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.rules = rules
         self.replaced: dict[Any, Any] = {}
+        self.made: dict[Any, Any] = {}
+        """By variable of the old function, how it is made."""
+        self.uses: Counter[Any] = Counter()
+        """By variable of the old function, how often it is read."""
+
+    def look(self, main: Any) -> None:
+        """Called with the old function before the walk."""
 
     def rewrite(self, module: IRModule) -> IRModule:
         """The module with ``main`` rebuilt and what became unused dropped."""
         main = module["main"]
+        self.made = {binding.var: binding.value for block in main.body.blocks for binding in block.bindings}
+        self.uses = Counter(
+            variable for value in (*self.made.values(), main.body.body) for variable in variables(value)
+        )
+        self.look(main)
         kernels = {name: function for name, function in module.functions.items() if name.name_hint != "main"}
         self.builder = builder = relax.BlockBuilder(IRModule(kernels, attrs=module.attrs))
         with builder.function("main", list(main.params), attrs=dict(main.attrs.items()) if main.attrs else {}):

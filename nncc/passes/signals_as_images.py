@@ -44,11 +44,6 @@ class Images(Rewriter):
             }
         )
         self.images: dict[Any, Any] = {}
-        self.made: dict[Any, Any] = {}
-
-    def rewrite(self, module: IRModule) -> IRModule:
-        self.made = {b.var: b.value for block in module["main"].body.blocks for b in block.bindings}
-        return super().rewrite(module)
 
     def keep(self, variable: Any, new: Any) -> None:
         if isinstance(new, _Image):

@@ -44,12 +44,10 @@ class Codes:
 
 def weight_only(module: IRModule, context: Context) -> IRModule:
     """Rewrite products with dequantized constants whose other side is not quantized; see the module's equations."""
-    main = module["main"]
-    made = {binding.var: binding.value for block in main.body.blocks for binding in block.bindings}
     lanes = max(4, context.target.hardware.vector_bits // 32)
 
     def matmul(rewriter: Rewriter, call: Any) -> Any:
-        found = _codes(call.args[1], made)
+        found = _codes(call.args[1], rewriter.made)
         x = rewriter.value(call.args[0])
         if found is None or found.q.size < LEAST or str(x.ty.dtype) != "float32" or len(static_shape(x)) < 2:
             return None
