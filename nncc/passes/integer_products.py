@@ -32,8 +32,8 @@ _LIKE = 1e-4
 """How far the scale of a bias may be from that of the products: they are the same number, rounded twice."""
 
 _LARGE = 3 << 29
-"""From here on a bias and a sum of 16,000 products may leave int32 together. Quantizers that clip biases give such; ours
-keeps them at 2^30."""
+"""From here on a bias and a sum of 16,000 products may leave int32 together. Quantizers that clip biases give such;
+ours keeps them at 2^30."""
 
 
 def integer_products(module: IRModule, context: Context) -> IRModule:
