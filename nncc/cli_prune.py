@@ -55,10 +55,11 @@ __all__ = ["prune_command"]
               help="What goes as one: channels.")  # fmt: skip
 @click.option(
     "--importance",
-    default="activation",
+    default="reconstruction",
     show_default=True,
     metavar="NAME",
-    help="What ranks channels: activation (variance times the weights that read it) or magnitude (of all weights).",
+    help="What ranks channels: reconstruction (what the layers that read them lose once they are refitted), activation "
+    "(variance times the weights that read it) or magnitude (of all weights).",
 )
 @click.option(
     "--refit/--no-refit",

@@ -45,7 +45,7 @@ def prune(
     max_drop: str | float | None = None,
     structure: str = "channels",
     target: str = "native",
-    importance: str = "activation",
+    importance: str = "reconstruction",
     refit: bool = True,
     multiple: int | None = None,
     seed: int = 0,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from nncc.compress.cost import Cost, Part, costs, nbytes, total
 from nncc.compress.cut import chosen, cut
 from nncc.compress.goals import Goal, terms, text
-from nncc.compress.groups import Dependencies, dependencies
-from nncc.compress.importance import IMPORTANCE
+from nncc.compress.grams import Grams, refit_readers
+from nncc.compress.groups import Dependencies, Group, dependencies
+from nncc.compress.importance import IMPORTANCE, Evidence
 from nncc.compress.refit import refit
 from nncc.compress.search import Curve, Step, allocate, counts_after, sensitivity
 from nncc.errors import ModelError
@@ -42,7 +43,7 @@ _MOST_JUDGED = 32
 class Choices:
     """How channels are chosen."""
 
-    importance: str = "activation"
+    importance: str = "reconstruction"
     """What ranks the channels of a group; see `nncc.compress.importance.IMPORTANCE`."""
     refit: bool = True
     """Whether weights are fitted to what is left, where that lowers the error of the outputs."""
@@ -156,14 +157,21 @@ def prune_graph(
     choices. Raises ModelError with the best that was found where the goal cannot be reached, or the score not held.
     """
     found, hardware = material.found, target.hardware
+    start("statistics", f"{len(material.seen)} samples")
+    grams = Grams(material.prepared, found, material.seen, choices.seed, tell)
     start("rank", f"{found.count} channels by {choices.importance}")
-    importance = IMPORTANCE[choices.importance](material.prepared, found, material.seen)
+    importance = IMPORTANCE[choices.importance](Evidence(material.prepared, found, material.seen, grams))
     kind = goal.kind if goal is not None else "latency" if hardware.peak_gflops else "sparsity"
     parts = terms(kind, material.costs, material.nbytes, hardware, target.name)
     start("sensitivity", f"{len(found.prunable())} groups")
-    curves = sensitivity(
-        found, importance, choices.multiple, lambda keep: material.noise(cut(material.prepared, found, keep)), tell
-    )
+
+    def loss(group: Group, keep: np.ndarray) -> float:
+        smaller = cut(material.prepared, found, keep)
+        if choices.refit:
+            refit_readers(smaller, grams.of(group), keep)
+        return material.noise(smaller)
+
+    curves = sensitivity(found, importance, choices.multiple, loss, tell)
     steps = _steps(material, choices, goal, curves, importance, parts)
     judge = _Judge(material, choices, importance, gate, start, tell)
     whole = 1.0

@@ -9,11 +9,11 @@ from adding up, as in asymmetric reconstruction (Zhang et al. 2015, arXiv:1505.0
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nncc.compress.linear import Linear, linear, values
 from nncc.compress.patches import patches
-from nncc.passes.rewriting import attribute, constant, is_op, operand
+from nncc.passes.rewriting import is_op, operand
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,25 +25,11 @@ __all__ = ["refit"]
 
 _DAMPING = 1e-3
 """The ridge r, as a part of the mean square of the inputs."""
-_MOST_COLUMNS = 4608
-"""Inputs of a product, its window's pixels each counted: the normal equations of more would take over 200 MB."""
 _MOST_ROWS = 60_000
 """Positions of all samples together that a layer is fitted to; of more, as many are drawn from each sample."""
 _MOST_SAMPLES = 256
 
 Tell = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A product with constant weights as a matrix: rows are positions, columns are inputs and, last, the bias."""
-
-    node: onnx_ir.Node
-    matrix: np.ndarray
-    """[inputs, outputs], float64; of a depthwise convolution [channels, window, 1]."""
-    bias: np.ndarray | None
-    restore: Callable[[np.ndarray], np.ndarray]
-    """The matrix as weights of the node."""
 
 
 def refit(
@@ -66,17 +52,17 @@ def refit(
     nodes = [node for node in result.graph if str(node.name) in touched]
     given = samples[:: max(1, -(-len(samples) // _MOST_SAMPLES))]
     for done, node in enumerate(nodes):
-        layer = _layer(node)
+        layer = linear(node)
         if layer is None:
             continue
         tell(done, len(nodes), str(node.name))
         made = found.axes.get(str(node.outputs[0].name), {}).get(_out_axis(node))
         mask = None if made is None else keep[made]
-        before = _values(graph, str(originals[str(node.name)].outputs[0].name), given)
-        now = _values(result, str(operand(node).name), given)
+        before = values(graph, str(originals[str(node.name)].outputs[0].name), given)
+        now = values(result, str(operand(node).name), given)
         change = _solve(layer, now, before, mask, len(given), seed)
         if change is not None:
-            _apply(layer, change)
+            layer.write(layer.whole() + change)
     return result
 
 
@@ -99,62 +85,8 @@ def _out_axis(node: onnx_ir.Node) -> int:
     return 1
 
 
-def _layer(node: onnx_ir.Node) -> _Layer | None:
-    """The product as a matrix; None for what is none, or cannot be fitted."""
-    import numpy as np
-
-    if not is_op(node, "Conv", "Gemm", "MatMul"):
-        return None
-    weight = constant(node.inputs[1])
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if weight is None or weight.ndim < 2 or weight.dtype != np.float32 or (bias is not None and bias.ndim != 1):
-        return None
-    if (
-        is_op(node, "Gemm")
-        and (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0), attribute(node, "transA", 0)) != (1.0, 1.0, 0)
-    ) or (is_op(node, "MatMul") and weight.ndim != 2):
-        return None
-    wide = weight.astype(np.float64)
-    shape = weight.shape
-    if is_op(node, "Conv"):
-        if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-            return None
-        groups = int(attribute(node, "group", 1))
-        if groups > 1:
-            if shape[1] != 1 or shape[0] != groups:
-                return None
-            return _Layer(node, wide.reshape(groups, -1, 1), bias, lambda matrix: matrix.reshape(shape))
-        matrix = wide.reshape(shape[0], -1).T
-        restore: Callable[[np.ndarray], np.ndarray] = lambda matrix: matrix.T.reshape(shape)  # noqa: E731
-    elif is_op(node, "Gemm") and attribute(node, "transB", 0):
-        matrix, restore = wide.T, lambda matrix: matrix.T
-    else:
-        matrix, restore = wide, lambda matrix: matrix
-    return _Layer(node, matrix, bias, restore) if len(matrix) <= _MOST_COLUMNS else None
-
-
-def _values(
-    graph: onnx_ir.Model, name: str, samples: Sequence[Mapping[str, np.ndarray]]
-) -> Iterator[np.ndarray]:
-    """One value for each sample, by a graph of what it needs alone."""
-    from nncc.passes.remove_unused import remove_unused
-    from nncc.quant.session import open_graph
-
-    given = {str(value.name) for value in graph.graph.inputs}
-    if name in given:
-        yield from (sample[name] for sample in samples)
-        return
-    part = graph.clone()
-    value = next(out for node in part.graph for out in node.outputs if out.name == name)
-    part.graph.outputs[:] = [value]
-    remove_unused(part)
-    session = open_graph(part)
-    for sample in samples:
-        yield session.run(sample, [name])[0]
-
-
 def _solve(
-    layer: _Layer,
+    layer: Linear,
     now: Iterator[np.ndarray],
     before: Iterator[np.ndarray],
     mask: np.ndarray | None,
@@ -179,7 +111,7 @@ def _solve(
         if layer.bias is not None:
             inputs = np.concatenate([inputs, np.ones((*inputs.shape[:-1], 1))], axis=-1)
         wanted = outputs.T[..., None] if layer.matrix.ndim == 3 else outputs
-        rest = wanted - inputs @ _with_bias(layer)
+        rest = wanted - inputs @ layer.whole()
         turned = np.swapaxes(inputs, -1, -2)
         gram = turned @ inputs if gram is None else gram + turned @ inputs
         right = turned @ rest if right is None else right + turned @ rest
@@ -196,16 +128,6 @@ def _solve(
         return None
 
 
-def _with_bias(layer: _Layer) -> np.ndarray:
-    import numpy as np
-
-    if layer.bias is None:
-        return layer.matrix
-    row = layer.bias.astype(np.float64)
-    row = row[:, None, None] if layer.matrix.ndim == 3 else row[None]
-    return np.concatenate([layer.matrix, row], axis=-2)
-
-
 def _rows(node: onnx_ir.Node, y: np.ndarray) -> np.ndarray:
     """[positions, channels] of an output."""
     import numpy as np
@@ -214,25 +136,3 @@ def _rows(node: onnx_ir.Node, y: np.ndarray) -> np.ndarray:
     return np.moveaxis(y, axis, -1).reshape(-1, y.shape[axis])
 
 
-def _apply(layer: _Layer, change: np.ndarray) -> None:
-    """Write the fitted weights and bias into the node's own constants."""
-    import numpy as np
-
-    fitted = _with_bias(layer) + change
-    if layer.bias is not None:
-        _set(layer.node, 2, np.ascontiguousarray(fitted[..., -1, :].reshape(-1), np.float32))
-        fitted = fitted[..., :-1, :]
-    _set(layer.node, 1, np.ascontiguousarray(layer.restore(fitted), np.float32))
-
-
-def _set(node: onnx_ir.Node, at: int, array: np.ndarray) -> None:
-    import onnx_ir
-
-    from nncc.passes.rewriting import add_constant
-
-    value = node.inputs[at]
-    assert value is not None and node.graph is not None
-    if value.is_initializer() and len(value.uses()) == 1:
-        value.const_value = onnx_ir.tensor(array, name=value.name)
-    else:
-        node.replace_input_with(at, add_constant(node.graph, array, str(value.name)))  # type: ignore[arg-type]

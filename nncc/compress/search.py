@@ -22,10 +22,10 @@ __all__ = ["RATIOS", "Curve", "Step", "allocate", "counts_after", "sensitivity"]
 RATIOS = (0.25, 0.5, 0.75)
 """Parts of a group that are removed to measure its curve."""
 
-Loss = Callable[["np.ndarray"], float]
-"""Of the model without the units that an array of bool leaves out; 0 is none."""
+Loss = Callable[["Group", "np.ndarray"], float]
+"""Of the model without the units of one group that an array of bool leaves out; 0 is none."""
 Term = Callable[["np.ndarray"], float]
-"""Of the same, what one layer or weight adds to what the goal is about: multiplications, bytes or seconds."""
+"""Of an array that says which units stay: what one layer or weight adds to what the goal is about: multiplications, bytes or seconds."""
 Tell = Callable[[int, int, str], None]
 
 
@@ -72,7 +72,7 @@ def sensitivity(
         points = []
         for count in reversed(tried):
             keep = chosen((group,), {group.name: count}, importance, found.count)
-            points.append((1 - count / whole, loss(keep)))
+            points.append((1 - count / whole, loss(group, keep)))
         if points:
             curves[group.name] = Curve(tuple(points))
     return curves
