@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Grams", "Reader", "refit_readers"]
 
-DAMPING = 1e-3
+DAMPING = 1e-2
 """A ridge on the inputs, as a part of their mean square."""
 _MOST_ROWS = 30_000
 """Positions of all samples together; of more, as many are drawn from each sample."""

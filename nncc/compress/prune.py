@@ -14,7 +14,7 @@ from nncc.compress.goals import Goal, terms, text
 from nncc.compress.grams import Grams, refit_readers
 from nncc.compress.groups import Dependencies, Group, dependencies
 from nncc.compress.importance import IMPORTANCE, Evidence
-from nncc.compress.refit import refit
+from nncc.compress.refit import DAMPINGS, refit
 from nncc.compress.search import Curve, Step, allocate, counts_after, sensitivity
 from nncc.errors import ModelError
 from nncc.quant.closed_loop import save_graph
@@ -266,10 +266,13 @@ class _Judge:
         graph = cut(prepared, found, keep)
         if not choices.refit or not steps:
             return Trial(graph, keep, False)
-        self._start("refit", f"after {len(steps)} steps")
-        fitted = refit(prepared, graph, found, keep, material.seen, choices.seed, self._tell)
-        better = material.noise(fitted) < material.noise(graph)
-        return Trial(fitted if better else graph, keep, better)
+        best, noise, refitted = graph, material.noise(graph), False
+        for damping in DAMPINGS:
+            self._start("refit", f"after {len(steps)} steps, damped by {damping:g}")
+            fitted = refit(prepared, graph, found, keep, material.seen, damping, choices.seed, self._tell)
+            if (now := material.noise(fitted)) < noise:
+                best, noise, refitted = fitted, now, True
+        return Trial(best, keep, refitted)
 
     def _score(self, graph: onnx_ir.Model) -> float:
         self.evaluations += 1

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from nncc.compress.groups import Dependencies
 
-__all__ = ["refit"]
+__all__ = ["DAMPINGS", "refit"]
 
-_DAMPING = 1e-3
-"""The ridge r, as a part of the mean square of the inputs."""
+DAMPINGS = (1e-2, 1e-1, 1e-3)
+"""Ridges r that are tried, as parts of the mean square of the inputs: the fewer samples there are, the larger serves."""
 _MOST_ROWS = 60_000
 """Positions of all samples together that a layer is fitted to; of more, as many are drawn from each sample."""
 _MOST_SAMPLES = 256
@@ -38,6 +38,7 @@ def refit(
     found: Dependencies,
     keep: np.ndarray,
     samples: Sequence[Mapping[str, np.ndarray]],
+    damping: float = DAMPINGS[0],
     seed: int = 0,
     tell: Tell = lambda done, total, what: None,
 ) -> onnx_ir.Model:
@@ -60,7 +61,7 @@ def refit(
         mask = None if made is None else keep[made]
         before = values(graph, str(originals[str(node.name)].outputs[0].name), given)
         now = values(result, str(operand(node).name), given)
-        change = _solve(layer, now, before, mask, len(given), seed)
+        change = _solve(layer, now, before, mask, len(given), damping, seed)
         if change is not None:
             layer.write(layer.whole() + change)
     return result
@@ -91,6 +92,7 @@ def _solve(
     before: Iterator[np.ndarray],
     mask: np.ndarray | None,
     count: int,
+    damping: float,
     seed: int,
 ) -> np.ndarray | None:
     """What to add to the matrix, with a last row for the bias if there is one."""
@@ -120,7 +122,7 @@ def _solve(
     size = layer.matrix.shape[-2]
     diagonal = np.einsum("...ii->...i", gram)
     mean = diagonal[..., :size].mean(axis=-1, keepdims=True)
-    diagonal[..., :size] += _DAMPING * mean
+    diagonal[..., :size] += damping * mean
     diagonal += 1e-9 * np.maximum(mean, 1e-12)
     try:
         return np.linalg.solve(gram, right)
