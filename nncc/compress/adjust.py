@@ -137,7 +137,7 @@ def _split(cutting: Cutting, node: onnx_ir.Node) -> None:
     return node.replace_input_with(1, add_constant(cutting.graph, np.array(sizes, np.int64), f"{node.name}/sizes"))
 
 
-ADJUST: Mapping[str, Callable[[Cutting, "onnx_ir.Node"], None]] = {
+ADJUST: Mapping[str, Callable[[Cutting, onnx_ir.Node], None]] = {
     "Conv": _group,
     "ConvTranspose": _group,
     "Reshape": _reshape,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nncc.compress.goals import Goal
-    from nncc.compress.prune import Choices, Outcome, Start, Tell
+    from nncc.compress.material import Choices, Start, Tell
+    from nncc.compress.prune import Outcome
     from nncc.quant.images import Preprocessing
 
 __all__ = ["STRUCTURES", "Pruned", "prune"]
@@ -106,7 +107,8 @@ def prune(
         UsageError, ModelError, DataError, TargetError, RunError, ToolError (of the metric) or OutputError, with a hint.
     """
     from nncc.compress.goals import goal_of
-    from nncc.compress.prune import Choices, Gate, gather, prune_graph
+    from nncc.compress.material import Choices, Gate, gather
+    from nncc.compress.prune import prune_graph
     from nncc.frontend.onnx import read_graph
     from nncc.frontend.shapes import fix_shapes
     from nncc.quant.closed_loop import save_graph
@@ -174,9 +176,7 @@ def _output(model: Path, output: str | Path | None) -> Path:
     return path
 
 
-def _record(
-    choices: Choices, goal: Goal | None, max_drop: str | float | None, structure: str, outcome: Outcome
-) -> str:
+def _record(choices: Choices, goal: Goal | None, max_drop: str | float | None, structure: str, outcome: Outcome) -> str:
     """What was done, as JSON for the file's metadata: the same for the same model, samples and choices."""
     from nncc.version import VERSION
 

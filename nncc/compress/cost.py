@@ -1,4 +1,4 @@
-"""What a graph costs, in multiplications, bytes and predicted seconds, and how much of it is left without some units."""
+"""What a graph costs, in multiplications, bytes and predicted seconds, and how much of it units that go take along."""
 
 from __future__ import annotations
 

@@ -65,9 +65,7 @@ def kept_counts(group: Group, multiple: int) -> list[int]:
     return [whole, *range((whole - 1) // step * step, 0, -step)]
 
 
-def chosen(
-    groups: tuple[Group, ...], counts: Mapping[str, int], importance: np.ndarray, total: int
-) -> np.ndarray:
+def chosen(groups: tuple[Group, ...], counts: Mapping[str, int], importance: np.ndarray, total: int) -> np.ndarray:
     """Which of `total` units stay (bool): of each group named in `counts` so many, the most important ones.
 
     Every axis keeps its most important unit. Of equals, the first ones stay.

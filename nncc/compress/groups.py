@@ -196,8 +196,8 @@ def _groups(
         for each in members[home]:
             group_of.update(dict.fromkeys(batches[each][0].tolist(), home))
     spans: dict[int, dict[bytes, np.ndarray]] = {home: {} for home in members}
-    for each in axes.values():
-        for units in each.values():
+    for along in axes.values():
+        for units in along.values():
             homes: dict[int, list[int]] = {}
             for unit in np.unique(units).tolist():
                 homes.setdefault(group_of[unit], []).append(unit)

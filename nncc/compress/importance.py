@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["IMPORTANCE", "Evidence", "activation", "magnitude", "reconstruction"]
 
 
-
 @dataclass(frozen=True)
 class Evidence:
     """What importance is judged by."""
@@ -208,7 +207,7 @@ def _variances(evidence: Evidence, axes: Mapping[str, int]) -> dict[str, np.ndar
     return found
 
 
-IMPORTANCE: Mapping[str, Callable[[Evidence], "np.ndarray"]] = {
+IMPORTANCE: Mapping[str, Callable[[Evidence], np.ndarray]] = {
     "reconstruction": reconstruction,
     "activation": activation,
     "magnitude": magnitude,

@@ -83,9 +83,7 @@ def linear(node: onnx_ir.Node) -> Linear | None:
     return Linear(node, matrix, bias, restore) if len(matrix) <= MOST_COLUMNS else None
 
 
-def values(
-    graph: onnx_ir.Model, name: str, samples: Sequence[Mapping[str, np.ndarray]]
-) -> Iterator[np.ndarray]:
+def values(graph: onnx_ir.Model, name: str, samples: Sequence[Mapping[str, np.ndarray]]) -> Iterator[np.ndarray]:
     """One value for each sample, by a graph of what it needs alone."""
     from nncc.passes.remove_unused import remove_unused
     from nncc.quant.session import open_graph

@@ -23,7 +23,7 @@ def patches(node: onnx_ir.Node, x: np.ndarray) -> np.ndarray:
         return x.reshape(-1, x.shape[-1])
     kernel = operand(node, 1).shape
     assert kernel is not None
-    window = [int(size) for size in kernel[2:]]  # type: ignore[call-overload]
+    window = [size for size in kernel[2:] if isinstance(size, int)]
     rank = len(window)
     pads = attribute(node, "pads") if attribute(node, "auto_pad", "NOTSET") == "NOTSET" else None
     pads = pads or [0] * 2 * rank
@@ -34,7 +34,8 @@ def patches(node: onnx_ir.Node, x: np.ndarray) -> np.ndarray:
     views = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=tuple(range(2, 2 + rank)))
     steps = [slice(None, None, stride) for stride in strides]
     picks = [slice(None, None, dilation) for dilation in dilations]
-    views = views[(slice(None), slice(None), *steps, *picks)]  # [batch, channels, *positions, *window]
+    taken = slice(None), slice(None), *steps, *picks
+    views = views[taken]  # [batch, channels, *positions, *window]
     places = list(range(2, 2 + rank))
     inner = list(range(2 + rank, 2 + 2 * rank))
     if int(attribute(node, "group", 1)) > 1:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DAMPINGS", "refit"]
 
 DAMPINGS = (1e-2, 1e-1, 1e-3)
-"""Ridges r that are tried, as parts of the mean square of the inputs: the fewer samples there are, the larger serves."""
+"""Ridges r that are tried, as parts of the mean square of the inputs: fewer samples want larger ones."""
 _MOST_ROWS = 60_000
 """Positions of all samples together that a layer is fitted to; of more, as many are drawn from each sample."""
 _MOST_SAMPLES = 256
@@ -136,5 +136,3 @@ def _rows(node: onnx_ir.Node, y: np.ndarray) -> np.ndarray:
 
     axis = 1 if is_op(node, "Conv", "Gemm") else -1
     return np.moveaxis(y, axis, -1).reshape(-1, y.shape[axis])
-
-

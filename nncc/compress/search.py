@@ -25,7 +25,8 @@ RATIOS = (0.25, 0.5, 0.75)
 Loss = Callable[["Group", "np.ndarray"], float]
 """Of the model without the units of one group that an array of bool leaves out; 0 is none."""
 Term = Callable[["np.ndarray"], float]
-"""Of an array that says which units stay: what one layer or weight adds to what the goal is about: multiplications, bytes or seconds."""
+"""What one layer or weight adds to what the goal is about (multiplications, bytes or seconds), without the units that
+an array of bool leaves out."""
 Tell = Callable[[int, int, str], None]
 
 

@@ -24,7 +24,8 @@ _PRETENDED = 96
 def prepare(graph: onnx_ir.Model, *, least_opset: int = 13) -> onnx_ir.Model:
     """The same function, with the operators that quantization wants. The given graph is not changed.
 
-    An opset below `least_opset` is raised to `OPSET`. Open dimensions stay open. Raises ModelError if the graph is quantized already, or its opset cannot be raised.
+    An opset below `least_opset` is raised to `OPSET`. Open dimensions stay open. Raises ModelError if the graph is
+    quantized already, or its opset cannot be raised.
     """
     from nncc.passes.drop_noops import drop_noops
     from nncc.passes.fold_constants import fold_constants
