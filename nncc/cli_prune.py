@@ -28,7 +28,7 @@ __all__ = ["prune_command"]
     "-o", "--output", type=Path, metavar="FILE", help="The model to write.  [default: <model>.pruned.onnx beside it]"
 )
 @click.option("--sparsity", metavar="PERCENT", help="The goal: so much of all multiplications goes, `50%`.")
-@click.option("--size", metavar="BYTES", help="The goal: the weights take no more, `2MB` or `800KiB`.")
+@click.option("--size", "weights", metavar="BYTES", help="The goal: the weights take no more, `2MB` or `800KiB`.")
 @click.option(
     "--latency",
     metavar="TIME",
@@ -91,10 +91,10 @@ def prune_command(model: Path, as_json: bool, **options: Any) -> None:
 
     images = preprocessing(options)
     shape = options.pop("shape") | options.pop("input_shapes")
-    calibration = options.pop("calibration")
+    calibration, size = options.pop("calibration"), options.pop("weights")
     with working() as progress:
         found = prune(
-            model, calibration, shape=shape, images=images, start=progress.start, tell=progress.tell, **options
+            model, calibration, size=size, shape=shape, images=images, start=progress.start, tell=progress.tell, **options
         )
     facts = report.prune_facts(found, options["target"])
     if as_json:

@@ -87,7 +87,7 @@ def reconstruction(evidence: Evidence) -> np.ndarray:
 
     Without the inputs S, refitted weights lose tr(W_S^T ((H^-1)_SS)^-1 W_S), H = X^T X: optimal brain surgeon for
     blocks (Hassibi and Stork 1993). The units that lose least, relative to the outputs of the layers that read them,
-    go; weights and H^-1 become those of what is left; and so on, by a 64th of the group at a time. Groups that no layer
+    go; weights and H^-1 become those of what is left; and so on, by a 32nd of the group at a time. Groups that no layer
     with such statistics reads have the `activation` order.
     """
     import numpy as np
@@ -103,7 +103,7 @@ def reconstruction(evidence: Evidence) -> np.ndarray:
             losses = np.zeros(len(left))
             for state in states:
                 losses += state.losses(left)
-            gone = left[np.argsort(losses, kind="stable")[: max(1, len(group.units) // 64)]]
+            gone = left[np.argsort(losses, kind="stable")[: max(1, len(group.units) // 32)]]
             importance[gone] = np.arange(rank, rank + len(gone))
             rank += len(gone)
             left = left[~np.isin(left, gone)]
