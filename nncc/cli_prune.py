@@ -93,9 +93,8 @@ def prune_command(model: Path, as_json: bool, **options: Any) -> None:
     shape = options.pop("shape") | options.pop("input_shapes")
     calibration, size = options.pop("calibration"), options.pop("weights")
     with working() as progress:
-        found = prune(
-            model, calibration, size=size, shape=shape, images=images, start=progress.start, tell=progress.tell, **options
-        )
+        told: dict[str, Any] = {"start": progress.start, "tell": progress.tell}
+        found = prune(model, calibration, size=size, shape=shape, images=images, **told, **options)
     facts = report.prune_facts(found, options["target"])
     if as_json:
         return click.echo(json_text(facts), nl=False)

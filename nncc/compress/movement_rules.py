@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from nncc.compress.groups import Flow
-from nncc.passes.rewriting import attribute, constant, is_op, operand
+from nncc.passes.rewriting import attribute, constant, is_op, operand, static_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,8 +191,7 @@ def reshape(flow: Flow, node: onnx_ir.Node) -> None:
     before, after = flow.shape(node.inputs[0]), flow.shape(node.outputs[0])
     if before is None or after is None or 0 in before:
         return _stay(flow, node, f"the shape of `{node.name}` is not known, or it is empty")
-    if is_op(node, "Reshape") and constant(operand(node, 1)) is None:
-        return _stay(flow, node, f"the shape of `{node.name}` is computed")
+    finding = None if not is_op(node, "Reshape") or constant(operand(node, 1)) is not None else _found_axis(flow, node)
     for olds, news in blocks(before, after):
         inside = [axis for axis in olds if axis in carried]
         if not inside:
@@ -210,8 +209,28 @@ def reshape(flow: Flow, node: onnx_ir.Node) -> None:
         for column in range(1, rows.shape[1]):
             if not np.array_equal(rows[:, 0], rows[:, column]):
                 flow.unite(rows[:, 0], rows[:, column])
-        flow.put(node.outputs[0], news[axis], rows[:, 0].copy())
+        if finding is not None and news[axis] != finding:
+            flow.freeze(rows, f"the shape of `{node.name}` is computed")
+        else:
+            flow.put(node.outputs[0], news[axis], rows[:, 0].copy())
     return None
+
+
+def _found_axis(flow: Flow, node: onnx_ir.Node) -> int:
+    """Of a Reshape whose shape is put together from parts, the axis that is -1, and so follows what is cut; -1 where
+    there is none, or it is not known."""
+    parts = operand(node, 1).producer()
+    if not is_op(parts, "Concat"):
+        return -1
+    at = 0
+    for value in parts.inputs:
+        shape, array = flow.shape(value) or static_shape(value), constant(value)
+        if shape is None or len(shape) != 1:
+            return -1
+        if array is not None and -1 in array:
+            return at + array.tolist().index(-1)
+        at += shape[0]
+    return -1
 
 
 def _carrier(units: np.ndarray) -> int:

@@ -57,7 +57,9 @@ def refit(
         if layer is None:
             continue
         tell(done, len(nodes), str(node.name))
-        made = found.axes.get(str(node.outputs[0].name), {}).get(_out_axis(node))
+        out = str(node.outputs[0].name)
+        rank = len(found.shapes.get(out, (0, 0)))
+        made = found.axes.get(out, {}).get(rank - 1 if is_op(node, "MatMul") else 1)
         mask = None if made is None else keep[made]
         before = values(graph, str(originals[str(node.name)].outputs[0].name), given)
         now = values(result, str(operand(node).name), given)
@@ -77,13 +79,6 @@ def _behind_cuts(graph: onnx_ir.Model, found: Dependencies, keep: np.ndarray) ->
             names.add(str(node.name))
             changed.update(str(value.name) for value in node.outputs)
     return names
-
-
-def _out_axis(node: onnx_ir.Node) -> int:
-    if is_op(node, "MatMul"):
-        shape = node.outputs[0].shape
-        return len(shape) - 1 if shape is not None else -1
-    return 1
 
 
 def _solve(

@@ -51,7 +51,9 @@ class Net:
     def batch_norm(self, x, channels):
         at = len(self.nodes)
         names = [self.whole(f"{word}{at}", channels) for word in ("gamma", "beta", "mean")]
-        return self.op("BatchNormalization", x, *names, self.const(f"var{at}", np.ones(channels, np.float32)), epsilon=0.0)
+        return self.op(
+            "BatchNormalization", x, *names, self.const(f"var{at}", np.ones(channels, np.float32)), epsilon=0.0
+        )
 
     def gemm(self, x, columns, outs, **attributes):
         at = len(self.nodes)

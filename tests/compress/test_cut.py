@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from compress_models import Net, analyzed, inputs, outputs, silenced, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress_models import Net, analyzed, inputs, outputs, silenced, without
 from nncc.compress.cut import chosen, cut, kept_counts
 from nncc.passes.rewriting import constant
 
@@ -92,7 +92,7 @@ def test_shapes_and_attributes_shrink_and_names_stay():
     assert list(small.graph)[1].attributes["group"].value == 5
     assert [node.name for node in small.graph] == [node.name for node in graph.graph]
     assert small.opset_imports == graph.opset_imports
-    assert [str(d) for d in list(small.graph)[0].outputs[0].shape] == ["N", "5", "4", "4"]
+    assert [str(d) for d in next(iter(small.graph)).outputs[0].shape] == ["N", "5", "4", "4"]
 
 
 def test_a_written_out_reshape_gets_the_new_size():
@@ -110,6 +110,15 @@ def test_reshapes_by_0_and_minus_1_find_the_size_themselves():
     graph = net.model([net.gemm(flat, 128, 2)])
     small = same(graph, without(analyzed(graph), conv0=2))
     assert weights(small, "to").tolist() == [0, -1]
+
+
+def test_a_reshape_by_a_computed_batch_finds_the_size_itself():
+    net = Net()
+    a = net.conv("x", 3, 8)
+    batch = net.op("Gather", net.op("Shape", a), net.const("zero", np.array([0])))
+    flat = net.op("Reshape", a, net.op("Concat", batch, net.const("rest", np.array([-1])), axis=0))
+    graph = net.model([net.gemm(flat, 128, 2)])
+    same(graph, without(analyzed(graph), conv0=2))
 
 
 def test_a_constant_that_two_nodes_read_is_changed_for_one():
@@ -195,7 +204,9 @@ def test_resize_pads_and_squeezes_keep_channels():
     big = net.op("Resize", a, "", "", sizes, mode="nearest")
     wide = net.op("Pad", big, net.const("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1])))
     mean = net.op("ReduceSum", wide, net.const("axes", np.array([2, 3])), keepdims=0)
-    graph = net.model([net.gemm(net.op("Squeeze", net.op("Unsqueeze", mean, net.const("at", np.array([1]))), "at"), 8, 2)])
+    graph = net.model(
+        [net.gemm(net.op("Squeeze", net.op("Unsqueeze", mean, net.const("at", np.array([1]))), "at"), 8, 2)]
+    )
     small = same(graph, without(analyzed(graph), conv0=3))
     assert weights(small, "sizes").tolist() == [1, 5, 8, 8]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir
 import pytest
-from onnx import TensorProto, helper
-
 from compress_models import Net, analyzed, inputs, reasons
+from onnx import TensorProto, helper
 
 
 def test_residuals_unite_and_concatenations_do_not():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from compress_models import Net, analyzed
+
 from nncc.compress.grams import Grams
 from nncc.compress.importance import IMPORTANCE, Evidence
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from compress_models import Net, analyzed, outputs, without
+
 from nncc.compress.cut import cut
 from nncc.compress.grams import Grams, refit_readers
 from nncc.compress.patches import patches
@@ -46,6 +46,17 @@ def test_a_channel_that_follows_from_others_is_not_missed(last):
     # float32 sums of some ten numbers of size 10, through a system of condition 1e4
     np.testing.assert_allclose(outputs(fitted, data[0])[0], whole, atol=2e-3 * np.abs(whole).max())
     assert np.abs(outputs(small, data[0])[0] - whole).max() > 0.1 * np.abs(whole).max()
+
+
+def test_a_product_whose_rank_is_not_known_is_fitted_too():
+    graph = redundant(LAYERS["matmul"])
+    found, data = analyzed(graph), samples(64)
+    keep = without(found, conv0=1)
+    small = cut(graph, found, keep)
+    for node in small.graph:
+        node.outputs[0].shape = None
+    fitted = refit(graph, small, found, keep, data)
+    assert (constant(fitted.graph.initializers["m"]) != constant(small.graph.initializers["m"])).any()
 
 
 def test_a_depthwise_convolution_is_fitted_channel_by_channel():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from compress_models import Net, analyzed
+
 from nncc.compress.cost import costs, layer_seconds, nbytes, total
 from nncc.compress.cut import chosen, cut
 from nncc.compress.goals import terms
