@@ -133,6 +133,11 @@ class Flow:
         """The axes of a tensor that carry channels."""
         return {} if value is None else self.axes.get(str(value.name), {})
 
+    def stay(self, node: onnx_ir.Node, why: str) -> None:
+        """All channels that the node reads stay."""
+        for value in node.inputs:
+            self.freeze_value(value, why)
+
     def put(self, value: onnx_ir.Value, axis: int, units: np.ndarray) -> None:
         """The axis carries these units. One position alone is no channel that could be removed."""
         if len(units) > 1:

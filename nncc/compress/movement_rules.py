@@ -15,18 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["concat", "gather", "pad", "reshape", "resize", "shape_of", "slice_", "sliced_axes", "split", "transpose"]
 
 
-def _stay(flow: Flow, node: onnx_ir.Node, why: str) -> None:
-    for value in node.inputs:
-        flow.freeze_value(value, why)
-
-
 def concat(flow: Flow, node: onnx_ir.Node) -> None:
     """Arrays of units one behind the other; on other axes, they are united. Operands without channels stay whole."""
     import numpy as np
 
     shapes = [flow.shape(value) for value in node.inputs]
     if any(shape is None for shape in shapes):
-        return _stay(flow, node, f"the shapes of `{node.name}` are not known")
+        return flow.stay(node, f"the shapes of `{node.name}` are not known")
     rank = len(shapes[0] or ())
     along = int(attribute(node, "axis", 1)) % max(rank, 1)
     for axis in range(rank):
@@ -55,7 +50,7 @@ def split(flow: Flow, node: onnx_ir.Node) -> None:
     shape = flow.shape(node.inputs[0])
     sizes = [flow.shape(value) for value in node.outputs]
     if shape is None or any(each is None for each in sizes):
-        return _stay(flow, node, f"the shapes of `{node.name}` are not known")
+        return flow.stay(node, f"the shapes of `{node.name}` are not known")
     along = int(attribute(node, "axis", 0)) % len(shape)
     for axis, units in flow.of(node.inputs[0]).items():
         first = 0
@@ -65,7 +60,7 @@ def split(flow: Flow, node: onnx_ir.Node) -> None:
             flow.put(value, axis, units[first:last])
             first = last if axis == along else 0
     if along in flow.of(node.inputs[0]) and len(node.inputs) > 1 and constant(node.inputs[1]) is None:
-        _stay(flow, node, f"the sizes of `{node.name}` are no constants")
+        flow.stay(node, f"the sizes of `{node.name}` are no constants")
     return None
 
 
@@ -88,7 +83,7 @@ def slice_(flow: Flow, node: onnx_ir.Node) -> None:
     shape = flow.shape(node.inputs[0])
     ranges = None if shape is None else sliced_axes(node, shape)
     if shape is None or ranges is None:
-        return _stay(flow, node, f"the range of `{node.name}` is no constant")
+        return flow.stay(node, f"the range of `{node.name}` is no constant")
     for axis, units in flow.of(node.inputs[0]).items():
         start, end, step = ranges.get(axis, (0, len(units), 1))
         if step != 1:
@@ -102,7 +97,7 @@ def gather(flow: Flow, node: onnx_ir.Node) -> None:
     """Along another axis than that of the channels. Sizes that are picked from a Shape: see `shape_of`."""
     shape, indices = flow.shape(node.inputs[0]), flow.shape(node.inputs[1])
     if shape is None or indices is None:
-        return _stay(flow, node, f"the shapes of `{node.name}` are not known")
+        return flow.stay(node, f"the shapes of `{node.name}` are not known")
     along = int(attribute(node, "axis", 0)) % max(len(shape), 1)
     flow.freeze_value(node.inputs[1], f"`{node.name}` takes them as indices")
     for axis, units in flow.of(node.inputs[0]).items():
@@ -137,7 +132,7 @@ def pad(flow: Flow, node: onnx_ir.Node) -> None:
     pads = constant(node.inputs[1]) if len(node.inputs) > 1 else attribute(node, "pads")
     axes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
     if shape is None or pads is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
-        return _stay(flow, node, f"the pads of `{node.name}` are no constants")
+        return flow.stay(node, f"the pads of `{node.name}` are no constants")
     amounts = [int(each) for each in pads]
     half = len(amounts) // 2
     at = [int(axis) % len(shape) for axis in axes] if axes is not None else list(range(half))
@@ -154,7 +149,7 @@ def resize(flow: Flow, node: onnx_ir.Node) -> None:
     """Along other axes than that of the channels."""
     before, after = flow.shape(node.inputs[0]), flow.shape(node.outputs[0])
     if before is None or after is None:
-        return _stay(flow, node, f"the shapes of `{node.name}` are not known")
+        return flow.stay(node, f"the shapes of `{node.name}` are not known")
     sizes = node.inputs[3] if len(node.inputs) > 3 else None
     for axis, units in flow.of(node.inputs[0]).items():
         if before[axis] != after[axis] or attribute(node, "coordinate_transformation_mode") == "tf_crop_and_resize":
@@ -170,7 +165,7 @@ def transpose(flow: Flow, node: onnx_ir.Node) -> None:
     """Axis perm[i] becomes axis i."""
     shape = flow.shape(node.inputs[0])
     if shape is None:
-        return _stay(flow, node, f"the shape of `{node.name}` is not known")
+        return flow.stay(node, f"the shape of `{node.name}` is not known")
     perm = attribute(node, "perm") or list(reversed(range(len(shape))))
     for axis, units in flow.of(node.inputs[0]).items():
         flow.put(node.outputs[0], perm.index(axis), units)
@@ -190,7 +185,7 @@ def reshape(flow: Flow, node: onnx_ir.Node) -> None:
         return None
     before, after = flow.shape(node.inputs[0]), flow.shape(node.outputs[0])
     if before is None or after is None or 0 in before:
-        return _stay(flow, node, f"the shape of `{node.name}` is not known, or it is empty")
+        return flow.stay(node, f"the shape of `{node.name}` is not known, or it is empty")
     finding = None if not is_op(node, "Reshape") or constant(operand(node, 1)) is not None else _found_axis(flow, node)
     for olds, news in blocks(before, after):
         inside = [axis for axis in olds if axis in carried]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from nncc.compress import movement_rules as move
 from nncc.compress.groups import Flow
 from nncc.passes.rewriting import attribute, constant, operand
 
@@ -17,12 +18,7 @@ __all__ = ["RULES", "unknown"]
 
 def unknown(flow: Flow, node: onnx_ir.Node) -> None:
     """Channels that go in stay; what comes out carries none."""
-    _stay(flow, node, f"`{node.name}` is a {node.op_type}, of which channels cannot be removed")
-
-
-def _stay(flow: Flow, node: onnx_ir.Node, why: str) -> None:
-    for value in node.inputs:
-        flow.freeze_value(value, why)
+    flow.stay(node, f"`{node.name}` is a {node.op_type}, of which channels cannot be removed")
 
 
 def _pass(flow: Flow, node: onnx_ir.Node, moved: Mapping[int, int] | None = None) -> None:
@@ -49,7 +45,7 @@ def _convolution(flow: Flow, node: onnx_ir.Node, makes: int, reads: int) -> None
     shape, out = flow.shape(weight), node.outputs[0]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if constant(weight) is None or shape is None or (bias is not None and constant(bias) is None):
-        return _stay(flow, node, f"the weights of `{node.name}` are no constants")
+        return flow.stay(node, f"the weights of `{node.name}` are no constants")
     groups = int(attribute(node, "group", 1))
     carried = dict(flow.of(data))
     read = carried.pop(1, None)
@@ -86,14 +82,14 @@ def matmul(flow: Flow, node: onnx_ir.Node) -> None:
     left, right, out = operand(node), operand(node, 1), node.outputs[0]
     shapes = flow.shape(left), flow.shape(right), flow.shape(out)
     if shapes[0] is None or shapes[1] is None or shapes[2] is None or min(len(shapes[0]), len(shapes[1])) < 2:
-        return _stay(flow, node, f"the shapes of `{node.name}` are not known, or those of vectors")
+        return flow.stay(node, f"the shapes of `{node.name}` are not known, or those of vectors")
     rank = len(shapes[2])
     if constant(right) is not None and len(shapes[1]) == 2:
         return _product(flow, node, left, 1, (0, 1), rank - 1, len(shapes[0]) - 1)
     if constant(left) is not None and len(shapes[0]) == 2:
         return _product(flow, node, right, 0, (1, 0), rank - 2, len(shapes[1]) - 2)
     if constant(left) is not None or constant(right) is not None:
-        return _stay(flow, node, f"`{node.name}` has a batch of weights")
+        return flow.stay(node, f"`{node.name}` has a batch of weights")
     a = {axis - len(shapes[0]): units for axis, units in flow.of(left).items()}
     b = {axis - len(shapes[1]): units for axis, units in flow.of(right).items()}
     _together(flow, node, [a.pop(-1, None), b.pop(-2, None)])
@@ -147,7 +143,7 @@ def gemm(flow: Flow, node: onnx_ir.Node) -> None:
     shape = flow.shape(bias)
     known = constant(operand(node, 1)) is not None and (bias is None or constant(bias) is not None)
     if not known or attribute(node, "transA", 0) or (bias is not None and (shape is None or len(shape) > 2)):
-        return _stay(flow, node, f"the weights of `{node.name}` are no constants, or its data is transposed")
+        return flow.stay(node, f"the weights of `{node.name}` are no constants, or its data is transposed")
     transposed = bool(attribute(node, "transB", 0))
     _product(flow, node, operand(node), 1, (1, 0) if transposed else (0, 1), 1, 1)
     made = flow.of(node.outputs[0]).get(1)
@@ -169,7 +165,7 @@ def elementwise(flow: Flow, node: onnx_ir.Node) -> None:
         return _pass(flow, node)
     given = [(at, value, flow.shape(value)) for at, value in enumerate(node.inputs) if value is not None]
     if any(shape is None for _, _, shape in given):
-        return _stay(flow, node, f"the shapes of `{node.name}` are not known")
+        return flow.stay(node, f"the shapes of `{node.name}` are not known")
     rank = max(len(shape) for _, _, shape in given if shape is not None)
     for axis in range(rank):
         met: list[np.ndarray | None] = []
@@ -195,7 +191,7 @@ def batch_norm(flow: Flow, node: onnx_ir.Node) -> None:
     units = flow.of(node.inputs[0]).get(1)
     if units is not None:
         if any(constant(value) is None for value in node.inputs[1:]):
-            return _stay(flow, node, f"the scales of `{node.name}` are no constants")
+            return flow.stay(node, f"the scales of `{node.name}` are no constants")
         for at in range(1, len(node.inputs)):
             flow.site(node, at, 0, units)
     return _pass(flow, node)
@@ -229,7 +225,7 @@ def pool(flow: Flow, node: onnx_ir.Node) -> None:
     _pass(flow, node)
     for value in node.outputs[1:]:
         if value.uses() or value.is_graph_output():
-            _stay(flow, node, f"the indices of `{node.name}` are used")
+            flow.stay(node, f"the indices of `{node.name}` are used")
 
 
 def reduce(flow: Flow, node: onnx_ir.Node) -> None:
@@ -239,10 +235,10 @@ def reduce(flow: Flow, node: onnx_ir.Node) -> None:
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         found = constant(node.inputs[1])
         if found is None:
-            return _stay(flow, node, f"the axes of `{node.name}` are no constants")
+            return flow.stay(node, f"the axes of `{node.name}` are no constants")
         axes = found.reshape(-1).tolist()
     if shape is None:
-        return _stay(flow, node, f"the shape of `{node.name}` is not known")
+        return flow.stay(node, f"the shape of `{node.name}` is not known")
     over = {axis % len(shape) for axis in axes} if axes else set(range(len(shape)))
     if not axes and attribute(node, "noop_with_empty_axes", 0):
         over = set()
@@ -266,36 +262,30 @@ _REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "
                "ReduceSumSquare")  # fmt: skip
 
 
-def _rules() -> dict[str, Callable[[Flow, onnx_ir.Node], None]]:
-    from nncc.compress import movement_rules as move
-
-    return {
-        "Conv": conv,
-        "ConvTranspose": conv_transpose,
-        "MatMul": matmul,
-        "Gemm": gemm,
-        "BatchNormalization": batch_norm,
-        "InstanceNormalization": batch_norm,
-        "Softmax": softmax,
-        "LogSoftmax": softmax,
-        "LayerNormalization": layer_norm,
-        **dict.fromkeys(_ELEMENTWISE, elementwise),
-        **dict.fromkeys(_POOLS, pool),
-        **dict.fromkeys(_REDUCTIONS, reduce),
-        "Concat": move.concat,
-        "Split": move.split,
-        "Slice": move.slice_,
-        "Gather": move.gather,
-        "Pad": move.pad,
-        "Resize": move.resize,
-        "Transpose": move.transpose,
-        "Flatten": move.reshape,
-        "Reshape": move.reshape,
-        "Squeeze": move.reshape,
-        "Unsqueeze": move.reshape,
-        "Shape": move.shape_of,
-    }
-
-
-RULES = _rules()
+RULES: Mapping[str, Callable[[Flow, onnx_ir.Node], None]] = {
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "MatMul": matmul,
+    "Gemm": gemm,
+    "BatchNormalization": batch_norm,
+    "InstanceNormalization": batch_norm,
+    "Softmax": softmax,
+    "LogSoftmax": softmax,
+    "LayerNormalization": layer_norm,
+    **dict.fromkeys(_ELEMENTWISE, elementwise),
+    **dict.fromkeys(_POOLS, pool),
+    **dict.fromkeys(_REDUCTIONS, reduce),
+    "Concat": move.concat,
+    "Split": move.split,
+    "Slice": move.slice_,
+    "Gather": move.gather,
+    "Pad": move.pad,
+    "Resize": move.resize,
+    "Transpose": move.transpose,
+    "Flatten": move.reshape,
+    "Reshape": move.reshape,
+    "Squeeze": move.reshape,
+    "Unsqueeze": move.reshape,
+    "Shape": move.shape_of,
+}
 """By operator of the standard domain: ``rule(flow, node)``. What is not here is `unknown`."""
