@@ -87,7 +87,7 @@ def slice_(flow: Flow, node: onnx_ir.Node) -> None:
     for axis, units in flow.of(node.inputs[0]).items():
         start, end, step = ranges.get(axis, (0, len(units), 1))
         if step != 1:
-            flow.freeze(units, f"`{node.name}` takes every {abs(step)}th of them")
+            flow.freeze(units, f"`{node.name}` takes them in steps of {step}")
         else:
             flow.put(node.outputs[0], axis, units[start:end])
     return None

@@ -101,7 +101,7 @@ def read_in_control_flow(net, a):
         (added_to_an_input, "`add1` combines them with values that are no channels"),
         (a_computed_reshape, "the shape of `reshape3` is computed"),
         (a_size_that_is_read, "`shape1` reads how many there are"),
-        (every_second_channel, "`slice1` takes every 2th of them"),
+        (every_second_channel, "`slice1` takes them in steps of 2"),
         (padded_channels, "`pad1` pads them"),
         (read_in_control_flow, "`conv0_out` is read inside of control flow"),
     ],
