@@ -4,6 +4,7 @@
     module = nncc.load("model-native/model.so", threads=2)
     outputs = module.run({"input": array})
     made = nncc.quantize("model.onnx", calibration="samples/", max_drop="0.5%")
+    made = nncc.prune("model.onnx", calibration="samples/", sparsity="50%")
 
 TVM and onnx are imported by the stages that need them; `load` needs numpy only.
 """
@@ -16,15 +17,17 @@ from nncc.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from nncc.api import compile
+    from nncc.compress.api import prune
     from nncc.errors import NnccError
     from nncc.quant.api import quantize
     from nncc.runtime.loader import Module, load
     from nncc.target import Target
 
-__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "load", "quantize"]
+__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "load", "prune", "quantize"]
 
 _HOME = {
     "compile": "nncc.api",
+    "prune": "nncc.compress.api",
     "quantize": "nncc.quant.api",
     "NnccError": "nncc.errors",
     "Module": "nncc.runtime.loader",

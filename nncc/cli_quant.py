@@ -16,7 +16,7 @@ from nncc.options import JSON, SHAPES, TARGET, all_of, documentation, time_span
 if TYPE_CHECKING:
     from nncc.quant.images import Preprocessing
 
-__all__ = ["compare_command", "quantize_command"]
+__all__ = ["IMAGE_OPTIONS", "compare_command", "preprocessing", "quantize_command"]
 
 _RECIPE = documentation("quant/recipe.py")
 _IMAGES = documentation("quant/images.py")
@@ -64,7 +64,7 @@ def _image(field: str, name: str, **settings: Any) -> Callable[[Any], Any]:
     return click.option(name, field, help=f"Images: {_IMAGES.get(field, '')}", **settings)
 
 
-_IMAGE_OPTIONS = (
+IMAGE_OPTIONS = (
     _image("size", "--image-size", callback=_size, metavar="HxW"),
     _image("mean", "--image-mean", callback=_numbers, metavar="X,Y,Z"),
     _image("std", "--image-std", callback=_numbers, metavar="X,Y,Z"),
@@ -73,7 +73,7 @@ _IMAGE_OPTIONS = (
 )
 
 
-def _preprocessing(options: dict[str, Any]) -> Preprocessing:
+def preprocessing(options: dict[str, Any]) -> Preprocessing:
     """The options for images, taken out of `options`."""
     from nncc.quant.images import Preprocessing
 
@@ -157,7 +157,7 @@ def _float_nodes(context: click.Context, parameter: click.Parameter, values: Seq
               help=f"{_RECIPE.get('float_nodes', '')} Repeatable.")  # fmt: skip
 @_choice("group_size", "--group-size", type=int, metavar="N")
 @_choice("seed", "--seed", type=int, metavar="N", note=" And which samples are held out.")
-@all_of(*_IMAGE_OPTIONS)
+@all_of(*IMAGE_OPTIONS)
 @JSON
 def quantize_command(model: Path, as_json: bool, **options: Any) -> None:
     """Quantize MODEL, a float ONNX file, to a standard QDQ file that any ONNX tool reads.
@@ -169,7 +169,7 @@ def quantize_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc.quant.api import quantize
     from nncc.report import json_text
 
-    images = _preprocessing(options)
+    images = preprocessing(options)
     shape = options.pop("shape") | options.pop("input_shapes")
     own = ("output", "recipe", "metric", "max_drop", "metric_seconds", "rank_by", "evaluations", "target")
     call = {name: options.pop(name) for name in own}
@@ -213,7 +213,7 @@ def _step(value: Any) -> Any:
               help="An SQNR below this is bad.")  # fmt: skip
 @click.option("--top", type=click.IntRange(min=0), default=15, show_default=True, metavar="N",
               help="How many layers to print, the worst first; 0 for all.")  # fmt: skip
-@all_of(*_IMAGE_OPTIONS)
+@all_of(*IMAGE_OPTIONS)
 @JSON
 def compare_command(
     model: Path,
@@ -238,7 +238,7 @@ def compare_command(
     from nncc.quant.samples import input_specs, read_samples
     from nncc.report import json_text
 
-    images = _preprocessing(options)
+    images = preprocessing(options)
     with working() as progress:
         progress.start("read", str(model))
         graph = read_graph(model)

@@ -30,6 +30,8 @@ def imported_by(code: str) -> set[str]:
         ("from nncc.cli import cli\ntry: cli(['quantize', '--help'])\nexcept SystemExit: pass", {"click"}),
         ("import nncc; nncc.compile", set()),
         ("import nncc; nncc.quantize", set()),
+        ("import nncc; nncc.prune", set()),
+        ("from nncc.cli import cli\ntry: cli(['prune', '--help'])\nexcept SystemExit: pass", {"click"}),
         ("from nncc.cli import cli\ntry: cli(['targets'])\nexcept SystemExit: pass", {"click"}),
     ],
 )

@@ -21,10 +21,11 @@ _PRETENDED = 96
 """The size that open dimensions are given while batch norms and pads are folded, which nothing else depends on."""
 
 
-def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
+def prepare(graph: onnx_ir.Model, *, least_opset: int = 13) -> onnx_ir.Model:
     """The same function, with the operators that quantization wants. The given graph is not changed.
 
-    Open dimensions stay open. Raises ModelError if the graph is quantized already, or its opset cannot be raised.
+    An opset below `least_opset` is raised to `OPSET`. Open dimensions stay open. Raises ModelError if the graph is
+    quantized already, or its opset cannot be raised.
     """
     from nncc.passes.drop_noops import drop_noops
     from nncc.passes.fold_constants import fold_constants
@@ -32,7 +33,7 @@ def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
     from nncc.passes.remove_unused import remove_unused
 
     _refuse_quantized(graph)
-    graph = raised(graph, 13, OPSET)
+    graph = raised(graph, least_opset, OPSET)
     main = graph.graph
     main.inputs[:] = [value for value in main.inputs if value.name not in main.initializers]
     graph.ir_version = max(graph.ir_version or 0, 8)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
-__all__ = ["Layer", "layers", "prepare", "quantize"]
+__all__ = ["Layer", "layers", "prepare", "quantize", "shapes_of"]
 
 STEPS = ("equalize", "reconstruct", "correct_bias")
 """The steps of a recipe that may be `"auto"`, in the order in which they are tried."""
@@ -53,7 +53,7 @@ def layers(graph: onnx_ir.Model, sample: Mapping[str, np.ndarray] | None = None)
     Products are counted for the shapes of `sample`; without one, an open first dimension counts as 1 and any other open
     dimension as 256.
     """
-    shapes = _shapes(graph, sample)
+    shapes = shapes_of(graph, sample)
     found = []
     for node in plan(graph).nodes:
         at = weight_operand(node) if is_product(node) else None
@@ -67,7 +67,7 @@ def _size(value: onnx_ir.Value) -> tuple[int, ...]:
     return () if array is None else array.shape
 
 
-def _shapes(graph: onnx_ir.Model, sample: Mapping[str, np.ndarray] | None) -> dict[str, tuple[int, ...]]:
+def shapes_of(graph: onnx_ir.Model, sample: Mapping[str, np.ndarray] | None) -> dict[str, tuple[int, ...]]:
     """Shapes of values with every open dimension given a size; values whose shape stays unknown are left out."""
     import onnx_ir
 

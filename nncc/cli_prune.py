@@ -1,0 +1,105 @@
+"""``nncc prune``: a model with fewer channels, for a goal, within an accuracy."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nncc.cli_quant import IMAGE_OPTIONS, preprocessing
+from nncc.options import JSON, SHAPES, TARGET, all_of, time_span
+
+__all__ = ["prune_command"]
+
+
+@click.command("prune", short_help="Fewer channels: less time and fewer bytes, within an accuracy.")
+@click.argument("model", type=Path)
+@click.option(
+    "--calibration",
+    type=Path,
+    required=True,
+    metavar="DATA",
+    help="Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
+    "A quarter of them is held out to judge by.",
+)
+@click.option(
+    "-o", "--output", type=Path, metavar="FILE", help="The model to write.  [default: <model>.pruned.onnx beside it]"
+)
+@click.option("--sparsity", metavar="PERCENT", help="The goal: so much of all multiplications goes, `50%`.")
+@click.option("--size", "weights", metavar="BYTES", help="The goal: the weights take no more, `2MB` or `800KiB`.")
+@click.option(
+    "--latency",
+    metavar="TIME",
+    help="The goal: no more predicted time on the target, `8ms`. Predicted is each layer at the processor's peak, or "
+    "at its memory's bandwidth, whichever takes longer.",
+)
+@click.option(
+    "--metric",
+    metavar="COMMAND",
+    help="Prints a score last, higher is better, of the model whose path is appended, or stands where it says "
+    "`{model}`. Or top1 or sqnr: agreement with the original on samples held out.  [default: one of these]",
+)
+@click.option(
+    "--max-drop",
+    metavar="DROP",
+    help="How much lower the score may be: `1%` is a percent of the original's, `0.01` as much in the metric's own "
+    "unit. Without a goal, as much is pruned as holds it.",
+)
+@click.option("--metric-timeout", "metric_seconds", default="1h", show_default=True, callback=time_span, metavar="TIME",
+              help="How long the command may take.")  # fmt: skip
+@click.option("--evaluations", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
+              help="How often the metric may be asked.")  # fmt: skip
+@click.option("--structure", default="channels", show_default=True, metavar="NAME",
+              help="What goes as one: channels.")  # fmt: skip
+@click.option(
+    "--importance",
+    default="reconstruction",
+    show_default=True,
+    metavar="NAME",
+    help="What ranks channels: reconstruction (what the layers that read them lose once they are refitted), activation "
+    "(variance times the weights that read it) or magnitude (of all weights).",
+)
+@click.option(
+    "--refit/--no-refit",
+    default=True,
+    show_default=True,
+    help="Fit weights to what is left of their inputs, by least squares; kept where it lowers the error.",
+)
+@click.option(
+    "--multiple",
+    type=int,
+    metavar="N",
+    help="Counts of channels stay multiples of it; int8 kernels like 16.  [default: the target's float vectors]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the samples held out, and positions fitted.")
+@TARGET
+@all_of(*SHAPES)
+@all_of(*IMAGE_OPTIONS)
+@JSON
+def prune_command(model: Path, as_json: bool, **options: Any) -> None:
+    """Remove channels from MODEL, a float ONNX file, and write an ONNX file that any tool reads.
+
+    Give a goal, `--sparsity`, `--size` or `--latency`, or only `--max-drop`. Channels go where the predicted loss is
+    least for what they save; what is left is fitted to the original. The file's metadata says what was done.
+    """
+    from nncc import prune_report as report
+    from nncc.compress.api import prune
+    from nncc.console import working
+    from nncc.report import json_text
+
+    images = preprocessing(options)
+    shape = options.pop("shape") | options.pop("input_shapes")
+    calibration, size = options.pop("calibration"), options.pop("weights")
+    with working() as progress:
+        told: dict[str, Any] = {"start": progress.start, "tell": progress.tell}
+        found = prune(model, calibration, size=size, shape=shape, images=images, **told, **options)
+    facts = report.prune_facts(found, options["target"])
+    if as_json:
+        return click.echo(json_text(facts), nl=False)
+    click.echo(report.prune_text(facts), nl=False)
+    words = ["nncc", "compile", str(found.path), "--target", options["target"]]
+    words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
+    click.echo(f"\nnext: {shlex.join(words)}")
+    return None

@@ -1,0 +1,200 @@
+"""`nncc.prune`: an ONNX file and samples become a smaller ONNX file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncc.errors import OutputError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nncc.compress.goals import Goal
+    from nncc.compress.material import Choices, Start, Tell
+    from nncc.compress.prune import Outcome
+    from nncc.quant.images import Preprocessing
+
+__all__ = ["STRUCTURES", "Pruned", "prune"]
+
+STRUCTURES = ("channels",)
+"""What is removed as one: whole channels of tensors."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The file that was written, and what is known of it."""
+
+    path: Path
+    outcome: Outcome
+    bytes_before: int
+    bytes_after: int
+
+
+def prune(
+    model: str | Path,
+    calibration: str | Path | Sequence[Mapping[str, np.ndarray]],
+    output: str | Path | None = None,
+    *,
+    sparsity: str | float | None = None,
+    size: str | float | None = None,
+    latency: str | float | None = None,
+    metric: str | Callable[[Path], float] | None = None,
+    max_drop: str | float | None = None,
+    structure: str = "channels",
+    target: str = "native",
+    importance: str = "reconstruction",
+    refit: bool = True,
+    multiple: int | None = None,
+    seed: int = 0,
+    shape: Mapping[str, Sequence[int]] | None = None,
+    images: Preprocessing | None = None,
+    evaluations: int = 20,
+    metric_seconds: float = 3600.0,
+    start: Start = lambda name, what: None,
+    tell: Tell = lambda done, total, what: None,
+) -> Pruned:
+    """Remove channels of an ONNX model, where that costs least, and fit the weights that are left.
+
+    Parameters
+    ----------
+    model
+        The ``.onnx`` file, in floating point.
+    calibration
+        Inputs like those of real use: a file or a folder, see `nncc.quant.samples`, or a sequence of mappings from
+        names to arrays, one a sample. A quarter of them is held out to judge by.
+    output
+        The file to write; by default ``<model>.pruned.onnx`` beside the model.
+    sparsity, size, latency
+        The goal, one of them: the part of the multiplications that goes (``"50%"``), what the weights may take
+        (``"2MB"``), or the predicted time on `target` (``"8ms"``), which `nncc.compress.cost.layer_seconds` explains.
+    metric
+        A function from a file's path to a score, higher is better; or a command that prints one last; or ``top1`` or
+        ``sqnr``: agreement with the original on the held-out samples, one of which is the default.
+    max_drop
+        How much lower than the original's the score may be: ``"1%"`` of it, or ``0.01`` in its own unit. With a goal,
+        the goal must hold it; alone, as much is pruned as holds it.
+    structure
+        What goes as one: one of `STRUCTURES`.
+    target
+        The processor whose vectors the counts of channels fit, and whose time is predicted.
+    importance
+        What ranks channels: one of `nncc.compress.importance.IMPORTANCE`.
+    refit
+        Fit weights to what is left of their inputs, where that lowers the error of the outputs.
+    multiple
+        Counts of channels stay multiples of it; by default of the floats in a vector of `target`, or of 4. Kernels of
+        int8 like 16.
+    seed
+        Of the samples that are held out, and of the positions that are fitted.
+    shape
+        Static shapes for inputs with open dimensions, which the written file then has; by default they stay open.
+    images
+        What becomes of images in `calibration`.
+    evaluations
+        How often the metric may be asked.
+    metric_seconds
+        How long a command may take.
+    start, tell
+        Told what begins, and how far it is.
+
+    Raises
+    ------
+    NnccError
+        UsageError, ModelError, DataError, TargetError, RunError, ToolError (of the metric) or OutputError, with a hint.
+    """
+    from nncc.compress.goals import goal_of
+    from nncc.compress.material import Choices, Gate, gather
+    from nncc.compress.prune import prune_graph
+    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.shapes import fix_shapes
+    from nncc.quant.closed_loop import save_graph
+    from nncc.quant.metric import AGREEMENTS, Command, Metric
+    from nncc.quant.metric import max_drop as read_drop
+    from nncc.quant.samples import input_specs, read_samples
+    from nncc.target import resolve
+
+    model = Path(model)
+    _check_words(structure, importance, multiple)
+    goal = goal_of(sparsity, size, latency, max_drop)
+    drop = None if max_drop is None else read_drop(max_drop)
+    path = _output(model, output)
+    judge: Metric | str = (
+        Command(metric, metric_seconds) if isinstance(metric, str) and metric not in AGREEMENTS else metric or ""
+    )
+    processor = resolve(target)
+    if multiple is None:
+        multiple = max(4, processor.hardware.vector_bits // 32)
+    start("read", str(model))
+    graph = read_graph(model)
+    if shape:
+        fix_shapes(graph, shape)
+    if isinstance(calibration, str | Path):
+        start("samples", str(calibration))
+        samples: Sequence[Mapping[str, np.ndarray]] = read_samples(calibration, input_specs(graph), images)
+    else:
+        samples = list(calibration)
+    if not samples:
+        raise UsageError(
+            "there are no calibration samples", "give at least one; some hundred, like real inputs, are better"
+        )
+    choices = Choices(importance, refit, multiple, seed)
+    material = gather(graph, samples, seed, judge if isinstance(judge, str) else "", start)
+    gate = Gate(judge, drop, evaluations)
+    outcome = prune_graph(material, choices, goal, gate, processor, file=model, start=start, tell=tell)
+    outcome.graph.metadata_props["nncc.prune"] = _record(choices, goal, max_drop, structure, outcome)
+    save_graph(outcome.graph, path)
+    return Pruned(path, outcome, model.stat().st_size, path.stat().st_size)
+
+
+def _check_words(structure: str, importance: str, multiple: int | None) -> None:
+    from nncc.compress.importance import IMPORTANCE
+
+    if structure not in STRUCTURES:
+        raise UsageError(f"structure `{structure}` is not known; there is {', '.join(STRUCTURES)}")
+    if importance not in IMPORTANCE:
+        raise UsageError(
+            f"channels cannot be ranked by `{importance}`",
+            did_you_mean(importance, IMPORTANCE) or f"by {' or '.join(f'`{name}`' for name in IMPORTANCE)}",
+        )
+    if multiple is not None and multiple < 1:
+        raise UsageError(f"counts of channels cannot be multiples of {multiple}", "1 allows any count")
+
+
+def _output(model: Path, output: str | Path | None) -> Path:
+    stem = model.name.removesuffix(".onnx")
+    path = model.with_name(f"{stem}.pruned.onnx") if output is None else Path(output)
+    if path.is_dir():
+        raise UsageError(f"`-o {path}` is a folder", f"give a file, for example `{path / f'{stem}.pruned.onnx'}`")
+    if path.exists() and model.exists() and path.samefile(model):
+        raise UsageError(f"`-o {path}` is the model itself", "choose another file")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"cannot write `{path}`: there is no folder `{path.parent}`", "make it first")
+    return path
+
+
+def _record(choices: Choices, goal: Goal | None, max_drop: str | float | None, structure: str, outcome: Outcome) -> str:
+    """What was done, as JSON for the file's metadata: the same for the same model, samples and choices."""
+    from nncc.version import VERSION
+
+    facts: dict[str, Any] = {
+        "nncc": VERSION,
+        "structure": structure,
+        "goal": None if goal is None else {goal.kind: goal.amount},
+        "max_drop": None if max_drop is None else str(max_drop),
+        "importance": choices.importance,
+        "refit": outcome.refitted,
+        "multiple": choices.multiple,
+        "seed": choices.seed,
+        "macs": [round(each) for each in outcome.macs],
+        "parameters": list(outcome.parameters),
+        "channels": {
+            group.name: [len(group.units), left]
+            for group in outcome.found.prunable()
+            if (left := int(outcome.keep[group.units].sum())) < len(group.units)
+        },
+    }
+    return json.dumps(facts)

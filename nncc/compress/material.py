@@ -1,0 +1,98 @@
+"""What prunings of a model are made of and judged on, and what they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nncc.compress.cost import Cost, Part, costs, nbytes, total
+from nncc.compress.groups import Dependencies, dependencies
+from nncc.errors import ModelError
+from nncc.quant.metric import Agreement, MaxDrop, Metric, Noise, agreement_of
+from nncc.quant.prepare import prepare
+from nncc.quant.quantize import shapes_of
+from nncc.quant.samples import hold_out
+from nncc.quant.session import open_graph
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir
+
+__all__ = ["Choices", "Gate", "Material", "Start", "Tell", "gather"]
+
+Start = Callable[[str, str], None]
+Tell = Callable[[int, int, str], None]
+
+_MOST_JUDGED = 32
+"""Held-out samples that the error of a pruning is measured on."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How channels are chosen."""
+
+    importance: str = "reconstruction"
+    """What ranks the channels of a group; see `nncc.compress.importance.IMPORTANCE`."""
+    refit: bool = True
+    """Whether weights are fitted to what is left, where that lowers the error of the outputs."""
+    multiple: int = 4
+    """Counts of channels stay multiples of it."""
+    seed: int = 0
+    """Of the samples that are held out, and of the positions that weights are fitted to."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the pruned model has to be worth."""
+
+    metric: Metric | str = ""
+    """A function of a file's path, or a kind of `nncc.quant.metric.AGREEMENTS`; by default the kind that fits."""
+    max_drop: MaxDrop | None = None
+    most: int = 20
+    """How often the metric may be asked."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all prunings of a model are made of and judged on."""
+
+    graph: onnx_ir.Model
+    """As it was read."""
+    prepared: onnx_ir.Model
+    found: Dependencies
+    costs: tuple[Cost, ...]
+    nbytes: tuple[Part, ...]
+    seen: Sequence[Mapping[str, np.ndarray]]
+    held_out: Sequence[Mapping[str, np.ndarray]]
+    agreement: Agreement
+    noise: Noise
+
+    def macs(self, keep: np.ndarray) -> float:
+        """Multiplications of the graph without the units that `keep` leaves out, for the first sample."""
+        return total(tuple(cost.macs for cost in self.costs), keep)
+
+
+def gather(
+    graph: onnx_ir.Model,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    seed: int,
+    kind: str = "",
+    start: Start = lambda name, what: None,
+) -> Material:
+    """Prepare the graph, find its groups, keep samples back. Raises ModelError where nothing can be pruned."""
+    start("prepare", "")
+    prepared = prepare(graph, least_opset=0)
+    seen, held = hold_out(samples, seed)
+    found = dependencies(prepared, shapes_of(prepared, samples[0]))
+    if not found.prunable():
+        reasons = "; ".join(f"`{group.name}`: {group.reason}" for group in found.groups[:5])
+        raise ModelError(
+            f"the model has no channels that can be removed{': ' + reasons if reasons else ''}",
+            "`nncc show` shows the model; a layer between two others is needed, all of which nncc understands",
+        )
+    agreement = Agreement(kind or agreement_of(graph), open_graph(graph), held)
+    noise = Noise(prepared, held[:_MOST_JUDGED])
+    return Material(
+        graph, prepared, found, costs(prepared, found), nbytes(prepared, found), seen, held, agreement, noise
+    )

@@ -1,0 +1,170 @@
+"""`nncc prune` on one screen: a graph and samples become a smaller graph, within the accuracy that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nncc.compress.cut import cut
+from nncc.compress.goals import Goal, terms, text
+from nncc.compress.grams import Grams, refit_readers
+from nncc.compress.groups import Dependencies, Group
+from nncc.compress.importance import IMPORTANCE, Evidence
+from nncc.compress.material import Choices, Gate, Material, Start, Tell
+from nncc.compress.search import Curve, Step, allocate, sensitivity
+from nncc.compress.trials import Judge, strongest
+from nncc.errors import ModelError
+from nncc.quant.metric import scored
+from nncc.quant.session import open_graph
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir
+
+    from nncc.target import Hardware, Target
+
+__all__ = ["Outcome", "prune_graph"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A smaller graph, and how it came about."""
+
+    graph: onnx_ir.Model
+    found: Dependencies
+    keep: np.ndarray
+    """Which units stay."""
+    refitted: bool
+    macs: tuple[float, float]
+    """Multiplications before and after, for the first sample."""
+    parameters: tuple[int, int]
+    seconds: tuple[float, float] | None
+    """Predicted, where the target's peak is known."""
+    curves: Mapping[str, Curve]
+    agreement: Mapping[str, float]
+    """With the original on the held-out samples, by kind."""
+    calibrated: int
+    held_out: int
+    scores: tuple[float, float] | None
+    """Of the original and of the pruned model, by the metric that was given."""
+    floor: float | None
+    evaluations: int
+
+
+def prune_graph(
+    material: Material,
+    choices: Choices,
+    goal: Goal | None,
+    gate: Gate,
+    target: Target,
+    *,
+    file: Path | None = None,
+    start: Start = lambda name, what: None,
+    tell: Tell = lambda done, total, what: None,
+) -> Outcome:
+    """Reach the goal with the least predicted loss; without one, prune as much as `gate.max_drop` allows.
+
+    A metric that is a function or a command needs `file`, the original. The same bytes for the same graph, samples and
+    choices. Raises ModelError with the best that was found where the goal cannot be reached, or the score not held.
+    """
+    import numpy as np
+
+    found, hardware = material.found, target.hardware
+    start("statistics", f"{len(material.seen)} samples")
+    grams = Grams(material.prepared, found, material.seen, choices.seed, tell)
+    start("rank", f"{found.count} channels by {choices.importance}")
+    importance = IMPORTANCE[choices.importance](Evidence(material.prepared, found, material.seen, grams))
+    kind = goal.kind if goal is not None else "latency" if hardware.peak_gflops else "sparsity"
+    parts = terms(kind, material.costs, material.nbytes, hardware, target.name)
+    start("sensitivity", f"{len(found.prunable())} groups")
+
+    def loss(group: Group, keep: np.ndarray) -> float:
+        smaller = cut(material.prepared, found, keep)
+        if choices.refit:
+            refit_readers(smaller, grams.of(group), keep)
+        return material.noise(smaller)
+
+    curves = sensitivity(found, importance, choices.multiple, loss, tell)
+    steps = _steps(material, choices, goal, curves, importance, parts)
+    judge = Judge(material, choices, importance, gate, start, tell)
+    whole = 1.0
+    if not isinstance(gate.metric, str) and file is not None:
+        start("metric", "of the original")
+        whole = scored(gate.metric, file)
+    floor = gate.max_drop.floor(whole) if gate.max_drop is not None else None
+    trial = strongest(judge, steps, goal, floor, material)
+    session = open_graph(trial.graph)
+    agreement = material.agreement
+    kinds = {kind: agreement(session, kind) for kind in dict.fromkeys((agreement.kind, "sqnr"))}
+    everything = np.ones(found.count, bool)
+    return Outcome(
+        graph=trial.graph,
+        found=found,
+        keep=trial.keep,
+        refitted=trial.refitted,
+        macs=(material.macs(everything), material.macs(trial.keep)),
+        parameters=(_parameters(material.prepared), _parameters(trial.graph)),
+        seconds=_seconds(material, hardware, everything, trial.keep),
+        curves=curves,
+        agreement=kinds,
+        calibrated=len(material.seen),
+        held_out=len(material.held_out),
+        scores=None if isinstance(gate.metric, str) or trial.score is None else (whole, trial.score),
+        floor=floor,
+        evaluations=judge.evaluations,
+    )
+
+
+def _steps(
+    material: Material,
+    choices: Choices,
+    goal: Goal | None,
+    curves: Mapping[str, Curve],
+    importance: np.ndarray,
+    parts: Sequence[Callable[[np.ndarray], float]],
+) -> tuple[Step, ...]:
+    """The steps to the goal; ModelError with the best that there is where they do not lead there."""
+    import numpy as np
+
+    everything = np.ones(material.found.count, bool)
+    whole = sum(part(everything) for part in parts)
+    amount = 0.0 if goal is None else (1 - goal.amount) * whole if goal.kind == "sparsity" else goal.amount
+    steps = allocate(material.found, curves, importance, choices.multiple, parts, amount)
+    left = steps[-1].left if steps else whole
+    if goal is not None and left > amount * (1 + 1e-9):
+        best = 1 - left / whole if goal.kind == "sparsity" else left
+        what = {
+            "sparsity": "of the multiplications at most {} can go",
+            "size": "the weights are at least {}",
+            "latency": "the predicted time is at least {}",
+        }[goal.kind].format(text(goal.kind, best))
+        raise ModelError(
+            f"`--{goal.kind} {text(goal.kind, goal.amount)}` cannot be reached: {what}",
+            "ask for less; `--multiple 1` allows any count of channels, and the report of a smaller goal shows which "
+            "groups are left and why",
+        )
+    if not steps and goal is None:
+        raise ModelError("no group has channels to spare", "`--multiple 1` allows any count of channels")
+    return steps
+
+
+def _seconds(
+    material: Material, hardware: Hardware, before: np.ndarray, after: np.ndarray
+) -> tuple[float, float] | None:
+    if not hardware.peak_gflops:
+        return None
+    return (
+        sum(cost.seconds(before, hardware) for cost in material.costs),
+        sum(cost.seconds(after, hardware) for cost in material.costs),
+    )
+
+
+def _parameters(graph: onnx_ir.Model) -> int:
+    """Elements of all floating constants."""
+    return sum(
+        v.const_value.size
+        for v in graph.graph.initializers.values()
+        if v.const_value is not None and v.const_value.dtype.is_floating_point()
+    )

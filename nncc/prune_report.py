@@ -1,0 +1,101 @@
+"""`nncc prune` for people and for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nncc.quantize_report import agreement_text, samples_text
+from nncc.report import clipped, plural, table
+from nncc.text import count, size
+
+if TYPE_CHECKING:
+    from nncc.compress.api import Pruned
+
+__all__ = ["prune_facts", "prune_text"]
+
+_SHOWN = 40
+"""Groups in the list."""
+
+
+def prune_facts(found: Pruned, target: str) -> dict[str, Any]:
+    """What `nncc prune --json` prints."""
+    outcome = found.outcome
+    groups = []
+    for group in outcome.found.groups:
+        left = int(outcome.keep[group.units].sum())
+        curve = outcome.curves.get(group.name)
+        groups.append(
+            {
+                "name": group.name,
+                "makers": list(group.makers),
+                "channels": [len(group.units) * group.width, left * group.width],
+                "reason": group.reason,
+                "loss": {} if curve is None else {f"{part:.4g}": loss for part, loss in curve.points},
+            }
+        )
+    return {
+        "model": str(found.path),
+        "macs": {"before": round(outcome.macs[0]), "after": round(outcome.macs[1])},
+        "parameters": {"before": outcome.parameters[0], "after": outcome.parameters[1]},
+        "bytes": {"before": found.bytes_before, "after": found.bytes_after},
+        "predicted_seconds": None
+        if outcome.seconds is None
+        else {"before": outcome.seconds[0], "after": outcome.seconds[1]},
+        "target": target,
+        "samples": {"calibrated": outcome.calibrated, "held_out": outcome.held_out},
+        "refit": outcome.refitted,
+        "agreement": {kind: value if math.isfinite(value) else None for kind, value in outcome.agreement.items()},
+        "metric": None if outcome.scores is None else {"before": outcome.scores[0], "after": outcome.scores[1]},
+        "floor": outcome.floor,
+        "evaluations": outcome.evaluations,
+        "groups": groups,
+    }
+
+
+def prune_text(facts: Mapping[str, Any]) -> str:
+    """What `nncc prune` prints, of `prune_facts`."""
+    macs, parameters, sizes = facts["macs"], facts["parameters"], facts["bytes"]
+    rows = [
+        ["multiplications", f"{count(macs['before'])} -> {count(macs['after'])}, {_fewer(macs)} fewer"],
+        ["parameters", f"{count(parameters['before'])} -> {count(parameters['after'])}, {_fewer(parameters)} fewer"],
+        ["size", f"{size(sizes['before'])} -> {size(sizes['after'])}"],
+        ["agreement", f"{agreement_text(facts['agreement'])}; on {samples_text(facts['samples'])}"],
+        ["refit", "weights fitted to what is left" if facts["refit"] else "none: weights as they were"],
+    ]
+    if facts["metric"] is not None:
+        score = facts["metric"]
+        rows.append(["metric", f"{score['before']:.6g} of the original, {score['after']:.6g} now"])
+    if facts["floor"] is not None:
+        asked = plural(facts["evaluations"], "evaluation")
+        rows.append(["gate", f"at least {facts['floor']:.6g}: holds, after {asked}"])
+    if facts["predicted_seconds"] is not None:
+        before, after = (facts["predicted_seconds"][when] * 1e3 for when in ("before", "after"))
+        rows.append(["predicted", f"{before:.3g} -> {after:.3g} ms on one core of {facts['target']}, at its peak"])
+    return table(rows) + _groups_text(facts) + f"\nwritten to {facts['model']}\n"
+
+
+def _groups_text(facts: Mapping[str, Any]) -> str:
+    """The groups that were pruned, and those that were left, with the reason."""
+    rows, left = [], []
+    for group in facts["groups"]:
+        before, after = group["channels"]
+        name = clipped(group["name"], 40)
+        if len(group["makers"]) > 1:
+            name += f" and {len(group['makers']) - 1} more"
+        if after < before:
+            rows.append([f"{before} -> {after}", name])
+        else:
+            left.append([str(before), name, group["reason"] or "the goal did not need it"])
+    text = "\nchannels\n" + table(rows[:_SHOWN], "><", "  ") if rows else ""
+    text += _more(len(rows))
+    return text + ("\nleft as they were\n" + table(left[:_SHOWN], "><<", "  ") + _more(len(left)) if left else "")
+
+
+def _more(number: int) -> str:
+    return f"  and {number - _SHOWN} more\n" if number > _SHOWN else ""
+
+
+def _fewer(numbers: Mapping[str, float]) -> str:
+    return f"{(1 - numbers['after'] / numbers['before']) * 100:.1f} %" if numbers["before"] else "0 %"

@@ -1,0 +1,72 @@
+"""Curves, and where a goal is bought."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from compress_models import Net, analyzed
+
+from nncc.compress.cost import costs, layer_seconds, nbytes, total
+from nncc.compress.cut import chosen, cut
+from nncc.compress.goals import terms
+from nncc.compress.search import Curve, allocate, counts_after, sensitivity
+from nncc.target import Hardware
+
+
+@pytest.fixture
+def chain():
+    net = Net()
+    graph = net.model([net.conv(net.conv(net.conv(net.conv("x", 3, 16), 16, 16, 3, group=16), 16, 32), 32, 2)])
+    return graph, analyzed(graph)
+
+
+def test_a_curve_is_linear_between_points_and_never_gets_cheaper():
+    curve = Curve(((0.25, 0.1), (0.5, 0.4), (0.75, 0.4)))
+    assert [curve.at(part) for part in (0.0, 0.125, 0.25, 0.5)] == pytest.approx([0, 0.05, 0.1, 0.4])
+    assert curve.at(0.75) == pytest.approx(0.7), "the slope of 1.2 holds on"
+    assert curve.at(0.85) == pytest.approx(0.7 + 2 * 1.2 * 0.1)
+
+
+def test_what_is_left_is_what_the_cut_graph_has(chain):
+    graph, found = chain
+    keep = chosen(found.prunable(), {"conv0": 12, "conv2": 24}, np.arange(found.count), found.count)
+    small = cut(graph, found, keep)
+    after = analyzed(small)
+    everything = np.ones(after.count, bool)
+    for each in (lambda g, f: tuple(cost.macs for cost in costs(g, f)), nbytes):
+        assert total(each(graph, found), keep) == pytest.approx(total(each(small, after), everything))
+    assert sum(cost.macs.amount for cost in costs(graph, found)) == 16 * (3 * 16 + 9 * 16 + 16 * 32 + 32 * 2)
+    moved = [sum(part.left(keep) for part in cost.moved) for cost in costs(graph, found)]
+    assert moved == pytest.approx([sum(part.amount for part in cost.moved) for cost in costs(small, after)])
+
+
+def test_time_is_that_of_products_or_of_memory():
+    hardware = Hardware(peak_gflops=10.0, dram_gbps=2.0)
+    assert layer_seconds(5e9, 1.0, hardware) == pytest.approx(1.0)
+    assert layer_seconds(1.0, 4e9, hardware) == pytest.approx(2.0)
+
+
+def test_the_group_that_loses_least_for_what_it_saves_goes_first(chain):
+    graph, found = chain
+    parts = terms("sparsity", costs(graph, found), nbytes(graph, found), Hardware(), "x")
+    whole = sum(part(np.ones(found.count, bool)) for part in parts)
+    curves = {"conv0": Curve(((0.5, 9.0),)), "conv2": Curve(((0.5, 0.01),))}
+    steps = allocate(found, curves, np.arange(found.count), 4, parts, 0.7 * whole)
+    assert set(counts_after(steps)) == {"conv2"}
+    assert steps[-1].left <= 0.7 * whole < steps[-2].left
+    everything = allocate(found, curves, np.arange(found.count), 4, parts)
+    assert counts_after(everything) == {"conv0": 4, "conv2": 4}
+    assert everything[: len(steps)] == steps
+
+
+def test_each_group_is_measured_alone_at_three_counts(chain):
+    _, found = chain
+    asked = []
+
+    def loss(group, keep):
+        asked.append((group.name, int(keep[group.units].sum()), int((~keep).sum())))
+        return 1.0 - keep.mean()
+
+    curves = sensitivity(found, np.arange(found.count), 8, loss)
+    assert asked == [("conv0", 8, 8), ("conv2", 24, 8), ("conv2", 16, 16), ("conv2", 8, 24)]
+    assert [part for part, _ in curves["conv2"].points] == [0.25, 0.5, 0.75]
