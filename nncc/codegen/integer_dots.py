@@ -202,7 +202,7 @@ def _vpdpwssd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
 
 def _vpmaddwd(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
-    return _in_order(acc + _intrinsic(f"int32x{lanes}", name, data(0), weight(0)))
+    return _in_order(_wrapping_sum(acc, _intrinsic(f"int32x{lanes}", name, data(0), weight(0))))
 
 
 def _sdot(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
@@ -213,6 +213,13 @@ def _smull(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     """Two products of int8, |w| <= 127, add up in int16 to at most 2 * 128 * 127 < 2^15."""
     first, second = (_intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t)) for t in (0, 2))
     return _in_order(acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second))
+
+
+def _wrapping_sum(a: Any, b: Any) -> Any:
+    """Modulo 2^32, as Winograd's products need it: of signed integers, LLVM may take it that no sum overflows."""
+    dtype = str(a.ty.dtype)
+    unsigned = f"u{dtype}"
+    return tirx.reinterpret(dtype, tirx.reinterpret(unsigned, a) + tirx.reinterpret(unsigned, b))
 
 
 def _in_order(total: Any) -> Any:
