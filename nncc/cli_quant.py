@@ -167,6 +167,7 @@ def quantize_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc import quantize_report as report
     from nncc.console import working
     from nncc.quant.api import quantize
+    from nncc.quant.samples import input_specs
     from nncc.report import json_text
 
     images = preprocessing(options)
@@ -184,7 +185,10 @@ def quantize_command(model: Path, as_json: bool, **options: Any) -> None:
         return click.echo(json_text(facts), nl=False)
     click.echo(report.quantize_text(facts), nl=False)
     words = ["nncc", "compile", str(found.path), "--target", call["target"]]
-    words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
+    for spec in input_specs(found.outcome.graph):
+        if any(isinstance(size, str) for size in spec.shape):  # a batch of 1, and what else there is to choose by name
+            sizes = ("1" if at == 0 and isinstance(size, str) else str(size) for at, size in enumerate(spec.shape))
+            words += ["--shape", f"{spec.name}={'x'.join(sizes)}"]
     click.echo(f"\nnext: {shlex.join(words)}")
     return None
 
