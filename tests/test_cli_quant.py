@@ -67,7 +67,7 @@ def test_quantize_says_what_came_of_it(call):
     assert "predicted  layers 4.0x as fast on x86-64-v4-vnni, at its peak\n" in text
     assert text.endswith(
         "\nwritten to m.int8.onnx\nhow, to edit and run again: m.quantize.toml\n"
-        "\nnext: nncc compile m.int8.onnx --target x86-64-v4-vnni\n"
+        "\nnext: nncc compile m.int8.onnx --target x86-64-v4-vnni --shape image=1x3x8x8\n"
     )
 
 
