@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["to_signed", "to_unsigned"]
 
 
-def _linked(value: onnx_ir.Value) -> set[onnx_ir.Value]:
-    """The values that must have the type of `value`: those that movements connect it with."""
-    found, todo = {value}, [value]
+def _linked(value: onnx_ir.Value) -> dict[onnx_ir.Value, None]:
+    """The values that must have the type of `value`: those that movements connect it with, in a fixed order."""
+    found, todo = {value: None}, [value]
     while todo:
         current = todo.pop()
         near: list[onnx_ir.Value | None] = []
@@ -32,7 +32,7 @@ def _linked(value: onnx_ir.Value) -> set[onnx_ir.Value]:
                 near += [*user.outputs, *(user.inputs[other] for other in data_operands(user))]
         for other in near:
             if other is not None and other not in found:
-                found.add(other)
+                found[other] = None
                 todo.append(other)
     return found
 
@@ -84,7 +84,7 @@ def _shift(graph: onnx_ir.Model, old: str, new: str, by: int) -> Report:
         if not is_op(node, "QuantizeLinear") or start in seen or start.dtype is None or start.dtype.numpy() != old:
             continue
         values = _linked(start)
-        seen |= values
+        seen |= values.keys()
         if why := _obstacle(values):
             report.skip(node, why)
             continue

@@ -203,7 +203,7 @@ def _without_form(material: Material) -> dict[str, str]:
 
 
 def save_graph(graph: onnx_ir.Model, path: Path) -> None:
-    """Write an ONNX file, all or nothing; weights of 2 GiB and more go to a file beside it. Raises OutputError."""
+    """Write an ONNX file, all or nothing but where weights of 2 GiB go to a file beside it. Raises OutputError."""
     import onnx_ir
 
     weights = sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value is not None)
