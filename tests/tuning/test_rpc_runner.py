@@ -153,7 +153,7 @@ def test_two_devices_measure_at_once_and_one_takes_over_for_the_other(farm, cand
     found = together(runner, [Order(candidate("slow"), 1, rounds=20)] * 2)
     done.set()
     watcher.join()
-    assert [each.shape for each in found] == [(20, 2), (20, 2)]
+    assert [getattr(each, "shape", str(each)) for each in found] == [(20, 2), (20, 2)]
     assert max(at_once) >= 4, "a session and its kernels on each"
 
     killer = threading.Timer(0.7, farm.kill, [first])
