@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import OutputError, UsageError, did_you_mean
+from nncc.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nncc.compress.goals import Goal
-    from nncc.compress.material import Choices, Start, Tell
+    from nncc.compress.material import Choices
     from nncc.compress.prune import Outcome
     from nncc.quant.images import Preprocessing
+    from nncc.quant.request import Start, Tell
 
 __all__ = ["STRUCTURES", "Pruned", "prune"]
 
@@ -109,38 +110,21 @@ def prune(
     from nncc.compress.goals import goal_of
     from nncc.compress.material import Choices, Gate, gather
     from nncc.compress.prune import prune_graph
-    from nncc.frontend.onnx import read_graph
-    from nncc.frontend.shapes import fix_shapes
     from nncc.quant.closed_loop import save_graph
-    from nncc.quant.metric import AGREEMENTS, Command, Metric
     from nncc.quant.metric import max_drop as read_drop
-    from nncc.quant.samples import input_specs, read_samples
+    from nncc.quant.request import judge_of, output_file, read_model
     from nncc.target import resolve
 
     model = Path(model)
     _check_words(structure, importance, multiple)
     goal = goal_of(sparsity, size, latency, max_drop)
     drop = None if max_drop is None else read_drop(max_drop)
-    path = _output(model, output)
-    judge: Metric | str = (
-        Command(metric, metric_seconds) if isinstance(metric, str) and metric not in AGREEMENTS else metric or ""
-    )
+    path = output_file(model, output, "pruned", "the model")
+    judge = judge_of(metric, metric_seconds)
     processor = resolve(target)
     if multiple is None:
         multiple = max(4, processor.hardware.vector_bits // 32)
-    start("read", str(model))
-    graph = read_graph(model)
-    if shape:
-        fix_shapes(graph, shape)
-    if isinstance(calibration, str | Path):
-        start("samples", str(calibration))
-        samples: Sequence[Mapping[str, np.ndarray]] = read_samples(calibration, input_specs(graph), images)
-    else:
-        samples = list(calibration)
-    if not samples:
-        raise UsageError(
-            "there are no calibration samples", "give at least one; some hundred, like real inputs, are better"
-        )
+    graph, samples = read_model(model, calibration, shape, images, start, "some hundred")
     choices = Choices(importance, refit, multiple, seed)
     material = gather(graph, samples, seed, judge if isinstance(judge, str) else "", start)
     gate = Gate(judge, drop, evaluations)
@@ -162,18 +146,6 @@ def _check_words(structure: str, importance: str, multiple: int | None) -> None:
         )
     if multiple is not None and multiple < 1:
         raise UsageError(f"counts of channels cannot be multiples of {multiple}", "1 allows any count")
-
-
-def _output(model: Path, output: str | Path | None) -> Path:
-    stem = model.name.removesuffix(".onnx")
-    path = model.with_name(f"{stem}.pruned.onnx") if output is None else Path(output)
-    if path.is_dir():
-        raise UsageError(f"`-o {path}` is a folder", f"give a file, for example `{path / f'{stem}.pruned.onnx'}`")
-    if path.exists() and model.exists() and path.samefile(model):
-        raise UsageError(f"`-o {path}` is the model itself", "choose another file")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"cannot write `{path}`: there is no folder `{path.parent}`", "make it first")
-    return path
 
 
 def _record(choices: Choices, goal: Goal | None, max_drop: str | float | None, structure: str, outcome: Outcome) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
-__all__ = ["Choices", "Gate", "Material", "Start", "Tell", "gather"]
+    from nncc.quant.request import Start
 
-Start = Callable[[str, str], None]
-Tell = Callable[[int, int, str], None]
+__all__ = ["Choices", "Gate", "Material", "gather"]
 
 _MOST_JUDGED = 32
 """Held-out samples that the error of a pruning is measured on."""

@@ -12,7 +12,7 @@ from nncc.compress.goals import Goal, terms, text
 from nncc.compress.grams import Grams, refit_readers
 from nncc.compress.groups import Dependencies, Group
 from nncc.compress.importance import IMPORTANCE, Evidence
-from nncc.compress.material import Choices, Gate, Material, Start, Tell
+from nncc.compress.material import Choices, Gate, Material
 from nncc.compress.search import Curve, Step, allocate, sensitivity
 from nncc.compress.trials import Judge, strongest
 from nncc.errors import ModelError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
+    from nncc.quant.request import Start, Tell
     from nncc.target import Hardware, Target
 
 __all__ = ["Outcome", "prune_graph"]

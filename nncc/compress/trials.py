@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nncc.compress.cut import chosen, cut
 from nncc.compress.goals import Goal, text
-from nncc.compress.material import Choices, Gate, Material, Start, Tell
+from nncc.compress.material import Choices, Gate, Material
 from nncc.compress.refit import DAMPINGS, refit
 from nncc.compress.search import Step, counts_after
 from nncc.errors import ModelError
@@ -21,6 +21,8 @@ from nncc.quant.session import open_graph
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
+
+    from nncc.quant.request import Start, Tell
 
 __all__ = ["Judge", "Trial", "strongest"]
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import OutputError, UsageError, did_you_mean
+from nncc.errors import UsageError, did_you_mean
 from nncc.quant.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nncc.ir import Model
-    from nncc.quant.closed_loop import Outcome, Start, Tell
+    from nncc.quant.closed_loop import Outcome
     from nncc.quant.images import Preprocessing
+    from nncc.quant.request import Start, Tell
 
 __all__ = ["Quantized", "quantize", "quantize_model"]
 
@@ -93,39 +94,22 @@ def quantize(
     NnccError
         UsageError, ModelError, DataError, RunError, ToolError (of the metric) or OutputError, each with a hint.
     """
-    from nncc.frontend.onnx import read_graph
-    from nncc.frontend.shapes import fix_shapes
     from nncc.quant.closed_loop import Gate, closed_loop, gather, save_graph
-    from nncc.quant.metric import AGREEMENTS, Command, MaxDrop, Metric
     from nncc.quant.metric import max_drop as read_drop
     from nncc.quant.recipe_file import recipe_text, write_recipe
-    from nncc.quant.samples import input_specs, read_samples
+    from nncc.quant.request import judge_of, read_model
     from nncc.target import resolve
 
     model = Path(model)
     auto = choices.get("observer") == "auto"
     chosen = chosen_recipe(recipe, choices)
     path, recipe_path = _outputs(model, output)
-    drop: MaxDrop | None = None if max_drop is None else read_drop(max_drop)
-    judge: Metric | str = (
-        Command(metric, metric_seconds) if isinstance(metric, str) and metric not in AGREEMENTS else metric or ""
-    )
+    drop = None if max_drop is None else read_drop(max_drop)
+    judge = judge_of(metric, metric_seconds)
     if rank_by not in ("output", "metric"):
         raise UsageError(f"layers cannot be ranked by `{rank_by}`", "by `output` or by `metric`")
     hardware = resolve(target).hardware
-    start("read", str(model))
-    graph = read_graph(model)
-    if shape:
-        fix_shapes(graph, shape)
-    if isinstance(calibration, str | Path):
-        start("samples", str(calibration))
-        samples: Sequence[Mapping[str, np.ndarray]] = read_samples(calibration, input_specs(graph), images)
-    else:
-        samples = list(calibration)
-    if not samples:
-        raise UsageError(
-            "there are no calibration samples", "give at least one; a hundred, like real inputs, are better"
-        )
+    graph, samples = read_model(model, calibration, shape, images, start, "a hundred")
     material = gather(graph, samples, chosen, judge if isinstance(judge, str) else "", start)
     gate = Gate(judge, drop, rank_by == "metric", evaluations)
     outcome = closed_loop(
@@ -165,14 +149,9 @@ def chosen_recipe(recipe: str | Path | Recipe | None, choices: Mapping[str, Any]
 
 
 def _outputs(model: Path, output: str | Path | None) -> tuple[Path, Path]:
-    stem = model.name.removesuffix(".onnx")
-    path = model.with_name(f"{stem}.int8.onnx") if output is None else Path(output)
-    if path.is_dir():
-        raise UsageError(f"`-o {path}` is a folder", f"give a file, for example `{path / f'{stem}.int8.onnx'}`")
-    if path.exists() and model.exists() and path.samefile(model):
-        raise UsageError(f"`-o {path}` is the float model itself", "choose another file")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"cannot write `{path}`: there is no folder `{path.parent}`", "make it first")
+    from nncc.quant.request import output_file
+
+    path = output_file(model, output, "int8", "the float model")
     return path, path.with_name(f"{path.name.removesuffix('.onnx').removesuffix('.int8')}.quantize.toml")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
+    from nncc.quant.request import Start, Tell
     from nncc.target import Hardware
 
 __all__ = ["Gate", "Material", "Outcome", "closed_loop", "gather", "save_graph"]
-
-Start = Callable[[str, str], None]
-Tell = Callable[[int, int, str], None]
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
 
