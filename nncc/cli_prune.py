@@ -8,22 +8,15 @@ from typing import Any
 
 import click
 
-from nncc.cli_quant import IMAGE_OPTIONS, preprocessing
-from nncc.options import JSON, SHAPES, TARGET, all_of, time_span
+from nncc.cli_quant import CALIBRATION, IMAGE_OPTIONS, METRIC_TIMEOUT, preprocessing
+from nncc.options import JSON, SHAPES, TARGET, all_of
 
 __all__ = ["prune_command"]
 
 
 @click.command("prune", short_help="Fewer channels: less time and fewer bytes, within an accuracy.")
 @click.argument("model", type=Path)
-@click.option(
-    "--calibration",
-    type=Path,
-    required=True,
-    metavar="DATA",
-    help="Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
-    "A quarter of them is held out to judge by.",
-)
+@CALIBRATION
 @click.option(
     "-o", "--output", type=Path, metavar="FILE", help="The model to write.  [default: <model>.pruned.onnx beside it]"
 )
@@ -47,8 +40,7 @@ __all__ = ["prune_command"]
     help="How much lower the score may be: `1%` is a percent of the original's, `0.01` as much in the metric's own "
     "unit. Without a goal, as much is pruned as holds it.",
 )
-@click.option("--metric-timeout", "metric_seconds", default="1h", show_default=True, callback=time_span, metavar="TIME",
-              help="How long the command may take.")  # fmt: skip
+@METRIC_TIMEOUT
 @click.option("--evaluations", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="How often the metric may be asked.")  # fmt: skip
 @click.option("--structure", default="channels", show_default=True, metavar="NAME",

@@ -16,7 +16,7 @@ from nncc.options import JSON, SHAPES, TARGET, all_of, documentation, time_span
 if TYPE_CHECKING:
     from nncc.quant.images import Preprocessing
 
-__all__ = ["IMAGE_OPTIONS", "compare_command", "preprocessing", "quantize_command"]
+__all__ = ["CALIBRATION", "IMAGE_OPTIONS", "METRIC_TIMEOUT", "compare_command", "preprocessing", "quantize_command"]
 
 _RECIPE = documentation("quant/recipe.py")
 _IMAGES = documentation("quant/images.py")
@@ -60,6 +60,25 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     return int(found[1]), int(found[2] or found[1])
 
 
+CALIBRATION = click.option(
+    "--calibration",
+    type=Path,
+    required=True,
+    metavar="DATA",
+    help="Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
+    "A quarter of them is held out to judge by.",
+)
+METRIC_TIMEOUT = click.option(
+    "--metric-timeout",
+    "metric_seconds",
+    default="1h",
+    show_default=True,
+    callback=time_span,
+    metavar="TIME",
+    help="How long the command may take.",
+)
+
+
 def _image(field: str, name: str, **settings: Any) -> Callable[[Any], Any]:
     return click.option(name, field, help=f"Images: {_IMAGES.get(field, '')}", **settings)
 
@@ -98,14 +117,7 @@ def _float_nodes(context: click.Context, parameter: click.Parameter, values: Seq
 
 @click.command("quantize", short_help="Float ONNX to int8 ONNX, within an accuracy.")
 @click.argument("model", type=Path)
-@click.option(
-    "--calibration",
-    type=Path,
-    required=True,
-    metavar="DATA",
-    help="Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
-    "A quarter of them is held out to judge by.",
-)
+@CALIBRATION
 @click.option(
     "-o", "--output", type=Path, metavar="FILE", help="The QDQ model to write.  [default: <model>.int8.onnx beside it]"
 )
@@ -122,8 +134,7 @@ def _float_nodes(context: click.Context, parameter: click.Parameter, values: Seq
     help="Leave layers float until the score holds: `0.5%` is half a percent of the float model's score, `0.005` as "
     "much in the metric's own unit.",
 )
-@click.option("--metric-timeout", "metric_seconds", default="1h", show_default=True, callback=time_span, metavar="TIME",
-              help="How long the command may take.")  # fmt: skip
+@METRIC_TIMEOUT
 @click.option(
     "--rank-by",
     type=click.Choice(["output", "metric"]),
