@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nncc.ir import TensorSpec
 
-__all__ = ["Fill", "choose_inputs", "fill", "read_inputs", "write_outputs"]
+__all__ = ["Fill", "choose_inputs", "fill", "load_arrays", "read_inputs", "write_outputs"]
 
 Fill = Literal["random", "zeros", "ones"]
 """What inputs are made up of."""
@@ -31,15 +31,23 @@ def _dtype(word: str) -> np.dtype:
         return np.dtype(getattr(ml_dtypes, word))
 
 
-def _load(path: Path) -> dict[str, np.ndarray] | np.ndarray:
+def load_arrays(path: Path) -> dict[str, np.ndarray] | np.ndarray:
+    """The arrays of an ``.npz`` by name, or that of an ``.npy``, none of objects.
+
+    Raises whatever numpy, zipfile, zlib, lzma or tokenize raise of a file that is missing or damaged.
+    """
     import numpy as np
 
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _load(path: Path) -> dict[str, np.ndarray] | np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        return load_arrays(path)
     except FileNotFoundError:
         raise RunError(f"`{path}` does not exist", "give an .npz file with an array for each input") from None
     except Exception as error:  # of a damaged file, zipfile, zlib, lzma and tokenize raise their own

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncc.errors import DataError, did_you_mean
+from nncc.frontend.samples import load_arrays
 from nncc.quant.images import IMAGE_SUFFIXES, Preprocessing, read_image
 
 if TYPE_CHECKING:
@@ -188,14 +189,8 @@ def _inputs(specs: Sequence[InputSpec]) -> str:
 
 
 def _load(file: Path) -> dict[str, np.ndarray] | np.ndarray:
-    import numpy as np
-
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        return load_arrays(file)
     except FileNotFoundError:
         raise DataError(f"`{file}` does not exist", _HINT) from None
     except Exception as error:  # of a damaged file, zipfile, zlib, lzma and tokenize raise their own
