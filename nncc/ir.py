@@ -30,6 +30,7 @@ __all__ = [
     "Decision",
     "FloatLayer",
     "Kernels",
+    "Launch",
     "Model",
     "Network",
     "Program",
@@ -190,6 +191,25 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """One launch of a device kernel: what a call of a program for a GPU is made of.
+
+    `args` are the kernel's parameters, all pointers, in their order: the number of the call's argument that each points
+    into, and at which byte of it.
+    """
+
+    symbol: str
+    """Name of the kernel in the device code."""
+    grid: tuple[int, int, int]
+    """Blocks along x, y and z."""
+    block: tuple[int, int, int]
+    """Threads of a block along x, y and z."""
+    args: tuple[tuple[int, int], ...]
+    shared_bytes: int = 0
+    """Dynamic shared memory of a block, beside what the kernel declares itself."""
+
+
+@dataclass(frozen=True)
 class Program:
     """Calls in order, arena offsets, constants: no graph left. Printable on a page, hashable to the byte.
 
@@ -211,6 +231,8 @@ class Program:
     flops: dict[str, int] = field(default_factory=dict)
     argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
+    """For a GPU, what each kernel of `calls` launches, in order."""
 
     def call_bytes(self, call: Call) -> int:
         """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""
@@ -234,6 +256,7 @@ class Program:
         """SHA-256 of the text, the kernels and the weights, in hexadecimal: equal digests, equal programs."""
         digest = hashlib.sha256(self.text().encode())
         digest.update(str(self.kernels).encode())
+        digest.update(str(sorted(self.launches.items())).encode() if self.launches else b"")
         digest.update(self.weights.tobytes())
         return digest.hexdigest()
 
