@@ -7,15 +7,14 @@ it only says what is launched with which pointers, which `Launch` says as well.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from nncc.compat import IRModule, StringImm, is_buffer, s_tir, tirx, tvm
 from nncc.errors import InternalError
-from nncc.ir import Launch, align
+from nncc.ir import Launch, Lowered, align
 from nncc.resources import runtime_folder
 
-__all__ = ["DeviceKernels", "lower_device_kernels"]
+__all__ = ["lower_device_kernels"]
 
 _AXES = {f"{unit}.{axis}": (unit, at) for unit in ("blockIdx", "threadIdx") for at, axis in enumerate("xyz")}
 _DYNAMIC_SHARED = "tirx.use_dyn_shared_memory"
@@ -23,17 +22,7 @@ _DEVICE_KERNEL = 2
 """The ``calling_conv`` of device kernels (tvm::CallingConv::kDeviceKernelLaunch)."""
 
 
-@dataclass(frozen=True)
-class DeviceKernels:
-    """CUDA C++ of all kernels; by function, its launches in order, and its bytes of workspace: where not 0, a call has
-    one argument more."""
-
-    source: str
-    launches: dict[str, tuple[Launch, ...]]
-    workspace: dict[str, int]
-
-
-def lower_device_kernels(functions: dict[str, Any], target: Any, prefix: str) -> DeviceKernels:
+def lower_device_kernels(functions: dict[str, Any], target: Any, prefix: str) -> Lowered:
     """Lower scheduled TIR functions for `target` (TVM's, with a host); symbols are `prefix` + name."""
     module = IRModule({name: f.with_attr("global_symbol", prefix + name) for name, f in functions.items()})
     module = tirx.transform.BindTarget(target)(module)
@@ -47,7 +36,7 @@ def lower_device_kernels(functions: dict[str, Any], target: Any, prefix: str) ->
             launches[name], workspace[name] = tuple(walk.launches), walk.workspace
         finish = tvm.transform.Sequential(_device_passes())
         code = _source(finish(IRModule(device)), target) if device else ""
-    return DeviceKernels((runtime_folder() / "device.cuh").read_text() + code, launches, workspace)
+    return Lowered((runtime_folder() / "device.cuh").read_text() + code, workspace, launches=launches)
 
 
 def _passes() -> list[Any]:
