@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc import gpu_loops
 from nncc.choices import Choices
-from nncc.compat import Schedule, tvm
+from nncc.compat import Schedule, s_tir, tirx, tvm
 from nncc.errors import InternalError, ModelError
 from nncc.scheduling import ANCHOR, is_spatial, transcendentals
 from nncc.target import Hardware
@@ -18,7 +18,13 @@ from nncc.target import Hardware
 if TYPE_CHECKING:
     from nncc.templates import Template
 
-__all__ = ["refuse_own_code", "schedule_kernel"]
+__all__ = ["is_block", "refuse_own_code", "schedule_kernel"]
+
+
+def is_block(function: Any) -> bool:
+    """Whether a function without loops is one block that stores one value, as against a call of our own C."""
+    realized = function.body.block.body
+    return isinstance(realized, s_tir.SBlockRealize) and isinstance(realized.block.body, tirx.BufferStore)
 
 
 def refuse_own_code(function: Any) -> None:

@@ -201,7 +201,7 @@ def schedule_kernel(
 
     `choices` answers the questions of its template, with the defaults where it is None.
     """
-    if not _has_loops(function):
+    if not _has_loops(function) and not (hardware.multiprocessors and gpu_templates.is_block(function)):
         if hardware.multiprocessors:
             gpu_templates.refuse_own_code(function)
         return function, "our own C"
