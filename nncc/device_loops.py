@@ -48,6 +48,8 @@ class Registers:
 
     count: int
     vector: int
+    finished: int
+    """How many of them hold results in the end: the first ones."""
     place: Callable[..., tuple[Sequence[Any], Any]]
 
 
@@ -214,7 +216,7 @@ def _nest(name: str, call: Any, grid: Grid, registers: Registers, store: Any) ->
                 stored = element(0)
             return stored if condition is None else tirx.IfThenElse(condition, stored, None)
 
-        groups = registers.count // registers.vector
+        groups = registers.finished // registers.vector
         statements.append(_loop("group", groups, tirx.ForKind.UNROLLED, group) if groups > 1 else group(0))
         block = s_tir.SBlock([], [], [], name, tirx.SeqStmt(statements), None, [sums])
         return s_tir.SBlockRealize([], True, block)

@@ -115,6 +115,6 @@ def schedule(sch, block, hardware, choose):
         conditions += [e < width] if width % 32 else []
         return [*device_loops.places(y, batch), m, e], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(each * columns, 1, place)
+    registers = device_loops.Registers(each * columns, 1, each * columns, place)
     grid = device_loops.Grid(-(-queries // together), heads, 1, 32 * _WARPS)
     return device_loops.on_grid(sch, block, call, grid, registers), f"{together} queries"

@@ -79,7 +79,7 @@ def schedule(sch, block, hardware, choose):
         n, p = (p // (out_h * out_w), p % (out_h * out_w)) if batch > 1 else (0, p)
         return [n, o, p // out_w, p % out_w], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(tile.tm * tile.tn, vector, place)
+    registers = device_loops.Registers(tile.tm * tile.tn, vector, tile.sums, place)
     grid = device_loops.Grid(-(-pixels // tile.n), across * groups, plan.parts, tile.threads)
     arguments = lambda x, y, z, _: (function, data, weight, x, y, z)  # noqa: E731
     placed = device_loops.on_grid(sch, block, arguments, grid, registers, plan.parts)

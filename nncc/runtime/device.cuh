@@ -20,8 +20,8 @@ typedef unsigned int uint32_t;
 
 namespace nncc {
 
-/* Copies of 4 or 16 bytes into shared memory, zeros where not `inside`; finished for the thread behind copies_wait. */
-
+/* Copies of 4 or 16 bytes into shared memory, finished for the thread behind copies_wait. Where not `inside`, zeros: the
+ * address may be anything (cp.async with a source of 0 bytes reads nothing). */
 template <int BYTES>
 NNCC_DEVICE void copy_async(float* shared, const float* global, bool inside) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -53,15 +53,19 @@ NNCC_DEVICE void copies_wait() {
 #endif
 }
 
-/* A tile of a product: M x N outputs from slices of K, `STAGES` of them in flight, by threads of TM x TN outputs each.
+/* A tile of a product: M x N outputs from slabs of K, `STAGES` of them in flight, by groups of threads that have TM x TN
+ * sums each. Of each slab, each of the SLICES groups takes its part; in the end a thread has 1 / SLICES of its rows.
  *
  * A thread's rows, and columns, come in runs of 4 that lie M / (TM / 4) apart, so that a warp reads shared memory in
  * whole lines. */
-template <int M_, int N_, int K_, int TM_, int TN_, int STAGES_>
+template <int M_, int N_, int K_, int TM_, int TN_, int STAGES_, int SLICES_>
 struct Tile {
-  static constexpr int M = M_, N = N_, K = K_, TM = TM_, TN = TN_, STAGES = STAGES_;
-  static constexpr int ROWS = M / TM, COLUMNS = N / TN, THREADS = ROWS * COLUMNS;
-  static constexpr int LEFT = M + 4, RIGHT = N + 4; /* floats from one slice's row to the next */
+  static constexpr int M = M_, N = N_, K = K_, TM = TM_, TN = TN_, STAGES = STAGES_, SLICES = SLICES_;
+  static constexpr int ROWS = M / TM, COLUMNS = N / TN, GROUP = ROWS * COLUMNS, THREADS = GROUP * SLICES;
+  static constexpr int LEFT = M + 4, RIGHT = N + 4; /* floats from one row of a slab to the next */
+  static constexpr int SLABS = STAGES * K * (LEFT + RIGHT), SUMS = SLICES > 1 ? THREADS * TM * TN : 0;
+  static constexpr int SHARED = SLABS > SUMS ? SLABS : SUMS;
+  static_assert(K % SLICES == 0 && TM % SLICES == 0 && TN % 4 == 0 && TM % 4 == 0, "parts of a tile");
 };
 
 /* Left-hand side of a product: a matrix [depth, STRIDE] whose columns are the rows of the product. */
@@ -72,12 +76,12 @@ struct Columns {
   NNCC_DEVICE Columns(const float* matrix, int first) : from(matrix), first(first) {}
   NNCC_DEVICE void load(float* shared, int k, int end) const {
     constexpr int UNITS = T::K * T::M / 4;
-#pragma unroll
+#pragma unroll 8
     for (int u = 0; u < UNITS; u += T::THREADS) {
       int unit = u + (int)threadIdx.x, row = unit / (T::M / 4), column = unit % (T::M / 4) * 4;
       if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
       bool inside = k + row < end && first + column < STRIDE;
-      copy_async<16>(shared + row * T::LEFT + column, inside ? from + (k + row) * STRIDE + first + column : from, inside);
+      copy_async<16>(shared + row * T::LEFT + column, from + (k + row) * STRIDE + first + column, inside);
     }
   }
 };
@@ -90,12 +94,12 @@ struct Rows {
   NNCC_DEVICE Rows(const float* matrix, int first) : from(matrix), first(first) {}
   NNCC_DEVICE void load(float* shared, int k, int end) const {
     constexpr int UNITS = T::K * T::M;
-#pragma unroll
+#pragma unroll 8
     for (int u = 0; u < UNITS; u += T::THREADS) {
       int unit = u + (int)threadIdx.x, row = unit / T::K, column = unit % T::K;
       if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
       bool inside = k + column < end && first + row < ROWS;
-      copy_async<4>(shared + column * T::LEFT + row, inside ? from + (first + row) * STRIDE + k + column : from, inside);
+      copy_async<4>(shared + column * T::LEFT + row, from + (first + row) * STRIDE + k + column, inside);
     }
   }
 };
@@ -108,13 +112,12 @@ struct Matrix {
   NNCC_DEVICE Matrix(const float* matrix, int first) : from(matrix), first(first) {}
   NNCC_DEVICE void load(float* shared, int k, int end) const {
     constexpr int EACH = COLUMNS % 4 == 0 ? 4 : 1, ACROSS = T::N / EACH, UNITS = T::K * ACROSS;
-#pragma unroll
+#pragma unroll 8
     for (int u = 0; u < UNITS; u += T::THREADS) {
       int unit = u + (int)threadIdx.x, row = unit / ACROSS, column = unit % ACROSS * EACH;
       if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
       bool inside = k + row < end && first + column < COLUMNS;
-      const float* source = inside ? from + (k + row) * COLUMNS + first + column : from;
-      copy_async<4 * EACH>(shared + row * T::RIGHT + column, source, inside);
+      copy_async<4 * EACH>(shared + row * T::RIGHT + column, from + (k + row) * COLUMNS + first + column, inside);
     }
   }
 };
@@ -154,56 +157,73 @@ struct Patches {
   NNCC_DEVICE static bool within(int at, int size) { return (unsigned)at < (unsigned)size; }
   NNCC_DEVICE void load(float* shared, int k, int end) const {
     int row = PLACES > 1 ? 0 : (int)threadIdx.x / ACROSS;
-#pragma unroll
+#pragma unroll (T::K / TOGETHER >= 8 ? 1 : PLACES)
     for (int i = 0; i < PLACES; ++i) {
       if (V::C % T::K == 0) { /* one element of the window for the whole slice */
         int tap = k / V::C, channel = k % V::C, y = tap / V::KW * V::DH, x = tap % V::KW * V::DW;
         bool inside = within(top[i] + y, V::H) && within(left[i] + x, V::W);
         const float* source = from + at[i] + y * V::W + x + (channel + row) * (V::H * V::W);
-#pragma unroll
+#pragma unroll 8
         for (int r = 0; r < T::K; r += TOGETHER) {
           if (T::K % TOGETHER != 0 && r + row >= T::K) break;
-          copy_async<4 * EACH>(shared + (r + row) * T::RIGHT + column(i) * EACH,
-                               inside ? source + r * (V::H * V::W) : from, inside);
+          copy_async<4 * EACH>(shared + (r + row) * T::RIGHT + column(i) * EACH, source + r * (V::H * V::W), inside);
         }
       } else {
-#pragma unroll
+#pragma unroll 8
         for (int r = 0; r < T::K; r += TOGETHER) {
           if (T::K % TOGETHER != 0 && r + row >= T::K) break;
           int depth = k + r + row, tap = depth / V::C, channel = depth % V::C;
           int y = tap / V::KW * V::DH, x = tap % V::KW * V::DW;
           bool inside = within(top[i] + y, V::H) && within(left[i] + x, V::W) && depth < end;
           copy_async<4 * EACH>(shared + (r + row) * T::RIGHT + column(i) * EACH,
-                               inside ? from + at[i] + y * V::W + x + channel * (V::H * V::W) : from, inside);
+                               from + at[i] + y * V::W + x + channel * (V::H * V::W), inside);
         }
       }
     }
   }
 };
 
-/* Run 4 floats, or fewer where a thread has fewer, from shared memory. */
+/* Runs of 4 floats from shared memory. */
 template <int COUNT, int APART>
 NNCC_DEVICE void take(float* values, const float* shared) {
-  constexpr int RUN = COUNT < 4 ? COUNT : 4;
 #pragma unroll
-  for (int i = 0; i < COUNT; i += RUN) {
-    if (RUN == 4) {
-      float4 four = *(const float4*)(shared + i / RUN * APART);
-      values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
-    } else {
-#pragma unroll
-      for (int j = 0; j < RUN; ++j) values[i + j] = shared[i / RUN * APART + j];
-    }
+  for (int i = 0; i < COUNT; i += 4) {
+    float4 four = *(const float4*)(shared + i / 4 * APART);
+    values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
   }
 }
 
-/* sums[TM, TN] = left * right over the depths begin .. end; the exact float32 products, summed in their order. */
+/* The groups add up what they have; each thread its share. */
+template <class T>
+NNCC_DEVICE void add_slices(float* sums, float* shared) {
+  const int member = (int)threadIdx.x % T::GROUP, slice = (int)threadIdx.x / T::GROUP;
+  constexpr int RUNS = T::TM * T::TN / 4, SHARE = RUNS / T::SLICES;
+  float4* runs = (float4*)shared;
+  __syncthreads(); /* the slabs are read */
+#pragma unroll
+  for (int i = 0; i < RUNS; ++i)
+    runs[(slice * RUNS + i) * T::GROUP + member] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < SHARE; ++i) {
+    float4 total = runs[(slice * SHARE + i) * T::GROUP + member];
+#pragma unroll
+    for (int other = 1; other < T::SLICES; ++other) {
+      float4 more = runs[(other * RUNS + slice * SHARE + i) * T::GROUP + member];
+      total.x += more.x, total.y += more.y, total.z += more.z, total.w += more.w;
+    }
+    sums[4 * i] = total.x, sums[4 * i + 1] = total.y, sums[4 * i + 2] = total.z, sums[4 * i + 3] = total.w;
+  }
+}
+
+/* sums[TM, TN] = left * right over the depths begin .. end: float32 products, fused with their additions. */
 template <class T, class L, class R>
 NNCC_DEVICE void multiply(float* sums, const L& left, const R& right, int begin, int end) {
-  constexpr int RUN_M = T::TM < 4 ? T::TM : 4, RUN_N = T::TN < 4 ? T::TN : 4;
-  alignas(16) __shared__ float lefts[T::STAGES * T::K * T::LEFT];
-  alignas(16) __shared__ float rights[T::STAGES * T::K * T::RIGHT];
-  const int row = (int)threadIdx.x / T::COLUMNS * RUN_M, column = (int)threadIdx.x % T::COLUMNS * RUN_N;
+  alignas(16) __shared__ float shared[T::SHARED];
+  float* const lefts = shared;
+  float* const rights = shared + T::STAGES * T::K * T::LEFT;
+  const int member = (int)threadIdx.x % T::GROUP, slice = (int)threadIdx.x / T::GROUP;
+  const int row = member / T::COLUMNS * 4, column = member % T::COLUMNS * 4;
   const int steps = (end - begin + T::K - 1) / T::K;
 #pragma unroll
   for (int i = 0; i < T::TM * T::TN; ++i) sums[i] = 0.0f;
@@ -226,11 +246,13 @@ NNCC_DEVICE void multiply(float* sums, const L& left, const R& right, int begin,
       right.load(rights + writing * T::K * T::RIGHT, k, end);
     }
     copies_commit();
+    const float* a_slab = lefts + (reading * T::K + slice * (T::K / T::SLICES)) * T::LEFT + row;
+    const float* b_slab = rights + (reading * T::K + slice * (T::K / T::SLICES)) * T::RIGHT + column;
 #pragma unroll
-    for (int k = 0; k < T::K; ++k) {
+    for (int k = 0; k < T::K / T::SLICES; ++k) {
       float a[T::TM], b[T::TN];
-      take<T::TM, T::ROWS * RUN_M>(a, lefts + (reading * T::K + k) * T::LEFT + row);
-      take<T::TN, T::COLUMNS * RUN_N>(b, rights + (reading * T::K + k) * T::RIGHT + column);
+      take<T::TM, T::ROWS * 4>(a, a_slab + k * T::LEFT);
+      take<T::TN, T::COLUMNS * 4>(b, b_slab + k * T::RIGHT);
 #pragma unroll
       for (int i = 0; i < T::TM; ++i)
 #pragma unroll
@@ -239,6 +261,7 @@ NNCC_DEVICE void multiply(float* sums, const L& left, const R& right, int begin,
     reading = reading + 1 == T::STAGES ? 0 : reading + 1;
     writing = writing + 1 == T::STAGES ? 0 : writing + 1;
   }
+  if (T::SLICES > 1) add_slices<T>(sums, shared);
 }
 
 /* A tile of a convolution with OUT channels a group, whose weights are [groups, DEPTH, STRIDE]; depths of one part. */
