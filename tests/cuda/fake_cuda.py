@@ -1,0 +1,92 @@
+"""A GPU made of g++: device kernels as functions of the processor, and a libcuda.so.1 that launches them.
+
+    kernels = emulated(source)                     # a library, kept in a cache
+    launch(kernels, "scale", (4, 1, 1), (32, 1, 1), [x, y])         # numpy arrays in place of device memory
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+_FLAGS = ("-std=c++17", "-O2", "-g0", "-fPIC", "-shared", "-fno-strict-aliasing", "-fvisibility=hidden", "-w")
+_HEADERS = ("emulator.hpp", "fiber.hpp", "device_language.hpp", "include/cuda_fp16.h", "include/cuda_bf16.h")
+_KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\([^;{]*\{')
+_DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:(?:alignas|__align__)\s*\(\s*\d+\s*\)\s*)?([\w\s]+?)\s*\b(\w+)\s*\[\s*\]\s*;")
+
+
+def compiler() -> str | None:
+    """The C++ compiler that emulates, or None where there is none."""
+    return shutil.which("g++") or shutil.which("clang++")
+
+
+def emulated(source: str, *flags: str) -> Path:
+    """The library of the device kernels of `source`, CUDA C++; compiled once for each source and set of `flags`."""
+    names = list(dict.fromkeys(_KERNEL.findall(source)))
+    text = _DYNAMIC.sub(r"\1* \2 = reinterpret_cast<\1*>(emulator::dynamic_shared());", source)
+    text += f"\nEMULATED_KERNELS({' '.join(f'EMULATED({name})' for name in names)})\n"
+    native = ("-march=native",) if platform.machine() == "x86_64" else ()
+    return _built(
+        "kernels.so",
+        {"kernels.cu": text},
+        (*_FLAGS, *native, f"-I{HERE / 'include'}", "-include", str(HERE / "emulator.hpp"), *flags),
+        _HEADERS,
+    )
+
+
+def launch(
+    kernels: Path,
+    symbol: str,
+    grid: tuple[int, int, int],
+    block: tuple[int, int, int],
+    arrays: Sequence[np.ndarray],
+    shared_bytes: int = 0,
+) -> None:
+    """Run one kernel on `arrays`, contiguous, one a parameter; RuntimeError if it fails."""
+    library = ctypes.CDLL(str(kernels))
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+    addresses = (ctypes.c_void_p * max(1, len(pointers)))(*[ctypes.addressof(p) for p in pointers])
+    error = ctypes.create_string_buffer(1000)
+    count = library.emulated_parameters(symbol.encode())
+    if count != len(arrays):
+        raise RuntimeError(f"kernel `{symbol}` has {count} parameters, and {len(arrays)} are given")
+    three = ctypes.c_uint * 3
+    shared = ctypes.c_size_t(shared_bytes)
+    if library.emulated_launch(
+        symbol.encode(), three(*grid), three(*block), shared, addresses, error, ctypes.c_size_t(1000)
+    ):
+        raise RuntimeError(error.value.decode())
+
+
+def _built(name: str, sources: dict[str, str], flags: Sequence[str], headers: Sequence[str]) -> Path:
+    """`name`, compiled from `sources` with `flags`, from the cache if nothing changed."""
+    command = compiler()
+    if command is None:
+        raise RuntimeError("there is no C++ compiler")
+    digest = hashlib.sha256(repr((command, sources, tuple(flags), platform.node())).encode())
+    for header in headers:
+        digest.update((HERE / header).read_bytes())
+    folder = Path(tempfile.gettempdir()) / f"nncc-fake-cuda-{os.getuid()}" / digest.hexdigest()[:24]
+    if (folder / name).exists():
+        return folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        for file, text in sources.items():
+            Path(work, file).write_text(text)
+        call = [command, "-x", "c++", *sources, *flags, "-o", name]
+        done = subprocess.run(call, cwd=work, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(call)}\n{done.stderr[:4000]}")
+        os.replace(Path(work, name), folder / name)
+    return folder / name
