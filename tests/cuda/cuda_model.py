@@ -1,4 +1,4 @@
-"""A program for CUDA made by hand, as flatten makes them, of kernels written by hand: every kind of launch and place."""
+"""A program for CUDA as flatten makes them, but by hand, and its kernels: every kind of launch and place."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def program(target: Target = TARGET) -> Program:
 
 
 def build(folder: Path, program: Program, ptx: bytes = b".version 8.0\0", emit: tuple[str, ...] = ("so",)) -> Path:
-    """The program as a library; what stands for its cubin is only as much of an ELF file as the fake driver looks at."""
+    """The program as a library; its cubin is only as much of an ELF file as the fake driver looks at."""
     (folder / "model.c").write_text(emit_source(program, "00ff", "nncc test"))
     (folder / "cubin").write_bytes(b"\x7fELF" + bytes(60))
     (folder / "ptx").write_bytes(ptx)
