@@ -8,9 +8,7 @@ from nncc.ir import Program, Ref
 
 __all__ = ["emit_header", "emit_source"]
 
-_RUN_ON = (
-    "int {prefix}run_on(nncc_context* context, const void* const* inputs, void* const* outputs, void* stream);"
-)
+_RUN_ON = "int {prefix}run_on(nncc_context* context, const void* const* inputs, void* const* outputs, void* stream);"
 """What libraries for CUDA have besides."""
 
 

@@ -9,10 +9,7 @@ from nncc.codegen.emit_description import c_string, emit_description
 from nncc.errors import TargetError
 from nncc.ir import Call, Launch, Program, Ref
 
-__all__ = ["BLOBS", "architecture", "emit_source"]
-
-BLOBS = ("nncc_cubin", "nncc_ptx")
-"""What `nncc.codegen.link.link` puts beside the weights: the device code, and its PTX with a zero behind it."""
+__all__ = ["architecture", "emit_source"]
 
 
 def emit_source(program: Program, build: str, compiler: str) -> str:
