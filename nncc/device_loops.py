@@ -21,7 +21,7 @@ from typing import Any
 from nncc import scheduling
 from nncc.compat import s_tir, structural_map, structural_walk, tirx, tvm
 
-__all__ = ["Grid", "Registers", "on_grid", "places"]
+__all__ = ["Grid", "Registers", "on_grid", "places", "sources"]
 
 _GROUP = 4
 """Floats that are moved at once: 128 bits."""
@@ -58,8 +58,9 @@ def on_grid(
     grid: Grid,
     registers: Registers,
     parts: int = 1,
-) -> list[Any]:
-    """Replace the loops of `block`, and of the elementwise block behind it, by one kernel; the blocks that are left.
+) -> list[str]:
+    """Replace the loops of `block`, the template's parts before it and the elementwise block behind it by one kernel; the names of the blocks
+    that it stands for.
 
     `call(x, y, z, thread)` gives the device function's name and its arguments behind the registers, tensors or integers. With
     `parts`, those of a reduction, `grid.z` counts them innermost, and the second launch is made.
@@ -74,12 +75,14 @@ def on_grid(
     result = anchor.writes[0].source
     shape = [int(d) for d in result.shape]
     target = _Finish(result, finish)
-    names = {anchor.name_hint, *([finish.name_hint] if finish is not None else [])}
-    nests, kept = [], []
+    parts_of = _made_of(sch, block)
+    names = {anchor.name_hint, *parts_of, *([finish.name_hint] if finish is not None else [])}
+    nests = []
     root_ref = sch.get_sref(sch.get_sblock("root"))
     root = root_ref.stmt
     before, after = _around(root.body, names)
-    allocated = [b for b in root.alloc_buffers if finish is None or not b.same_as(result)]
+    gone = [b for b in parts_of.values()] + ([result] if finish is not None else [])
+    allocated = [b for b in root.alloc_buffers if not any(b.same_as(other) for other in gone)]
     if parts == 1:
         nests.append(_nest(anchor.name_hint, call, grid, registers, target.store))
     else:
@@ -95,8 +98,7 @@ def on_grid(
     body = tirx.SeqStmt([*before, *nests, *after]) if len(before) + len(nests) + len(after) > 1 else nests[0]
     new = s_tir.SBlock([], [], [], "root", body, None, allocated, [], root.annotations)
     sch.state.replace(root_ref, new)
-    kept = [name for name in names if name]
-    return kept
+    return sorted(names)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,23 @@ def _as(index: Any, dtype: str) -> Any:
     if isinstance(index, int):
         return tirx.const(index, dtype)
     return index if str(index.ty.dtype) == dtype else tirx.Cast(dtype, index)
+
+
+def sources(sch: Any, block: Any) -> list[Any]:
+    """The tensors that a block reads, in the order in which its expression has them, those that it writes left out."""
+    written = [region.source for region in sch.get(block).writes]
+    found = [load.source for load in scheduling.loads(sch, block)]
+    return [source for source in found if not any(source.same_as(w) for w in written)]
+
+
+def _made_of(sch: Any, block: Any) -> dict[str, Any]:
+    """The parts of a template that `block` is made of: what each writes, by name."""
+    found: dict[str, Any] = {}
+    for made in sch.get_producers(block):
+        node = sch.get(made)
+        if scheduling.PART in node.annotations:
+            found |= {node.name_hint: node.writes[0].source, **_made_of(sch, made)}
+    return found
 
 
 def _flat(at: Sequence[Any], shape: Sequence[int]) -> Any:

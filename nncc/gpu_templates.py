@@ -12,7 +12,7 @@ from nncc import gpu_loops
 from nncc.choices import Choices
 from nncc.compat import Schedule, s_tir, tirx, tvm
 from nncc.errors import InternalError, ModelError
-from nncc.scheduling import ANCHOR, is_spatial, transcendentals
+from nncc.scheduling import ANCHOR, PART, is_spatial, transcendentals
 from nncc.target import Hardware
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _by_templates(
     sch = _start(function)
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
     anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
-    owned = {sch.get(b).name_hint for b in anchors}
+    owned = {sch.get(b).name_hint for b in blocks if {ANCHOR, PART} & set(map(str, sch.get(b).annotations))}
     _inline(sch, blocks, owned)
     origins = []
     for block in anchors:

@@ -104,7 +104,7 @@ def _source(module: Any, target: Any) -> str:
     if start < 0:
         raise InternalError("flatten: TVM's code for CUDA has no kernels")
     body = re.sub(r'^extern "C" __global__ [^{;]*;\n', "", text[start:], flags=re.MULTILINE)
-    return body.replace("(int64_t)", "(long long)").replace("int64_t ", "long long ")
+    return re.sub(r"\bint64_t\b", "long long", body)
 
 
 class _Host:

@@ -4,6 +4,18 @@
  * are asynchronous from sm_80 on and products may use tensor cores; any other C++ compiler (the tests' emulator, which
  * defines __device__, __shared__, threadIdx and so on) gets the same functions as plain code.
  */
+#if defined(__CUDACC__)
+typedef unsigned int uint;
+typedef unsigned char uchar;
+typedef unsigned short ushort;
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+#endif
+
 #define NNCC_DEVICE __device__ __forceinline__
 
 namespace nncc {
@@ -277,6 +289,181 @@ NNCC_DEVICE void depthwise_conv2d(void* to, const void* images, const void* weig
         for (int j = 0; j < TW; ++j)
           sums[i * TW + j] = fmaf(values[j * V::SW + kw * V::DW], window[kh * V::KW + kw], sums[i * TW + j]);
     }
+}
+
+/* Sums, and maxima, over the THREADS threads of a row, for all of them. Rows of a warp stand side by side in a block; a
+ * longer row has the block for itself. */
+struct Sum {
+  NNCC_DEVICE static float of(float a, float b) { return a + b; }
+};
+struct Maximum {
+  NNCC_DEVICE static float of(float a, float b) { return fmaxf(a, b); }
+};
+template <class F, int THREADS>
+NNCC_DEVICE float across(float value) {
+  constexpr int WIDTH = THREADS < 32 ? THREADS : 32;
+#pragma unroll
+  for (int apart = WIDTH / 2; apart > 0; apart /= 2)
+    value = F::of(value, __shfl_xor_sync(0xffffffffu, value, apart, 32));
+  if (THREADS > 32) {
+    __shared__ float warps[THREADS / 32];
+    __syncthreads(); /* what was here before is read */
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = warps[0];
+#pragma unroll
+    for (int w = 1; w < THREADS / 32; ++w) value = F::of(value, warps[w]);
+  }
+  return value;
+}
+
+/* A row of LENGTH elements in the registers of THREADS threads, `outside` beyond its end: COUNT each, which lie in runs
+ * of EACH. */
+template <int LENGTH, int THREADS>
+struct Row {
+  static constexpr int EACH = LENGTH % 4 == 0 ? 4 : 1;
+  static constexpr int COUNT = (LENGTH / EACH + THREADS - 1) / THREADS * EACH;
+  NNCC_DEVICE static int place(int number) {
+    return (number / EACH * THREADS + (int)threadIdx.x % THREADS) * EACH + number % EACH;
+  }
+  NNCC_DEVICE static void read(float* values, const float* row, float outside) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i += EACH) {
+      bool inside = LENGTH / EACH % THREADS == 0 || place(i) < LENGTH;
+      if (EACH == 4) {
+        float4 four = inside ? *(const float4*)(row + place(i)) : make_float4(outside, outside, outside, outside);
+        values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
+      } else {
+        values[i] = inside ? row[place(i)] : outside;
+      }
+    }
+  }
+};
+
+template <int LENGTH, int THREADS>
+NNCC_DEVICE void softmax(void* to, const void* x, int row) {
+  typedef Row<LENGTH, THREADS> R;
+  float* values = (float*)to;
+  R::read(values, (const float*)x + (long long)row * LENGTH, -INFINITY);
+  float highest = values[0], total = 0.0f;
+#pragma unroll
+  for (int i = 1; i < R::COUNT; ++i) highest = fmaxf(highest, values[i]);
+  highest = across<Maximum, THREADS>(highest);
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i) total += values[i] = expf(values[i] - highest);
+  float scale = 1.0f / across<Sum, THREADS>(total);
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i) values[i] *= scale;
+}
+
+/* The variance is a pass of its own: as a difference of two sums it would lose the digits that they share. */
+template <int LENGTH, int THREADS>
+NNCC_DEVICE void layer_norm(void* to, const void* x, const void* gamma, const void* beta, float epsilon, int row) {
+  typedef Row<LENGTH, THREADS> R;
+  float* values = (float*)to;
+  R::read(values, (const float*)x + (long long)row * LENGTH, 0.0f);
+  float total = 0.0f, squares = 0.0f;
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i) total += values[i];
+  float mean = across<Sum, THREADS>(total) / LENGTH;
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i)
+    if (R::place(i) < LENGTH) values[i] -= mean, squares += values[i] * values[i];
+  float scale = 1.0f / sqrtf(across<Sum, THREADS>(squares) / LENGTH + epsilon);
+  float factors[R::COUNT], offsets[R::COUNT];
+  R::read(factors, (const float*)gamma, 0.0f);
+  R::read(offsets, (const float*)beta, 0.0f);
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i) values[i] = values[i] * scale * factors[i] + offsets[i];
+}
+
+/* ROWS x COLUMNS elements of a matrix with any strides, to rows of STRIDE floats in shared memory; zeros where there
+ * are none, up to FULL columns. `rows` of them are left. */
+template <int ROWS, int COLUMNS, int FULL, int STRIDE, int DOWN, int ACROSS, int THREADS>
+NNCC_DEVICE void stage(float* shared, const float* from, int rows) {
+  for (int u = (int)threadIdx.x; u < ROWS * FULL; u += THREADS) {
+    int row = ACROSS == 1 ? u / FULL : u % ROWS, column = ACROSS == 1 ? u % FULL : u / ROWS;
+    bool inside = row < rows && (FULL == COLUMNS || column < COLUMNS);
+    shared[row * STRIDE + column] = inside ? from[row * DOWN + column * ACROSS] : 0.0f;
+  }
+}
+
+/* Attention of WARPS * EACH queries, EACH to a warp, to all LENGTH keys, 32 of them at a time: the maximum and the sum of
+ * exponentials so far are corrected with each 32 (Milakov and Gimelshein 2018, "Online normalizer calculation for
+ * softmax"). QM, QD and so on are the strides of the tensors along queries or keys, and within them. */
+template <int QUERIES, int DEPTH, int LENGTH, int WIDTH, int EACH, int WARPS, int QM, int QD, int KN, int KD, int VN,
+          int VE, bool MASKED, int MM, int MN>
+NNCC_DEVICE void attention(void* to, const void* q, int q_start, const void* k, int k_start, const void* v, int v_start,
+                           const void* mask, int mask_start, float alpha, int first) {
+  constexpr int FULL = (DEPTH + 3) / 4 * 4, STRIDE = FULL + 4, THREADS = 32 * WARPS, COLUMNS = (WIDTH + 31) / 32;
+  constexpr int ALL = WARPS * EACH;
+  alignas(16) __shared__ float queries[ALL * FULL];
+  alignas(16) __shared__ float keys[32 * STRIDE];
+  alignas(16) __shared__ float values[32 * COLUMNS * 32];
+  alignas(16) __shared__ float powers[ALL * 32];
+  const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, mine = warp * EACH;
+  float* sums = (float*)to;
+  float highest[EACH], total[EACH];
+#pragma unroll
+  for (int i = 0; i < EACH * COLUMNS; ++i) sums[i] = 0.0f;
+#pragma unroll
+  for (int r = 0; r < EACH; ++r) highest[r] = -INFINITY, total[r] = 0.0f;
+  stage<ALL, DEPTH, FULL, FULL, QM, QD, THREADS>(queries, (const float*)q + q_start + first * QM, QUERIES - first);
+#pragma unroll 1
+  for (int start = 0; start < LENGTH; start += 32) {
+    __syncthreads();
+    stage<32, DEPTH, FULL, STRIDE, KN, KD, THREADS>(keys, (const float*)k + k_start + start * KN, LENGTH - start);
+    stage<32, WIDTH, COLUMNS * 32, COLUMNS * 32, VN, VE, THREADS>(values, (const float*)v + v_start + start * VN, LENGTH - start);
+    __syncthreads();
+    float scores[EACH];
+#pragma unroll
+    for (int r = 0; r < EACH; ++r) scores[r] = 0.0f;
+#pragma unroll 4
+    for (int d = 0; d < FULL; d += 4) {
+      float4 key = *(const float4*)(keys + lane * STRIDE + d);
+#pragma unroll
+      for (int r = 0; r < EACH; ++r) {
+        float4 query = *(const float4*)(queries + (mine + r) * FULL + d);
+        scores[r] = fmaf(query.x, key.x, fmaf(query.y, key.y, fmaf(query.z, key.z, fmaf(query.w, key.w, scores[r]))));
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < EACH; ++r) {
+      scores[r] *= alpha;
+      bool inside = start + lane < LENGTH;
+      if (MASKED && inside && first + mine + r < QUERIES)
+        scores[r] += ((const float*)mask)[mask_start + (first + mine + r) * MM + (start + lane) * MN];
+      if (!inside) scores[r] = -INFINITY;
+      float now = fmaxf(highest[r], across<Maximum, 32>(scores[r]));
+      /* Masked by -INFINITY alone, so far: powers of 0. */
+      float power = now == -INFINITY ? 0.0f : expf(scores[r] - now), earlier = now == -INFINITY ? 1.0f : expf(highest[r] - now);
+      highest[r] = now;
+      total[r] = total[r] * earlier + across<Sum, 32>(power);
+      powers[(mine + r) * 32 + lane] = power;
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c) sums[r * COLUMNS + c] *= earlier;
+    }
+    __syncwarp(0xffffffffu);
+#pragma unroll 2
+    for (int n = 0; n < 32; n += 4) {
+      float4 weights[EACH];
+#pragma unroll
+      for (int r = 0; r < EACH; ++r) weights[r] = *(const float4*)(powers + (mine + r) * 32 + n);
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c) {
+        const float* column = values + n * (COLUMNS * 32) + c * 32 + lane;
+        float a = column[0], b = column[COLUMNS * 32], d = column[2 * COLUMNS * 32], e = column[3 * COLUMNS * 32];
+#pragma unroll
+        for (int r = 0; r < EACH; ++r)
+          sums[r * COLUMNS + c] = fmaf(weights[r].x, a, fmaf(weights[r].y, b, fmaf(weights[r].z, d,
+                                       fmaf(weights[r].w, e, sums[r * COLUMNS + c]))));
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < EACH; ++r)
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) sums[r * COLUMNS + c] /= total[r];
 }
 
 }  // namespace nncc
