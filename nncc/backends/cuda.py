@@ -8,8 +8,8 @@ from typing import Any
 
 from nncc.backends.library import Code, make_library
 from nncc.codegen.cuda_compiler import DeviceCode, compile_device_code, find_compiler
-from nncc.codegen.emit_cuda import PUBLIC_FUNCTIONS, emit_source
-from nncc.codegen.link import find_toolchain
+from nncc.codegen.emit_cuda import emit_source
+from nncc.codegen.link import CUDA_FUNCTIONS, PUBLIC_FUNCTIONS, find_toolchain
 from nncc.errors import UsageError
 from nncc.ir import Artifact, Lowered, Program
 from nncc.target import Target
@@ -52,7 +52,7 @@ def build(
     forms = {"cu": program.kernels, "ptx": device.ptx.decode()}
     code = Code(
         source=lambda build_hash, compiler: emit_source(program, build_hash, compiler),
-        exports=PUBLIC_FUNCTIONS,
+        exports=(*PUBLIC_FUNCTIONS, *CUDA_FUNCTIONS),
         blobs={"nncc_cubin": device.cubin, "nncc_ptx": device.ptx + b"\0"},
         dumps={form: forms[form] for form in dump_code},
         facts=_device_facts(program, device, arch),

@@ -1,4 +1,4 @@
-"""Run compiled libraries from Python. Needs numpy and nothing else: neither TVM nor the compiler."""
+"""Run compiled libraries from Python. Needs numpy and nothing else: neither TVM nor the compiler nor CUDA's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import re
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nncc.errors import RunError
+from nncc.runtime.device_arrays import DeviceArray, device_array, stream_handle
 
 __all__ = ["Module", "TensorInfo", "load"]
 
@@ -71,6 +72,8 @@ _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("nncc_destroy", None, (ctypes.c_void_p,)),
     ("nncc_last_error", ctypes.c_char_p, ()),
 )
+_RUN_ON = ("nncc_run_on", ctypes.c_int, (ctypes.c_void_p, _POINTERS, _POINTERS, ctypes.c_void_p))
+"""What libraries for CUDA have besides."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,11 @@ class TensorInfo:
         start = -memory.ctypes.data % 64
         return memory[start : start + self.nbytes].view(self.numpy_dtype).reshape(self.shape)
 
-    def problem(self, array: np.ndarray) -> str | None:
+    def problem(self, array: np.ndarray | DeviceArray) -> str | None:
         """Why `array` cannot serve as this tensor, e.g. ``float64[3], expected float32[4]``; None if it can."""
         own = self.numpy_dtype.isbuiltin == 1
-        fits = array.dtype == self.numpy_dtype or (not own and array.dtype == self.bits_dtype)
+        known = (self.dtype,) if isinstance(array, DeviceArray) else (self.numpy_dtype,)
+        fits = array.dtype in known or (not own and array.dtype == self.bits_dtype)
         if fits and array.shape == self.shape:
             return None
         return f"{_spelled(str(array.dtype), array.shape)}, expected {self}"
@@ -140,7 +144,7 @@ def load(path: str | os.PathLike[str], threads: int = 1) -> Module:
     path : str or os.PathLike
         The ``.so`` (``.dylib``, ``.dll``).
     threads : int
-        Threads of the context, the caller's included; 0 for one per processor.
+        Threads of the context, the caller's included; 0 for one per processor. A library for CUDA uses none.
 
     Raises
     ------
@@ -192,6 +196,10 @@ class Module:
                 raise RunError(f"{self.path} is not a library compiled by nncc: it has no function {name}") from None
             function.restype = result
             function.argtypes = arguments
+        name, result, arguments = _RUN_ON
+        self._run_on = getattr(self._library, name, None)
+        if self._run_on is not None:
+            self._run_on.restype, self._run_on.argtypes = result, arguments
         info = self._info = self._library.nncc_describe().contents
         if info.abi_version != _ABI_VERSION:
             raise RunError(
@@ -235,29 +243,43 @@ class Module:
 
     # -- arrays in, arrays out
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(
+        self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None, stream: Any = None
+    ) -> dict[str, Any]:
         """One inference.
 
         Parameters
         ----------
         inputs : mapping of str to array
             Every input by name, with exactly its dtype and shape; nothing is cast. Arrays that are not contiguous are
-            copied.
+            copied. A library for CUDA also takes arrays in the memory of its GPU that know DLPack or the CUDA array
+            interface (torch, cupy, ...), and uses them where they are; these have to be contiguous.
+        outputs : mapping of str to array, optional
+            Where to write outputs, by name: contiguous arrays, of numpy or on the GPU.
+        stream : optional
+            Of CUDA, a handle or an object of torch, cupy or cuda.core: enqueue the inference there and return at once.
+            All inputs and outputs are then arrays on the GPU, which the caller keeps until the stream has passed.
 
         Returns
         -------
-        dict of str to numpy.ndarray
-            Every output by name, freshly allocated.
+        dict of str to array
+            Every output by name: those of `outputs`, the others freshly allocated by numpy.
 
         Raises
         ------
         RunError
-            The inputs do not fit (the message lists all that is wrong), a kernel failed, or the module is closed.
+            The arrays do not fit (the message lists all that is wrong), a kernel failed, or the module is closed.
         """
-        arrays = self._checked(inputs)
-        results = self._empty_outputs()
-        self._run(_pointers(arrays), _pointers(results))
-        return self._named(results)
+        handle = None if stream is None else stream_handle(stream)
+        if handle is not None and self._run_on is None:
+            raise RunError("this library computes on the processor: it takes no stream")
+        arrays = self._checked(inputs, handle)
+        results, given = self._placed(outputs or {}, handle)
+        if handle is None:
+            self._run(_pointers(arrays), _pointers(given))
+        elif self._run_on and self._run_on(self._live(), _pointers(arrays), _pointers(given), handle):
+            raise RunError(self._last_error())
+        return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
 
     def profile(self, inputs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """One inference and the seconds that each kernel call took, in the order of ``description["calls"]``.
@@ -281,8 +303,11 @@ class Module:
             raise RunError(self._last_error())
         return self._named(results), seconds
 
-    def benchmark(self, inputs: Mapping[str, Any], repeat: int = 10, warmup: int = 1) -> list[float]:
-        """Seconds of each of `repeat` inferences, after `warmup` that are not timed; all into the same outputs.
+    def benchmark(
+        self, inputs: Mapping[str, Any], repeat: int = 10, warmup: int = 1, outputs: Mapping[str, Any] | None = None
+    ) -> list[float]:
+        """Seconds of each of `repeat` inferences, after `warmup` that are not timed; all into the same outputs, which
+        `outputs` may place as for `run`.
 
         Raises
         ------
@@ -290,8 +315,8 @@ class Module:
             As for `run`.
         """
         arrays = self._checked(inputs)
-        results = self._empty_outputs()
-        ins, outs = _pointers(arrays), _pointers(results)
+        _, given = self._placed(outputs or {})
+        ins, outs = _pointers(arrays), _pointers(given)
         context, run, clock = self._live(), self._library.nncc_run, time.perf_counter
         for _ in range(warmup):
             self._run(ins, outs)
@@ -421,28 +446,83 @@ class Module:
     def _named(self, results: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
 
-    def _checked(self, inputs: Mapping[str, Any]) -> list[np.ndarray]:
+    def _checked(self, inputs: Mapping[str, Any], stream: int | None = None) -> list[np.ndarray | DeviceArray]:
         """The inputs in order and contiguous, or one error with everything that is wrong with them."""
-        arrays, problems = [], []
+        arrays: list[np.ndarray | DeviceArray] = []
+        problems = []
         for tensor in self.inputs:
             if tensor.name not in inputs:
                 problems.append(f"input `{tensor.name}` is missing, expected {tensor}")
                 continue
             try:
-                array = np.asarray(inputs[tensor.name])
-            except ValueError as error:
-                problems.append(f"input `{tensor.name}` is no array: {error}")
+                array = self._array(inputs[tensor.name], stream)
+            except RunError as error:
+                problems.append(f"input `{tensor.name}` {error}")
                 continue
             problem = tensor.problem(array)
             if problem:
                 problems.append(f"input `{tensor.name}` is {problem}")
-            arrays.append(array if array.flags.c_contiguous else array.copy(order="C"))
+            dense = isinstance(array, DeviceArray) or array.flags.c_contiguous
+            arrays.append(array if dense else np.ascontiguousarray(array))
         known = {tensor.name for tensor in self.inputs}
         expected = ", ".join(f"`{tensor.name}`" for tensor in self.inputs) or "none"
         problems += [f"there is no input `{name}`; the model's are {expected}" for name in inputs if name not in known]
         if problems:
             raise RunError("\n".join(problems))
         return arrays
+
+    def _placed(
+        self, outputs: Mapping[str, Any], stream: int | None = None
+    ) -> tuple[list[Any], list[np.ndarray | DeviceArray]]:
+        """The outputs in order, the caller's or fresh ones, as the caller knows them and as memory; or one error."""
+        results: list[Any] = []
+        memory: list[np.ndarray | DeviceArray] = []
+        problems = []
+        for tensor in self.outputs:
+            if tensor.name not in outputs:
+                if stream is not None:
+                    problems.append(f"output `{tensor.name}` is missing, expected {tensor} on the GPU")
+                results.append(np.empty(tensor.shape, tensor.numpy_dtype))
+                memory.append(results[-1])
+                continue
+            try:
+                array = self._array(outputs[tensor.name], stream, "output")
+            except RunError as error:
+                problems.append(f"output `{tensor.name}` {error}")
+                continue
+            problem = tensor.problem(array)
+            if problem:
+                problems.append(f"output `{tensor.name}` is {problem}")
+            elif isinstance(array, np.ndarray) and not array.flags.c_contiguous:
+                problems.append(f"output `{tensor.name}` is not contiguous")
+            elif isinstance(array, np.ndarray) and not array.flags.writeable:
+                problems.append(f"output `{tensor.name}` cannot be written to")
+            results.append(outputs[tensor.name])
+            memory.append(array)
+        known = {tensor.name for tensor in self.outputs}
+        expected = ", ".join(f"`{tensor.name}`" for tensor in self.outputs) or "none"
+        problems += [
+            f"there is no output `{name}`; the model's are {expected}" for name in outputs if name not in known
+        ]
+        if problems:
+            raise RunError("\n".join(problems))
+        return results, memory
+
+    def _array(self, value: Any, stream: int | None, role: str = "input") -> np.ndarray | DeviceArray:
+        """`value` as memory; RunError, which goes on "input `x` ...", if it cannot be used with this library."""
+        array = device_array(value, stream)
+        if array is not None:
+            if self._run_on is None:
+                raise RunError("is in the memory of a GPU; this library computes on the processor")
+            return array
+        if stream is not None:
+            raise RunError("is in the memory of the processor; with `stream`, all arrays are on the GPU")
+        if role == "output" and not isinstance(value, np.ndarray):
+            raise RunError("is neither an array of numpy nor one on a GPU")
+        try:
+            return np.asarray(value)
+        except ValueError as error:
+            raise RunError(f"is no array: {error}") from error
 
 
 def _tensor(tensor: _Tensor) -> TensorInfo:
@@ -471,8 +551,9 @@ def _spelled(dtype: str, shape: tuple[int, ...]) -> str:
     return f"{dtype}[{'x'.join(map(str, shape))}]"
 
 
-def _pointers(arrays: list[np.ndarray]) -> Any:
-    return (ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])
+def _pointers(arrays: Sequence[np.ndarray | DeviceArray]) -> Any:
+    addresses = [array.pointer if isinstance(array, DeviceArray) else array.ctypes.data for array in arrays]
+    return (ctypes.c_void_p * len(arrays))(*addresses)
 
 
 # -- which machine a file is for, told from its first bytes: dlopen's own words for it help nobody

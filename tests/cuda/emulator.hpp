@@ -79,6 +79,9 @@ struct Machine {
   void** parameters = nullptr;
   std::vector<unsigned char> dynamic_shared;
   std::string error;
+  ~Machine() {
+    for (Fiber* fiber : idle) delete_fiber(fiber);
+  }
 };
 
 inline Machine the_machine;

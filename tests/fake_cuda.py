@@ -2,6 +2,12 @@
 
     kernels = emulated(source)                     # a library, kept in a cache
     launch(kernels, "scale", (4, 1, 1), (32, 1, 1), [x, y])         # numpy arrays in place of device memory
+
+    environment = fake_gpu(kernels)                # of a process that believes it has a GPU
+    run_python("import nncc; print(nncc.load('model.so').run(...))", environment)
+
+tests/cuda/emulator.hpp says what is emulated, tests/cuda/fake_libcuda.cpp what the driver does and which variables of
+the environment change it.
 """
 
 from __future__ import annotations
@@ -13,17 +19,20 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "cuda"
 _FLAGS = ("-std=c++17", "-O2", "-g0", "-fPIC", "-shared", "-fno-strict-aliasing", "-fvisibility=hidden", "-w")
 _HEADERS = ("emulator.hpp", "fiber.hpp", "device_language.hpp", "include/cuda_fp16.h", "include/cuda_bf16.h")
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\([^;{]*\{')
-_DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:(?:alignas|__align__)\s*\(\s*\d+\s*\)\s*)?([\w\s]+?)\s*\b(\w+)\s*\[\s*\]\s*;")
+_DYNAMIC = re.compile(
+    r"extern\s+__shared__\s+(?:(?:alignas|__align__)\s*\(\s*\d+\s*\)\s*)?([\w\s]+?)\s*\b(\w+)\s*\[\s*\]\s*;"
+)
 
 
 def compiler() -> str | None:
@@ -69,6 +78,30 @@ def launch(
         raise RuntimeError(error.value.decode())
 
 
+def fake_gpu(kernels: Path, *flags: str, **variables: str) -> dict[str, str]:
+    """The environment of a process whose libcuda.so.1 is the fake one, compiled with `flags`, and has `kernels`.
+
+    `variables` are those of fake_libcuda.cpp, without NNCC_FAKE_CUDA_ and in lower case: ``capability="8.0"``.
+    """
+    driver = _built(
+        "libcuda.so.1",
+        {"fake_libcuda.cpp": (HERE / "fake_libcuda.cpp").read_text()},
+        ("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-soname,libcuda.so.1", *flags, "-ldl"),
+        (),
+    )
+    paths = os.pathsep.join(filter(None, [str(driver.parent), os.environ.get("LD_LIBRARY_PATH")]))
+    own = {f"NNCC_FAKE_CUDA_{name.upper()}": value for name, value in variables.items()}
+    return os.environ | {"LD_LIBRARY_PATH": paths, "NNCC_FAKE_CUDA_KERNELS": str(kernels)} | own
+
+
+def run_python(script: str, environment: dict[str, str], *arguments: str | Path) -> str:
+    """What `script` prints; AssertionError with its stderr if it fails."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1], timeout=600)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
 def _built(name: str, sources: dict[str, str], flags: Sequence[str], headers: Sequence[str]) -> Path:
     """`name`, compiled from `sources` with `flags`, from the cache if nothing changed."""
     command = compiler()
@@ -84,7 +117,7 @@ def _built(name: str, sources: dict[str, str], flags: Sequence[str], headers: Se
     with tempfile.TemporaryDirectory(dir=folder) as work:
         for file, text in sources.items():
             Path(work, file).write_text(text)
-        call = [command, "-x", "c++", *sources, *flags, "-o", name]
+        call = [command, "-x", "c++", *sources, "-x", "none", *flags, "-o", name]
         done = subprocess.run(call, cwd=work, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(call)}\n{done.stderr[:4000]}")
