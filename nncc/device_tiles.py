@@ -13,7 +13,7 @@ from typing import Any
 from nncc.choices import Choices
 from nncc.target import Hardware
 
-__all__ = ["Plan", "Tile", "choose_tile", "seconds"]
+__all__ = ["SIZES", "Plan", "Tile", "choose_tile", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ class Plan:
         return f"{self.tile}, {self.parts} parts" if self.parts > 1 else str(self.tile)
 
 
-_SIZES = (
-    (128, 128, 8, 8, 1), (128, 64, 8, 8, 1), (64, 128, 8, 8, 1), (64, 64, 8, 8, 1), (64, 64, 8, 8, 2), (64, 64, 8, 4, 1),
+SIZES = (
+    (128, 128, 8, 8, 1), (128, 64, 8, 8, 1), (64, 128, 8, 8, 1), (64, 64, 8, 8, 1), (64, 64, 8, 8, 2),
+    (64, 64, 8, 4, 1),
     (64, 64, 4, 4, 1), (32, 128, 8, 8, 1), (32, 128, 8, 8, 2), (32, 64, 8, 8, 2), (32, 64, 8, 8, 4), (64, 32, 8, 8, 2),
     (64, 32, 8, 8, 4), (32, 64, 4, 4, 1), (64, 32, 4, 4, 1), (32, 32, 8, 4, 2), (32, 32, 8, 4, 4), (32, 32, 4, 4, 1),
     (16, 64, 8, 4, 4), (64, 16, 8, 4, 4), (16, 64, 4, 4, 1), (64, 16, 4, 4, 1), (16, 128, 8, 8, 4), (8, 128, 4, 4, 2),
@@ -119,7 +120,7 @@ MOST_OPTIONS = 16
 
 def _tiles() -> list[Tile]:
     found = []
-    for m, n, tm, tn, slices in _SIZES:
+    for m, n, tm, tn, slices in SIZES:
         for k in _DEPTHS:
             for stages in (4, 3):
                 tile = Tile(m, n, k, tm, tn, stages, slices)
@@ -164,7 +165,8 @@ def seconds(
 
 def _part(depth: int, parts: int, k: int) -> int:
     """Depths of one part: whole slices."""
-    return -(-(-(-depth // parts)) // k) * k
+    each = -(-depth // parts)
+    return -(-each // k) * k
 
 
 def choose_tile(
@@ -172,7 +174,7 @@ def choose_tile(
 ) -> Plan:
     """The tile and the parts of `batch` products [rows, depth] x [depth, columns].
 
-    `steps_of` is what a slice should divide for its right-hand side to be gathered cheaply, 0 where that does not matter.
+    `steps_of` is what a slab should divide for its right-hand side to be gathered cheaply, 0 where it does not matter.
     """
 
     def possible(tile: Tile) -> list[tuple[float, int]]:

@@ -34,9 +34,7 @@ def compute(q, keys, values, *masks, batch, sizes, views, alpha):
     d = te.reduce_axis((0, depth), name="d")
     products = te.compute(
         (*batch, queries, length),
-        lambda *at: te.sum(
-            element(q, views[0], *at[:-1], d) * element(keys, views[1], *at[:-2], d, at[-1]), axis=[d]
-        ),
+        lambda *at: te.sum(element(q, views[0], *at[:-1], d) * element(keys, views[1], *at[:-2], d, at[-1]), axis=[d]),
         name="products",
         attrs=part,
     )

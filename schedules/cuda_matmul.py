@@ -48,10 +48,7 @@ def schedule(sch, block, hardware, choose):
         m, n = y * tile.m + row, x * tile.n + column
         conditions = [m < rows] if rows % tile.m else []
         conditions += [n < columns] if columns % tile.n else []
-        if shared:
-            at = device_loops.places(m, axes)
-        else:
-            at = [*device_loops.places(z // plan.parts, outer), m]
+        at = device_loops.places(m, axes) if shared else [*device_loops.places(z // plan.parts, outer), m]
         return [*at, n], tirx.all(*conditions) if conditions else None
 
     registers = device_loops.Registers(tile.tm * tile.tn, vector, tile.sums, place)
