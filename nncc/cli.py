@@ -62,7 +62,7 @@ def cli() -> None:
 @option(
     "emit", "--emit", "-f", "--output-format", multiple=True, callback=comma_words, metavar="so,a,o", default=("so",)
 )
-@option("dump_code", "--dump-code", multiple=True, callback=comma_words, metavar="asm,ll,tir")
+@option("dump_code", "--dump-code", multiple=True, callback=comma_words, metavar="asm,ll,tir,cu,ptx")
 @option("verify", "--verify/--no-verify", default=True, show_default=True)
 @JSON
 def compile_command(model: Path, as_json: bool, **options: Any) -> None:

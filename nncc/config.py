@@ -34,7 +34,7 @@ class Config:
     emit: Sequence[str] = ("so",)
     """What to make: so (shared library), a (static archive), o (one object file)."""
     dump_code: Sequence[str] = ()
-    """Code to write beside the library: asm, ll (LLVM), tir."""
+    """Code to write beside the library: asm, ll (LLVM), tir; of a GPU's kernels cu, ptx."""
     quantize: Path | None = None
     """Samples, by which the model becomes int8 first: see `nncc quantize --calibration`, which can do more."""
     recipe: Path | None = None

@@ -31,6 +31,7 @@ __all__ = [
     "FloatLayer",
     "Kernels",
     "Launch",
+    "Lowered",
     "Model",
     "Network",
     "Program",
@@ -210,12 +211,26 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Lowered:
+    """What a backend makes of scheduled TIR functions, which it is given by name."""
+
+    code: Any
+    """`Program.kernels`."""
+    workspace: dict[str, int]
+    """Bytes by function: where not 0, a call has one argument more."""
+    scratch: dict[str, int] = field(default_factory=dict)
+    """Bytes by function that each thread needs besides."""
+    launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
+    """`Program.launches`."""
+
+
+@dataclass(frozen=True)
 class Program:
     """Calls in order, arena offsets, constants: no graph left. Printable on a page, hashable to the byte.
 
     `weights` is the constant blob; `arena_bytes` what one context needs for activations and kernel workspaces,
-    `scratch_bytes` what each of its threads needs besides. `kernels` is backend-specific (for LLVM: an IRModule of
-    lowered functions with bare-pointer signatures).
+    `scratch_bytes` what each of its threads needs besides. `kernels` is backend-specific: for LLVM an IRModule of
+    lowered functions with bare-pointer signatures, for GPUs the source of the device kernels.
     """
 
     name: str

@@ -147,6 +147,9 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
         raise UsageError(f"the name {name!r} cannot be a file's", "choose another with `--name`")
     output = Path(config.output) if config.output is not None else Path(f"{name}-{target.name}")
     if config.until in (None, "build"):
+        forms = backend(target).DUMPS
+        if unknown := [form for form in config.dump_code if form not in forms]:
+            raise UsageError(f"`{target.name}` has no code of the form `{unknown[0]}`", f"it has {', '.join(forms)}")
         backend(target).check(target)
         _check_writable(output)
     if lock is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nncc import gpu_templates
 from nncc.choices import Choices
 from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
 from nncc.dots import PRODUCT
@@ -200,12 +201,16 @@ def schedule_kernel(
 
     `choices` answers the questions of its template, with the defaults where it is None.
     """
-    if not _has_loops(function):
+    if not _has_loops(function) and not (hardware.multiprocessors and gpu_templates.is_block(function)):
+        if hardware.multiprocessors:
+            gpu_templates.refuse_own_code(function)
         return function, "our own C"
     if any(int(d) == 0 for parameter in function.params for d in parameter.shape):
         _refuse_empty_sums(function)
         return function, "a tensor without elements"
     choices = choices or Choices()
+    if hardware.multiprocessors:
+        return gpu_templates.schedule_kernel(function, templates, hardware, choices)
     try:
         sch, origin = apply_template(function, templates, hardware, choices)
     except tvm.s_tir.ScheduleError as error:

@@ -19,6 +19,7 @@ from nncc.codegen.objectfile import conceal, rename
 from nncc.codegen.publish import workshop
 from nncc.errors import OutputError, TargetError, ToolError, UsageError
 from nncc.resources import runtime_folder
+from nncc.host import driver_problem
 from nncc.target import Target, host
 
 __all__ = [
@@ -330,6 +331,8 @@ def emulator(target: Target) -> list[str]:
     Raises TargetError if this machine cannot run it.
     """
     missing = host().missing(target)
+    if missing == [] and target.hardware.multiprocessors and (reason := driver_problem()):
+        raise TargetError(f"this machine cannot run target `{target.name}`: {reason}", "run it on one with such a GPU")
     if missing == []:
         return []
     if missing is not None:

@@ -19,6 +19,9 @@ from nncc.passes.divide_by_constants import divide_by_constants
 from nncc.passes.fold_dequantize import fold_dequantize
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
+from nncc.passes.gpu_attention import gpu_attention
+from nncc.passes.gpu_products import gpu_products
+from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
 from nncc.passes.own_quantization import own_quantization
@@ -33,7 +36,7 @@ from nncc.passes.weight_only import weight_only
 from nncc.target import Target
 from nncc.templates import Template
 
-__all__ = ["SPECIALIZE", "specialize"]
+__all__ = ["SPECIALIZE", "SPECIALIZE_GPU", "specialize"]
 
 SPECIALIZE = (
     signals_as_images,
@@ -55,11 +58,24 @@ SPECIALIZE = (
 )
 """Rewrites for one target: ``pass_(module: IRModule, context: Context) -> IRModule``, run once, in this order."""
 
+SPECIALIZE_GPU = (
+    signals_as_images,
+    fold_relax,
+    fold_dequantize,
+    clamp_take,
+    divide_by_constants,
+    softmax_in_place,
+    gpu_attention,
+    gpu_rows,
+    gpu_products,
+)
+"""The same for GPUs."""
+
 
 def specialize(
     model: Model, target: Target, templates: Mapping[str, Template], graph: GraphChoices | None = None
 ) -> Network:
-    """Import the graph into Relax and run the passes of `SPECIALIZE`, in order.
+    """Import the graph into Relax and run the passes of `SPECIALIZE`, or of `SPECIALIZE_GPU`, in order.
 
     `graph` answers what there are several ways for; with the defaults where it is None.
 
@@ -73,7 +89,7 @@ def specialize(
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
     quantized = is_quantized(module)
-    for pass_ in SPECIALIZE:
+    for pass_ in SPECIALIZE_GPU if target.hardware.multiprocessors else SPECIALIZE:
         try:
             module = pass_(module, context)
             relax.analysis.well_formed(module)

@@ -1,0 +1,117 @@
+"""A kernel's way to its template on GPUs; `nncc.gpu_loops`, then TVM's dlight, for what has none.
+
+Unlike on processors no block may keep plain loops: each is bound to threads, or the kernel is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nncc import gpu_loops
+from nncc.choices import Choices
+from nncc.compat import Schedule, s_tir, tirx, tvm
+from nncc.errors import InternalError, ModelError
+from nncc.scheduling import ANCHOR, PART, is_spatial, transcendentals
+from nncc.target import Hardware
+
+if TYPE_CHECKING:
+    from nncc.templates import Template
+
+__all__ = ["is_block", "refuse_own_code", "schedule_kernel"]
+
+
+def is_block(function: Any) -> bool:
+    """Whether a function without loops is one block that stores one value, as against a call of our own C."""
+    realized = function.body.block.body
+    return isinstance(realized, s_tir.SBlockRealize) and isinstance(realized.block.body, tirx.BufferStore)
+
+
+def refuse_own_code(function: Any) -> None:
+    """ModelError: the kernel is a call of our own C, which no GPU can run."""
+    name = str(function.attrs["global_symbol"]) if function.attrs and "global_symbol" in function.attrs else "a kernel"
+    raise ModelError(
+        f"the model sorts or searches (`{name}`), which GPUs cannot do yet",
+        "compile it for a processor, or remove the operator: `nncc show MODEL.onnx --stage simplify` shows the graph",
+    )
+
+
+def schedule_kernel(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
+) -> tuple[Any, str]:
+    """The function with all of its loops bound to threads, and where its schedule came from."""
+    attempts = (_by_templates, _by_loops, _by_dlight)
+    reasons = []
+    for attempt in attempts:
+        choices.again()
+        try:
+            sch, origin = attempt(function, templates, hardware, choices)
+        except (tvm.s_tir.ScheduleError, tvm.error.InternalError, ValueError) as error:
+            reasons.append(str(error).strip().splitlines()[0])
+            continue
+        return sch.mod["main"], origin
+    raise InternalError(f"no loops for a GPU could be made: {'; '.join(reasons)}")
+
+
+def _start(function: Any) -> Any:
+    # A schedule changes the function that it is given, unless another schedule holds it.
+    return Schedule(function.with_attr("global_symbol", "main")).copy()
+
+
+def _by_templates(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
+) -> tuple[Any, str]:
+    sch = _start(function)
+    blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
+    anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
+    owned = {sch.get(b).name_hint for b in blocks if {ANCHOR, PART} & set(map(str, sch.get(b).annotations))}
+    _inline(sch, blocks, owned)
+    origins = []
+    for block in anchors:
+        name = str(sch.get(block).annotations[ANCHOR])
+        if name not in templates:
+            raise InternalError(f"a kernel asks for the schedule template `{name}`, which no file defines")
+        _, decision = templates[name].schedule(sch, block, hardware, choices)
+        origins.append(f"{name} {decision}")
+    _rest(sch, hardware, choices)
+    return sch, "; ".join(origins) or "loops"
+
+
+def _by_loops(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
+) -> tuple[Any, str]:
+    sch = _start(function)
+    _inline(sch, list(sch.get_child_blocks(sch.get_sblock("root"))), set())
+    _rest(sch, hardware, choices)
+    return sch, "loops"
+
+
+def _by_dlight(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
+) -> tuple[Any, str]:
+    from tvm.s_tir.dlight import gpu
+
+    sch = gpu.Fallback().apply(function.with_attr("global_symbol", "main"), tvm.target.Target.current(), False)
+    if sch is None:
+        raise ValueError("dlight has no loops for it")
+    return sch, "dlight"
+
+
+def _rest(sch: Any, hardware: Hardware, choices: Choices) -> None:
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        gpu_loops.place(sch, block, hardware, choices)
+
+
+def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> None:
+    """Inline what costs nothing, or little, to compute again where it is used."""
+    for block in blocks:
+        consumers = sch.get_consumers(block)
+        if sch.get(block).name_hint in owned or not consumers or not is_spatial(sch, block):
+            continue
+        reduces = any(not is_spatial(sch, c) for c in consumers)
+        if transcendentals(sch, block) and (reduces or len(consumers) > 1):
+            continue
+        try:
+            sch.compute_inline(block)
+        except tvm.s_tir.ScheduleError:
+            continue

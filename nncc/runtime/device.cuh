@@ -1,0 +1,469 @@
+/* What device kernels are made of, in front of the code that TVM writes.
+ *
+ * All sizes are template arguments: a kernel is one instance. Where CUDA's compiler reads this, copies to shared memory
+ * are asynchronous from sm_80 on and products may use tensor cores; any other C++ compiler (the tests' emulator, which
+ * defines __device__, __shared__, threadIdx and so on) gets the same functions as plain code.
+ */
+#if defined(__CUDACC__)
+typedef unsigned int uint;
+typedef unsigned char uchar;
+typedef unsigned short ushort;
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+#endif
+
+#define NNCC_DEVICE __device__ __forceinline__
+
+namespace nncc {
+
+/* Copies of 4 or 16 bytes into shared memory, zeros where not `inside`; finished for the thread behind copies_wait. */
+
+template <int BYTES>
+NNCC_DEVICE void copy_async(float* shared, const float* global, bool inside) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  unsigned to = (unsigned)__cvta_generic_to_shared(shared);
+  int bytes = inside ? BYTES : 0;
+  if (BYTES == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+#else
+  if (BYTES == 16)
+    *(float4*)shared = inside ? *(const float4*)global : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  else
+    *shared = inside ? *global : 0.0f;
+#endif
+}
+
+NNCC_DEVICE void copies_commit() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* All groups of copies but the last LEFT are in shared memory, as far as this thread made them. */
+template <int LEFT>
+NNCC_DEVICE void copies_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+#endif
+}
+
+/* A tile of a product: M x N outputs from slices of K, `STAGES` of them in flight, by threads of TM x TN outputs each.
+ *
+ * A thread's rows, and columns, come in runs of 4 that lie M / (TM / 4) apart, so that a warp reads shared memory in
+ * whole lines. */
+template <int M_, int N_, int K_, int TM_, int TN_, int STAGES_>
+struct Tile {
+  static constexpr int M = M_, N = N_, K = K_, TM = TM_, TN = TN_, STAGES = STAGES_;
+  static constexpr int ROWS = M / TM, COLUMNS = N / TN, THREADS = ROWS * COLUMNS;
+  static constexpr int LEFT = M + 4, RIGHT = N + 4; /* floats from one slice's row to the next */
+};
+
+/* Left-hand side of a product: a matrix [depth, STRIDE] whose columns are the rows of the product. */
+template <class T, int STRIDE>
+struct Columns {
+  const float* from;
+  int first;
+  NNCC_DEVICE Columns(const float* matrix, int first) : from(matrix), first(first) {}
+  NNCC_DEVICE void load(float* shared, int k, int end) const {
+    constexpr int UNITS = T::K * T::M / 4;
+#pragma unroll
+    for (int u = 0; u < UNITS; u += T::THREADS) {
+      int unit = u + (int)threadIdx.x, row = unit / (T::M / 4), column = unit % (T::M / 4) * 4;
+      if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
+      bool inside = k + row < end && first + column < STRIDE;
+      copy_async<16>(shared + row * T::LEFT + column, inside ? from + (k + row) * STRIDE + first + column : from, inside);
+    }
+  }
+};
+
+/* Left-hand side: a matrix [ROWS, STRIDE], row-major. */
+template <class T, int ROWS, int STRIDE>
+struct Rows {
+  const float* from;
+  int first;
+  NNCC_DEVICE Rows(const float* matrix, int first) : from(matrix), first(first) {}
+  NNCC_DEVICE void load(float* shared, int k, int end) const {
+    constexpr int UNITS = T::K * T::M;
+#pragma unroll
+    for (int u = 0; u < UNITS; u += T::THREADS) {
+      int unit = u + (int)threadIdx.x, row = unit / T::K, column = unit % T::K;
+      if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
+      bool inside = k + column < end && first + row < ROWS;
+      copy_async<4>(shared + column * T::LEFT + row, inside ? from + (first + row) * STRIDE + k + column : from, inside);
+    }
+  }
+};
+
+/* Right-hand side: a matrix [depth, COLUMNS], row-major. */
+template <class T, int COLUMNS>
+struct Matrix {
+  const float* from;
+  int first;
+  NNCC_DEVICE Matrix(const float* matrix, int first) : from(matrix), first(first) {}
+  NNCC_DEVICE void load(float* shared, int k, int end) const {
+    constexpr int EACH = COLUMNS % 4 == 0 ? 4 : 1, ACROSS = T::N / EACH, UNITS = T::K * ACROSS;
+#pragma unroll
+    for (int u = 0; u < UNITS; u += T::THREADS) {
+      int unit = u + (int)threadIdx.x, row = unit / ACROSS, column = unit % ACROSS * EACH;
+      if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
+      bool inside = k + row < end && first + column < COLUMNS;
+      const float* source = inside ? from + (k + row) * COLUMNS + first + column : from;
+      copy_async<4 * EACH>(shared + row * T::RIGHT + column, source, inside);
+    }
+  }
+};
+
+/* Images [N, ALL, H, W] under a window of KH x KW that C of the channels are seen through; OH x OW places. */
+template <int N_, int ALL_, int C_, int H_, int W_, int OH_, int OW_, int KH_, int KW_, int SH_, int SW_, int PT_,
+          int PL_, int DH_, int DW_>
+struct Window {
+  static constexpr int N = N_, ALL = ALL_, C = C_, H = H_, W = W_, OH = OH_, OW = OW_, KH = KH_, KW = KW_;
+  static constexpr int SH = SH_, SW = SW_, PT = PT_, PL = PL_, DH = DH_, DW = DW_;
+  static constexpr int PIXELS = N * OH * OW, DEPTH = KH * KW * C;
+  /* Each place sees its own pixel only, and four of them lie together. */
+  static constexpr bool PLAIN = KH * KW * SH * SW == 1 && PT == 0 && PL == 0 && OH == H && OW == W && H * W % 4 == 0;
+};
+
+/* Right-hand side: what the places see, [KH * KW * C, N * OH * OW], gathered from the images (implicit GEMM). A thread
+ * copies for the same places in all slices. */
+template <class T, class V>
+struct Patches {
+  static constexpr int EACH = V::PLAIN ? 4 : 1, ACROSS = T::N / EACH, UNITS = T::K * ACROSS;
+  static_assert(T::THREADS % ACROSS == 0 || ACROSS % T::THREADS == 0, "columns of a thread");
+  static constexpr int PLACES = ACROSS > T::THREADS ? ACROSS / T::THREADS : 1;
+  static constexpr int TOGETHER = T::THREADS > ACROSS ? T::THREADS / ACROSS : 1; /* rows that all threads copy at once */
+  const float* from;
+  int at[PLACES], top[PLACES], left[PLACES];
+  NNCC_DEVICE Patches(const float* images, int first) : from(images) {
+#pragma unroll
+    for (int i = 0; i < PLACES; ++i) {
+      int p = first + column(i) * EACH, n = p / (V::OH * V::OW), place = p % (V::OH * V::OW);
+      top[i] = place / V::OW * V::SH - V::PT;
+      left[i] = place % V::OW * V::SW - V::PL;
+      at[i] = (n * V::ALL * V::H + top[i]) * V::W + left[i];
+      if (p >= V::PIXELS) top[i] = -(1 << 20); /* inside of no image, whatever the window */
+    }
+  }
+  NNCC_DEVICE static int column(int i) { return ((int)threadIdx.x + i * T::THREADS) % ACROSS; }
+  NNCC_DEVICE static bool within(int at, int size) { return (unsigned)at < (unsigned)size; }
+  NNCC_DEVICE void load(float* shared, int k, int end) const {
+    int row = PLACES > 1 ? 0 : (int)threadIdx.x / ACROSS;
+#pragma unroll
+    for (int i = 0; i < PLACES; ++i) {
+      if (V::C % T::K == 0) { /* one element of the window for the whole slice */
+        int tap = k / V::C, channel = k % V::C, y = tap / V::KW * V::DH, x = tap % V::KW * V::DW;
+        bool inside = within(top[i] + y, V::H) && within(left[i] + x, V::W);
+        const float* source = from + at[i] + y * V::W + x + (channel + row) * (V::H * V::W);
+#pragma unroll
+        for (int r = 0; r < T::K; r += TOGETHER) {
+          if (T::K % TOGETHER != 0 && r + row >= T::K) break;
+          copy_async<4 * EACH>(shared + (r + row) * T::RIGHT + column(i) * EACH,
+                               inside ? source + r * (V::H * V::W) : from, inside);
+        }
+      } else {
+#pragma unroll
+        for (int r = 0; r < T::K; r += TOGETHER) {
+          if (T::K % TOGETHER != 0 && r + row >= T::K) break;
+          int depth = k + r + row, tap = depth / V::C, channel = depth % V::C;
+          int y = tap / V::KW * V::DH, x = tap % V::KW * V::DW;
+          bool inside = within(top[i] + y, V::H) && within(left[i] + x, V::W) && depth < end;
+          copy_async<4 * EACH>(shared + (r + row) * T::RIGHT + column(i) * EACH,
+                               inside ? from + at[i] + y * V::W + x + channel * (V::H * V::W) : from, inside);
+        }
+      }
+    }
+  }
+};
+
+/* Run 4 floats, or fewer where a thread has fewer, from shared memory. */
+template <int COUNT, int APART>
+NNCC_DEVICE void take(float* values, const float* shared) {
+  constexpr int RUN = COUNT < 4 ? COUNT : 4;
+#pragma unroll
+  for (int i = 0; i < COUNT; i += RUN) {
+    if (RUN == 4) {
+      float4 four = *(const float4*)(shared + i / RUN * APART);
+      values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
+    } else {
+#pragma unroll
+      for (int j = 0; j < RUN; ++j) values[i + j] = shared[i / RUN * APART + j];
+    }
+  }
+}
+
+/* sums[TM, TN] = left * right over the depths begin .. end; the exact float32 products, summed in their order. */
+template <class T, class L, class R>
+NNCC_DEVICE void multiply(float* sums, const L& left, const R& right, int begin, int end) {
+  constexpr int RUN_M = T::TM < 4 ? T::TM : 4, RUN_N = T::TN < 4 ? T::TN : 4;
+  alignas(16) __shared__ float lefts[T::STAGES * T::K * T::LEFT];
+  alignas(16) __shared__ float rights[T::STAGES * T::K * T::RIGHT];
+  const int row = (int)threadIdx.x / T::COLUMNS * RUN_M, column = (int)threadIdx.x % T::COLUMNS * RUN_N;
+  const int steps = (end - begin + T::K - 1) / T::K;
+#pragma unroll
+  for (int i = 0; i < T::TM * T::TN; ++i) sums[i] = 0.0f;
+#pragma unroll
+  for (int s = 0; s < T::STAGES - 1; ++s) {
+    if (s < steps) {
+      left.load(lefts + s * T::K * T::LEFT, begin + s * T::K, end);
+      right.load(rights + s * T::K * T::RIGHT, begin + s * T::K, end);
+    }
+    copies_commit();
+  }
+  int reading = 0, writing = T::STAGES - 1;
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+    copies_wait<T::STAGES - 2>();
+    __syncthreads();
+    if (step + T::STAGES - 1 < steps) {
+      int k = begin + (step + T::STAGES - 1) * T::K;
+      left.load(lefts + writing * T::K * T::LEFT, k, end);
+      right.load(rights + writing * T::K * T::RIGHT, k, end);
+    }
+    copies_commit();
+#pragma unroll
+    for (int k = 0; k < T::K; ++k) {
+      float a[T::TM], b[T::TN];
+      take<T::TM, T::ROWS * RUN_M>(a, lefts + (reading * T::K + k) * T::LEFT + row);
+      take<T::TN, T::COLUMNS * RUN_N>(b, rights + (reading * T::K + k) * T::RIGHT + column);
+#pragma unroll
+      for (int i = 0; i < T::TM; ++i)
+#pragma unroll
+        for (int j = 0; j < T::TN; ++j) sums[i * T::TN + j] = fmaf(a[i], b[j], sums[i * T::TN + j]);
+    }
+    reading = reading + 1 == T::STAGES ? 0 : reading + 1;
+    writing = writing + 1 == T::STAGES ? 0 : writing + 1;
+  }
+}
+
+/* A tile of a convolution with OUT channels a group, whose weights are [groups, DEPTH, STRIDE]; depths of one part. */
+template <class T, class V, int OUT, int STRIDE, int PART>
+NNCC_DEVICE void conv2d(void* sums, const void* images, const void* weights, int pixels, int channels, int part) {
+  constexpr int TILES = (OUT + T::M - 1) / T::M;
+  int group = channels / TILES, begin = part * PART, end = begin + PART < V::DEPTH ? begin + PART : V::DEPTH;
+  Columns<T, STRIDE> left((const float*)weights + group * (V::DEPTH * STRIDE), channels % TILES * T::M);
+  Patches<T, V> right((const float*)images + group * (V::C * V::H * V::W), pixels * T::N);
+  multiply<T>((float*)sums, left, right, begin, end);
+}
+
+/* A tile of the product of x [batch, ROWS, DEPTH] and w [batch or 1, DEPTH, COLUMNS]; depths of one part. */
+template <class T, int ROWS, int DEPTH, int COLUMNS, bool SHARED, int PARTS, int PART>
+NNCC_DEVICE void matmul(void* sums, const void* x, const void* w, int columns, int rows, int batch_and_part) {
+  int batch = batch_and_part / PARTS, begin = batch_and_part % PARTS * PART;
+  int end = begin + PART < DEPTH ? begin + PART : DEPTH;
+  Rows<T, ROWS, DEPTH> left((const float*)x + batch * (ROWS * DEPTH), rows * T::M);
+  Matrix<T, COLUMNS> right((const float*)w + (SHARED ? 0 : batch) * (DEPTH * COLUMNS), columns * T::N);
+  multiply<T>((float*)sums, left, right, begin, end);
+}
+
+/* TH x TW places of a depthwise convolution, of channel `plane` of all images' outputs; weights are [OUT, KH * KW]. */
+template <class V, int OUT, int TH, int TW>
+NNCC_DEVICE void depthwise_conv2d(void* to, const void* images, const void* weights, int plane, int row, int column) {
+  constexpr int SPAN = (TW - 1) * V::SW + (V::KW - 1) * V::DW + 1;
+  float* sums = (float*)to;
+  int channel = plane % OUT, from = plane / OUT * V::ALL + channel / (OUT / V::ALL);
+  const float* image = (const float*)images + from * (V::H * V::W);
+  const float* window = (const float*)weights + channel * (V::KH * V::KW);
+  int top = row * (TH * V::SH) - V::PT, left = column * (TW * V::SW) - V::PL;
+#pragma unroll
+  for (int i = 0; i < TH * TW; ++i) sums[i] = 0.0f;
+#pragma unroll
+  for (int kh = 0; kh < V::KH; ++kh)
+#pragma unroll
+    for (int i = 0; i < TH; ++i) {
+      float values[SPAN];
+      int y = top + i * V::SH + kh * V::DH;
+#pragma unroll
+      for (int x = 0; x < SPAN; ++x) {
+        bool inside = (unsigned)y < (unsigned)V::H && (unsigned)(left + x) < (unsigned)V::W;
+        values[x] = inside ? image[y * V::W + left + x] : 0.0f;
+      }
+#pragma unroll
+      for (int kw = 0; kw < V::KW; ++kw)
+#pragma unroll
+        for (int j = 0; j < TW; ++j)
+          sums[i * TW + j] = fmaf(values[j * V::SW + kw * V::DW], window[kh * V::KW + kw], sums[i * TW + j]);
+    }
+}
+
+/* Sums, and maxima, over the THREADS threads of a row, for all of them. Rows of a warp stand side by side in a block; a
+ * longer row has the block for itself. */
+struct Sum {
+  NNCC_DEVICE static float of(float a, float b) { return a + b; }
+};
+struct Maximum {
+  NNCC_DEVICE static float of(float a, float b) { return fmaxf(a, b); }
+};
+template <class F, int THREADS>
+NNCC_DEVICE float across(float value) {
+  constexpr int WIDTH = THREADS < 32 ? THREADS : 32;
+#pragma unroll
+  for (int apart = WIDTH / 2; apart > 0; apart /= 2)
+    value = F::of(value, __shfl_xor_sync(0xffffffffu, value, apart, 32));
+  if (THREADS > 32) {
+    __shared__ float warps[THREADS / 32];
+    __syncthreads(); /* what was here before is read */
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = warps[0];
+#pragma unroll
+    for (int w = 1; w < THREADS / 32; ++w) value = F::of(value, warps[w]);
+  }
+  return value;
+}
+
+/* A row of LENGTH elements in the registers of THREADS threads, `outside` beyond its end: COUNT each, which lie in runs
+ * of EACH. */
+template <int LENGTH, int THREADS>
+struct Row {
+  static constexpr int EACH = LENGTH % 4 == 0 ? 4 : 1;
+  static constexpr int COUNT = (LENGTH / EACH + THREADS - 1) / THREADS * EACH;
+  NNCC_DEVICE static int place(int number) {
+    return (number / EACH * THREADS + (int)threadIdx.x % THREADS) * EACH + number % EACH;
+  }
+  NNCC_DEVICE static void read(float* values, const float* row, float outside) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i += EACH) {
+      bool inside = LENGTH / EACH % THREADS == 0 || place(i) < LENGTH;
+      if (EACH == 4) {
+        float4 four = inside ? *(const float4*)(row + place(i)) : make_float4(outside, outside, outside, outside);
+        values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
+      } else {
+        values[i] = inside ? row[place(i)] : outside;
+      }
+    }
+  }
+};
+
+template <int LENGTH, int THREADS>
+NNCC_DEVICE void softmax(void* to, const void* x, int row) {
+  typedef Row<LENGTH, THREADS> R;
+  float* values = (float*)to;
+  R::read(values, (const float*)x + (long long)row * LENGTH, -INFINITY);
+  float highest = values[0], total = 0.0f;
+#pragma unroll
+  for (int i = 1; i < R::COUNT; ++i) highest = fmaxf(highest, values[i]);
+  highest = across<Maximum, THREADS>(highest);
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i) total += values[i] = expf(values[i] - highest);
+  float scale = 1.0f / across<Sum, THREADS>(total);
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i) values[i] *= scale;
+}
+
+/* The variance is a pass of its own: as a difference of two sums it would lose the digits that they share. */
+template <int LENGTH, int THREADS>
+NNCC_DEVICE void layer_norm(void* to, const void* x, const void* gamma, const void* beta, float epsilon, int row) {
+  typedef Row<LENGTH, THREADS> R;
+  float* values = (float*)to;
+  R::read(values, (const float*)x + (long long)row * LENGTH, 0.0f);
+  float total = 0.0f, squares = 0.0f;
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i) total += values[i];
+  float mean = across<Sum, THREADS>(total) / LENGTH;
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i)
+    if (R::place(i) < LENGTH) values[i] -= mean, squares += values[i] * values[i];
+  float scale = 1.0f / sqrtf(across<Sum, THREADS>(squares) / LENGTH + epsilon);
+  float factors[R::COUNT], offsets[R::COUNT];
+  R::read(factors, (const float*)gamma, 0.0f);
+  R::read(offsets, (const float*)beta, 0.0f);
+#pragma unroll
+  for (int i = 0; i < R::COUNT; ++i) values[i] = values[i] * scale * factors[i] + offsets[i];
+}
+
+/* ROWS x COLUMNS elements of a matrix with any strides, to rows of STRIDE floats in shared memory; zeros where there
+ * are none, up to FULL columns. `rows` of them are left. */
+template <int ROWS, int COLUMNS, int FULL, int STRIDE, int DOWN, int ACROSS, int THREADS>
+NNCC_DEVICE void stage(float* shared, const float* from, int rows) {
+  for (int u = (int)threadIdx.x; u < ROWS * FULL; u += THREADS) {
+    int row = ACROSS == 1 ? u / FULL : u % ROWS, column = ACROSS == 1 ? u % FULL : u / ROWS;
+    bool inside = row < rows && (FULL == COLUMNS || column < COLUMNS);
+    shared[row * STRIDE + column] = inside ? from[row * DOWN + column * ACROSS] : 0.0f;
+  }
+}
+
+/* Attention of WARPS * EACH queries, EACH to a warp, to all LENGTH keys, 32 of them at a time: the maximum and the sum of
+ * exponentials so far are corrected with each 32 (Milakov and Gimelshein 2018, "Online normalizer calculation for
+ * softmax"). QM, QD and so on are the strides of the tensors along queries or keys, and within them. */
+template <int QUERIES, int DEPTH, int LENGTH, int WIDTH, int EACH, int WARPS, int QM, int QD, int KN, int KD, int VN,
+          int VE, bool MASKED, int MM, int MN>
+NNCC_DEVICE void attention(void* to, const void* q, int q_start, const void* k, int k_start, const void* v, int v_start,
+                           const void* mask, int mask_start, float alpha, int first) {
+  constexpr int FULL = (DEPTH + 3) / 4 * 4, STRIDE = FULL + 4, THREADS = 32 * WARPS, COLUMNS = (WIDTH + 31) / 32;
+  constexpr int ALL = WARPS * EACH;
+  alignas(16) __shared__ float queries[ALL * FULL];
+  alignas(16) __shared__ float keys[32 * STRIDE];
+  alignas(16) __shared__ float values[32 * COLUMNS * 32];
+  alignas(16) __shared__ float powers[ALL * 32];
+  const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, mine = warp * EACH;
+  float* sums = (float*)to;
+  float highest[EACH], total[EACH];
+#pragma unroll
+  for (int i = 0; i < EACH * COLUMNS; ++i) sums[i] = 0.0f;
+#pragma unroll
+  for (int r = 0; r < EACH; ++r) highest[r] = -INFINITY, total[r] = 0.0f;
+  stage<ALL, DEPTH, FULL, FULL, QM, QD, THREADS>(queries, (const float*)q + q_start + first * QM, QUERIES - first);
+#pragma unroll 1
+  for (int start = 0; start < LENGTH; start += 32) {
+    __syncthreads();
+    stage<32, DEPTH, FULL, STRIDE, KN, KD, THREADS>(keys, (const float*)k + k_start + start * KN, LENGTH - start);
+    stage<32, WIDTH, COLUMNS * 32, COLUMNS * 32, VN, VE, THREADS>(values, (const float*)v + v_start + start * VN, LENGTH - start);
+    __syncthreads();
+    float scores[EACH];
+#pragma unroll
+    for (int r = 0; r < EACH; ++r) scores[r] = 0.0f;
+#pragma unroll 4
+    for (int d = 0; d < FULL; d += 4) {
+      float4 key = *(const float4*)(keys + lane * STRIDE + d);
+#pragma unroll
+      for (int r = 0; r < EACH; ++r) {
+        float4 query = *(const float4*)(queries + (mine + r) * FULL + d);
+        scores[r] = fmaf(query.x, key.x, fmaf(query.y, key.y, fmaf(query.z, key.z, fmaf(query.w, key.w, scores[r]))));
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < EACH; ++r) {
+      scores[r] *= alpha;
+      bool inside = start + lane < LENGTH;
+      if (MASKED && inside && first + mine + r < QUERIES)
+        scores[r] += ((const float*)mask)[mask_start + (first + mine + r) * MM + (start + lane) * MN];
+      if (!inside) scores[r] = -INFINITY;
+      float now = fmaxf(highest[r], across<Maximum, 32>(scores[r]));
+      /* Masked by -INFINITY alone, so far: powers of 0. */
+      float power = now == -INFINITY ? 0.0f : expf(scores[r] - now), earlier = now == -INFINITY ? 1.0f : expf(highest[r] - now);
+      highest[r] = now;
+      total[r] = total[r] * earlier + across<Sum, 32>(power);
+      powers[(mine + r) * 32 + lane] = power;
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c) sums[r * COLUMNS + c] *= earlier;
+    }
+    __syncwarp(0xffffffffu);
+#pragma unroll 2
+    for (int n = 0; n < 32; n += 4) {
+      float4 weights[EACH];
+#pragma unroll
+      for (int r = 0; r < EACH; ++r) weights[r] = *(const float4*)(powers + (mine + r) * 32 + n);
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c) {
+        const float* column = values + n * (COLUMNS * 32) + c * 32 + lane;
+        float a = column[0], b = column[COLUMNS * 32], d = column[2 * COLUMNS * 32], e = column[3 * COLUMNS * 32];
+#pragma unroll
+        for (int r = 0; r < EACH; ++r)
+          sums[r * COLUMNS + c] = fmaf(weights[r].x, a, fmaf(weights[r].y, b, fmaf(weights[r].z, d,
+                                       fmaf(weights[r].w, e, sums[r * COLUMNS + c]))));
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < EACH; ++r)
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) sums[r * COLUMNS + c] /= total[r];
+}
+
+}  // namespace nncc
