@@ -216,17 +216,12 @@ NNCC_DEVICE void add_slices(float* sums, float* shared) {
   }
 }
 
-/* sums[TM, TN] = left * right over the depths begin .. end: float32 products, fused with their additions. */
-template <class T, class L, class R>
-NNCC_DEVICE void multiply(float* sums, const L& left, const R& right, int begin, int end) {
-  alignas(16) __shared__ float shared[T::SHARED];
+/* Calls add(left slab, right slab) for the slabs of the depths begin .. end, copying ahead of it. */
+template <class T, class L, class R, class F>
+NNCC_DEVICE void over_slabs(float* shared, const L& left, const R& right, int begin, int end, const F& add) {
   float* const lefts = shared;
   float* const rights = shared + T::STAGES * T::K * T::LEFT;
-  const int member = (int)threadIdx.x % T::GROUP, slice = (int)threadIdx.x / T::GROUP;
-  const int row = member / T::COLUMNS * 4, column = member % T::COLUMNS * 4;
   const int steps = (end - begin + T::K - 1) / T::K;
-#pragma unroll
-  for (int i = 0; i < T::TM * T::TN; ++i) sums[i] = 0.0f;
 #pragma unroll
   for (int s = 0; s < T::STAGES - 1; ++s) {
     if (s < steps) {
@@ -246,23 +241,125 @@ NNCC_DEVICE void multiply(float* sums, const L& left, const R& right, int begin,
       right.load(rights + writing * T::K * T::RIGHT, k, end);
     }
     copies_commit();
-    const float* a_slab = lefts + (reading * T::K + slice * (T::K / T::SLICES)) * T::LEFT + row;
-    const float* b_slab = rights + (reading * T::K + slice * (T::K / T::SLICES)) * T::RIGHT + column;
+    add(lefts + reading * T::K * T::LEFT, rights + reading * T::K * T::RIGHT);
+    reading = reading + 1 == T::STAGES ? 0 : reading + 1;
+    writing = writing + 1 == T::STAGES ? 0 : writing + 1;
+  }
+}
+
+/* sums[TM, TN] = left * right over the depths begin .. end: float32 products, fused with their additions. */
+template <class T>
+struct Products {
+  float* sums;
+  NNCC_DEVICE void operator()(const float* left, const float* right) const {
+    const int member = (int)threadIdx.x % T::GROUP, first = (int)threadIdx.x / T::GROUP * (T::K / T::SLICES);
+    const float* rows = left + first * T::LEFT + member / T::COLUMNS * 4;
+    const float* columns = right + first * T::RIGHT + member % T::COLUMNS * 4;
 #pragma unroll
     for (int k = 0; k < T::K / T::SLICES; ++k) {
       float a[T::TM], b[T::TN];
-      take<T::TM, T::ROWS * 4>(a, a_slab + k * T::LEFT);
-      take<T::TN, T::COLUMNS * 4>(b, b_slab + k * T::RIGHT);
+      take<T::TM, T::ROWS * 4>(a, rows + k * T::LEFT);
+      take<T::TN, T::COLUMNS * 4>(b, columns + k * T::RIGHT);
 #pragma unroll
       for (int i = 0; i < T::TM; ++i)
 #pragma unroll
         for (int j = 0; j < T::TN; ++j) sums[i * T::TN + j] = fmaf(a[i], b[j], sums[i * T::TN + j]);
     }
-    reading = reading + 1 == T::STAGES ? 0 : reading + 1;
-    writing = writing + 1 == T::STAGES ? 0 : writing + 1;
   }
-  if (T::SLICES > 1) add_slices<T>(sums, shared);
+  template <class L, class R>
+  NNCC_DEVICE static void all(float* sums, const L& left, const R& right, int begin, int end) {
+    alignas(16) __shared__ float shared[T::SHARED];
+#pragma unroll
+    for (int i = 0; i < T::TM * T::TN; ++i) sums[i] = 0.0f;
+    over_slabs<T>(shared, left, right, begin, end, Products{sums});
+    if (T::SLICES > 1) add_slices<T>(sums, shared);
+  }
+};
+
+/* A tile of M x N outputs by tensor cores, from float32 that is rounded to TF32 (10 bits of fraction); a warp has WM x WN
+ * of them. PTX ISA, "Matrix Fragments for mma.m16n8k8": of a thread's four sums two lie in a row g = lane / 4, two in
+ * g + 8, in columns 2 (lane % 4) and one more. */
+template <int M_, int N_, int K_, int WM_, int WN_, int STAGES_>
+struct TensorTile {
+  static constexpr int M = M_, N = N_, K = K_, WM = WM_, WN = WN_, STAGES = STAGES_;
+  static constexpr int ACROSS = N / WN, THREADS = M / WM * ACROSS * 32, DOWN = WM / 16, ALONG = WN / 8;
+  static constexpr int LEFT = M + 8, RIGHT = N + 8; /* four rows of a slab begin in different banks */
+  static constexpr int SHARED = STAGES * K * (LEFT + RIGHT);
+};
+
+/* To the nearest of 10 bits of fraction, ties away from zero. */
+NNCC_DEVICE unsigned rounded_to_tf32(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  unsigned bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return bits;
+#else
+  return (__float_as_uint(value) + 0x1000u) & 0xffffe000u;
+#endif
 }
+
+/* sums[16 x 8] += a[16 x 8] b[8 x 8], of a warp. */
+NNCC_DEVICE void mma_tf32(float* sums, const unsigned* a, const unsigned* b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  int lane = (int)threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
+  for (int k = 0; k < 8; ++k)
+    for (int i = 0; i < 4; ++i) {
+      unsigned x = __shfl_sync(0xffffffffu, a[k / 4 * 2 + i / 2], row * 4 + k % 4, 32);
+      unsigned y = __shfl_sync(0xffffffffu, b[k / 4], (column + i % 2) * 4 + k % 4, 32);
+      sums[i] = fmaf(__uint_as_float(x), __uint_as_float(y), sums[i]);
+    }
+#endif
+}
+
+template <class T>
+struct TensorProducts {
+  float* sums;
+  NNCC_DEVICE void operator()(const float* left, const float* right) const {
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const float* rows = left + lane % 4 * T::LEFT + warp / T::ACROSS * T::WM + lane / 4;
+    const float* columns = right + lane % 4 * T::RIGHT + warp % T::ACROSS * T::WN + lane / 4;
+#pragma unroll
+    for (int k = 0; k < T::K; k += 8) {
+      unsigned a[T::DOWN][4], b[T::ALONG][2];
+#pragma unroll
+      for (int i = 0; i < T::DOWN; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) a[i][j] = rounded_to_tf32(rows[(k + j / 2 * 4) * T::LEFT + i * 16 + j % 2 * 8]);
+#pragma unroll
+      for (int i = 0; i < T::ALONG; ++i)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) b[i][j] = rounded_to_tf32(columns[(k + j * 4) * T::RIGHT + i * 8]);
+#pragma unroll
+      for (int i = 0; i < T::DOWN; ++i)
+#pragma unroll
+        for (int j = 0; j < T::ALONG; ++j) mma_tf32(sums + (i * T::ALONG + j) * 4, a[i], b[j]);
+    }
+  }
+  template <class L, class R>
+  NNCC_DEVICE static void all(float* sums, const L& left, const R& right, int begin, int end) {
+    alignas(16) __shared__ float shared[T::SHARED];
+#pragma unroll
+    for (int i = 0; i < T::DOWN * T::ALONG * 4; ++i) sums[i] = 0.0f;
+    over_slabs<T>(shared, left, right, begin, end, TensorProducts{sums});
+  }
+};
+
+/* The way in which a kind of tile is made. */
+template <class T>
+struct Way;
+template <int M, int N, int K, int TM, int TN, int STAGES, int SLICES>
+struct Way<Tile<M, N, K, TM, TN, STAGES, SLICES>> {
+  typedef Products<Tile<M, N, K, TM, TN, STAGES, SLICES>> Of;
+};
+template <int M, int N, int K, int WM, int WN, int STAGES>
+struct Way<TensorTile<M, N, K, WM, WN, STAGES>> {
+  typedef TensorProducts<TensorTile<M, N, K, WM, WN, STAGES>> Of;
+};
 
 /* A tile of a convolution with OUT channels a group, whose weights are [groups, DEPTH, STRIDE]; depths of one part. */
 template <class T, class V, int OUT, int STRIDE, int PART>
@@ -271,7 +368,7 @@ NNCC_DEVICE void conv2d(void* sums, const void* images, const void* weights, int
   int group = channels / TILES, begin = part * PART, end = begin + PART < V::DEPTH ? begin + PART : V::DEPTH;
   Columns<T, STRIDE> left((const float*)weights + group * (V::DEPTH * STRIDE), channels % TILES * T::M);
   Patches<T, V> right((const float*)images + group * (V::C * V::H * V::W), pixels * T::N);
-  multiply<T>((float*)sums, left, right, begin, end);
+  Way<T>::Of::all((float*)sums, left, right, begin, end);
 }
 
 /* A tile of the product of x [batch, ROWS, DEPTH] and w [batch or 1, DEPTH, COLUMNS]; depths of one part. */
@@ -281,7 +378,7 @@ NNCC_DEVICE void matmul(void* sums, const void* x, const void* w, int columns, i
   int end = begin + PART < DEPTH ? begin + PART : DEPTH;
   Rows<T, ROWS, DEPTH> left((const float*)x + batch * (ROWS * DEPTH), rows * T::M);
   Matrix<T, COLUMNS> right((const float*)w + (SHARED ? 0 : batch) * (DEPTH * COLUMNS), columns * T::N);
-  multiply<T>((float*)sums, left, right, begin, end);
+  Way<T>::Of::all((float*)sums, left, right, begin, end);
 }
 
 /* TH x TW places of a depthwise convolution, of channel `plane` of all images' outputs; weights are [OUT, KH * KW]. */
