@@ -305,14 +305,18 @@ NNCC_DEVICE void mma_tf32(float* sums, const unsigned* a, const unsigned* b) {
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else
+#elif !defined(__CUDACC__)
+  __shared__ unsigned fragments[32][32][6];
+  unsigned(*warp)[6] = fragments[threadIdx.x / 32];
   int lane = (int)threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
+  for (int i = 0; i < 6; ++i) warp[lane][i] = i < 4 ? a[i] : b[i - 4];
+  __syncwarp(0xffffffffu);
   for (int k = 0; k < 8; ++k)
     for (int i = 0; i < 4; ++i) {
-      unsigned x = __shfl_sync(0xffffffffu, a[k / 4 * 2 + i / 2], row * 4 + k % 4, 32);
-      unsigned y = __shfl_sync(0xffffffffu, b[k / 4], (column + i % 2) * 4 + k % 4, 32);
+      unsigned x = warp[row * 4 + k % 4][k / 4 * 2 + i / 2], y = warp[(column + i % 2) * 4 + k % 4][4 + k / 4];
       sums[i] = fmaf(__uint_as_float(x), __uint_as_float(y), sums[i]);
     }
+  __syncwarp(0xffffffffu);
 #endif
 }
 
