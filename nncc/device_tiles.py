@@ -200,16 +200,25 @@ def _tiles() -> list[Tile]:
 
 def _tensor_tiles() -> list[TensorTile]:
     found = []
-    for m, n, wm, wn in TENSOR_SIZES:
-        for k in (16, 32):
-            stages = next((s for s in (4, 3, 2) if TensorTile(m, n, k, wm, wn, s).shared_bytes <= _STATIC_SHARED), 0)
-            if stages > 2:
-                found.append(TensorTile(m, n, k, wm, wn, stages))
+    for sizes in TENSOR_SIZES:
+        for k in _DEPTHS:
+            for stages in (4, 3):
+                tile = TensorTile(*sizes[:2], k, *sizes[2:], stages)
+                if tile.shared_bytes <= _STATIC_SHARED:
+                    found.append(tile)
+                    break
     return found
 
 
 def seconds(
-    tile: Tile | TensorTile, parts: int, rows: int, columns: int, depth: int, batch: int, hardware: Hardware, steps_of: int = 0
+    tile: Tile | TensorTile,
+    parts: int,
+    rows: int,
+    columns: int,
+    depth: int,
+    batch: int,
+    hardware: Hardware,
+    steps_of: int = 0,
 ) -> float:
     """The predicted time of `batch` products of [rows, depth] and [depth, columns]."""
     each = _part(depth, parts, tile.k)
