@@ -236,8 +236,10 @@ def seconds(
     # against the instructions that load and copy; the gather of a convolution divides where slabs cut its taps.
     peak = (hardware.peak_gflops or 10_000.0) * 1e9
     copies = (tile.m / 4 + tile.n) * (6 if steps_of % tile.k else 4)
+    products: float
     if isinstance(tile, Tile):
-        products, loads = tile.tm * tile.tn, (tile.tm + tile.tn) / 4
+        products = tile.tm * tile.tn
+        loads = (tile.tm + tile.tn) / 4
         pace = max(1.0, 4 * loads * _SCHEDULERS / products, 1 + (loads + copies / tile.group) / products)
         hidden = _FILLED * min(1.0, warps * products / _LATENCY) ** 0.5
     else:
@@ -280,7 +282,8 @@ def choose_tile(
 ) -> Plan:
     """The tile and the parts of `batch` products [rows, depth] x [depth, columns].
 
-    With `tf32`, tensor cores take float32 rounded to TF32. `steps_of` is what a slab should divide for its right-hand side to be gathered cheaply, 0 where it does not matter.
+    With `tf32`, tensor cores take float32 rounded to TF32. `steps_of` is what a slab should divide for its right-hand
+    side to be gathered cheaply, 0 where it does not matter.
     """
 
     def possible(tile: Tile | TensorTile) -> list[tuple[float, int]]:

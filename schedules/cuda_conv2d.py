@@ -1,6 +1,7 @@
 """Convolution on a GPU: implicit matrix product of plain float32 tensors.
 
-    y[n, g Og + o, i, j] = sum_{kh, kw, c} W[g, (kh KW + kw) C + c, o] x[n, g C + c, i sh + kh dh - pt, j sw + kw dw - pl]
+    y[n, g Og + o, i, j] = sum_{kh, kw, c} W[g, k, o] x[n, g C + c, i sh + kh dh - pt, j sw + kw dw - pl]
+    k = (kh KW + kw) C + c
 
 x is [N, G C, H, W], y [N, G Og, OH, OW], W [G, KH KW C, Og up to a multiple of 4]. A thread block makes a tile of
 output channels by output pixels from slabs of the depth KH KW C in shared memory; pixels are the fast axis of

@@ -22,6 +22,7 @@ from nncc.passes.fold_dequantize import fold_dequantize
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.gpu_attention import gpu_attention
+from nncc.passes.gpu_concatenations import gpu_concatenations
 from nncc.passes.gpu_products import gpu_products
 from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
@@ -68,6 +69,7 @@ SPECIALIZE_GPU = (
     divide_by_constants,
     softmax_in_place,
     gpu_attention,
+    gpu_concatenations,
     gpu_rows,
     gpu_products,
 )
