@@ -415,6 +415,8 @@ NNCC_DEVICE void depthwise_conv2d(void* to, const void* images, const void* weig
     }
 }
 
+NNCC_DEVICE float infinity() { return __int_as_float(0x7f800000); }
+
 /* Sums, and maxima, over the THREADS threads of a row, for all of them. Rows of a warp stand side by side in a block; a
  * longer row has the block for itself. */
 struct Sum {
@@ -468,7 +470,7 @@ template <int LENGTH, int THREADS>
 NNCC_DEVICE void softmax(void* to, const void* x, int row) {
   typedef Row<LENGTH, THREADS> R;
   float* values = (float*)to;
-  R::read(values, (const float*)x + (long long)row * LENGTH, -INFINITY);
+  R::read(values, (const float*)x + (long long)row * LENGTH, -infinity());
   float highest = values[0], total = 0.0f;
 #pragma unroll
   for (int i = 1; i < R::COUNT; ++i) highest = fmaxf(highest, values[i]);
@@ -531,7 +533,7 @@ NNCC_DEVICE void attention(void* to, const void* q, int q_start, const void* k, 
 #pragma unroll
   for (int i = 0; i < EACH * COLUMNS; ++i) sums[i] = 0.0f;
 #pragma unroll
-  for (int r = 0; r < EACH; ++r) highest[r] = -INFINITY, total[r] = 0.0f;
+  for (int r = 0; r < EACH; ++r) highest[r] = -infinity(), total[r] = 0.0f;
   stage<ALL, DEPTH, FULL, FULL, QM, QD, THREADS>(queries, (const float*)q + q_start + first * QM, QUERIES - first);
 #pragma unroll 1
   for (int start = 0; start < LENGTH; start += 32) {
@@ -557,10 +559,10 @@ NNCC_DEVICE void attention(void* to, const void* q, int q_start, const void* k, 
       bool inside = start + lane < LENGTH;
       if (MASKED && inside && first + mine + r < QUERIES)
         scores[r] += ((const float*)mask)[mask_start + (first + mine + r) * MM + (start + lane) * MN];
-      if (!inside) scores[r] = -INFINITY;
+      if (!inside) scores[r] = -infinity();
       float now = fmaxf(highest[r], across<Maximum, 32>(scores[r]));
-      /* Masked by -INFINITY alone, so far: powers of 0. */
-      float power = now == -INFINITY ? 0.0f : expf(scores[r] - now), earlier = now == -INFINITY ? 1.0f : expf(highest[r] - now);
+      /* Masked by minus infinity alone, so far: powers of 0. */
+      float power = now == -infinity() ? 0.0f : expf(scores[r] - now), earlier = now == -infinity() ? 1.0f : expf(highest[r] - now);
       highest[r] = now;
       total[r] = total[r] * earlier + across<Sum, 32>(power);
       powers[(mine + r) * 32 + lane] = power;
