@@ -4,7 +4,7 @@
  * are asynchronous from sm_80 on and products may use tensor cores; any other C++ compiler (the tests' emulator, which
  * defines __device__, __shared__, threadIdx and so on) gets the same functions as plain code.
  */
-#if defined(__CUDACC__)
+/* The words that TVM's code uses, which NVRTC does not have. */
 typedef unsigned int uint;
 typedef unsigned char uchar;
 typedef unsigned short ushort;
@@ -14,7 +14,6 @@ typedef short int16_t;
 typedef unsigned short uint16_t;
 typedef int int32_t;
 typedef unsigned int uint32_t;
-#endif
 
 #define NNCC_DEVICE __device__ __forceinline__
 
