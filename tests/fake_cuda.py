@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent / "cuda"
-_FLAGS = ("-std=c++17", "-O2", "-g0", "-fPIC", "-shared", "-fno-strict-aliasing", "-fvisibility=hidden", "-w")
+_FLAGS = ("-std=gnu++17", "-O2", "-g0", "-fPIC", "-shared", "-fno-strict-aliasing", "-fvisibility=hidden", "-w")
 _HEADERS = ("emulator.hpp", "fiber.hpp", "device_language.hpp", "include/cuda_fp16.h", "include/cuda_bf16.h")
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\([^;{]*\{')
 _DYNAMIC = re.compile(
@@ -68,6 +68,8 @@ def launch(
     addresses = (ctypes.c_void_p * max(1, len(pointers)))(*[ctypes.addressof(p) for p in pointers])
     error = ctypes.create_string_buffer(1000)
     count = library.emulated_parameters(symbol.encode())
+    if count < 0:
+        raise RuntimeError(f"there is no kernel `{symbol}`")
     if count != len(arrays):
         raise RuntimeError(f"kernel `{symbol}` has {count} parameters, and {len(arrays)} are given")
     three = ctypes.c_uint * 3

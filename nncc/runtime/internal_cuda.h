@@ -50,8 +50,9 @@ typedef struct {
 
 typedef struct rt_pass rt_pass; /* one walk through the calls of the program */
 
-static int rt_launch(rt_pass* pass, int call, int kernel, rt_shape shape, void** parameters);
-static int rt_copy(rt_pass* pass, int call, rt_address to, rt_address from, size_t nbytes);
+/* A program may have no launches, or no copies. */
+__attribute__((unused)) static int rt_launch(rt_pass* pass, int call, int kernel, rt_shape shape, void** parameters);
+__attribute__((unused)) static int rt_copy(rt_pass* pass, int call, rt_address to, rt_address from, size_t nbytes);
 
 /* Call number `call` launches kernel number `kernel`; what follows the shape are the kernel's parameters, addresses. */
 #define NNCC_LAUNCH(call, kernel, gx, gy, gz, bx, by, bz, shared, ...)                                               \

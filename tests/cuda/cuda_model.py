@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,22 +102,60 @@ def program(target: Target = TARGET) -> Program:
     )
 
 
-def build(folder: Path, program: Program, ptx: bytes = b".version 8.0\0", emit: tuple[str, ...] = ("so",)) -> Path:
-    """The program as a library; its cubin is only as much of an ELF file as the fake driver looks at."""
-    (folder / "model.c").write_text(emit_source(program, "00ff", "nncc test"))
-    (folder / "cubin").write_bytes(b"\x7fELF" + bytes(60))
-    (folder / "ptx").write_bytes(ptx)
-    program.weights.tofile(folder / "weights.bin")
+def build(
+    folder: Path,
+    program: Program,
+    cubin: bytes = b"\x7fELF" + bytes(60),
+    ptx: bytes = b".version 8.0",
+    emit: tuple[str, ...] = ("so",),
+) -> Path:
+    """The program as a library; by default its cubin is only as much of an ELF file as the fake driver looks at."""
+    write_parts(folder, program, cubin, ptx)
     return link(
         program.target,
         folder,
         source=folder / "model.c",
         kernels=None,
-        weights=folder / "weights.bin",
+        weights=folder / "nncc_weights",
         stem="model",
         include=[runtime_folder()],
         static_prefix="by_hand",
         emit=emit,
         exports=(*PUBLIC_FUNCTIONS, *CUDA_FUNCTIONS),
-        blobs={"nncc_cubin": folder / "cubin", "nncc_ptx": folder / "ptx"},
+        blobs={"nncc_cubin": folder / "nncc_cubin", "nncc_ptx": folder / "nncc_ptx"},
     )[emit[0]]
+
+
+def write_parts(folder: Path, program: Program, cubin: bytes, ptx: bytes) -> None:
+    """What `link` takes, as files of `folder`."""
+    (folder / "model.c").write_text(emit_source(program, "00ff", "nncc test"))
+    (folder / "nncc_cubin").write_bytes(cubin)
+    (folder / "nncc_ptx").write_bytes(ptx + b"\0")
+    program.weights.tofile(folder / "nncc_weights")
+
+
+class NoSanitizer(Exception):
+    """The compiler has not the sanitizer that it was asked for."""
+
+
+def build_hammer(
+    folder: Path,
+    *flags: str,
+    target: Target = TARGET,
+    cubin: bytes = b"\x7fELF" + bytes(60),
+    ptx: bytes = b".version 8.0",
+) -> Path:
+    """hammer_cuda.c and the model as one program, compiled with `flags`; it needs libc and, to run, a driver."""
+    write_parts(folder, program(target), cubin, ptx)
+    blobs = "".join(
+        f'.globl {name}\n.balign 64\n{name}: .incbin "{folder / name}"\n'
+        for name in ("nncc_weights", "nncc_cubin", "nncc_ptx")
+    )
+    (folder / "blobs.s").write_text(f'.section .rodata\n{blobs}.section .note.GNU-stack,"",%progbits\n')
+    sources = [Path(__file__).parent / "hammer_cuda.c", folder / "model.c", folder / "blobs.s"]
+    command = ["cc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", *flags, f"-I{runtime_folder()}", *sources]
+    done = subprocess.run([*command, "-o", folder / "hammer", "-pthread", "-ldl"], capture_output=True, text=True)
+    if re.search(r"cannot find .*lib(t|a|ub)san", done.stderr):
+        raise NoSanitizer
+    assert done.returncode == 0, done.stderr
+    return folder / "hammer"

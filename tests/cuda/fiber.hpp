@@ -1,4 +1,5 @@
-/* fiber.hpp: stacks to switch between. Our own switch on x86-64, where it takes a few nanoseconds; ucontext elsewhere. */
+/* fiber.hpp: stacks to switch between. Our own switch on x86-64, where it takes a few nanoseconds; ucontext elsewhere
+ * or with FIBER_UCONTEXT. */
 #pragma once
 
 #include <cstddef>
@@ -17,7 +18,10 @@
 #ifdef FIBER_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) && !defined(FIBER_UCONTEXT)
+#define FIBER_UCONTEXT
+#endif
+#ifdef FIBER_UCONTEXT
 #include <ucontext.h>
 #endif
 
@@ -26,7 +30,7 @@ namespace emulator {
 enum : size_t { STACK_BYTES = 256 << 10 };
 
 struct Fiber {
-#if defined(__x86_64__)
+#ifndef FIBER_UCONTEXT
   void* stack_pointer = nullptr;
 #else
   ucontext_t context;
@@ -41,7 +45,7 @@ struct Fiber {
 
 inline Fiber *fiber_before, *fiber_now; /* the one that switched to the one that runs, and that */
 
-#if defined(__x86_64__)
+#ifndef FIBER_UCONTEXT
 extern "C" void nncc_switch_stack(void** save, void* load);
 asm(R"(
   .pushsection .text
@@ -85,7 +89,7 @@ inline void switch_fiber(Fiber* from, Fiber* to) {
 #ifdef FIBER_ASAN
   __sanitizer_start_switch_fiber(nullptr, to->bottom, to->size);
 #endif
-#if defined(__x86_64__)
+#ifndef FIBER_UCONTEXT
   nncc_switch_stack(&from->stack_pointer, to->stack_pointer);
 #else
   swapcontext(&from->context, &to->context);
@@ -115,7 +119,7 @@ inline Fiber* new_fiber(void (*main)()) {
   fiber->size = STACK_BYTES;
 #endif
   const size_t stagger = made++ % 61 * 64; /* stacks that begin alike share the sets of the caches */
-#if defined(__x86_64__)
+#ifndef FIBER_UCONTEXT
   void** top = reinterpret_cast<void**>(fiber->stack + STACK_BYTES - 64 - stagger);
   *--top = nullptr; /* where fiber_entry would return to */
   *--top = reinterpret_cast<void*>(fiber_entry);
