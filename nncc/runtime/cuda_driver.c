@@ -20,6 +20,7 @@ enum {
   CU_STREAM_DEFAULT = 0,         /* ordered after what the legacy default stream was given before */
   CU_STREAM_NON_BLOCKING = 1,
   CU_EVENT_DISABLE_TIMING = 2,
+  CU_EVENT_RECORD_EXTERNAL = 1,  /* in a stream that is captured: the graph is to record it whenever it runs */
   CU_CAPTURE_RELAXED = 2,        /* CU_STREAM_CAPTURE_MODE_RELAXED */
   CU_CAPTURE_NONE = 0            /* CU_STREAM_CAPTURE_STATUS_NONE */
 };
@@ -62,6 +63,7 @@ enum {
   F(cuGraphExecDestroy, (void* executable))                                                                          \
   F(cuEventCreate, (void** event, unsigned flags))                                                                   \
   F(cuEventRecord, (void* event, void* stream))                                                                      \
+  F(cuEventRecordWithFlags, (void* event, void* stream, unsigned flags))                                             \
   F(cuEventSynchronize, (void* event))                                                                               \
   F(cuEventElapsedTime, (float* milliseconds, void* start, void* end))                                               \
   F(cuEventDestroy_v2, (void* event))                                                                                \

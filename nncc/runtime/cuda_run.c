@@ -77,8 +77,8 @@ static int rt_transfer_one(const nncc_context* context, int index, void* stream)
   return NNCC_OK;
 }
 
-static int rt_invoke(nncc_context* context, void* stream, void** events) {
-  rt_pass pass = {context, stream, events, -1};
+static int rt_invoke(nncc_context* context, void* stream, void** events, int captured) {
+  rt_pass pass = {context, stream, events, captured, -1};
   const int code = model_invoke(&pass, context->arena, context->device->weights, context->places,
                                 context->places + model_info.num_inputs);
   return code ? code : rt_begin(&pass, model_info.num_calls);
@@ -86,9 +86,9 @@ static int rt_invoke(nncc_context* context, void* stream, void** events) {
 
 /* ---- graphs ---- */
 
-/* Captures the program over the places of this run. In a stream of its own, which nothing waits for: else work that
+/* Captures the program over the places of this run, with the events if there are any. In a stream of its own, which nothing waits for: else work that
  * other threads give to the legacy default stream would break the capture. */
-static int rt_capture(nncc_context* context, void** executable) {
+static int rt_capture(nncc_context* context, void** events, void** executable) {
   void *stream = NULL, *graph = NULL;
   RT_TRY(cuStreamCreate, (&stream, CU_STREAM_NON_BLOCKING), " for capture");
   int code = NNCC_OK;
@@ -96,7 +96,7 @@ static int rt_capture(nncc_context* context, void** executable) {
   if (result) {
     code = rt_driver_failed(result, "cuStreamBeginCapture_v2");
   } else {
-    code = rt_invoke(context, stream, NULL);
+    code = rt_invoke(context, stream, events, 1);
     result = rt_cuda.cuStreamEndCapture(stream, &graph);
     if (!code && result) {
       code = rt_driver_failed(result, "cuStreamEndCapture");
@@ -149,7 +149,7 @@ static int rt_enqueue_program(nncc_context* context, void* stream) {
     RT_TRY(cuStreamIsCapturing, (stream, &capturing), "");
   }
   if (!context->use_graphs || capturing != CU_CAPTURE_NONE) {
-    return rt_invoke(context, stream, NULL);
+    return rt_invoke(context, stream, NULL, 0);
   }
   int code = rt_find_graph(context, &graph);
   if (code) {
@@ -158,13 +158,38 @@ static int rt_enqueue_program(nncc_context* context, void* stream) {
   const int came_before = graph->used != 0;
   graph->used = ++context->runs;
   if (!came_before) {
-    return rt_invoke(context, stream, NULL);
+    return rt_invoke(context, stream, NULL, 0);
   }
   if (!graph->executable) {
-    code = rt_capture(context, &graph->executable);
+    code = rt_capture(context, NULL, &graph->executable);
     if (code) {
       return code;
     }
+  }
+  RT_TRY(cuGraphLaunch, (graph->executable, stream), "");
+  return NNCC_OK;
+}
+
+/* Enqueues the kernels with events between the calls, as a graph: launched one by one, many take longer to launch than
+ * to run, and the events would measure that. */
+static int rt_enqueue_profile(nncc_context* context, void* stream, void** events) {
+  const size_t size = (size_t)rt_num_places() * sizeof(rt_address);
+  rt_graph* graph = &context->profiled;
+  if (!context->use_graphs) {
+    return rt_invoke(context, stream, events, 0);
+  }
+  if (graph->executable && memcmp(graph->places, context->places, size)) {
+    void* executable = graph->executable;
+    graph->executable = NULL;
+    RT_TRY(cuGraphExecDestroy, (executable), "");
+  }
+  if (!graph->executable) {
+    int code = rt_invoke(context, stream, NULL, 0); /* makes the driver load each kernel */
+    code = code ? code : rt_capture(context, events, &graph->executable);
+    if (code) {
+      return code;
+    }
+    memcpy(graph->places, context->places, size);
   }
   RT_TRY(cuGraphLaunch, (graph->executable, stream), "");
   return NNCC_OK;
@@ -180,7 +205,7 @@ static int rt_enqueue(nncc_context* context, void* stream, void** events) {
     code = rt_transfer_one(context, i, stream);
   }
   if (!code) {
-    code = events ? rt_invoke(context, stream, events) : rt_enqueue_program(context, stream);
+    code = events ? rt_enqueue_profile(context, stream, events) : rt_enqueue_program(context, stream);
   }
   for (int i = inputs; i < rt_num_places() && !code; ++i) {
     code = rt_transfer_one(context, i, stream);
