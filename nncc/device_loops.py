@@ -1,14 +1,14 @@
 """Kernels whose inner loops are a device function of the prelude (``nncc/runtime/device.cuh``).
 
-A thread block computes a tile of what a template's anchor computes: a device function leaves each thread's part of it in
-registers, and the elementwise operators that the kernel is fused with finish it from there:
+A thread block computes a tile of what a template's anchor computes: a device function leaves each thread's part of it
+in registers, and the elementwise operators that the kernel is fused with finish it from there:
 
     float sums[8];
     nncc::conv2d<..>(sums, x, w, blockIdx.x, blockIdx.y, blockIdx.z);
     for each place of the part, if it is inside: y[..] = relu(sums[..] + bias[..])
 
-A reduction that gives too few tiles for all multiprocessors is cut in parts: each part's tile goes to a workspace, and a
-second launch adds the parts up and finishes.
+A reduction that gives too few tiles for all multiprocessors is cut in parts: each part's tile goes to a workspace, and
+a second launch adds the parts up and finishes.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Registers:
 
     count: int
     vector: int
+    finished: int
+    """How many of them hold results in the end: the first ones."""
     place: Callable[..., tuple[Sequence[Any], Any]]
 
 
@@ -59,11 +61,11 @@ def on_grid(
     registers: Registers,
     parts: int = 1,
 ) -> list[str]:
-    """Replace the loops of `block`, the template's parts before it and the elementwise block behind it by one kernel; the names of the blocks
-    that it stands for.
+    """Replace the loops of `block`, of the template's parts before it and of the elementwise block behind it by one
+    kernel; the names of these blocks.
 
-    `call(x, y, z, thread)` gives the device function's name and its arguments behind the registers, tensors or integers. With
-    `parts`, those of a reduction, `grid.z` counts them innermost, and the second launch is made.
+    `call(x, y, z, thread)` gives the device function's name and its arguments behind the registers: tensors, numbers.
+    With `parts`, those of a reduction, `grid.z` counts them innermost, and the second launch is made.
     """
     anchor = sch.get(block)
     consumers = sch.get_consumers(block)
@@ -81,7 +83,7 @@ def on_grid(
     root_ref = sch.get_sref(sch.get_sblock("root"))
     root = root_ref.stmt
     before, after = _around(root.body, names)
-    gone = [b for b in parts_of.values()] + ([result] if finish is not None else [])
+    gone = [*parts_of.values(), *([result] if finish is not None else [])]
     allocated = [b for b in root.alloc_buffers if not any(b.same_as(other) for other in gone)]
     if parts == 1:
         nests.append(_nest(anchor.name_hint, call, grid, registers, target.store))
@@ -214,7 +216,7 @@ def _nest(name: str, call: Any, grid: Grid, registers: Registers, store: Any) ->
                 stored = element(0)
             return stored if condition is None else tirx.IfThenElse(condition, stored, None)
 
-        groups = registers.count // registers.vector
+        groups = registers.finished // registers.vector
         statements.append(_loop("group", groups, tirx.ForKind.UNROLLED, group) if groups > 1 else group(0))
         block = s_tir.SBlock([], [], [], name, tirx.SeqStmt(statements), None, [sums])
         return s_tir.SBlockRealize([], True, block)

@@ -13,12 +13,15 @@ from typing import Any
 from nncc.choices import Choices
 from nncc.target import Hardware
 
-__all__ = ["Plan", "Tile", "choose_tile", "seconds"]
+__all__ = ["SIZES", "Plan", "Tile", "choose_tile", "seconds"]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """`m` x `n` outputs from slices of `k`, `stages` of them in flight, by threads that have `tm` x `tn` each."""
+    """`m` x `n` outputs from slabs of `k`, `stages` of them in flight, by threads that sum `tm` x `tn` each.
+
+    Of a slab, `slices` groups of threads take a part each, and add up in the end.
+    """
 
     m: int
     n: int
@@ -26,35 +29,48 @@ class Tile:
     tm: int
     tn: int
     stages: int
+    slices: int
 
     @property
-    def threads(self) -> int:
+    def group(self) -> int:
         return self.m // self.tm * (self.n // self.tn)
 
     @property
+    def threads(self) -> int:
+        return self.group * self.slices
+
+    @property
+    def sums(self) -> int:
+        """How many sums a thread has in the end."""
+        return self.tm * self.tn // self.slices
+
+    @property
     def shared_bytes(self) -> int:
-        return 4 * self.stages * self.k * (self.m + self.n + 8)
+        slabs = self.stages * self.k * (self.m + self.n + 8)
+        return 4 * max(slabs, self.threads * self.tm * self.tn if self.slices > 1 else 0)
 
     @property
     def registers(self) -> int:
         """About what a thread needs: its sums, what one step multiplies, and addresses."""
-        return self.tm * self.tn + 2 * (self.tm + self.tn) + 40
+        return self.tm * self.tn * 3 // 2 + 2 * (self.tm + self.tn) + 40
 
     def words(self) -> str:
         """As the prelude writes it."""
-        return f"nncc::Tile<{self.m}, {self.n}, {self.k}, {self.tm}, {self.tn}, {self.stages}>"
+        sizes = (self.m, self.n, self.k, self.tm, self.tn, self.stages, self.slices)
+        return f"nncc::Tile<{', '.join(map(str, sizes))}>"
 
     def place(self, thread: Any, number: Any) -> tuple[Any, Any]:
         """Row and column, in the tile, of a thread's sum; see `Tile` of the prelude."""
         rows, columns = self.m // self.tm, self.n // self.tn
-        run_m, run_n = min(self.tm, 4), min(self.tn, 4)
-        i, j = number // self.tn, number % self.tn
-        row = i // run_m * (rows * run_m) + thread // columns * run_m + i % run_m
-        column = j // run_n * (columns * run_n) + thread % columns * run_n + j % run_n
+        member, slice_ = (thread % self.group, thread // self.group) if self.slices > 1 else (thread, 0)
+        i, j = slice_ * (self.tm // self.slices) + number // self.tn, number % self.tn
+        row = i // 4 * (rows * 4) + member // columns * 4 + i % 4
+        column = j // 4 * (columns * 4) + member % columns * 4 + j % 4
         return row, column
 
     def __str__(self) -> str:
-        return f"{self.m}x{self.n}x{self.k} by {self.tm}x{self.tn}"
+        sliced = f", {self.slices} slices" if self.slices > 1 else ""
+        return f"{self.m}x{self.n}x{self.k} by {self.tm}x{self.tn}{sliced}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +85,15 @@ class Plan:
         return f"{self.tile}, {self.parts} parts" if self.parts > 1 else str(self.tile)
 
 
-_SIZES = (
-    (128, 128, 8, 8), (128, 64, 8, 8), (64, 128, 8, 8), (64, 64, 8, 4), (64, 64, 4, 4), (32, 128, 4, 8), (32, 64, 4, 4),
-    (64, 32, 4, 4), (32, 32, 4, 4), (16, 64, 4, 4), (64, 16, 4, 4), (16, 128, 4, 4), (8, 128, 4, 4), (4, 128, 4, 4),
+SIZES = (
+    (128, 128, 8, 8, 1), (128, 64, 8, 8, 1), (64, 128, 8, 8, 1), (64, 64, 8, 8, 1), (64, 64, 8, 8, 2),
+    (64, 64, 8, 4, 1),
+    (64, 64, 4, 4, 1), (32, 128, 8, 8, 1), (32, 128, 8, 8, 2), (32, 64, 8, 8, 2), (32, 64, 8, 8, 4), (64, 32, 8, 8, 2),
+    (64, 32, 8, 8, 4), (32, 64, 4, 4, 1), (64, 32, 4, 4, 1), (32, 32, 8, 4, 2), (32, 32, 8, 4, 4), (32, 32, 4, 4, 1),
+    (16, 64, 8, 4, 4), (64, 16, 8, 4, 4), (16, 64, 4, 4, 1), (64, 16, 4, 4, 1), (16, 128, 8, 8, 4), (8, 128, 4, 4, 2),
+    (4, 128, 4, 4, 2), (4, 128, 4, 4, 4), (8, 128, 4, 4, 4),
 )  # fmt: skip
-"""M, N, TM, TN of the tiles that are considered."""
+"""M, N, TM, TN and slices of the tiles that are considered."""
 _DEPTHS = (8, 16, 32)
 _PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _STATIC_SHARED = 48 * 1024
@@ -86,17 +106,25 @@ _START = 1.5e-6
 """Seconds until a block's first slice is there and its last sum is stored: a few latencies of memory."""
 _STEP = 60e-9
 """Seconds of a slice that no arithmetic hides: a barrier and the first loads from shared memory."""
+_SCHEDULERS = 4
+"""Of a multiprocessor; each issues one warp's instruction a cycle."""
+_FILLED = 0.9
+"""Of the peak, what a loop of multiply-adds reaches that waits for nothing."""
+_LATENCY = 96
+"""Multiply-adds of one scheduler that hide the latency of shared memory."""
+_CACHE = 2.0
+"""Bandwidth of the second-level cache, as a multiple of the memory's."""
 MOST_OPTIONS = 16
 """Of tiles, so many are worth a try."""
 
 
 def _tiles() -> list[Tile]:
     found = []
-    for m, n, tm, tn in _SIZES:
+    for m, n, tm, tn, slices in SIZES:
         for k in _DEPTHS:
             for stages in (4, 3):
-                tile = Tile(m, n, k, tm, tn, stages)
-                if tile.shared_bytes <= _STATIC_SHARED:
+                tile = Tile(m, n, k, tm, tn, stages, slices)
+                if k // slices >= 4 and tile.shared_bytes <= _STATIC_SHARED:
                     found.append(tile)
                     break
     return found
@@ -116,26 +144,29 @@ def seconds(
     )
     busiest = -(-blocks // processors)
     together = min(busiest, max(1, resident))
-    warps = together * max(1, tile.threads // 32)
-    # A warp's multiply-adds against its 128-bit loads from shared memory, some of which are broadcast.
-    pace = max(1.0, 10.0 * (tile.tm / 4 + tile.tn / 4) / (tile.tm * tile.tn) / 4 * 4 / 4)
-    if tile.k and steps_of and steps_of % tile.k:
-        pace *= 1.25  # the gather divides for every element
-    hidden = min(1.0, 0.25 + 0.045 * warps * (tile.tm * tile.tn) ** 0.5 / 4)
+    warps = together * tile.threads / 32 / _SCHEDULERS
+    # A thread's multiply-adds for one depth, against four cycles of shared memory for each 128-bit load of a warp, and
+    # against the instructions that load and copy; the gather of a convolution divides where slabs cut its taps.
+    products, loads = tile.tm * tile.tn, (tile.tm + tile.tn) / 4
+    copies = (tile.m / 4 + tile.n) / 32 * (6 if steps_of % tile.k else 4) / tile.group * 32
+    pace = max(1.0, 4 * loads * _SCHEDULERS / products, 1 + (loads + copies) / products)
+    hidden = _FILLED * min(1.0, warps * products / _LATENCY) ** 0.5
     peak = (hardware.peak_gflops or 10_000.0) * 1e9
     arithmetic = busiest * tile.m * tile.n * each * 2 * processors / peak * pace / hidden
     rounds = -(-busiest // max(1, resident))
     steps = -(-each // tile.k)
     started = rounds * (_START + steps * _STEP)
     bandwidth = (hardware.dram_gbps or 300.0) * 1e9
+    cached = busiest * processors * (tile.m + tile.n) * each * 4 / (_CACHE * bandwidth)
     moved = 4 * batch * (rows * depth + depth * columns + rows * columns) / bandwidth
-    second = _LAUNCH + 4 * (parts + 1) * batch * rows * columns / (2 * bandwidth) if parts > 1 else 0.0
-    return max(arithmetic + started, moved) + second
+    second = _LAUNCH + 4 * (parts + 1) * batch * rows * columns / (_CACHE * bandwidth) if parts > 1 else 0.0
+    return max(arithmetic, moved, cached) + started + second
 
 
 def _part(depth: int, parts: int, k: int) -> int:
     """Depths of one part: whole slices."""
-    return -(-(-(-depth // parts)) // k) * k
+    each = -(-depth // parts)
+    return -(-each // k) * k
 
 
 def choose_tile(
@@ -143,7 +174,7 @@ def choose_tile(
 ) -> Plan:
     """The tile and the parts of `batch` products [rows, depth] x [depth, columns].
 
-    `steps_of` is what a slice should divide for its right-hand side to be gathered cheaply, 0 where that does not matter.
+    `steps_of` is what a slab should divide for its right-hand side to be gathered cheaply, 0 where it does not matter.
     """
 
     def possible(tile: Tile) -> list[tuple[float, int]]:
@@ -155,7 +186,7 @@ def choose_tile(
         return sorted(found)
 
     tiles = sorted(((possible(tile)[0][0], number, tile) for number, tile in enumerate(_tiles())), key=lambda e: e[:2])
-    options = [[t.m, t.n, t.k, t.tm, t.tn, t.stages] for _, _, t in tiles[:MOST_OPTIONS]]
+    options = [[t.m, t.n, t.k, t.tm, t.tn, t.stages, t.slices] for _, _, t in tiles[:MOST_OPTIONS]]
     tile = Tile(*choose("tile", options))
     parts = choose("parts", [parts for _, parts in possible(tile)[:6]])
     return Plan(tile, parts, _part(depth, parts, tile.k) if parts > 1 else max(depth, 1))

@@ -125,5 +125,3 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
         outer = fused
     sch.bind(outer, "blockIdx.x")
     sch.bind(lane, "threadIdx.x")
-
-

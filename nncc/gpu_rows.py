@@ -52,6 +52,6 @@ def row_by_row(
         row = row_of(x, thread)
         return function(length, threads, tirx.min(row, rows - 1) if rows % together else row)
 
-    registers = device_loops.Registers(count, each, place)
+    registers = device_loops.Registers(count, each, count, place)
     grid = device_loops.Grid(-(-rows // together), 1, 1, threads * together)
     return device_loops.on_grid(sch, block, call, grid, registers), f"{threads} threads a row"

@@ -29,10 +29,11 @@ def is_block(function: Any) -> bool:
 
 def refuse_own_code(function: Any) -> None:
     """ModelError: the kernel is a call of our own C, which no GPU can run."""
-    name = str(function.attrs["global_symbol"]) if function.attrs and "global_symbol" in function.attrs else "a kernel"
+    name = str(function.attrs["global_symbol"]) if function.attrs and "global_symbol" in function.attrs else "?"
     raise ModelError(
-        f"the model sorts or searches (`{name}`), which GPUs cannot do yet",
-        "compile it for a processor, or remove the operator: `nncc show MODEL.onnx --stage simplify` shows the graph",
+        f"the kernel `{name}` is code for processors, which GPUs cannot run",
+        "compile the model for a processor, or remove the operator: "
+        "`nncc show MODEL.onnx --stage simplify` shows the graph",
     )
 
 

@@ -142,7 +142,9 @@ def target_text(target: Target) -> str:
         rows = [["vector", vector + (", fused multiply-add" if hardware.fma else "")], ["int8_dot", hardware.int8_dot]]
         rows += [["cores", str(hardware.cores)], ["l1", f"{hardware.l1_kib} KiB"], ["l2", f"{hardware.l2_kib} KiB"]]
     if hardware.peak_gflops:
-        rows.append(["peak", f"{hardware.peak_gflops:g} GFLOP/s{'' if hardware.multiprocessors else ' a core'} (float32)"])
+        rows.append(
+            ["peak", f"{hardware.peak_gflops:g} GFLOP/s{'' if hardware.multiprocessors else ' a core'} (float32)"]
+        )
     for word, peak in (("tf32", hardware.tensor_tf32_gflops), ("float16", hardware.tensor_fp16_gflops)):
         if peak:
             rows.append([f"peak, {word}", f"{peak:g} GFLOP/s (tensor cores)"])

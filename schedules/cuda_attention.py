@@ -34,9 +34,7 @@ def compute(q, keys, values, *masks, batch, sizes, views, alpha):
     d = te.reduce_axis((0, depth), name="d")
     products = te.compute(
         (*batch, queries, length),
-        lambda *at: te.sum(
-            element(q, views[0], *at[:-1], d) * element(keys, views[1], *at[:-2], d, at[-1]), axis=[d]
-        ),
+        lambda *at: te.sum(element(q, views[0], *at[:-1], d) * element(keys, views[1], *at[:-2], d, at[-1]), axis=[d]),
         name="products",
         attrs=part,
     )
@@ -115,6 +113,6 @@ def schedule(sch, block, hardware, choose):
         conditions += [e < width] if width % 32 else []
         return [*device_loops.places(y, batch), m, e], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(each * columns, 1, place)
+    registers = device_loops.Registers(each * columns, 1, each * columns, place)
     grid = device_loops.Grid(-(-queries // together), heads, 1, 32 * _WARPS)
     return device_loops.on_grid(sch, block, call, grid, registers), f"{together} queries"

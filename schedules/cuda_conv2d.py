@@ -1,10 +1,10 @@
 """Convolution on a GPU: implicit matrix product of plain float32 tensors.
 
-    y[n, g Og + o, oh, ow] = sum_{kh, kw, c} W[g, (kh KW + kw) C + c, o] x[n, g C + c, oh sh + kh dh - pt, ow sw + kw dw - pl]
+    y[n, g Og + o, i, j] = sum_{kh, kw, c} W[g, (kh KW + kw) C + c, o] x[n, g C + c, i sh + kh dh - pt, j sw + kw dw - pl]
 
-x is [N, G C, H, W], y [N, G Og, OH, OW], W [G, KH KW C, Og up to a multiple of 4]. A thread block makes a tile of output
-channels by output pixels from slices of the depth KH KW C in shared memory; pixels are the fast axis of everything that
-is read or written. `nncc::conv2d` of the prelude is its inner loop.
+x is [N, G C, H, W], y [N, G Og, OH, OW], W [G, KH KW C, Og up to a multiple of 4]. A thread block makes a tile of
+output channels by output pixels from slabs of the depth KH KW C in shared memory; pixels are the fast axis of
+everything that is read or written. `nncc::conv2d` of the prelude is its inner loop.
 """
 
 from __future__ import annotations
@@ -79,10 +79,8 @@ def schedule(sch, block, hardware, choose):
         n, p = (p // (out_h * out_w), p % (out_h * out_w)) if batch > 1 else (0, p)
         return [n, o, p // out_w, p % out_w], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(tile.tm * tile.tn, vector, place)
+    registers = device_loops.Registers(tile.tm * tile.tn, vector, tile.sums, place)
     grid = device_loops.Grid(-(-pixels // tile.n), across * groups, plan.parts, tile.threads)
     arguments = lambda x, y, z, _: (function, data, weight, x, y, z)  # noqa: E731
     placed = device_loops.on_grid(sch, block, arguments, grid, registers, plan.parts)
     return placed, f"tile {plan}"
-
-

@@ -79,7 +79,7 @@ def schedule(sch, block, hardware, choose):
         n, o = (plane // channels, plane % channels) if batch > 1 else (0, plane)
         return [n, o, h, w], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(height * width, vector, place)
+    registers = device_loops.Registers(height * width, vector, height * width, place)
     grid = device_loops.Grid(-(-count // _THREADS), 1, 1, _THREADS)
 
     def call(x, y, z, thread):

@@ -1,6 +1,6 @@
 """Layer normalization over the last axis on a GPU: a row in the registers of a warp, or of a block.
 
-    m = sum_k x[k] / n        v = sum_k (x[k] - m)^2 / n        y[k] = (x[k] - m) * (1 / sqrt(v + eps)) * g[k] + b[k]
+m = sum_k x[k] / n        v = sum_k (x[k] - m)^2 / n        y[k] = (x[k] - m) * (1 / sqrt(v + eps)) * g[k] + b[k]
 """
 
 from __future__ import annotations

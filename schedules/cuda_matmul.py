@@ -48,13 +48,10 @@ def schedule(sch, block, hardware, choose):
         m, n = y * tile.m + row, x * tile.n + column
         conditions = [m < rows] if rows % tile.m else []
         conditions += [n < columns] if columns % tile.n else []
-        if shared:
-            at = device_loops.places(m, axes)
-        else:
-            at = [*device_loops.places(z // plan.parts, outer), m]
+        at = device_loops.places(m, axes) if shared else [*device_loops.places(z // plan.parts, outer), m]
         return [*at, n], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(tile.tm * tile.tn, vector, place)
+    registers = device_loops.Registers(tile.tm * tile.tn, vector, tile.sums, place)
     grid = device_loops.Grid(-(-columns // tile.n), -(-rows // tile.m), batch * plan.parts, tile.threads)
     arguments = lambda i, j, z, _: (function, x, weight, i, j, z)  # noqa: E731
     placed = device_loops.on_grid(sch, block, arguments, grid, registers, plan.parts)

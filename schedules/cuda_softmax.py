@@ -1,6 +1,6 @@
 """Softmax over the last axis on a GPU: a row in the registers of a warp, or of a block.
 
-    m = max_k x[k]        y[k] = exp(x[k] - m) / sum_k exp(x[k] - m)
+m = max_k x[k]        y[k] = exp(x[k] - m) / sum_k exp(x[k] - m)
 """
 
 from __future__ import annotations

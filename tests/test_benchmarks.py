@@ -24,7 +24,8 @@ from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = "".join(
-    f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in ("times", "compile", "tuning", "counts", "accuracy")
+    f"{tables.START.format(name)}\nold\n{tables.END}\n"
+    for name in ("times", "compile", "tuning", "counts", "accuracy", "gpu")
 )
 
 
@@ -288,6 +289,10 @@ def test_a_contestant_needs_numpy_and_nothing_of_nncc():
     assert "main() missing 7 required positional arguments" in alone.stderr
 
 
+WORDS = ("1", "", "float32")
+"""Threads, instruction set and precision, as peers.py takes them."""
+
+
 @pytest.fixture
 def work(tiny, tmp_path) -> Path:
     """A folder as bench.py makes it for a model."""
@@ -302,7 +307,7 @@ def work(tiny, tmp_path) -> Path:
 
 def test_a_contestant_runs_when_it_is_its_turn(work, library):
     for who, file in (("onnxruntime", work / "fixed.onnx"), ("nncc", library)):
-        with bench.Running(who, sys.executable, file, work, 1, "", "float32") as running:
+        with bench.Running(who, sys.executable, bench.PROGRAM, file, work, WORDS, {}) as running:
             times = running.turn(3)
         assert len(times) == 3 and all(seconds > 0 for seconds in times)
 
@@ -310,7 +315,7 @@ def test_a_contestant_runs_when_it_is_its_turn(work, library):
 def test_a_contestant_that_cannot_load_a_model_says_why_in_one_line(work):
     (work / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(bench.Failed) as caught:
-        bench.Running("onnxruntime", sys.executable, work / "broken.onnx", work, 1, "", "float32")
+        bench.Running("onnxruntime", sys.executable, bench.PROGRAM, work / "broken.onnx", work, WORDS, {})
     assert "broken.onnx failed" in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).endswith(" (exit status 1)")
 
@@ -318,7 +323,7 @@ def test_a_contestant_that_cannot_load_a_model_says_why_in_one_line(work):
 def test_a_contestant_that_computes_something_else_is_refused(work):
     np.savez(work / "expected.npz", y=np.full((2, 5), 1e9, np.float32))
     with pytest.raises(bench.Failed) as caught:
-        bench.Running("onnxruntime", sys.executable, work / "fixed.onnx", work, 1, "", "float32")
+        bench.Running("onnxruntime", sys.executable, bench.PROGRAM, work / "fixed.onnx", work, WORDS, {})
     assert str(caught.value).startswith("ValueError: output 0, with values up to 1e+09, is not among its outputs: ")
 
 

@@ -27,7 +27,7 @@ def check(target: Target) -> None:
 
 
 def lower(functions: dict[str, Any], target: Target, prefix: str) -> Lowered:
-    """Scheduled TIR functions as CUDA C++ and launches; kernels' symbols begin with `prefix` and the function's name."""
+    """Scheduled TIR functions as CUDA C++ and launches; symbols begin with `prefix` and the function's name."""
     from nncc.codegen.device_kernels import lower_device_kernels
 
     return lower_device_kernels(functions, target.tvm_target(), prefix)

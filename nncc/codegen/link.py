@@ -18,8 +18,8 @@ from pathlib import Path
 from nncc.codegen.objectfile import conceal, rename
 from nncc.codegen.publish import workshop
 from nncc.errors import OutputError, TargetError, ToolError, UsageError
-from nncc.resources import runtime_folder
 from nncc.host import driver_problem
+from nncc.resources import runtime_folder
 from nncc.target import Target, host
 
 __all__ = [

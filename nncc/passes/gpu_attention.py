@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nncc.compat import IRModule, relax, static_shape
+from nncc.compat import IRModule, static_shape
 from nncc.passes.context import Context
 from nncc.passes.fuse_attention import Scores, flat_memory
 from nncc.passes.rewriter import Rewriter

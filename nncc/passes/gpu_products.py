@@ -1,6 +1,6 @@
 """Convolutions and matrix products go to the templates for GPUs; constant weights are laid out for them here.
 
-    conv2d(x, W)  ->  cuda_conv2d(x, pack(W)), cuda_depthwise_conv2d(x, W)        matmul(x, w)  ->  cuda_matmul(x, w)
+conv2d(x, W)  ->  cuda_conv2d(x, pack(W)), cuda_depthwise_conv2d(x, W)        matmul(x, w)  ->  cuda_matmul(x, w)
 """
 
 from __future__ import annotations

@@ -26,9 +26,7 @@ def gpu_rows(module: IRModule, context: Context) -> IRModule:
         attrs = call.attrs
         if not _over_last(x, attrs.axes) or not attrs.center or not attrs.scale:
             return None
-        return rewriter.emit_anchor(
-            context.templates["cuda_layer_norm"], x, gamma, beta, epsilon=float(attrs.epsilon)
-        )
+        return rewriter.emit_anchor(context.templates["cuda_layer_norm"], x, gamma, beta, epsilon=float(attrs.epsilon))
 
     return Rewriter({"relax.nn.softmax": softmax, "relax.nn.layer_norm": layer_norm}).rewrite(module)
 

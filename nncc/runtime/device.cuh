@@ -20,8 +20,8 @@ typedef unsigned int uint32_t;
 
 namespace nncc {
 
-/* Copies of 4 or 16 bytes into shared memory, zeros where not `inside`; finished for the thread behind copies_wait. */
-
+/* Copies of 4 or 16 bytes into shared memory, finished for the thread behind copies_wait. Where not `inside`, zeros: the
+ * address may be anything (cp.async with a source of 0 bytes reads nothing). */
 template <int BYTES>
 NNCC_DEVICE void copy_async(float* shared, const float* global, bool inside) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -53,15 +53,19 @@ NNCC_DEVICE void copies_wait() {
 #endif
 }
 
-/* A tile of a product: M x N outputs from slices of K, `STAGES` of them in flight, by threads of TM x TN outputs each.
+/* A tile of a product: M x N outputs from slabs of K, `STAGES` of them in flight, by groups of threads that have TM x TN
+ * sums each. Of each slab, each of the SLICES groups takes its part; in the end a thread has 1 / SLICES of its rows.
  *
  * A thread's rows, and columns, come in runs of 4 that lie M / (TM / 4) apart, so that a warp reads shared memory in
  * whole lines. */
-template <int M_, int N_, int K_, int TM_, int TN_, int STAGES_>
+template <int M_, int N_, int K_, int TM_, int TN_, int STAGES_, int SLICES_>
 struct Tile {
-  static constexpr int M = M_, N = N_, K = K_, TM = TM_, TN = TN_, STAGES = STAGES_;
-  static constexpr int ROWS = M / TM, COLUMNS = N / TN, THREADS = ROWS * COLUMNS;
-  static constexpr int LEFT = M + 4, RIGHT = N + 4; /* floats from one slice's row to the next */
+  static constexpr int M = M_, N = N_, K = K_, TM = TM_, TN = TN_, STAGES = STAGES_, SLICES = SLICES_;
+  static constexpr int ROWS = M / TM, COLUMNS = N / TN, GROUP = ROWS * COLUMNS, THREADS = GROUP * SLICES;
+  static constexpr int LEFT = M + 4, RIGHT = N + 4; /* floats from one row of a slab to the next */
+  static constexpr int SLABS = STAGES * K * (LEFT + RIGHT), SUMS = SLICES > 1 ? THREADS * TM * TN : 0;
+  static constexpr int SHARED = SLABS > SUMS ? SLABS : SUMS;
+  static_assert(K % SLICES == 0 && TM % SLICES == 0 && TN % 4 == 0 && TM % 4 == 0, "parts of a tile");
 };
 
 /* Left-hand side of a product: a matrix [depth, STRIDE] whose columns are the rows of the product. */
@@ -72,12 +76,12 @@ struct Columns {
   NNCC_DEVICE Columns(const float* matrix, int first) : from(matrix), first(first) {}
   NNCC_DEVICE void load(float* shared, int k, int end) const {
     constexpr int UNITS = T::K * T::M / 4;
-#pragma unroll
+#pragma unroll 8
     for (int u = 0; u < UNITS; u += T::THREADS) {
       int unit = u + (int)threadIdx.x, row = unit / (T::M / 4), column = unit % (T::M / 4) * 4;
       if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
       bool inside = k + row < end && first + column < STRIDE;
-      copy_async<16>(shared + row * T::LEFT + column, inside ? from + (k + row) * STRIDE + first + column : from, inside);
+      copy_async<16>(shared + row * T::LEFT + column, from + (k + row) * STRIDE + first + column, inside);
     }
   }
 };
@@ -90,12 +94,12 @@ struct Rows {
   NNCC_DEVICE Rows(const float* matrix, int first) : from(matrix), first(first) {}
   NNCC_DEVICE void load(float* shared, int k, int end) const {
     constexpr int UNITS = T::K * T::M;
-#pragma unroll
+#pragma unroll 8
     for (int u = 0; u < UNITS; u += T::THREADS) {
       int unit = u + (int)threadIdx.x, row = unit / T::K, column = unit % T::K;
       if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
       bool inside = k + column < end && first + row < ROWS;
-      copy_async<4>(shared + column * T::LEFT + row, inside ? from + (first + row) * STRIDE + k + column : from, inside);
+      copy_async<4>(shared + column * T::LEFT + row, from + (first + row) * STRIDE + k + column, inside);
     }
   }
 };
@@ -108,13 +112,12 @@ struct Matrix {
   NNCC_DEVICE Matrix(const float* matrix, int first) : from(matrix), first(first) {}
   NNCC_DEVICE void load(float* shared, int k, int end) const {
     constexpr int EACH = COLUMNS % 4 == 0 ? 4 : 1, ACROSS = T::N / EACH, UNITS = T::K * ACROSS;
-#pragma unroll
+#pragma unroll 8
     for (int u = 0; u < UNITS; u += T::THREADS) {
       int unit = u + (int)threadIdx.x, row = unit / ACROSS, column = unit % ACROSS * EACH;
       if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
       bool inside = k + row < end && first + column < COLUMNS;
-      const float* source = inside ? from + (k + row) * COLUMNS + first + column : from;
-      copy_async<4 * EACH>(shared + row * T::RIGHT + column, source, inside);
+      copy_async<4 * EACH>(shared + row * T::RIGHT + column, from + (k + row) * COLUMNS + first + column, inside);
     }
   }
 };
@@ -154,59 +157,71 @@ struct Patches {
   NNCC_DEVICE static bool within(int at, int size) { return (unsigned)at < (unsigned)size; }
   NNCC_DEVICE void load(float* shared, int k, int end) const {
     int row = PLACES > 1 ? 0 : (int)threadIdx.x / ACROSS;
-#pragma unroll
+#pragma unroll (T::K / TOGETHER >= 8 ? 1 : PLACES)
     for (int i = 0; i < PLACES; ++i) {
       if (V::C % T::K == 0) { /* one element of the window for the whole slice */
         int tap = k / V::C, channel = k % V::C, y = tap / V::KW * V::DH, x = tap % V::KW * V::DW;
         bool inside = within(top[i] + y, V::H) && within(left[i] + x, V::W);
         const float* source = from + at[i] + y * V::W + x + (channel + row) * (V::H * V::W);
-#pragma unroll
+#pragma unroll 8
         for (int r = 0; r < T::K; r += TOGETHER) {
           if (T::K % TOGETHER != 0 && r + row >= T::K) break;
-          copy_async<4 * EACH>(shared + (r + row) * T::RIGHT + column(i) * EACH,
-                               inside ? source + r * (V::H * V::W) : from, inside);
+          copy_async<4 * EACH>(shared + (r + row) * T::RIGHT + column(i) * EACH, source + r * (V::H * V::W), inside);
         }
       } else {
-#pragma unroll
+#pragma unroll 8
         for (int r = 0; r < T::K; r += TOGETHER) {
           if (T::K % TOGETHER != 0 && r + row >= T::K) break;
           int depth = k + r + row, tap = depth / V::C, channel = depth % V::C;
           int y = tap / V::KW * V::DH, x = tap % V::KW * V::DW;
           bool inside = within(top[i] + y, V::H) && within(left[i] + x, V::W) && depth < end;
           copy_async<4 * EACH>(shared + (r + row) * T::RIGHT + column(i) * EACH,
-                               inside ? from + at[i] + y * V::W + x + channel * (V::H * V::W) : from, inside);
+                               from + at[i] + y * V::W + x + channel * (V::H * V::W), inside);
         }
       }
     }
   }
 };
 
-/* Run 4 floats, or fewer where a thread has fewer, from shared memory. */
+/* Runs of 4 floats from shared memory. */
 template <int COUNT, int APART>
 NNCC_DEVICE void take(float* values, const float* shared) {
-  constexpr int RUN = COUNT < 4 ? COUNT : 4;
 #pragma unroll
-  for (int i = 0; i < COUNT; i += RUN) {
-    if (RUN == 4) {
-      float4 four = *(const float4*)(shared + i / RUN * APART);
-      values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
-    } else {
-#pragma unroll
-      for (int j = 0; j < RUN; ++j) values[i + j] = shared[i / RUN * APART + j];
-    }
+  for (int i = 0; i < COUNT; i += 4) {
+    float4 four = *(const float4*)(shared + i / 4 * APART);
+    values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
   }
 }
 
-/* sums[TM, TN] = left * right over the depths begin .. end; the exact float32 products, summed in their order. */
-template <class T, class L, class R>
-NNCC_DEVICE void multiply(float* sums, const L& left, const R& right, int begin, int end) {
-  constexpr int RUN_M = T::TM < 4 ? T::TM : 4, RUN_N = T::TN < 4 ? T::TN : 4;
-  alignas(16) __shared__ float lefts[T::STAGES * T::K * T::LEFT];
-  alignas(16) __shared__ float rights[T::STAGES * T::K * T::RIGHT];
-  const int row = (int)threadIdx.x / T::COLUMNS * RUN_M, column = (int)threadIdx.x % T::COLUMNS * RUN_N;
-  const int steps = (end - begin + T::K - 1) / T::K;
+/* The groups add up what they have; each thread its share. */
+template <class T>
+NNCC_DEVICE void add_slices(float* sums, float* shared) {
+  const int member = (int)threadIdx.x % T::GROUP, slice = (int)threadIdx.x / T::GROUP;
+  constexpr int RUNS = T::TM * T::TN / 4, SHARE = RUNS / T::SLICES;
+  float4* runs = (float4*)shared;
+  __syncthreads(); /* the slabs are read */
 #pragma unroll
-  for (int i = 0; i < T::TM * T::TN; ++i) sums[i] = 0.0f;
+  for (int i = 0; i < RUNS; ++i)
+    runs[(slice * RUNS + i) * T::GROUP + member] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < SHARE; ++i) {
+    float4 total = runs[(slice * SHARE + i) * T::GROUP + member];
+#pragma unroll
+    for (int other = 1; other < T::SLICES; ++other) {
+      float4 more = runs[(other * RUNS + slice * SHARE + i) * T::GROUP + member];
+      total.x += more.x, total.y += more.y, total.z += more.z, total.w += more.w;
+    }
+    sums[4 * i] = total.x, sums[4 * i + 1] = total.y, sums[4 * i + 2] = total.z, sums[4 * i + 3] = total.w;
+  }
+}
+
+/* Calls add(left slab, right slab) for the slabs of the depths begin .. end, copying ahead of it. */
+template <class T, class L, class R, class F>
+NNCC_DEVICE void over_slabs(float* shared, const L& left, const R& right, int begin, int end, const F& add) {
+  float* const lefts = shared;
+  float* const rights = shared + T::STAGES * T::K * T::LEFT;
+  const int steps = (end - begin + T::K - 1) / T::K;
 #pragma unroll
   for (int s = 0; s < T::STAGES - 1; ++s) {
     if (s < steps) {
@@ -226,20 +241,125 @@ NNCC_DEVICE void multiply(float* sums, const L& left, const R& right, int begin,
       right.load(rights + writing * T::K * T::RIGHT, k, end);
     }
     copies_commit();
+    add(lefts + reading * T::K * T::LEFT, rights + reading * T::K * T::RIGHT);
+    reading = reading + 1 == T::STAGES ? 0 : reading + 1;
+    writing = writing + 1 == T::STAGES ? 0 : writing + 1;
+  }
+}
+
+/* sums[TM, TN] = left * right over the depths begin .. end: float32 products, fused with their additions. */
+template <class T>
+struct Products {
+  float* sums;
+  NNCC_DEVICE void operator()(const float* left, const float* right) const {
+    const int member = (int)threadIdx.x % T::GROUP, first = (int)threadIdx.x / T::GROUP * (T::K / T::SLICES);
+    const float* rows = left + first * T::LEFT + member / T::COLUMNS * 4;
+    const float* columns = right + first * T::RIGHT + member % T::COLUMNS * 4;
 #pragma unroll
-    for (int k = 0; k < T::K; ++k) {
+    for (int k = 0; k < T::K / T::SLICES; ++k) {
       float a[T::TM], b[T::TN];
-      take<T::TM, T::ROWS * RUN_M>(a, lefts + (reading * T::K + k) * T::LEFT + row);
-      take<T::TN, T::COLUMNS * RUN_N>(b, rights + (reading * T::K + k) * T::RIGHT + column);
+      take<T::TM, T::ROWS * 4>(a, rows + k * T::LEFT);
+      take<T::TN, T::COLUMNS * 4>(b, columns + k * T::RIGHT);
 #pragma unroll
       for (int i = 0; i < T::TM; ++i)
 #pragma unroll
         for (int j = 0; j < T::TN; ++j) sums[i * T::TN + j] = fmaf(a[i], b[j], sums[i * T::TN + j]);
     }
-    reading = reading + 1 == T::STAGES ? 0 : reading + 1;
-    writing = writing + 1 == T::STAGES ? 0 : writing + 1;
   }
+  template <class L, class R>
+  NNCC_DEVICE static void all(float* sums, const L& left, const R& right, int begin, int end) {
+    alignas(16) __shared__ float shared[T::SHARED];
+#pragma unroll
+    for (int i = 0; i < T::TM * T::TN; ++i) sums[i] = 0.0f;
+    over_slabs<T>(shared, left, right, begin, end, Products{sums});
+    if (T::SLICES > 1) add_slices<T>(sums, shared);
+  }
+};
+
+/* A tile of M x N outputs by tensor cores, from float32 that is rounded to TF32 (10 bits of fraction); a warp has WM x WN
+ * of them. PTX ISA, "Matrix Fragments for mma.m16n8k8": of a thread's four sums two lie in a row g = lane / 4, two in
+ * g + 8, in columns 2 (lane % 4) and one more. */
+template <int M_, int N_, int K_, int WM_, int WN_, int STAGES_>
+struct TensorTile {
+  static constexpr int M = M_, N = N_, K = K_, WM = WM_, WN = WN_, STAGES = STAGES_;
+  static constexpr int ACROSS = N / WN, THREADS = M / WM * ACROSS * 32, DOWN = WM / 16, ALONG = WN / 8;
+  static constexpr int LEFT = M + 8, RIGHT = N + 8; /* four rows of a slab begin in different banks */
+  static constexpr int SHARED = STAGES * K * (LEFT + RIGHT);
+};
+
+/* To the nearest of 10 bits of fraction, ties away from zero. */
+NNCC_DEVICE unsigned rounded_to_tf32(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  unsigned bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return bits;
+#else
+  return (__float_as_uint(value) + 0x1000u) & 0xffffe000u;
+#endif
 }
+
+/* sums[16 x 8] += a[16 x 8] b[8 x 8], of a warp. */
+NNCC_DEVICE void mma_tf32(float* sums, const unsigned* a, const unsigned* b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  int lane = (int)threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
+  for (int k = 0; k < 8; ++k)
+    for (int i = 0; i < 4; ++i) {
+      unsigned x = __shfl_sync(0xffffffffu, a[k / 4 * 2 + i / 2], row * 4 + k % 4, 32);
+      unsigned y = __shfl_sync(0xffffffffu, b[k / 4], (column + i % 2) * 4 + k % 4, 32);
+      sums[i] = fmaf(__uint_as_float(x), __uint_as_float(y), sums[i]);
+    }
+#endif
+}
+
+template <class T>
+struct TensorProducts {
+  float* sums;
+  NNCC_DEVICE void operator()(const float* left, const float* right) const {
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const float* rows = left + lane % 4 * T::LEFT + warp / T::ACROSS * T::WM + lane / 4;
+    const float* columns = right + lane % 4 * T::RIGHT + warp % T::ACROSS * T::WN + lane / 4;
+#pragma unroll
+    for (int k = 0; k < T::K; k += 8) {
+      unsigned a[T::DOWN][4], b[T::ALONG][2];
+#pragma unroll
+      for (int i = 0; i < T::DOWN; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) a[i][j] = rounded_to_tf32(rows[(k + j / 2 * 4) * T::LEFT + i * 16 + j % 2 * 8]);
+#pragma unroll
+      for (int i = 0; i < T::ALONG; ++i)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) b[i][j] = rounded_to_tf32(columns[(k + j * 4) * T::RIGHT + i * 8]);
+#pragma unroll
+      for (int i = 0; i < T::DOWN; ++i)
+#pragma unroll
+        for (int j = 0; j < T::ALONG; ++j) mma_tf32(sums + (i * T::ALONG + j) * 4, a[i], b[j]);
+    }
+  }
+  template <class L, class R>
+  NNCC_DEVICE static void all(float* sums, const L& left, const R& right, int begin, int end) {
+    alignas(16) __shared__ float shared[T::SHARED];
+#pragma unroll
+    for (int i = 0; i < T::DOWN * T::ALONG * 4; ++i) sums[i] = 0.0f;
+    over_slabs<T>(shared, left, right, begin, end, TensorProducts{sums});
+  }
+};
+
+/* The way in which a kind of tile is made. */
+template <class T>
+struct Way;
+template <int M, int N, int K, int TM, int TN, int STAGES, int SLICES>
+struct Way<Tile<M, N, K, TM, TN, STAGES, SLICES>> {
+  typedef Products<Tile<M, N, K, TM, TN, STAGES, SLICES>> Of;
+};
+template <int M, int N, int K, int WM, int WN, int STAGES>
+struct Way<TensorTile<M, N, K, WM, WN, STAGES>> {
+  typedef TensorProducts<TensorTile<M, N, K, WM, WN, STAGES>> Of;
+};
 
 /* A tile of a convolution with OUT channels a group, whose weights are [groups, DEPTH, STRIDE]; depths of one part. */
 template <class T, class V, int OUT, int STRIDE, int PART>
@@ -248,7 +368,7 @@ NNCC_DEVICE void conv2d(void* sums, const void* images, const void* weights, int
   int group = channels / TILES, begin = part * PART, end = begin + PART < V::DEPTH ? begin + PART : V::DEPTH;
   Columns<T, STRIDE> left((const float*)weights + group * (V::DEPTH * STRIDE), channels % TILES * T::M);
   Patches<T, V> right((const float*)images + group * (V::C * V::H * V::W), pixels * T::N);
-  multiply<T>((float*)sums, left, right, begin, end);
+  Way<T>::Of::all((float*)sums, left, right, begin, end);
 }
 
 /* A tile of the product of x [batch, ROWS, DEPTH] and w [batch or 1, DEPTH, COLUMNS]; depths of one part. */
@@ -258,7 +378,7 @@ NNCC_DEVICE void matmul(void* sums, const void* x, const void* w, int columns, i
   int end = begin + PART < DEPTH ? begin + PART : DEPTH;
   Rows<T, ROWS, DEPTH> left((const float*)x + batch * (ROWS * DEPTH), rows * T::M);
   Matrix<T, COLUMNS> right((const float*)w + (SHARED ? 0 : batch) * (DEPTH * COLUMNS), columns * T::N);
-  multiply<T>((float*)sums, left, right, begin, end);
+  Way<T>::Of::all((float*)sums, left, right, begin, end);
 }
 
 /* TH x TW places of a depthwise convolution, of channel `plane` of all images' outputs; weights are [OUT, KH * KW]. */
