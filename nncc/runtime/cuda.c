@@ -247,4 +247,6 @@ NNCC_API void NNCC_FN(destroy)(nncc_context* context) {
   }
 }
 
+#include "cuda_graph.c"
+
 #include "cuda_run.c"
