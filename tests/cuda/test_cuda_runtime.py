@@ -443,7 +443,10 @@ def test_a_kernel_that_fails_on_the_gpu(library):
     )
     assert source != cuda_model.SOURCE
     printed = run_python(script, fake_gpu(emulated(source)), library)
-    lost = "failed: CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)"
+    lost = (
+        "failed: CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure): "
+        "an earlier kernel did that; compute-sanitizer finds which"
+    )
     assert printed.splitlines() == [
         f"cuMemcpyDtoHAsync_v2 of 1024 bytes of output 0, `turned`, {lost}",
         f"cuCtxPushCurrent_v2 {lost}",
