@@ -157,7 +157,9 @@ def _finish(sch: Any, block: Any) -> Any:
     consumers = sch.get_consumers(block)
     if len(consumers) != 1 or not is_spatial(sch, consumers[0]) or len(sch.get_producers(consumers[0])) != 1:
         return None
-    (written,) = sch.get(block).writes
+    written, *more = sch.get(block).writes
+    if more:
+        return None
     shape, variables = [int(d) for d in written.source.shape], [v.var for v in sch.get(consumers[0]).iter_vars]
     if extents(sch, consumers[0]) != shape:
         return None

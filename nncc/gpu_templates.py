@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc import gpu_loops
 from nncc.choices import Choices
-from nncc.compat import Schedule, s_tir, tirx, tvm
+from nncc.compat import Schedule, s_tir, structural_walk, tirx, tvm
 from nncc.errors import InternalError, ModelError
 from nncc.scheduling import ANCHOR, PART, is_spatial, transcendentals
 from nncc.target import Hardware
@@ -27,9 +27,30 @@ def is_block(function: Any) -> bool:
     return isinstance(realized, s_tir.SBlockRealize) and isinstance(realized.block.body, tirx.BufferStore)
 
 
+def _refuse_loops_of_others(sch: Any) -> None:
+    """ModelError: TVM brings loops of its own for an operator, several kernels in one block."""
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        node = sch.get(block)
+        if not node.iter_vars and not isinstance(node.body, tirx.BufferStore):
+            raise ModelError(
+                f"the model uses `{node.name_hint.removesuffix('_gpu')}`, which GPUs cannot do yet",
+                "compile the model for a processor, or remove the operator: "
+                "`nncc show MODEL.onnx --stage simplify` shows the graph",
+            )
+
+
+def _name(function: Any) -> str:
+    """The function's, or where it has none, that of its innermost block."""
+    if function.attrs and "global_symbol" in function.attrs:
+        return str(function.attrs["global_symbol"])
+    blocks: list[Any] = []
+    structural_walk(function.body, [(s_tir.SBlock, blocks.append)])
+    return str(next(block.name_hint for block in [*blocks[::-1], *blocks] if block.name_hint != "root"))
+
+
 def refuse_own_code(function: Any) -> None:
     """ModelError: the kernel is a call of our own C, which no GPU can run."""
-    name = str(function.attrs["global_symbol"]) if function.attrs and "global_symbol" in function.attrs else "?"
+    name = _name(function)
     raise ModelError(
         f"the kernel `{name}` is code for processors, which GPUs cannot run",
         "compile the model for a processor, or remove the operator: "
@@ -41,6 +62,7 @@ def schedule_kernel(
     function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
 ) -> tuple[Any, str]:
     """The function with all of its loops bound to threads, and where its schedule came from."""
+    _refuse_loops_of_others(_start(function))
     attempts = (_by_templates, _by_loops, _by_dlight)
     reasons = []
     for attempt in attempts:

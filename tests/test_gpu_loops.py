@@ -33,6 +33,7 @@ CASES: dict[str, Callable[[Net], str]] = {
     "slice": lambda net: net.op("Slice", net.input(4, 9), net.ints(1), net.ints(8), net.ints(1), net.ints(2)),
     "softmax over the first axis": lambda net: net.op("Softmax", net.input(40, 3), axis=0),
     "resize": lambda net: net.op("Resize", net.input(1, 2, 5, 5), "", "", net.ints(1, 2, 10, 10), mode="nearest"),
+    "index of the maximum": lambda net: net.op("Cast", net.op("ArgMax", net.input(3, 40), axis=1), to=1),
     "transposed convolution": lambda net: net.op(
         "ConvTranspose", net.input(1, 3, 5, 5), net.weight(3, 2, 2, 2), strides=[2, 2]
     ),
@@ -79,6 +80,19 @@ def test_sorting_is_refused(tmp_path: Any) -> None:
     with pytest.raises(ModelError) as error:
         compile_net(net, tmp_path, "cuda-sm80", until="schedule")
     assert str(error.value) == "the model uses `topk`, which cannot be compiled yet"
+
+
+def test_loops_that_tvm_brings_along_are_refused(tmp_path: Any) -> None:
+    net = Net()
+    places = net.constant(np.array([[1], [3]], np.int64))
+    net.output(net.op("ScatterND", net.input(6, 4), places, net.input(2, 4)))
+    with pytest.raises(ModelError) as error:
+        compile_net(net, tmp_path, "cuda-sm80", until="schedule")
+    assert str(error.value) == "the model uses `scatter_nd`, which GPUs cannot do yet"
+    assert error.value.hint == (
+        "compile the model for a processor, or remove the operator: "
+        "`nncc show MODEL.onnx --stage simplify` shows the graph"
+    )
 
 
 def test_our_own_code_is_refused() -> None:
