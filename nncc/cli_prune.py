@@ -24,8 +24,9 @@ __all__ = ["prune_command"]
 @click.option(
     "--latency",
     metavar="TIME",
-    help="The goal: no more predicted time on the target, `8ms`. Predicted is each layer at the processor's peak, or "
-    "at its memory's bandwidth, whichever takes longer.",
+    help="The goal: no more predicted time on one core of the target, `8ms`. Predicted is each layer as its kernel "
+    "computes it, near the processor's peak, or at its memory's bandwidth, whichever takes longer. What `native` can "
+    "do is measured, once.",
 )
 @click.option(
     "--metric",

@@ -46,6 +46,13 @@ def prune_facts(found: Pruned, target: str) -> dict[str, Any]:
         "predicted_seconds": None
         if outcome.seconds is None
         else {"before": outcome.seconds[0], "after": outcome.seconds[1]},
+        "peak": None
+        if outcome.seconds is None
+        else {
+            "gflops": found.hardware.peak_gflops,
+            "dram_gbps": found.hardware.dram_gbps,
+            "measured": found.measured,
+        },
         "target": target,
         "samples": {"calibrated": outcome.calibrated, "held_out": outcome.held_out},
         "refit": outcome.refitted,
@@ -75,7 +82,8 @@ def prune_text(facts: Mapping[str, Any]) -> str:
         rows.append(["gate", f"at least {facts['floor']:.6g}: holds, after {asked}"])
     if facts["predicted_seconds"] is not None:
         before, after = (facts["predicted_seconds"][when] * 1e3 for when in ("before", "after"))
-        rows.append(["predicted", f"{before:.3g} -> {after:.3g} ms on one core of {facts['target']}, at its peak"])
+        rows.append(["predicted", f"{before:.3g} -> {after:.3g} ms on one core of {facts['target']}"])
+        rows.append(["", _peak_text(facts["peak"])])
     return table(rows) + _groups_text(facts) + f"\nwritten to {facts['model']}\n"
 
 
@@ -94,6 +102,13 @@ def _groups_text(facts: Mapping[str, Any]) -> str:
     text = "\nchannels, and the error of the outputs in dB where so many of a group alone go\n" if rows else ""
     text += table(rows[:_SHOWN], "><<<<", "  ") + _more(len(rows))
     return text + ("\nleft as they were\n" + table(left[:_SHOWN], "><<", "  ") + _more(len(left)) if left else "")
+
+
+def _peak_text(peak: Mapping[str, Any]) -> str:
+    """What the prediction rests on."""
+    memory = f", {peak['dram_gbps']:.3g} GB/s from memory" if peak["dram_gbps"] else ""
+    how = "measured here" if peak["measured"] else "as the target says"
+    return f"by {peak['gflops']:.3g} GFLOP/s{memory}: {how}"
 
 
 def _losses(loss: Mapping[str, float]) -> list[str]:

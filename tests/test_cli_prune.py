@@ -103,6 +103,27 @@ def test_size_and_latency_are_goals(call):
     board = "x86-64-v4,peak_gflops=0.1,dram_gbps=1"
     facts = json.loads(call("--latency", "1ms", "--target", board, "--json").stdout)
     assert facts["predicted_seconds"]["after"] <= 1e-3 < facts["predicted_seconds"]["before"]
+    text = call("--latency", "1ms", "--target", board).stdout
+    assert re.search(rf"\npredicted +2\.\d+ -> 0\.\d+ ms on one core of {board}\n", text)
+    assert "\n                 by 0.1 GFLOP/s, 1 GB/s from memory: as the target says\n" in text
+
+
+def test_the_peak_of_this_machine_is_measured_where_time_matters(call, monkeypatch):
+    from nncc import roofline
+    from nncc.errors import ToolError
+
+    monkeypatch.setattr(roofline, "_kept", lambda *_: roofline.Roofline(0.1, ((1 << 30, 1.0),)))
+    facts = json.loads(call("--latency", "1ms", "--json").stdout)
+    assert facts["peak"] == {"gflops": 0.1, "dram_gbps": 1.0, "measured": True}
+    assert "by 0.1 GFLOP/s, 1 GB/s from memory: measured here\n" in call("--max-drop", "5%").stdout
+    assert json.loads(call("--sparsity", "20%", "--json").stdout)["peak"] is None
+
+    def fails(*_):
+        raise ToolError("no C compiler", "install gcc")
+
+    monkeypatch.setattr(roofline, "_kept", fails)
+    assert error(call, "--latency", "1ms") == "error: no C compiler\n\nhint: install gcc\n"
+    assert json.loads(call("--max-drop", "5%", "--json").stdout)["peak"] is None
 
 
 def test_max_drop_alone_prunes_as_much_as_holds(call):
