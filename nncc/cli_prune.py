@@ -51,7 +51,8 @@ __all__ = ["prune_command"]
     show_default=True,
     metavar="NAME",
     help="What ranks channels: reconstruction (what the layers that read them lose once they are refitted), activation "
-    "(variance times the weights that read it) or magnitude (of all weights).",
+    "(variance times the weights that read it), taylor (what the outputs change, to first order) or magnitude (of all "
+    "weights).",
 )
 @click.option(
     "--refit/--no-refit",
