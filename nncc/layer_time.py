@@ -8,11 +8,11 @@ own plan says, grouped ones what their template does. What quantizes the result 
 Measured on a Zen 4 core, one thread, in brackets what is predicted by the peak and the bandwidth that are measured
 there. Whole models in float32 with AVX-512, and pruned: ResNet-18 15.6 ms (16.0), with 57 % of its multiplications 9.4
 (9.5); MobileNetV2 6.40 ms (6.39), with 48 % 3.25 (3.19); a keyword spotter of depthwise convolutions 49 us (54), with
-48 % 25 (27). With AVX2, integers over float32: depthwise convolutions with the 1x1 convolutions around them, 3x3 of 96
-channels 0.89 (0.86), with stride 2 0.90 (0.74), 5x5 of 192 0.91 (0.89); single layers whose input is dequantized where
-it is quantized, at no cost, 3x3 of 64 channels 0.87 (0.56), of 128 0.74 (0.57), of 512 on 7x7 pixels 1.05 (0.67), from
-3 to 32 1.23 (0.85), 1x1 of 64 0.81 (0.62), in 32 groups 2.55 (2.63), in 8 1.00 (1.20), in 4 0.86 (0.64). MobileNetV2
-with depthwise convolutions in float32 takes 1 to 9 % longer.
+48 % 25 (27), in int8 24.6 (21.3) and 14.9 (12.1). With AVX2, integers over float32: depthwise convolutions with the 1x1
+convolutions around them, 3x3 of 96 channels 0.89 (0.86), with stride 2 0.90 (0.74), 5x5 of 192 0.91 (0.89); single
+layers whose input is dequantized where it is quantized, at no cost, 3x3 of 64 channels 0.87 (0.56), of 128 0.74 (0.57),
+of 512 on 7x7 pixels 1.05 (0.67), from 3 to 32 1.23 (0.85), 1x1 of 64 0.81 (0.62), in 32 groups 2.55 (2.63), in 8 1.00
+(1.20), in 4 0.86 (0.64). MobileNetV2 with depthwise convolutions in float32 takes 1 to 9 % longer.
 """
 
 from __future__ import annotations
