@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nncc.compress.prune import Outcome
     from nncc.quant.images import Preprocessing
     from nncc.quant.request import Start, Tell
+    from nncc.target import Hardware, Target
 
 __all__ = ["STRUCTURES", "Pruned", "prune"]
 
@@ -33,6 +34,10 @@ class Pruned:
     outcome: Outcome
     bytes_before: int
     bytes_after: int
+    hardware: Hardware
+    """By which time was predicted."""
+    measured: bool
+    """Whether its peak was measured here, rather than taken from the description of the target."""
 
 
 def prune(
@@ -71,7 +76,7 @@ def prune(
         The file to write; by default ``<model>.pruned.onnx`` beside the model.
     sparsity, size, latency
         The goal, one of them: the part of the multiplications that goes (``"50%"``), what the weights may take
-        (``"2MB"``), or the predicted time on `target` (``"8ms"``), which `nncc.compress.cost.layer_seconds` explains.
+        (``"2MB"``), or the predicted time on `target` (``"8ms"``), which `nncc.layer_time` explains.
     metric
         A function from a file's path to a score, higher is better; or a command that prints one last; or ``top1`` or
         ``sqnr``: agreement with the original on the held-out samples, one of which is the default.
@@ -81,7 +86,8 @@ def prune(
     structure
         What goes as one: one of `STRUCTURES`.
     target
-        The processor whose vectors the counts of channels fit, and whose time is predicted.
+        The processor whose vectors the counts of channels fit, and whose time is predicted. What ``native`` can do is
+        measured, once, where a time is asked for, or `max_drop` alone.
     importance
         What ranks channels: one of `nncc.compress.importance.IMPORTANCE`.
     refit
@@ -122,6 +128,9 @@ def prune(
     path = output_file(model, output, "pruned", "the model")
     judge = judge_of(metric, metric_seconds)
     processor = resolve(target)
+    described = processor.hardware.peak_gflops
+    if goal is None or goal.kind == "latency":
+        processor = _with_peak(processor, goal, start)
     if multiple is None:
         multiple = max(4, processor.hardware.vector_bits // 32)
     graph, samples = read_model(model, calibration, shape, images, start, "some hundred")
@@ -131,7 +140,23 @@ def prune(
     outcome = prune_graph(material, choices, goal, gate, processor, file=model, start=start, tell=tell)
     outcome.graph.metadata_props["nncc.prune"] = _record(choices, goal, max_drop, structure, outcome)
     save_graph(outcome.graph, path)
-    return Pruned(path, outcome, model.stat().st_size, path.stat().st_size)
+    hardware = processor.hardware
+    sizes = model.stat().st_size, path.stat().st_size
+    return Pruned(path, outcome, *sizes, hardware, hardware.peak_gflops != described)
+
+
+def _with_peak(target: Target, goal: Goal | None, start: Start) -> Target:
+    """The target with this machine's peak, if it is this machine; without a goal, as it is where that fails."""
+    from nncc.errors import NnccError
+    from nncc.roofline import with_peak
+
+    start("roofline", "what this machine can do, once")
+    try:
+        return with_peak(target)
+    except NnccError:
+        if goal is not None:
+            raise
+        return target
 
 
 def _check_words(structure: str, importance: str, multiple: int | None) -> None:

@@ -16,6 +16,7 @@ from nncc.compress.material import Choices, Gate, Material
 from nncc.compress.search import Curve, Step, allocate, sensitivity
 from nncc.compress.trials import Judge, strongest
 from nncc.errors import ModelError
+from nncc.layer_time import LayerTimes
 from nncc.quant.metric import scored
 from nncc.quant.session import open_graph
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from nncc.quant.request import Start, Tell
-    from nncc.target import Hardware, Target
+    from nncc.target import Target
 
 __all__ = ["Outcome", "prune_graph"]
 
@@ -72,13 +73,13 @@ def prune_graph(
     """
     import numpy as np
 
-    found, hardware = material.found, target.hardware
+    found, hardware, times = material.found, target.hardware, LayerTimes(target.hardware)
     start("statistics", f"{len(material.seen)} samples")
     grams = Grams(material.prepared, found, material.seen, choices.seed, tell)
     start("rank", f"{found.count} channels by {choices.importance}")
     importance = IMPORTANCE[choices.importance](Evidence(material.prepared, found, material.seen, grams))
     kind = goal.kind if goal is not None else "latency" if hardware.peak_gflops else "sparsity"
-    parts = terms(kind, material.costs, material.nbytes, hardware, target.name)
+    parts = terms(kind, material.costs, material.nbytes, times, target.name)
     start("sensitivity", f"{len(found.prunable())} groups")
 
     def loss(group: Group, keep: np.ndarray) -> float:
@@ -107,7 +108,7 @@ def prune_graph(
         refitted=trial.refitted,
         macs=(material.macs(everything), material.macs(trial.keep)),
         parameters=(_parameters(material.prepared), _parameters(trial.graph)),
-        seconds=_seconds(material, hardware, everything, trial.keep),
+        seconds=_seconds(material, times, everything, trial.keep),
         curves=curves,
         agreement=kinds,
         calibrated=len(material.seen),
@@ -152,13 +153,13 @@ def _steps(
 
 
 def _seconds(
-    material: Material, hardware: Hardware, before: np.ndarray, after: np.ndarray
+    material: Material, times: LayerTimes, before: np.ndarray, after: np.ndarray
 ) -> tuple[float, float] | None:
-    if not hardware.peak_gflops:
+    if not times.hardware.peak_gflops:
         return None
     return (
-        sum(cost.seconds(before, hardware) for cost in material.costs),
-        sum(cost.seconds(after, hardware) for cost in material.costs),
+        sum(cost.seconds(before, times) for cost in material.costs),
+        sum(cost.seconds(after, times) for cost in material.costs),
     )
 
 
