@@ -92,6 +92,7 @@ def prune_graph(
         choices.multiple,
         lambda group, keep: material.noise(cutter.alone(group, keep)),
         tell,
+        material.structure.ratios,
     )
     steps = _steps(material, choices, goal, curves, cutter.importance, parts)
     judge = Judge(material, choices, cutter, gate, start)

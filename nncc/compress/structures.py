@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nncc.compress.channels import Channels, channel_groups
 from nncc.compress.importance import IMPORTANCE
 from nncc.compress.parts import Analysis, Cutter
+from nncc.compress.search import RATIOS
 from nncc.compress.surgeon import RANKS, Block
 from nncc.compress.zero_groups import block_groups, weight_groups
 from nncc.compress.zeros import Zeros, some_blocks, some_weights
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from nncc.quant.request import Start, Tell
 
 __all__ = ["STRUCTURES", "Structure", "structure_of"]
+
+
+_RATIOS = (0.25, 0.5, 0.7, 0.85, 0.95)
+"""Of zeros: layers go far, and are suddenly ruined."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Structure:
     analyze: Callable[[onnx_ir.Model, Mapping[str, tuple[int, ...]]], Analysis]
     """What may go from a prepared graph of values of these shapes."""
     cutter: Callable[[Material, Choices, Start, Tell], Cutter]
+    ratios: Sequence[float]
+    """Parts of a group that are removed to measure its curve."""
     gain: str
     """What its user gets."""
     needs: str
@@ -55,6 +62,7 @@ def _blocks(block: Block) -> Structure:
         ranks=RANKS,
         analyze=partial(block_groups, block=block),
         cutter=partial(Zeros, masks=some_blocks(block)),
+        ratios=_RATIOS,
         gain="`nncc compile` skips blocks of zeros in convolutions, where that is predicted to be faster",
         needs="a convolution or product with constant weights is needed, of twice a block's inputs at least",
     )
@@ -67,6 +75,7 @@ STRUCTURES: Mapping[str, Structure] = {
         ranks=tuple(IMPORTANCE),
         analyze=channel_groups,
         cutter=Channels,
+        ratios=RATIOS,
         gain="less time and fewer bytes, in any runtime",
         needs="a layer between two others is needed, all of which nncc understands",
         shrinks=True,
@@ -78,6 +87,7 @@ STRUCTURES: Mapping[str, Structure] = {
         ranks=RANKS,
         analyze=weight_groups,
         cutter=partial(Zeros, masks=some_weights),
+        ratios=_RATIOS,
         gain="size only: kernels do not skip single zeros; `nncc compile` stores them compressed",
         needs="a convolution or product with constant weights is needed, of a thousand weights at least",
         faster=False,
