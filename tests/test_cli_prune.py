@@ -132,7 +132,8 @@ def test_a_goal_out_of_reach_fails_with_the_best_there_is(call):
 
 def test_wrong_words_have_their_errors(call, tmp_path):
     assert error(call, "--sparsity", "50%", "--structure", "chanels", status=2) == (
-        "error: structure `chanels` is not known; there is channels, block16x4, unstructured\n\nhint: did you mean `channels`?\n"
+        "error: structure `chanels` is not known; there is channels, block16x4, unstructured\n\n"
+        "hint: did you mean `channels`?\n"
     )
     assert error(call, "--sparsity", "50%", "--importance", "magnitud", status=2) == (
         "error: channels cannot be ranked by `magnitud`\n\nhint: did you mean `magnitude`?\n"

@@ -28,6 +28,8 @@ class Pruned:
     """The file that was written, and what is known of it."""
 
     path: Path
+    structure: str
+    """What went as one, as it was asked for."""
     outcome: Outcome
     bytes_before: int
     bytes_after: int
@@ -140,7 +142,7 @@ def prune(
     outcome = prune_graph(material, choices, goal, gate, processor, file=model, start=start, tell=tell)
     outcome.graph.metadata_props["nncc.prune"] = _record(choices, goal, max_drop, structure, outcome)
     save_graph(outcome.graph, path)
-    return Pruned(path, outcome, model.stat().st_size, path.stat().st_size)
+    return Pruned(path, structure, outcome, model.stat().st_size, path.stat().st_size)
 
 
 def _check_words(structure: str, way: Structure, importance: str, multiple: int | None) -> None:
