@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nncc.cli_quant import CALIBRATION, IMAGE_OPTIONS, METRIC_TIMEOUT, preprocessing
+from nncc.cli_quant import CALIBRATION, IMAGE_OPTIONS, METRIC_TIMEOUT, next_compile, preprocessing
 from nncc.options import JSON, SHAPES, TARGET, all_of
 
 __all__ = ["prune_command"]
@@ -29,8 +28,9 @@ __all__ = ["prune_command"]
 @click.option(
     "--latency",
     metavar="TIME",
-    help="The goal: no more predicted time on the target, `8ms`. Predicted is each layer at the processor's peak, or "
-    "at its memory's bandwidth, whichever takes longer.",
+    help="The goal: no more predicted time on one core of the target, `8ms`. Predicted is each layer as its kernel "
+    "computes it, near the processor's peak, or at its memory's bandwidth, whichever takes longer. What `native` can "
+    "do is measured, once.",
 )
 @click.option(
     "--metric",
@@ -81,8 +81,15 @@ __all__ = ["prune_command"]
 @TARGET
 @all_of(*SHAPES)
 @all_of(*IMAGE_OPTIONS)
+@click.option(
+    "--plot",
+    type=Path,
+    metavar="FILE",
+    help="Draw what the model loses by each group of channels, and how far each was pruned, to an .svg or .png. With "
+    "--json, the same numbers are in `groups`.",
+)
 @JSON
-def prune_command(model: Path, as_json: bool, **options: Any) -> None:
+def prune_command(model: Path, as_json: bool, plot: Path | None, **options: Any) -> None:
     """Remove channels from MODEL, a float ONNX file, or put zeros into it; write an ONNX file that any tool reads.
 
     Give a goal, `--sparsity`, `--size` or `--latency`, or only `--max-drop`. Channels go where the predicted loss is
@@ -92,7 +99,10 @@ def prune_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc.compress.api import prune
     from nncc.console import working
     from nncc.report import json_text
+    from nncc.sensitivity_plot import check_plot, plot_groups
 
+    if plot is not None:
+        check_plot(plot)
     images = preprocessing(options)
     shape = options.pop("shape") | options.pop("input_shapes")
     calibration, size = options.pop("calibration"), options.pop("weights")
@@ -100,10 +110,12 @@ def prune_command(model: Path, as_json: bool, **options: Any) -> None:
         told: dict[str, Any] = {"start": progress.start, "tell": progress.tell}
         found = prune(model, calibration, size=size, shape=shape, images=images, **told, **options)
     facts = report.prune_facts(found, options["target"])
+    if plot is not None:
+        plot_groups(facts, plot)
     if as_json:
         return click.echo(json_text(facts), nl=False)
     click.echo(report.prune_text(facts), nl=False)
-    words = ["nncc", "compile", str(found.path), "--target", options["target"]]
-    words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
-    click.echo(f"\nnext: {shlex.join(words)}")
+    if plot is not None:
+        click.echo(f"drawn in {plot}")
+    click.echo(f"\nnext: {next_compile(found.path, found.outcome.graph, options['target'])}")
     return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.quantize_report import agreement_text, samples_text
 from nncc.report import clipped, plural, table
+from nncc.sensitivity_plot import decibels
 from nncc.text import count, size
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def prune_facts(found: Pruned, target: str) -> dict[str, Any]:
     for group in outcome.found.groups:
         left = int(outcome.keep[group.units].sum())
         curve = outcome.curves.get(group.name)
+        gone = 1 - left / len(group.units)
         groups.append(
             {
                 "name": group.name,
@@ -33,6 +35,7 @@ def prune_facts(found: Pruned, target: str) -> dict[str, Any]:
                 "channels": [len(group.units) * group.width, left * group.width],
                 "reason": group.reason,
                 "loss": {} if curve is None else {f"{part:.4g}": loss for part, loss in curve.points},
+                "chosen": {"part": gone, "loss": curve.at(gone)} if curve is not None and gone else None,
             }
         )
     return {
@@ -45,6 +48,13 @@ def prune_facts(found: Pruned, target: str) -> dict[str, Any]:
         "predicted_seconds": None
         if outcome.seconds is None
         else {"before": outcome.seconds[0], "after": outcome.seconds[1]},
+        "peak": None
+        if outcome.seconds is None
+        else {
+            "gflops": found.hardware.peak_gflops,
+            "dram_gbps": found.hardware.dram_gbps,
+            "measured": found.measured,
+        },
         "target": target,
         "samples": {"calibrated": outcome.calibrated, "held_out": outcome.held_out},
         "refit": outcome.refitted,
@@ -78,7 +88,8 @@ def prune_text(facts: Mapping[str, Any]) -> str:
         rows.append(["gate", f"at least {facts['floor']:.6g}: holds, after {asked}"])
     if facts["predicted_seconds"] is not None:
         before, after = (facts["predicted_seconds"][when] * 1e3 for when in ("before", "after"))
-        rows.append(["predicted", f"{before:.3g} -> {after:.3g} ms on one core of {facts['target']}, at its peak"])
+        rows.append(["predicted", f"{before:.3g} -> {after:.3g} ms on one core of {facts['target']}"])
+        rows.append(["", _peak_text(facts["peak"])])
     return table(rows) + _groups_text(facts) + f"\nwritten to {facts['model']}\n"
 
 
@@ -91,12 +102,25 @@ def _groups_text(facts: Mapping[str, Any]) -> str:
         if len(group["makers"]) > 1:
             name += f" and {len(group['makers']) - 1} more"
         if after < before:
-            rows.append([f"{before} -> {after}", name])
+            rows.append([f"{before} -> {after}", name, *_losses(group["loss"])])
         else:
             left.append([str(before), name, group["reason"] or "the goal did not need it"])
-    text = f"\n{facts['structure']['unit']}\n" + table(rows[:_SHOWN], "><", "  ") if rows else ""
-    text += _more(len(rows))
+    words = "and the error of the outputs in dB where so many of a group alone go"
+    text = f"\n{facts['structure']['unit']}, {words}\n" if rows else ""
+    text += table(rows[:_SHOWN], "><<<<", "  ") + _more(len(rows))
     return text + ("\nleft as they were\n" + table(left[:_SHOWN], "><<", "  ") + _more(len(left)) if left else "")
+
+
+def _peak_text(peak: Mapping[str, Any]) -> str:
+    """What the prediction rests on."""
+    memory = f", {peak['dram_gbps']:.3g} GB/s from memory" if peak["dram_gbps"] else ""
+    how = "measured here" if peak["measured"] else "as the target says"
+    return f"by {peak['gflops']:.3g} GFLOP/s{memory}: {how}"
+
+
+def _losses(loss: Mapping[str, float]) -> list[str]:
+    """``25 % -31.2``: a point of the group's curve a cell."""
+    return [f"{float(part) * 100:.0f} % {decibels(each):.1f}" for part, each in loss.items()]
 
 
 def _more(number: int) -> str:

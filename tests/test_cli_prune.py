@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -62,9 +63,14 @@ def test_prune_says_what_went_and_what_stayed(call):
     assert lines[0].startswith("multiplications  107 k -> ") and lines[0].endswith("% fewer")
     assert "agreement        top1 " in text and "on 10 samples held out" in text
     assert "refit            weights fitted to what is left\n" in text
-    assert "\nchannels\n  32 -> " in text
+    assert "\nchannels, and the error of the outputs in dB where so many of a group alone go\n  32 -> " in text
+    assert re.search(r"  32 -> \d+  first +25 % -\d+\.\d  50 % -\d+\.\d  75 % -\d+\.\d\n", text)
     assert "  5   last   `scores` is an output of the model\n" in text or "  `scores` is an output of the model" in text
-    assert text.endswith("\nwritten to m.pruned.onnx\n\nnext: nncc compile m.pruned.onnx --target x86-64-v4\n")
+    assert text.endswith(
+        "\nwritten to m.pruned.onnx\n\nnext: nncc compile m.pruned.onnx --target x86-64-v4 --shape image=1x3x8x8\n"
+    )
+    text = call("--sparsity", "50%", "--target", "x86-64-v4", "--shape", "image=1x3x8x8").stdout
+    assert text.endswith("\nnext: nncc compile m.pruned.onnx --target x86-64-v4\n"), "no dimension is open any more"
 
 
 def test_the_file_is_plain_onnx_with_a_record(call):
@@ -97,6 +103,27 @@ def test_size_and_latency_are_goals(call):
     board = "x86-64-v4,peak_gflops=0.1,dram_gbps=1"
     facts = json.loads(call("--latency", "1ms", "--target", board, "--json").stdout)
     assert facts["predicted_seconds"]["after"] <= 1e-3 < facts["predicted_seconds"]["before"]
+    text = call("--latency", "1ms", "--target", board).stdout
+    assert re.search(rf"\npredicted +2\.\d+ -> 0\.\d+ ms on one core of {board}\n", text)
+    assert "\n                 by 0.1 GFLOP/s, 1 GB/s from memory: as the target says\n" in text
+
+
+def test_the_peak_of_this_machine_is_measured_where_time_matters(call, monkeypatch):
+    from nncc import roofline
+    from nncc.errors import ToolError
+
+    monkeypatch.setattr(roofline, "_kept", lambda *_: roofline.Roofline(0.1, ((1 << 30, 1.0),)))
+    facts = json.loads(call("--latency", "1ms", "--json").stdout)
+    assert facts["peak"] == {"gflops": 0.1, "dram_gbps": 1.0, "measured": True}
+    assert "by 0.1 GFLOP/s, 1 GB/s from memory: measured here\n" in call("--max-drop", "5%").stdout
+    assert json.loads(call("--sparsity", "20%", "--json").stdout)["peak"] is None
+
+    def fails(*_):
+        raise ToolError("no C compiler", "install gcc")
+
+    monkeypatch.setattr(roofline, "_kept", fails)
+    assert error(call, "--latency", "1ms") == "error: no C compiler\n\nhint: install gcc\n"
+    assert json.loads(call("--max-drop", "5%", "--json").stdout)["peak"] is None
 
 
 def test_max_drop_alone_prunes_as_much_as_holds(call):
@@ -128,6 +155,17 @@ def test_a_goal_out_of_reach_fails_with_the_best_there_is(call):
         "hint: ask for less; `--multiple 1` allows any count of channels, and the report of a smaller goal shows which "
         "groups are left and why\n"
     )
+
+
+def test_a_plot_is_drawn_and_refused_before_the_work(call):
+    pytest.importorskip("matplotlib")
+    text = call("--sparsity", "50%", "--plot", "s.svg").stdout
+    assert "\ndrawn in s.svg\n" in text
+    assert Path("s.svg").read_text().startswith("<?xml")
+    assert error(call, "--sparsity", "50%", "--plot", "s.pdf", "-o", "other.onnx", status=2) == (
+        "error: `--plot s.pdf` is no kind of picture\n\nhint: name a file `s.svg` or `s.png`\n"
+    )
+    assert not Path("other.onnx").exists()
 
 
 def test_wrong_words_have_their_errors(call, tmp_path):

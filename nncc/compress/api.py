@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nncc.compress.structures import Structure
     from nncc.quant.images import Preprocessing
     from nncc.quant.request import Start, Tell
+    from nncc.target import Hardware, Target
 
 __all__ = ["Pruned", "prune"]
 
@@ -33,6 +34,10 @@ class Pruned:
     outcome: Outcome
     bytes_before: int
     bytes_after: int
+    hardware: Hardware
+    """By which time was predicted."""
+    measured: bool
+    """Whether its peak was measured here, rather than taken from the description of the target."""
 
 
 def prune(
@@ -72,7 +77,7 @@ def prune(
     sparsity, size, latency
         The goal, one of them: the part of the multiplications that goes (``"50%"``; unstructured, of the weights), what
         the weights may take (``"2MB"``; as they are stored without zeros), or the predicted time on `target`
-        (``"8ms"``), which `nncc.compress.cost.layer_seconds` explains.
+        (``"8ms"``), which `nncc.layer_time` explains.
     metric
         A function from a file's path to a score, higher is better; or a command that prints one last; or ``top1`` or
         ``sqnr``: agreement with the original on the held-out samples, one of which is the default.
@@ -84,7 +89,8 @@ def prune(
         zeros that kernels skip; or single weights, ``unstructured``, which makes nothing faster. See
         `nncc.compress.structures`.
     target
-        The processor whose vectors the counts of channels fit, and whose time is predicted.
+        The processor whose vectors the counts of channels fit, and whose time is predicted. What ``native`` can do is
+        measured, once, where a time is asked for, or `max_drop` alone.
     importance
         What ranks what goes: ``reconstruction``, ``activation``, ``magnitude``, and others for channels, see
         `nncc.compress.importance.IMPORTANCE`.
@@ -133,6 +139,9 @@ def prune(
     path = output_file(model, output, "pruned", "the model")
     judge = judge_of(metric, metric_seconds)
     processor = resolve(target)
+    described = processor.hardware.peak_gflops
+    if goal is None or goal.kind == "latency":
+        processor = _with_peak(processor, goal, start)
     if multiple is None:
         multiple = max(4, processor.hardware.vector_bits // 32) if way.shrinks else 1
     graph, samples = read_model(model, calibration, shape, images, start, "some hundred")
@@ -142,7 +151,23 @@ def prune(
     outcome = prune_graph(material, choices, goal, gate, processor, file=model, start=start, tell=tell)
     outcome.graph.metadata_props["nncc.prune"] = _record(choices, goal, max_drop, structure, outcome)
     save_graph(outcome.graph, path)
-    return Pruned(path, structure, outcome, model.stat().st_size, path.stat().st_size)
+    hardware = processor.hardware
+    sizes = model.stat().st_size, path.stat().st_size
+    return Pruned(path, structure, outcome, *sizes, hardware, hardware.peak_gflops != described)
+
+
+def _with_peak(target: Target, goal: Goal | None, start: Start) -> Target:
+    """The target with this machine's peak, if it is this machine; without a goal, as it is where that fails."""
+    from nncc.errors import NnccError
+    from nncc.roofline import with_peak
+
+    start("roofline", "what this machine can do, once")
+    try:
+        return with_peak(target)
+    except NnccError:
+        if goal is not None:
+            raise
+        return target
 
 
 def _check_words(structure: str, way: Structure, importance: str, multiple: int | None) -> None:

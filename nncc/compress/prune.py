@@ -14,6 +14,7 @@ from nncc.compress.material import Choices, Gate, Material
 from nncc.compress.search import Curve, Step, allocate, sensitivity
 from nncc.compress.trials import Judge, strongest
 from nncc.errors import ModelError
+from nncc.layer_time import LayerTimes
 from nncc.quant.metric import scored
 from nncc.quant.session import open_graph
 
@@ -79,12 +80,12 @@ def prune_graph(
     """
     import numpy as np
 
-    found, hardware = material.found, target.hardware
+    found, hardware, times = material.found, target.hardware, LayerTimes(target.hardware)
     cutter = material.structure.cutter(material, choices, start, tell)
     kind = goal.kind if goal is not None else _aim(material, hardware)
     parts: list[Term] = [part.left for part in material.counted]
     if kind != "sparsity":
-        parts = terms(kind, material.costs, material.nbytes, hardware, target.name)
+        parts = terms(kind, material.costs, material.nbytes, times, target.name)
     start("sensitivity", f"{len(found.prunable())} groups")
     curves = sensitivity(
         found,
@@ -115,7 +116,7 @@ def prune_graph(
         parameters=(_parameters(material.prepared, shrinks), _parameters(trial.graph, shrinks)),
         stored_bytes=(total(material.nbytes, everything), total(material.nbytes, trial.keep)),
         structure=material.structure,
-        seconds=_seconds(material, hardware, everything, trial.keep),
+        seconds=_seconds(material, times, everything, trial.keep),
         curves=curves,
         agreement=kinds,
         calibrated=len(material.seen),
@@ -161,13 +162,13 @@ def _steps(
 
 
 def _seconds(
-    material: Material, hardware: Hardware, before: np.ndarray, after: np.ndarray
+    material: Material, times: LayerTimes, before: np.ndarray, after: np.ndarray
 ) -> tuple[float, float] | None:
-    if not hardware.peak_gflops:
+    if not times.hardware.peak_gflops:
         return None
     return (
-        sum(cost.seconds(before, hardware) for cost in material.costs),
-        sum(cost.seconds(after, hardware) for cost in material.costs),
+        sum(cost.seconds(before, times) for cost in material.costs),
+        sum(cost.seconds(after, times) for cost in material.costs),
     )
 
 
