@@ -7,21 +7,25 @@ output, on average. What zeros save follows from how many units stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
-from nncc.compress.cost import Cost, Part, costs, layer_seconds, nbytes
+import numpy as np
+
+from nncc.compress.cost import Cost, Part, costs, nbytes
 from nncc.compress.groups import Dependencies, Group
 from nncc.compress.linear import MOST_COLUMNS, linear
 from nncc.compress.parts import Analysis
 from nncc.compress.surgeon import Block
 from nncc.passes.rewriting import attribute, constant, is_op
+from nncc.skipping import WORD, best_lists
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir
 
+    from nncc.layer_time import LayerTimes, Product
     from nncc.target import Hardware
 
     Shapes = Mapping[str, tuple[int, ...]]
@@ -30,8 +34,6 @@ __all__ = ["block_groups", "weight_groups", "window"]
 
 SKIPPING = ("Conv",)
 """Operators of which kernels skip blocks of zeros; see `nncc.passes.convolutions`."""
-_WORD = 4
-"""Input channels that such kernels skip together."""
 _LEVELS = 64
 """At so many counts of units a layer may stop, at most."""
 _LEAST_BLOCKS = 4
@@ -49,13 +51,34 @@ class _Sparse(Cost):
 
     block: Block
 
-    def seconds(self, keep: np.ndarray, hardware: Hardware) -> float:
-        from nncc.passes.convolutions import _SPEED
+    def seconds(self, keep: np.ndarray, times: LayerTimes) -> float:
+        whole, hardware = np.ones(len(keep), bool), times.hardware
+        dense = super().seconds(whole, times)
+        (units,) = self.macs.factors
+        count = int(keep[units].sum())
+        relative = _skipping(self.product, self.block, count, hardware) if count < len(units) else None
+        if relative is None:
+            return dense
+        seconds = relative * 2e-9 * self.macs.amount / (hardware.peak_gflops or 1.0)
+        known = hardware.dram_gbps and hardware.peak_gflops
+        moved = sum(part.left(keep) for part in self.moved)
+        return min(dense, max(seconds, moved / (hardware.dram_gbps * 1e9) if known else 0.0))
 
-        macs = self.macs.amount
-        if self.block.inputs % _WORD == 0 and self.block.outputs % max(1, hardware.vector_bits // 32) == 0:
-            macs = min(macs, self.macs.left(keep) / _SPEED[hardware.vector_registers >= 32])
-        return layer_seconds(macs, sum(part.left(keep) for part in self.moved), hardware)
+
+@lru_cache(maxsize=4096)
+def _skipping(product: Product, block: Block, count: int, hardware: Hardware) -> float | None:
+    """The time of a kernel that skips zeros, as a multiple of that of a dense one at the peak, where `count` blocks of
+    each row of blocks are left. None where no kernel skips them: it does a vector of outputs by four inputs."""
+    lanes, places = max(4, hardware.vector_bits // 32), prod(product.window)
+    if block.inputs % WORD or block.outputs % lanes:
+        return None
+    row = np.arange(block.count(product.depth * places, places)) < count
+    rows = [np.roll(row, number * count) for number in range(-(-product.columns // block.outputs))]
+    blocks = np.stack(rows).reshape(len(rows), -1, *product.window).repeat(block.outputs, 0).repeat(block.inputs, 1)
+    kernel = blocks[: product.columns, : product.depth]
+    plain = places == 1 and set(product.strides) == {1}
+    lists = best_lists(kernel, lanes, prod(product.image) if plain else product.image[-1], hardware)
+    return None if lists is None else lists.cost
 
 
 @dataclass(frozen=True)
@@ -79,9 +102,12 @@ def block_groups(graph: onnx_ir.Model, shapes: Shapes, block: Block) -> Analysis
             first, weight, *others = cost.moved
             along = (units[cost.name],)
             moved = (first, replace(weight, factors=along), *others)
-            fewer = Cost(cost.name, replace(cost.macs, factors=along), moved)
-            sparse = kinds[cost.name] in SKIPPING
-            cost = _Sparse(fewer.name, fewer.macs, moved, block) if sparse else fewer
+            macs = replace(cost.macs, factors=along)
+            if kinds[cost.name] in SKIPPING and len(cost.product.window) == 2:
+                facts = {field.name: getattr(cost, field.name) for field in fields(cost)}
+                cost = _Sparse(**facts | {"macs": macs, "moved": moved}, block=block)
+            else:  # it is computed as it was
+                cost = replace(cost, macs=macs)
         layers.append(cost)
     place = 4.0 / (block.outputs * block.inputs)
 
@@ -122,8 +148,6 @@ def _groups(
     graph: onnx_ir.Model, shapes: Shapes, judged: Callable[[onnx_ir.Node, int, int], tuple[int, str]]
 ) -> Dependencies:
     """Each product with constant weights as a group of as many units as `judged` says, or with a reason."""
-    import numpy as np
-
     groups: list[Group] = []
     count = 0
     for node in graph.graph:
