@@ -6,6 +6,7 @@ n/8 + w (n - zeros) bytes instead of w n. runtime/expand.c reads it.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ _WIDTHS = (4, 1, 2, 8)
 def pack_weights(program: Program) -> Program:
     """The same program with the constants packed that are worth it, or the program itself where none is."""
     starts = sorted({ref.at for call in program.calls for ref in call.args if ref.space == "weights"})
-    spans = dict(zip(starts, [*starts[1:], program.weights.nbytes], strict=True))
+    spans = dict(itertools.pairwise([*starts, program.weights.nbytes]))
     widths = {start: width for start, stop in spans.items() if (width := _width(program.weights[start:stop]))}
     blobs: list[np.ndarray] = []
     packed: list[Packed] = []

@@ -57,6 +57,7 @@ def test_constants_come_back_as_they_were(dtype, size):
 @pytest.mark.parametrize(
     "constants",
     [
+        [np.zeros(0, np.float32)],
         [constant("float32", 4096, 0.0)],
         [constant("float32", 4096, 0.2)],  # a bit for each of 32, and 80 % of them: 17 % less
         [constant("float32", 4096, 0.0), constant("float32", 200, 0.9)],  # less than a kilobyte
