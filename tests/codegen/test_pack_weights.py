@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from compiled import Net, agrees, compile_net
 
 import nncc
+from nncc.cli import cli
 from nncc.codegen.pack_weights import expanded, pack_weights
 from nncc.ir import Call, Program, Ref
 from nncc.resources import runtime_folder
@@ -97,6 +100,19 @@ def test_a_library_computes_the_same_from_fewer_bytes(tmp_path):
     for module in (*both, *both):
         for name, array in module.run(inputs).items():
             np.testing.assert_array_equal(array, expected[name])
+
+
+def test_the_report_says_what_is_stored_and_expanded(tmp_path):
+    sparse_net().save(tmp_path / "net.onnx")
+    words = ["compile", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "out"), "--no-verify"]
+    text = CliRunner().invoke(cli, words).stdout
+    assert re.search(
+        r"weights +10\.\d KiB  part of the library; 32(?:\.0)? KiB of them stored in 10\.\d KiB, expanded into the arena: "
+        "--compress-weights\n",
+        text,
+    )
+    text = CliRunner().invoke(cli, [*words, "--compress-weights", "off"]).stdout
+    assert re.search(r"weights +32(?:\.0)? KiB  part of the library\n", text)
 
 
 def test_the_program_says_what_is_packed():

@@ -15,6 +15,7 @@ import nncc
 from nncc.compress.structures import STRUCTURES, structure_of
 from nncc.compress.surgeon import Block
 from nncc.compress.zero_groups import block_groups, weight_groups
+from nncc.prune_report import prune_facts, prune_text
 from nncc.quant.quantize import shapes_of
 
 
@@ -83,6 +84,17 @@ def test_the_record_says_what_was_done(blocks):
     assert done["blocks"]["window"][0] == 288 and "first" not in done["blocks"]
 
 
+def test_the_report_says_what_zeros_are_good_for(blocks):
+    facts = prune_facts(blocks, "x86-64-v3")
+    assert facts["structure"]["name"] == "block16x4"
+    assert facts["stored_bytes"]["after"] < facts["stored_bytes"]["before"]
+    text = prune_text(facts)
+    assert "gain             `nncc compile` skips blocks of zeros in convolutions, where" in text
+    assert "KiB: zeros are in it\nwithout zeros    weights " in text
+    assert "\nblocks of each row of blocks, and the error" in text
+    assert "\nleft as they were\n" in text and "  first  it reads 3 channels only\n" in text
+
+
 def test_refitting_loses_less(folder, blocks):
     plain = nncc.prune(
         folder / "m.onnx", folder / "c.npz", folder / "plain.onnx", sparsity=0.75, structure="block16x4", refit=False
@@ -125,6 +137,8 @@ def test_single_weights_shrink_the_library_and_nothing_else(folder, tmp_path):
     made = nncc.prune(folder / "m.onnx", folder / "c.npz", tmp_path / "u.onnx", sparsity=0.7, structure="unstructured")
     before, after = made.outcome.macs
     assert before == after
+    text = prune_text(prune_facts(made, "x86-64-v3"))
+    assert "gain             size only: kernels do not skip single zeros; `nncc compile` stores them compressed" in text
     zeros = {name: 1 - np.count_nonzero(array) / array.size for name, array in weights(made.path).items()}
     assert zeros["w2"] > 0.3 and zeros["w3"] > 0.6
     sizes = {}
