@@ -107,8 +107,8 @@ def test_the_report_says_what_is_stored_and_expanded(tmp_path):
     words = ["compile", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "out"), "--no-verify"]
     text = CliRunner().invoke(cli, words).stdout
     assert re.search(
-        r"weights +10\.\d KiB  part of the library; 32(?:\.0)? KiB of them stored in 10\.\d KiB, expanded into the arena: "
-        "--compress-weights\n",
+        r"weights +10\.\d KiB  part of the library; 32(?:\.0)? KiB of them stored in 10\.\d KiB, expanded into the "
+        "arena: --compress-weights\n",
         text,
     )
     text = CliRunner().invoke(cli, [*words, "--compress-weights", "off"]).stdout
