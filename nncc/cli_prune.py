@@ -19,7 +19,11 @@ __all__ = ["prune_command"]
 @click.option(
     "-o", "--output", type=Path, metavar="FILE", help="The model to write.  [default: <model>.pruned.onnx beside it]"
 )
-@click.option("--sparsity", metavar="PERCENT", help="The goal: so much of all multiplications goes, `50%`.")
+@click.option(
+    "--sparsity",
+    metavar="PERCENT",
+    help="The goal: so much of all multiplications goes, `50%`; unstructured, of all weights.",
+)
 @click.option("--size", "weights", metavar="BYTES", help="The goal: the weights take no more, `2MB` or `800KiB`.")
 @click.option(
     "--latency",
@@ -43,8 +47,15 @@ __all__ = ["prune_command"]
 @METRIC_TIMEOUT
 @click.option("--evaluations", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="How often the metric may be asked.")  # fmt: skip
-@click.option("--structure", default="channels", show_default=True, metavar="NAME",
-              help="What goes as one: channels.")  # fmt: skip
+@click.option(
+    "--structure",
+    default="channels",
+    show_default=True,
+    metavar="NAME",
+    help="What goes as one: channels, from which any runtime gains; block16x4, blocks of 16 outputs by 4 inputs that "
+    "become zero, which the kernels of `nncc compile` skip (or block8x4 and the like); unstructured, single weights, "
+    "which makes libraries smaller, but nothing faster.",
+)
 @click.option(
     "--importance",
     default="reconstruction",
@@ -52,7 +63,7 @@ __all__ = ["prune_command"]
     metavar="NAME",
     help="What ranks channels: reconstruction (what the layers that read them lose once they are refitted), activation "
     "(variance times the weights that read it), taylor (what the outputs change, to first order) or magnitude (of all "
-    "weights).",
+    "weights); of weights that become zero alike.",
 )
 @click.option(
     "--refit/--no-refit",
@@ -64,7 +75,8 @@ __all__ = ["prune_command"]
     "--multiple",
     type=int,
     metavar="N",
-    help="Counts of channels stay multiples of it; int8 kernels like 16.  [default: the target's float vectors]",
+    help="Counts of channels stay multiples of it; int8 kernels like 16. Not for zeros.  "
+    "[default: the target's float vectors]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the samples held out, and positions fitted.")
 @TARGET
@@ -79,7 +91,7 @@ __all__ = ["prune_command"]
 )
 @JSON
 def prune_command(model: Path, as_json: bool, plot: Path | None, **options: Any) -> None:
-    """Remove channels from MODEL, a float ONNX file, and write an ONNX file that any tool reads.
+    """Remove channels from MODEL, a float ONNX file, or put zeros into it; write an ONNX file that any tool reads.
 
     Give a goal, `--sparsity`, `--size` or `--latency`, or only `--max-drop`. Channels go where the predicted loss is
     least for what they save; what is left is fitted to the original. The file's metadata says what was done.

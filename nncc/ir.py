@@ -32,6 +32,7 @@ __all__ = [
     "Kernels",
     "Model",
     "Network",
+    "Packed",
     "Program",
     "Quantization",
     "Ref",
@@ -190,12 +191,28 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A constant that is stored without its zeros, and expanded into the arena: `nbytes` bytes of the weights from `at`
+    on become `elements` elements of `width` bytes at byte `to` of the arena."""
+
+    at: int
+    nbytes: int
+    to: int
+    elements: int
+    width: int
+
+    def __str__(self) -> str:
+        what = f"{self.elements} elements of {self.width} bytes"
+        return f"arena+{self.to} = {what}, {self.nbytes} bytes at weights+{self.at}"
+
+
+@dataclass(frozen=True)
 class Program:
     """Calls in order, arena offsets, constants: no graph left. Printable on a page, hashable to the byte.
 
-    `weights` is the constant blob; `arena_bytes` what one context needs for activations and kernel workspaces,
-    `scratch_bytes` what each of its threads needs besides. `kernels` is backend-specific (for LLVM: an IRModule of
-    lowered functions with bare-pointer signatures).
+    `weights` is the constant blob; `arena_bytes` what one context needs for activations, kernel workspaces and the
+    constants that are `packed`, which stay there; `scratch_bytes` what each of its threads needs besides. `kernels` is
+    backend-specific (for LLVM: an IRModule of lowered functions with bare-pointer signatures).
     """
 
     name: str
@@ -211,6 +228,7 @@ class Program:
     flops: dict[str, int] = field(default_factory=dict)
     argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    packed: tuple[Packed, ...] = ()
 
     def call_bytes(self, call: Call) -> int:
         """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""
@@ -227,6 +245,7 @@ class Program:
         lines += [f"  input  {i} {spec}" for i, spec in enumerate(self.inputs)]
         lines += [f"  output {i} {spec}" for i, spec in enumerate(self.outputs)]
         lines += [f"  weights {self.weights.nbytes} arena {self.arena_bytes} scratch {self.scratch_bytes}"]
+        lines += [f"  packed {each}" for each in self.packed]
         lines += [f"  {i:3} {call}" for i, call in enumerate(self.calls)]
         return "\n".join(lines) + "\n"
 

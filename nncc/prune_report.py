@@ -40,8 +40,10 @@ def prune_facts(found: Pruned, target: str) -> dict[str, Any]:
         )
     return {
         "model": str(found.path),
+        "structure": {"name": found.structure, "unit": outcome.structure.unit, "gain": outcome.structure.gain},
         "macs": {"before": round(outcome.macs[0]), "after": round(outcome.macs[1])},
         "parameters": {"before": outcome.parameters[0], "after": outcome.parameters[1]},
+        "stored_bytes": {"before": round(outcome.stored_bytes[0]), "after": round(outcome.stored_bytes[1])},
         "bytes": {"before": found.bytes_before, "after": found.bytes_after},
         "predicted_seconds": None
         if outcome.seconds is None
@@ -66,14 +68,18 @@ def prune_facts(found: Pruned, target: str) -> dict[str, Any]:
 
 def prune_text(facts: Mapping[str, Any]) -> str:
     """What `nncc prune` prints, of `prune_facts`."""
-    macs, parameters, sizes = facts["macs"], facts["parameters"], facts["bytes"]
+    macs, parameters, sizes, stored = (facts[name] for name in ("macs", "parameters", "bytes", "stored_bytes"))
+    zeros = "" if facts["structure"]["name"] == "channels" else ": zeros are in it"
     rows = [
         ["multiplications", f"{count(macs['before'])} -> {count(macs['after'])}, {_fewer(macs)} fewer"],
         ["parameters", f"{count(parameters['before'])} -> {count(parameters['after'])}, {_fewer(parameters)} fewer"],
-        ["size", f"{size(sizes['before'])} -> {size(sizes['after'])}"],
+        ["size", f"{size(sizes['before'])} -> {size(sizes['after'])}{zeros}"],
         ["agreement", f"{agreement_text(facts['agreement'])}; on {samples_text(facts['samples'])}"],
         ["refit", "weights fitted to what is left" if facts["refit"] else "none: weights as they were"],
     ]
+    if zeros:
+        rows.insert(3, ["without zeros", f"weights {size(stored['before'])} -> {size(stored['after'])} of float32"])
+        rows.insert(4, ["gain", facts["structure"]["gain"]])
     if facts["metric"] is not None:
         score = facts["metric"]
         rows.append(["metric", f"{score['before']:.6g} of the original, {score['after']:.6g} now"])
@@ -99,7 +105,8 @@ def _groups_text(facts: Mapping[str, Any]) -> str:
             rows.append([f"{before} -> {after}", name, *_losses(group["loss"])])
         else:
             left.append([str(before), name, group["reason"] or "the goal did not need it"])
-    text = "\nchannels, and the error of the outputs in dB where so many of a group alone go\n" if rows else ""
+    words = "and the error of the outputs in dB where so many of a group alone go"
+    text = f"\n{facts['structure']['unit']}, {words}\n" if rows else ""
     text += table(rows[:_SHOWN], "><<<<", "  ") + _more(len(rows))
     return text + ("\nleft as they were\n" + table(left[:_SHOWN], "><<", "  ") + _more(len(left)) if left else "")
 

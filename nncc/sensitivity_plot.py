@@ -77,7 +77,7 @@ def plot_groups(facts: Mapping[str, Any], path: Path) -> None:
                 axes.plot(*zip(*other.points, strict=True), color=_GREY, linewidth=0.6)
             _panel(axes, shown[at])
             if at + columns >= len(shown):
-                axes.set_xlabel("channels removed, %")
+                axes.set_xlabel("removed, %")
                 axes.tick_params(labelbottom=True)
             if at % columns == 0:
                 axes.set_ylabel("error, dB")

@@ -235,8 +235,9 @@ def test_a_plot_is_drawn_and_refused_before_the_work(call):
 
 
 def test_wrong_words_have_their_errors(call, tmp_path):
-    assert error(call, "--sparsity", "50%", "--structure", "block16x4", status=2) == (
-        "error: structure `block16x4` is not known; there is channels\n"
+    assert error(call, "--sparsity", "50%", "--structure", "chanels", status=2) == (
+        "error: structure `chanels` is not known; there is channels, block16x4, unstructured\n\n"
+        "hint: did you mean `channels`?\n"
     )
     assert error(call, "--sparsity", "50%", "--importance", "magnitud", status=2) == (
         "error: channels cannot be ranked by `magnitud`\n\nhint: did you mean `magnitude`?\n"

@@ -40,7 +40,7 @@ def test_each_group_has_a_panel_with_its_curve(tmp_path):
     pytest.importorskip("matplotlib")
     plot_groups(groups(3), tmp_path / "a.svg")
     texts = comments(tmp_path / "a.svg")
-    assert {"conv0$", "conv1$", "conv2$", "channels removed, %", "error, dB"} <= set(texts)
+    assert {"conv0$", "conv1$", "conv2$", "removed, %", "error, dB"} <= set(texts)
     assert "Error of the outputs, one group pruned alone; rings: what was chosen" in texts
     assert "fixed" not in texts
 

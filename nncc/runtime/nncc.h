@@ -27,7 +27,7 @@ enum {
   NNCC_ERROR_ARGUMENT = 1,    /* a null pointer, a context that is running already */
   NNCC_ERROR_MEMORY = 2,      /* the arena or the thread pool could not be allocated */
   NNCC_ERROR_CPU = 3,         /* this processor lacks a feature that the kernels were compiled for */
-  NNCC_ERROR_KERNEL = 4       /* a kernel refused its data */
+  NNCC_ERROR_KERNEL = 4       /* a kernel refused its data; nncc_create: the library is damaged */
 };
 
 /* A tensor: densely packed, row-major. Pointers handed to nncc_run may have any
