@@ -63,7 +63,7 @@ __all__ = ["prune_command"]
     metavar="NAME",
     help="What ranks channels: reconstruction (what the layers that read them lose once they are refitted), activation "
     "(variance times the weights that read it), taylor (what the outputs change, to first order) or magnitude (of all "
-    "weights); of weights that become zero alike.",
+    "weights). All but taylor rank weights that become zero too.",
 )
 @click.option(
     "--refit/--no-refit",
