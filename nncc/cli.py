@@ -57,6 +57,7 @@ def cli() -> None:
 @option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
 @option("quantize", "--quantize", type=Path, metavar="DATA")
 @option("recipe", "--recipe", type=Path, metavar="TOML")
+@option("compress_weights", "--compress-weights", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
 @option("until", "--until", metavar="STAGE", note=f" Stages: {', '.join(_STAGE_NAMES)}.")
 @option("save_stages", "--save-stages", type=Path, metavar="FOLDER")
 @option(

@@ -39,6 +39,10 @@ class Config:
     """Samples, by which the model becomes int8 first: see `nncc quantize --calibration`, which can do more."""
     recipe: Path | None = None
     """How to quantize: a file that `nncc quantize` wrote; by default all that can be int8 is."""
+    compress_weights: str = "auto"
+    """Whether constants are stored without their zeros: auto, where that saves a quarter of a constant, and a tenth of
+    all, as in models pruned with `--structure unstructured`; or off. The library is smaller; but each running context
+    expands them into memory of its own, while others stay in the file and are shared between processes."""
     until: str | None = None
     """Stop after this stage; nothing is built."""
     save_stages: Path | None = None

@@ -22,6 +22,7 @@ _SHOWN = 20
 
 def quantize_facts(found: Quantized, target: str) -> dict[str, Any]:
     """What `nncc quantize --json` prints."""
+    from nncc.layer_time import LayerTimes
     from nncc.quant.cost import gain, int8_share
 
     outcome, hardware = found.outcome, resolve(target).hardware
@@ -45,7 +46,7 @@ def quantize_facts(found: Quantized, target: str) -> dict[str, Any]:
         "macs": macs,
         "int8_macs_share": int8_share(products, floats),
         "stays_float": stays,
-        "predicted_gain": gain(products, floats, hardware),
+        "predicted_gain": gain(products, floats, LayerTimes(hardware)),
         "target": target,
         "agreement": {kind: value if math.isfinite(value) else None for kind, value in outcome.agreement.items()},
         "metric": None if outcome.scores is None else {"float": outcome.scores[0], "int8": outcome.scores[1]},
@@ -73,7 +74,7 @@ def quantize_text(facts: Mapping[str, Any]) -> str:
     if facts["floor"] is not None:
         asked = plural(facts["evaluations"], "evaluation")
         rows.append(["gate", f"at least {facts['floor']:.6g}: holds, after {asked}"])
-    rows.append(["predicted", f"layers {facts['predicted_gain']:.1f}x as fast on {facts['target']}, at its peak"])
+    rows.append(["predicted", f"layers {facts['predicted_gain']:.1f}x as fast on {facts['target']}"])
     lines = [table(rows)]
     if facts["stays_float"]:
         lines.append("\nnot int8\n" + _stays_text(facts))

@@ -14,10 +14,13 @@ from nncc.errors import UsageError
 from nncc.ir import Artifact, Lowered, Program
 from nncc.target import Target
 
-__all__ = ["DUMPS", "build", "check", "lower"]
+__all__ = ["DUMPS", "EXPANDS_WEIGHTS", "build", "check", "lower"]
 
 DUMPS = ("cu", "ptx")
 """Forms of code that can be written beside the library."""
+
+EXPANDS_WEIGHTS = False
+"""Constants are uploaded as they are stored."""
 
 
 def check(target: Target) -> None:

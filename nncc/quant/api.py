@@ -46,6 +46,7 @@ def quantize(
     shape: Mapping[str, Sequence[int]] | None = None,
     images: Preprocessing | None = None,
     rank_by: str = "output",
+    sensitivity: bool = False,
     evaluations: int = 30,
     metric_seconds: float = 3600.0,
     start: Start = lambda name, what: None,
@@ -79,6 +80,8 @@ def quantize(
         What becomes of images in `calibration`.
     rank_by
         ``output``: layers are ranked by the error of the model's outputs; ``metric``: by the metric, once for each.
+    sensitivity
+        Measure what each layer loses by itself (`Outcome.lost`) even where no layer has to stay float.
     evaluations
         How often the metric may be asked while layers are chosen.
     metric_seconds
@@ -111,7 +114,7 @@ def quantize(
     hardware = resolve(target).hardware
     graph, samples = read_model(model, calibration, shape, images, start, "a hundred")
     material = gather(graph, samples, chosen, judge if isinstance(judge, str) else "", start)
-    gate = Gate(judge, drop, rank_by == "metric", evaluations)
+    gate = Gate(judge, drop, rank_by == "metric", evaluations, sensitivity)
     outcome = closed_loop(
         material, chosen, gate, hardware, float_file=model, choose_observer=auto, start=start, tell=tell
     )
