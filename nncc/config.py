@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["Config", "Tuning"]
+__all__ = ["Config", "Precision", "Tuning"]
+
+Precision = Literal["float32", "tf32"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Config:
     """What to make: so (shared library), a (static archive), o (one object file)."""
     dump_code: Sequence[str] = ()
     """Code to write beside the library: asm, ll (LLVM), tir; of a GPU's kernels cu, ptx."""
+    precision: Precision = "float32"
+    """What products of float32 are computed in: float32, or on GPUs with tensor cores tf32, with 10 bits of fraction."""
     quantize: Path | None = None
     """Samples, by which the model becomes int8 first: see `nncc quantize --calibration`, which can do more."""
     recipe: Path | None = None

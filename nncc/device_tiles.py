@@ -7,13 +7,13 @@ where few warps reside; the start of a block, whose first slices come from memor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from nncc.choices import Choices
 from nncc.target import Hardware
 
-__all__ = ["SIZES", "Plan", "Tile", "choose_tile", "seconds"]
+__all__ = ["SIZES", "TENSOR_SIZES", "Plan", "TensorTile", "Tile", "choose_tile", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,18 @@ class Tile:
         return self.group * self.slices
 
     @property
+    def count(self) -> int:
+        """How many sums a thread has."""
+        return self.tm * self.tn
+
+    @property
+    def run(self) -> int:
+        """How many of them lie side by side."""
+        return 4
+
+    @property
     def sums(self) -> int:
-        """How many sums a thread has in the end."""
+        """How many of them it has in the end."""
         return self.tm * self.tn // self.slices
 
     @property
@@ -74,10 +84,61 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class TensorTile:
+    """`m` x `n` outputs from slabs of `k`, `stages` of them in flight, by warps that have `wm` x `wn` each: tensor
+    cores, on float32 that is rounded to TF32."""
+
+    m: int
+    n: int
+    k: int
+    wm: int
+    wn: int
+    stages: int
+
+    @property
+    def threads(self) -> int:
+        return self.m // self.wm * (self.n // self.wn) * 32
+
+    @property
+    def count(self) -> int:
+        return self.wm * self.wn // 32
+
+    sums = count
+
+    @property
+    def run(self) -> int:
+        """How many of a thread's sums lie side by side."""
+        return 2
+
+    @property
+    def shared_bytes(self) -> int:
+        return 4 * self.stages * self.k * (self.m + self.n + 16)
+
+    @property
+    def registers(self) -> int:
+        return self.count + self.wm // 4 + self.wn // 4 + 48
+
+    def words(self) -> str:
+        sizes = (self.m, self.n, self.k, self.wm, self.wn, self.stages)
+        return f"nncc::TensorTile<{', '.join(map(str, sizes))}>"
+
+    def place(self, thread: Any, number: Any) -> tuple[Any, Any]:
+        """Row and column, in the tile, of a thread's sum; see `TensorTile` of the prelude."""
+        lane, warp = thread % 32, thread // 32
+        fragment, i = number // 4, number % 4
+        row = warp // (self.n // self.wn) * self.wm + fragment // (self.wn // 8) * 16 + i // 2 * 8 + lane // 4
+        column = warp % (self.n // self.wn) * self.wn + fragment % (self.wn // 8) * 8 + lane % 4 * 2 + i % 2
+        return row, column
+
+    def __str__(self) -> str:
+        return f"{self.m}x{self.n}x{self.k} by warps of {self.wm}x{self.wn}, TF32"
+
+
+@dataclass(frozen=True)
 class Plan:
     """A tile; how many parts the depth has; and how deep one is."""
 
-    tile: Tile
+    tile: Tile | TensorTile
     parts: int
     part: int
 
@@ -94,6 +155,11 @@ SIZES = (
     (4, 128, 4, 4, 2), (4, 128, 4, 4, 4), (8, 128, 4, 4, 4),
 )  # fmt: skip
 """M, N, TM, TN and slices of the tiles that are considered."""
+TENSOR_SIZES = (
+    (128, 128, 64, 32), (128, 64, 32, 32), (64, 128, 32, 32), (64, 64, 32, 32), (64, 64, 32, 16), (64, 32, 32, 16),
+    (32, 64, 16, 32), (32, 32, 16, 16), (64, 16, 16, 16), (16, 64, 16, 16), (16, 128, 16, 32), (32, 128, 32, 32),
+)  # fmt: skip
+"""M, N, WM and WN of the tiles for tensor cores."""
 _DEPTHS = (8, 16, 32)
 _PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _STATIC_SHARED = 48 * 1024
@@ -112,6 +178,8 @@ _FILLED = 0.9
 """Of the peak, what a loop of multiply-adds reaches that waits for nothing."""
 _LATENCY = 96
 """Multiply-adds of one scheduler that hide the latency of shared memory."""
+_TENSOR_LATENCY = 32
+"""The same for tensor cores, in multiply-adds of float32: their own latency and that of shared memory."""
 _CACHE = 2.0
 """Bandwidth of the second-level cache, as a multiple of the memory's."""
 MOST_OPTIONS = 16
@@ -130,8 +198,27 @@ def _tiles() -> list[Tile]:
     return found
 
 
+def _tensor_tiles() -> list[TensorTile]:
+    found = []
+    for sizes in TENSOR_SIZES:
+        for k in _DEPTHS:
+            for stages in (4, 3):
+                tile = TensorTile(*sizes[:2], k, *sizes[2:], stages)
+                if tile.shared_bytes <= _STATIC_SHARED:
+                    found.append(tile)
+                    break
+    return found
+
+
 def seconds(
-    tile: Tile, parts: int, rows: int, columns: int, depth: int, batch: int, hardware: Hardware, steps_of: int = 0
+    tile: Tile | TensorTile,
+    parts: int,
+    rows: int,
+    columns: int,
+    depth: int,
+    batch: int,
+    hardware: Hardware,
+    steps_of: int = 0,
 ) -> float:
     """The predicted time of `batch` products of [rows, depth] and [depth, columns]."""
     each = _part(depth, parts, tile.k)
@@ -147,11 +234,24 @@ def seconds(
     warps = together * tile.threads / 32 / _SCHEDULERS
     # A thread's multiply-adds for one depth, against four cycles of shared memory for each 128-bit load of a warp, and
     # against the instructions that load and copy; the gather of a convolution divides where slabs cut its taps.
-    products, loads = tile.tm * tile.tn, (tile.tm + tile.tn) / 4
-    copies = (tile.m / 4 + tile.n) / 32 * (6 if steps_of % tile.k else 4) / tile.group * 32
-    pace = max(1.0, 4 * loads * _SCHEDULERS / products, 1 + (loads + copies) / products)
-    hidden = _FILLED * min(1.0, warps * products / _LATENCY) ** 0.5
     peak = (hardware.peak_gflops or 10_000.0) * 1e9
+    copies = (tile.m / 4 + tile.n) * (6 if steps_of % tile.k else 4)
+    products: float
+    if isinstance(tile, Tile):
+        products = tile.tm * tile.tn
+        loads = (tile.tm + tile.tn) / 4
+        pace = max(1.0, 4 * loads * _SCHEDULERS / products, 1 + (loads + copies / tile.group) / products)
+        hidden = _FILLED * min(1.0, warps * products / _LATENCY) ** 0.5
+    else:
+        # What one float32 pipeline does in the time: a load of 32 bits takes a cycle of shared memory, a rounding and
+        # what copies take an instruction of a scheduler.
+        faster = hardware.tensor_tf32_gflops / (hardware.peak_gflops or 1.0)
+        products = tile.wm * tile.wn / 32
+        fragments = (tile.wm + tile.wn) / 32
+        share = copies / (tile.threads / 32) / 32
+        issued = (2 * fragments + share) / products
+        pace = max(1 / faster, _SCHEDULERS * fragments / products, issued)
+        hidden = _FILLED * min(1.0, warps * products * pace / _TENSOR_LATENCY) ** 0.5
     arithmetic = busiest * tile.m * tile.n * each * 2 * processors / peak * pace / hidden
     rounds = -(-busiest // max(1, resident))
     steps = -(-each // tile.k)
@@ -170,14 +270,23 @@ def _part(depth: int, parts: int, k: int) -> int:
 
 
 def choose_tile(
-    rows: int, columns: int, depth: int, batch: int, hardware: Hardware, choose: Choices, *, steps_of: int = 0
+    rows: int,
+    columns: int,
+    depth: int,
+    batch: int,
+    hardware: Hardware,
+    choose: Choices,
+    *,
+    steps_of: int = 0,
+    tf32: bool = False,
 ) -> Plan:
     """The tile and the parts of `batch` products [rows, depth] x [depth, columns].
 
-    `steps_of` is what a slab should divide for its right-hand side to be gathered cheaply, 0 where it does not matter.
+    With `tf32`, tensor cores take float32 rounded to TF32. `steps_of` is what a slab should divide for its right-hand
+    side to be gathered cheaply, 0 where it does not matter.
     """
 
-    def possible(tile: Tile) -> list[tuple[float, int]]:
+    def possible(tile: Tile | TensorTile) -> list[tuple[float, int]]:
         found = []
         for parts in _PARTS:
             each = _part(depth, parts, tile.k)
@@ -185,8 +294,10 @@ def choose_tile(
                 found.append((seconds(tile, parts, rows, columns, depth, batch, hardware, steps_of), parts))
         return sorted(found)
 
-    tiles = sorted(((possible(tile)[0][0], number, tile) for number, tile in enumerate(_tiles())), key=lambda e: e[:2])
-    options = [[t.m, t.n, t.k, t.tm, t.tn, t.stages, t.slices] for _, _, t in tiles[:MOST_OPTIONS]]
-    tile = Tile(*choose("tile", options))
+    known: list[Tile | TensorTile] = [*(_tensor_tiles() if tf32 else _tiles())]
+    tiles = sorted(known, key=lambda tile: possible(tile)[0][0])
+    options = [list(astuple(tile)) for tile in tiles[:MOST_OPTIONS]]
+    kind = TensorTile if tf32 else Tile
+    tile = kind(*choose("tile", options))
     parts = choose("parts", [parts for _, parts in possible(tile)[:6]])
     return Plan(tile, parts, _part(depth, parts, tile.k) if parts > 1 else max(depth, 1))

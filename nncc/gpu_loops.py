@@ -13,7 +13,7 @@ from typing import Any
 from nncc.choices import Choices
 from nncc.compat import structural_walk, tirx
 from nncc.loops import reduces_rows
-from nncc.scheduling import extent, is_spatial, loads
+from nncc.scheduling import extent, extents, is_spatial, loads
 from nncc.target import Hardware
 
 __all__ = ["elementwise", "is_bound", "place", "reduction"]
@@ -111,17 +111,59 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
     alone = steps <= _SERIAL or (many and not reduces_rows(sch, block)) or len(sch.get(block).writes) > 1
     options = [1] if alone else [several[-1] if results < 4 * (hardware.multiprocessors or 1) else 32, *several, 1]
     threads = choose(_name("threads", choose), list(dict.fromkeys(options)))
+    finish = _finish(sch, block)
     if threads == 1:
-        _bind(sch, block, spatial)
+        if finish is None:
+            _bind(sch, block, spatial)
+            return
+        _bind(sch, finish, sch.get_loops(finish))
+        _compute_in_registers(sch, block, sch.get_loops(finish)[-1])
         return
-    fused = sch.fuse(*spatial) if len(spatial) > 1 else spatial[0]
-    step = sch.fuse(*reduced) if len(reduced) > 1 else reduced[0]
-    _, lane = sch.split(step, [None, threads])
     rows = max(1, _THREADS // 2 // threads)
-    if rows > 1 and results % rows == 0:
-        outer, row = sch.split(fused, [None, rows])
-        sch.bind(row, "threadIdx.y")
+    if finish is None:
+        fused = sch.fuse(*spatial) if len(spatial) > 1 else spatial[0]
+        _bind_rows(sch, fused, rows)
+        step = sch.fuse(*reduced) if len(reduced) > 1 else reduced[0]
     else:
-        outer = fused
-    sch.bind(outer, "blockIdx.x")
+        # All threads of a row have its result and store it: the same, to the same place.
+        loops = sch.get_loops(finish)
+        at = _bind_rows(sch, sch.fuse(*loops) if len(loops) > 1 else loops[0], rows)
+        outside = len(sch.get_loops(finish))
+        _compute_in_registers(sch, block, at)
+        inner = sch.get_loops(block)[outside:]
+        step = sch.fuse(*inner) if len(inner) > 1 else inner[0]
+    _, lane = sch.split(step, [None, threads])
     sch.bind(lane, "threadIdx.x")
+
+
+def _bind_rows(sch: Any, loop: Any, rows: int) -> Any:
+    """Results over blocks, `rows` of them to each where that divides them; the innermost loop."""
+    if rows > 1 and extent(sch, loop) % rows == 0:
+        outer, row = sch.split(loop, [None, rows])
+        sch.bind(outer, "blockIdx.x")
+        sch.bind(row, "threadIdx.y")
+        return row
+    sch.bind(loop, "blockIdx.x")
+    return loop
+
+
+def _compute_in_registers(sch: Any, block: Any, loop: Any) -> None:
+    sch.compute_at(block, loop, preserve_unit_loops=True)
+    sch.set_scope(block, 0, "local")
+
+
+def _finish(sch: Any, block: Any) -> Any:
+    """The elementwise block that is all that uses a reduction's results, each for its own element; or None."""
+    consumers = sch.get_consumers(block)
+    if len(consumers) != 1 or not is_spatial(sch, consumers[0]) or len(sch.get_producers(consumers[0])) != 1:
+        return None
+    (written,) = sch.get(block).writes
+    shape, variables = [int(d) for d in written.source.shape], [v.var for v in sch.get(consumers[0]).iter_vars]
+    if extents(sch, consumers[0]) != shape:
+        return None
+    for load in loads(sch, consumers[0]):
+        if load.source.same_as(written.source):
+            same = (size == 1 or i.same_as(v) for i, v, size in zip(load.indices, variables, shape, strict=True))
+            if not all(same):
+                return None
+    return consumers[0]

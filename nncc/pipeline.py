@@ -81,7 +81,8 @@ def _specialize(model: Model, job: Job) -> Any:
     from nncc.passes.specialize import specialize
     from nncc.templates import load_templates
 
-    return specialize(model, job.target, load_templates(job.config.schedules), GraphChoices(job.known))
+    config, templates = job.config, load_templates(job.config.schedules)
+    return specialize(model, job.target, templates, GraphChoices(job.known), config.precision)
 
 
 def _lower(network: Any, job: Job) -> Any:

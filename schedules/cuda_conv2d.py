@@ -1,6 +1,7 @@
 """Convolution on a GPU: implicit matrix product of plain float32 tensors.
 
-    y[n, g Og + o, i, j] = sum_{kh, kw, c} W[g, (kh KW + kw) C + c, o] x[n, g C + c, i sh + kh dh - pt, j sw + kw dw - pl]
+    y[n, g Og + o, i, j] = sum_{kh, kw, c} W[g, k, o] x[n, g C + c, i sh + kh dh - pt, j sw + kw dw - pl]
+    k = (kh KW + kw) C + c
 
 x is [N, G C, H, W], y [N, G Og, OH, OW], W [G, KH KW C, Og up to a multiple of 4]. A thread block makes a tile of
 output channels by output pixels from slabs of the depth KH KW C in shared memory; pixels are the fast axis of
@@ -26,8 +27,11 @@ def pack(kernel, groups):
     return np.ascontiguousarray(np.pad(packed, ((0, 0), (0, 0), (0, -each % 4))))
 
 
-def compute(data, weight, *, channels, window, strides, padding, dilation):
-    """Define the convolution to `channels` outputs; `window` is (KH, KW), `padding` (top, left, bottom, right)."""
+def compute(data, weight, *, channels, window, strides, padding, dilation, tf32=False):
+    """Define the convolution to `channels` outputs; `window` is (KH, KW), `padding` (top, left, bottom, right).
+
+    With `tf32`, tensor cores multiply, and round both factors to 10 bits of fraction.
+    """
     batch, in_channels, height, width = (int(d) for d in data.shape)
     groups = int(weight.shape[0])
     each, out_each = in_channels // groups, channels // groups
@@ -49,7 +53,7 @@ def compute(data, weight, *, channels, window, strides, padding, dilation):
 
     shape = (batch, channels, out_h, out_w)
     facts = [batch, in_channels, each, height, width, out_h, out_w, *window, *strides, top, left, *dilation]
-    attrs = scheduling.anchor(NAME) | {"nncc.window": [int(f) for f in facts]}
+    attrs = scheduling.anchor(NAME) | {"nncc.window": [int(f) for f in facts], "nncc.tf32": int(tf32)}
     return te.compute(shape, product, name="conv2d", attrs=attrs)
 
 
@@ -60,14 +64,15 @@ def schedule(sch, block, hardware, choose):
     groups, depth, stride = scheduling.operand_shape(sch, block, 1)
     channels = scheduling.extents(sch, block)[1] // groups
     pixels = batch * out_h * out_w
-    plan = device_tiles.choose_tile(channels, pixels, depth, groups, hardware, choose, steps_of=each)
+    tf32 = bool(sch.get(block).annotations["nncc.tf32"])
+    plan = device_tiles.choose_tile(channels, pixels, depth, groups, hardware, choose, steps_of=each, tf32=tf32)
     tile = plan.tile
     across = -(-channels // tile.m)
     data, weight = (scheduling.operand(sch, block, i) for i in (0, 1))
     function = (
         f"nncc::conv2d<{tile.words()}, nncc::Window<{', '.join(map(str, window))}>, {channels}, {stride}, {plan.part}>"
     )
-    vector = 4 if tile.tn % 4 == 0 and (out_h * out_w) % 4 == 0 else 1
+    vector = tile.run if (out_h * out_w) % tile.run == 0 else 1
 
     def place(x, y, z, thread, number):
         row, column = tile.place(thread, number * vector)
@@ -79,7 +84,7 @@ def schedule(sch, block, hardware, choose):
         n, p = (p // (out_h * out_w), p % (out_h * out_w)) if batch > 1 else (0, p)
         return [n, o, p // out_w, p % out_w], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(tile.tm * tile.tn, vector, tile.sums, place)
+    registers = device_loops.Registers(tile.count, vector, tile.sums, place)
     grid = device_loops.Grid(-(-pixels // tile.n), across * groups, plan.parts, tile.threads)
     arguments = lambda x, y, z, _: (function, data, weight, x, y, z)  # noqa: E731
     placed = device_loops.on_grid(sch, block, arguments, grid, registers, plan.parts)

@@ -16,8 +16,8 @@ from nncc.compat import te, tirx
 NAME = "cuda_matmul"
 
 
-def compute(x, weight):
-    """Define x[.., M, K] times weight[.., K, N]."""
+def compute(x, weight, *, tf32=False):
+    """Define x[.., M, K] times weight[.., K, N]; with `tf32`, tensor cores multiply, and round both factors."""
     *batch, rows, depth = (int(d) for d in x.shape)
     columns, shared = int(weight.shape[-1]), len(weight.shape) == 2
     k = te.reduce_axis((0, depth), name="k")
@@ -25,7 +25,7 @@ def compute(x, weight):
         (*batch, rows, columns),
         lambda *at: te.sum(x[(*at[:-1], k)] * weight[(*(() if shared else at[:-2]), k, at[-1])], axis=[k]),
         name="matmul",
-        attrs=scheduling.anchor(NAME),
+        attrs=scheduling.anchor(NAME) | {"nncc.tf32": int(tf32)},
     )
 
 
@@ -37,11 +37,12 @@ def schedule(sch, block, hardware, choose):
     axes = [*outer, rows]
     batch = 1 if shared else prod(outer)
     rows = prod(axes) if shared else rows
-    plan = device_tiles.choose_tile(rows, columns, depth, batch, hardware, choose)
+    tf32 = bool(sch.get(block).annotations["nncc.tf32"])
+    plan = device_tiles.choose_tile(rows, columns, depth, batch, hardware, choose, tf32=tf32)
     tile = plan.tile
     sizes = f"{rows}, {depth}, {columns}, {str(shared).lower()}, {plan.parts}, {plan.part}"
     function = f"nncc::matmul<{tile.words()}, {sizes}>"
-    vector = 4 if tile.tn % 4 == 0 and columns % 4 == 0 else 1
+    vector = tile.run if columns % tile.run == 0 else 1
 
     def place(x, y, z, thread, number):
         row, column = tile.place(thread, number * vector)
@@ -51,7 +52,7 @@ def schedule(sch, block, hardware, choose):
         at = device_loops.places(m, axes) if shared else [*device_loops.places(z // plan.parts, outer), m]
         return [*at, n], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(tile.tm * tile.tn, vector, tile.sums, place)
+    registers = device_loops.Registers(tile.count, vector, tile.sums, place)
     grid = device_loops.Grid(-(-columns // tile.n), -(-rows // tile.m), batch * plan.parts, tile.threads)
     arguments = lambda i, j, z, _: (function, x, weight, i, j, z)  # noqa: E731
     placed = device_loops.on_grid(sch, block, arguments, grid, registers, plan.parts)

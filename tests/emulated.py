@@ -37,12 +37,14 @@ class Emulated:
         return float(np.abs(found - expected).max() / max(1e-30, np.abs(expected).max()))
 
 
-def emulate(net: Net, folder: Path, target: str = "cuda-sm80", **given: np.ndarray) -> Emulated:
+def emulate(
+    net: Net, folder: Path, target: str = "cuda-sm80", precision: Any = "float32", **given: np.ndarray
+) -> Emulated:
     """Compile up to `flatten` for `target`, and run on random inputs, those `given` excepted."""
     folder.mkdir(parents=True, exist_ok=True)
     net.save(folder / "net.onnx")
     stages = Stages()
-    config = Config(target=target, until="flatten", verify=False)
+    config = Config(target=target, until="flatten", verify=False, precision=precision)
     program = run(plan(folder / "net.onnx", config), [stages])
     model: Model = stages.values["import"]
     inputs = sample_inputs(model, 0) | given

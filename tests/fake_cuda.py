@@ -28,8 +28,11 @@ import numpy as np
 
 HERE = Path(__file__).parent / "cuda"
 _FLAGS = ("-std=gnu++17", "-O2", "-g0", "-fPIC", "-shared", "-fno-strict-aliasing", "-fvisibility=hidden", "-w")
+_ALIGNMENT = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
 _HEADERS = ("emulator.hpp", "fiber.hpp", "device_language.hpp", "include/cuda_fp16.h", "include/cuda_bf16.h")
-_KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\([^;{]*\{')
+_KERNEL = re.compile(
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\(\s*(\d+)[^)]*\)\s*)?(\w+)\s*\([^;{]*\{'
+)
 _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+(?:(?:alignas|__align__)\s*\(\s*\d+\s*\)\s*)?([\w\s]+?)\s*\b(\w+)\s*\[\s*\]\s*;"
 )
@@ -42,14 +45,16 @@ def compiler() -> str | None:
 
 def emulated(source: str, *flags: str) -> Path:
     """The library of the device kernels of `source`, CUDA C++; compiled once for each source and set of `flags`."""
-    names = list(dict.fromkeys(_KERNEL.findall(source)))
+    bounds = {name: bound or "1024" for bound, name in _KERNEL.findall(source)}
     text = _DYNAMIC.sub(r"\1* \2 = reinterpret_cast<\1*>(emulator::dynamic_shared());", source)
-    text += f"\nEMULATED_KERNELS({' '.join(f'EMULATED({name})' for name in names)})\n"
+    text += f"\nEMULATED_KERNELS({' '.join(f'EMULATED({name}, {bound})' for name, bound in bounds.items())})\n"
+    # A vector at an odd place is a fault on a GPU.
+    checks = () if any("-fsanitize" in flag for flag in flags) else _ALIGNMENT
     native = ("-march=native",) if platform.machine() == "x86_64" else ()
     return _built(
         "kernels.so",
         {"kernels.cu": text},
-        (*_FLAGS, *native, f"-I{HERE / 'include'}", "-include", str(HERE / "emulator.hpp"), *flags),
+        (*_FLAGS, *checks, *native, f"-I{HERE / 'include'}", "-include", str(HERE / "emulator.hpp"), *flags),
         _HEADERS,
     )
 

@@ -93,3 +93,24 @@ def test_our_own_code_is_refused() -> None:
         "compile the model for a processor, or remove the operator: "
         "`nncc show MODEL.onnx --stage simplify` shows the graph"
     )
+
+
+@needs_compiler
+def test_a_reduction_and_what_follows_are_one_launch(tmp_path: Any) -> None:
+    net = Net()
+    mean = net.op("GlobalAveragePool", net.input(1, 24, 9, 9))
+    net.output(net.op("Relu", mean))
+    emulated = emulate(net, tmp_path)
+    assert [len(launches) for launches in emulated.program.launches.values()] == [1]
+    assert emulated.error(net.outputs[0]) <= ROUNDING
+
+
+@needs_compiler
+def test_whole_pieces_are_written_where_they_belong(tmp_path: Any) -> None:
+    net = Net()
+    x = net.input(1, 3, 6, 6)
+    pieces = [net.op("Relu", net.conv(x, 3, channels, (3, 3), pads=[1, 1, 1, 1])) for channels in (4, 8)]
+    net.output(net.op("Relu", net.conv(net.op("Concat", *pieces, axis=1), 12, 5, (1, 1))))
+    emulated = emulate(net, tmp_path)
+    assert len(emulated.program.calls) == 3
+    assert emulated.error(net.outputs[0]) <= ROUNDING

@@ -17,6 +17,8 @@ __all__ = ["gpu_products"]
 def gpu_products(module: IRModule, context: Context) -> IRModule:
     """Rewrite float32 ``relax.nn.conv2d`` of NCHW by constants and ``relax.matmul``; see the module's equations."""
 
+    tf32 = context.precision == "tf32"
+
     def conv2d(rewriter: Rewriter, call: Any) -> Any:
         data, weight = call.args
         attrs = call.attrs
@@ -40,7 +42,7 @@ def gpu_products(module: IRModule, context: Context) -> IRModule:
             return rewriter.emit_anchor(template, x, relax.const(template.module.pack(kernel), "float32"), **options)
         template = context.templates["cuda_conv2d"]
         packed = relax.const(template.module.pack(kernel, groups), "float32")
-        return rewriter.emit_anchor(template, x, packed, channels=kernel.shape[0], **options)
+        return rewriter.emit_anchor(template, x, packed, channels=kernel.shape[0], tf32=tf32, **options)
 
     def matmul(rewriter: Rewriter, call: Any) -> Any:
         x, weight = (rewriter.value(a) for a in call.args)
@@ -49,7 +51,7 @@ def gpu_products(module: IRModule, context: Context) -> IRModule:
             return None
         if len(right) > 2 and right[:-2] != left[:-2]:
             return None
-        return rewriter.emit_anchor(context.templates["cuda_matmul"], x, weight)
+        return rewriter.emit_anchor(context.templates["cuda_matmul"], x, weight, tf32=tf32)
 
     return Rewriter({"relax.nn.conv2d": conv2d, "relax.matmul": matmul}).rewrite(module)
 

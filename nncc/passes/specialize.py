@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import get_args
 
 from nncc.choices import GraphChoices
 from nncc.compat import relax, tvm
+from nncc.config import Precision
 from nncc.dots import dot_of
-from nncc.errors import InternalError
+from nncc.errors import InternalError, UsageError
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
 from nncc.passes.activation_sign import to_signed, to_unsigned
@@ -20,6 +22,7 @@ from nncc.passes.fold_dequantize import fold_dequantize
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.gpu_attention import gpu_attention
+from nncc.passes.gpu_concatenations import gpu_concatenations
 from nncc.passes.gpu_products import gpu_products
 from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
@@ -66,6 +69,7 @@ SPECIALIZE_GPU = (
     divide_by_constants,
     softmax_in_place,
     gpu_attention,
+    gpu_concatenations,
     gpu_rows,
     gpu_products,
 )
@@ -73,7 +77,11 @@ SPECIALIZE_GPU = (
 
 
 def specialize(
-    model: Model, target: Target, templates: Mapping[str, Template], graph: GraphChoices | None = None
+    model: Model,
+    target: Target,
+    templates: Mapping[str, Template],
+    graph: GraphChoices | None = None,
+    precision: Precision = "float32",
 ) -> Network:
     """Import the graph into Relax and run the passes of `SPECIALIZE`, or of `SPECIALIZE_GPU`, in order.
 
@@ -83,8 +91,17 @@ def specialize(
     ------
     ModelError
         The graph has an operator or an attribute that cannot be imported.
+    UsageError
+        The target has no such precision.
     """
-    context = Context(model.name, target, templates, graph or GraphChoices())
+    if precision not in get_args(Precision):
+        raise UsageError(f"`--precision {precision}` is none of {', '.join(get_args(Precision))}")
+    if precision == "tf32" and not target.hardware.tensor_tf32_gflops:
+        raise UsageError(
+            f"`--precision tf32` needs tensor cores that take it, which `{target.name}` does not have",
+            "GPUs have them from compute capability 8.0 on: `--target cuda-sm80`",
+        )
+    context = Context(model.name, target, templates, graph or GraphChoices(), precision)
     module = import_relax(_signed_for(model, target))
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)

@@ -19,8 +19,7 @@ NNCC_API int NNCC_FN(run_on)(nncc_context* context, const void* const* inputs, v
 enum {
   RT_ALIGNMENT = 256, /* bytes: of places in device memory */
   RT_VECTOR = 16,     /* bytes: the widest load of a kernel, and so the alignment that it may count on */
-  RT_GRAPHS = 4,      /* sets of addresses that a context remembers graphs for */
-  RT_DEFAULT_SHARED = 48 << 10 /* bytes of shared memory that a kernel has without asking for more */
+  RT_GRAPHS = 4       /* sets of addresses that a context remembers graphs for */
 };
 
 static pthread_mutex_t rt_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -54,6 +53,7 @@ struct nncc_context {
   rt_address* places;
   int use_graphs;
   rt_graph graphs[RT_GRAPHS];
+  rt_graph profiled;      /* of nncc_profile: with the events */
   unsigned long long runs;
   void** events; /* of nncc_profile: one before each call, one behind the last */
   atomic_int running;
@@ -63,6 +63,7 @@ struct rt_pass {
   nncc_context* context;
   void* stream;
   void** events; /* NULL but in nncc_profile */
+  int captured;  /* whether the stream is being captured, and the events are to be part of the graph */
   int call;      /* whose event was the last to be recorded; -1 before the first */
 };
 
@@ -71,7 +72,12 @@ struct rt_pass {
 static int rt_begin(rt_pass* pass, int call) {
   while (pass->events && pass->call < call) {
     ++pass->call;
-    RT_TRY(cuEventRecord, (pass->events[pass->call], pass->stream), " before call %d", pass->call);
+    if (pass->captured) {
+      RT_TRY(cuEventRecordWithFlags, (pass->events[pass->call], pass->stream, CU_EVENT_RECORD_EXTERNAL),
+             " before call %d", pass->call);
+    } else {
+      RT_TRY(cuEventRecord, (pass->events[pass->call], pass->stream), " before call %d", pass->call);
+    }
   }
   return NNCC_OK;
 }
@@ -141,6 +147,9 @@ static void rt_empty_context(nncc_context* context) {
       rt_cuda.cuGraphExecDestroy(context->graphs[i].executable);
     }
   }
+  if (context->profiled.executable) {
+    rt_cuda.cuGraphExecDestroy(context->profiled.executable);
+  }
   for (int i = 0; i <= model_info.num_calls; ++i) {
     if (context->events[i]) {
       rt_cuda.cuEventDestroy_v2(context->events[i]);
@@ -161,15 +170,16 @@ static void rt_empty_context(nncc_context* context) {
 static nncc_context* rt_new_context(void) {
   const size_t places = (size_t)rt_num_places();
   const size_t events = (size_t)model_info.num_calls + 1;
-  const size_t of_place = sizeof(rt_transfer) + (RT_GRAPHS + 1) * sizeof(rt_address);
+  const size_t of_place = sizeof(rt_transfer) + (RT_GRAPHS + 2) * sizeof(rt_address);
   nncc_context* context = calloc(1, sizeof *context + places * of_place + events * sizeof(void*));
   if (context) {
     context->places = (rt_address*)(context + 1);
-    context->transfers = (rt_transfer*)(context->places + (RT_GRAPHS + 1) * places);
+    context->transfers = (rt_transfer*)(context->places + (RT_GRAPHS + 2) * places);
     context->events = (void**)(context->transfers + places);
     for (int i = 0; i < RT_GRAPHS; ++i) {
       context->graphs[i].places = context->places + (size_t)(i + 1) * places;
     }
+    context->profiled.places = context->places + (RT_GRAPHS + 1) * places;
   }
   return context;
 }
@@ -236,5 +246,7 @@ NNCC_API void NNCC_FN(destroy)(nncc_context* context) {
     rt_free_context(context);
   }
 }
+
+#include "cuda_graph.c"
 
 #include "cuda_run.c"

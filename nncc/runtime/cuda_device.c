@@ -93,7 +93,7 @@ static int rt_fill_device(rt_device* device) {
     const rt_kernel* kernel = &model_kernels[i];
     RT_TRY(cuModuleGetFunction, (&device->functions[i], device->module, kernel->symbol), " of `%.100s`",
            kernel->symbol);
-    if (kernel->shared_bytes > RT_DEFAULT_SHARED) {
+    if (kernel->shared_bytes) { /* without asking, a kernel has 48 KiB together with what it declares itself */
       RT_TRY(cuFuncSetAttribute,
              (device->functions[i], CU_FUNCTION_MAX_DYNAMIC_SHARED, (int)kernel->shared_bytes),
              " of `%.100s` to %u bytes of shared memory", kernel->symbol, kernel->shared_bytes);

@@ -10,6 +10,9 @@ enum {
   CU_INVALID_PTX = 218,
   CU_UNSUPPORTED_PTX_VERSION = 222,
   CU_INVALID_SOURCE = 300,
+  CU_ILLEGAL_ADDRESS = 700,
+  CU_FIRST_FAULT = 714,          /* CUDA_ERROR_HARDWARE_STACK_ERROR; then instructions, alignment, addresses, ... */
+  CU_LAUNCH_FAILED = 719,
   CU_CAPABILITY_MAJOR = 75,      /* CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR */
   CU_CAPABILITY_MINOR = 76,
   CU_FUNCTION_MAX_DYNAMIC_SHARED = 8, /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
@@ -20,6 +23,7 @@ enum {
   CU_STREAM_DEFAULT = 0,         /* ordered after what the legacy default stream was given before */
   CU_STREAM_NON_BLOCKING = 1,
   CU_EVENT_DISABLE_TIMING = 2,
+  CU_EVENT_RECORD_EXTERNAL = 1,  /* in a stream that is captured: the graph is to record it whenever it runs */
   CU_CAPTURE_RELAXED = 2,        /* CU_STREAM_CAPTURE_MODE_RELAXED */
   CU_CAPTURE_NONE = 0            /* CU_STREAM_CAPTURE_STATUS_NONE */
 };
@@ -62,6 +66,7 @@ enum {
   F(cuGraphExecDestroy, (void* executable))                                                                          \
   F(cuEventCreate, (void** event, unsigned flags))                                                                   \
   F(cuEventRecord, (void* event, void* stream))                                                                      \
+  F(cuEventRecordWithFlags, (void* event, void* stream, unsigned flags))                                             \
   F(cuEventSynchronize, (void* event))                                                                               \
   F(cuEventElapsedTime, (float* milliseconds, void* start, void* end))                                               \
   F(cuEventDestroy_v2, (void* event))                                                                                \
@@ -127,8 +132,10 @@ __attribute__((format(printf, 2, 3))) static int rt_driver_failed(int result, co
   if (rt_cuda.cuGetErrorString(result, &text) || !text) {
     text = "no description";
   }
-  return rt_fail(result == CU_OUT_OF_MEMORY ? NNCC_ERROR_MEMORY : NNCC_ERROR_DEVICE, "%s failed: %s (%s)", call, name,
-                 text);
+  /* Kernels run long after their launch: whatever comes next reports what they did. */
+  const int fault = result == CU_ILLEGAL_ADDRESS || (result >= CU_FIRST_FAULT && result <= CU_LAUNCH_FAILED);
+  return rt_fail(result == CU_OUT_OF_MEMORY ? NNCC_ERROR_MEMORY : NNCC_ERROR_DEVICE, "%s failed: %s (%s)%s", call, name,
+                 text, fault ? ": an earlier kernel did that; compute-sanitizer finds which" : "");
 }
 
 /* Return from this function with an error if the driver's `function` fails; what follows its arguments tells the call. */

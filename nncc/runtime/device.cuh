@@ -4,7 +4,7 @@
  * are asynchronous from sm_80 on and products may use tensor cores; any other C++ compiler (the tests' emulator, which
  * defines __device__, __shared__, threadIdx and so on) gets the same functions as plain code.
  */
-#if defined(__CUDACC__)
+/* The words that TVM's code uses, which NVRTC does not have. */
 typedef unsigned int uint;
 typedef unsigned char uchar;
 typedef unsigned short ushort;
@@ -14,7 +14,6 @@ typedef short int16_t;
 typedef unsigned short uint16_t;
 typedef int int32_t;
 typedef unsigned int uint32_t;
-#endif
 
 #define NNCC_DEVICE __device__ __forceinline__
 
@@ -305,14 +304,18 @@ NNCC_DEVICE void mma_tf32(float* sums, const unsigned* a, const unsigned* b) {
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else
+#elif !defined(__CUDACC__)
+  __shared__ unsigned fragments[32][32][6];
+  unsigned(*warp)[6] = fragments[threadIdx.x / 32];
   int lane = (int)threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
+  for (int i = 0; i < 6; ++i) warp[lane][i] = i < 4 ? a[i] : b[i - 4];
+  __syncwarp(0xffffffffu);
   for (int k = 0; k < 8; ++k)
     for (int i = 0; i < 4; ++i) {
-      unsigned x = __shfl_sync(0xffffffffu, a[k / 4 * 2 + i / 2], row * 4 + k % 4, 32);
-      unsigned y = __shfl_sync(0xffffffffu, b[k / 4], (column + i % 2) * 4 + k % 4, 32);
+      unsigned x = warp[row * 4 + k % 4][k / 4 * 2 + i / 2], y = warp[(column + i % 2) * 4 + k % 4][4 + k / 4];
       sums[i] = fmaf(__uint_as_float(x), __uint_as_float(y), sums[i]);
     }
+  __syncwarp(0xffffffffu);
 #endif
 }
 
@@ -411,6 +414,8 @@ NNCC_DEVICE void depthwise_conv2d(void* to, const void* images, const void* weig
     }
 }
 
+NNCC_DEVICE float infinity() { return __int_as_float(0x7f800000); }
+
 /* Sums, and maxima, over the THREADS threads of a row, for all of them. Rows of a warp stand side by side in a block; a
  * longer row has the block for itself. */
 struct Sum {
@@ -464,7 +469,7 @@ template <int LENGTH, int THREADS>
 NNCC_DEVICE void softmax(void* to, const void* x, int row) {
   typedef Row<LENGTH, THREADS> R;
   float* values = (float*)to;
-  R::read(values, (const float*)x + (long long)row * LENGTH, -INFINITY);
+  R::read(values, (const float*)x + (long long)row * LENGTH, -infinity());
   float highest = values[0], total = 0.0f;
 #pragma unroll
   for (int i = 1; i < R::COUNT; ++i) highest = fmaxf(highest, values[i]);
@@ -527,7 +532,7 @@ NNCC_DEVICE void attention(void* to, const void* q, int q_start, const void* k, 
 #pragma unroll
   for (int i = 0; i < EACH * COLUMNS; ++i) sums[i] = 0.0f;
 #pragma unroll
-  for (int r = 0; r < EACH; ++r) highest[r] = -INFINITY, total[r] = 0.0f;
+  for (int r = 0; r < EACH; ++r) highest[r] = -infinity(), total[r] = 0.0f;
   stage<ALL, DEPTH, FULL, FULL, QM, QD, THREADS>(queries, (const float*)q + q_start + first * QM, QUERIES - first);
 #pragma unroll 1
   for (int start = 0; start < LENGTH; start += 32) {
@@ -553,10 +558,10 @@ NNCC_DEVICE void attention(void* to, const void* q, int q_start, const void* k, 
       bool inside = start + lane < LENGTH;
       if (MASKED && inside && first + mine + r < QUERIES)
         scores[r] += ((const float*)mask)[mask_start + (first + mine + r) * MM + (start + lane) * MN];
-      if (!inside) scores[r] = -INFINITY;
+      if (!inside) scores[r] = -infinity();
       float now = fmaxf(highest[r], across<Maximum, 32>(scores[r]));
-      /* Masked by -INFINITY alone, so far: powers of 0. */
-      float power = now == -INFINITY ? 0.0f : expf(scores[r] - now), earlier = now == -INFINITY ? 1.0f : expf(highest[r] - now);
+      /* Masked by minus infinity alone, so far: powers of 0. */
+      float power = now == -infinity() ? 0.0f : expf(scores[r] - now), earlier = now == -infinity() ? 1.0f : expf(highest[r] - now);
       highest[r] = now;
       total[r] = total[r] * earlier + across<Sum, 32>(power);
       powers[(mine + r) * 32 + lane] = power;

@@ -5,22 +5,19 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import math
-import mmap
 import os
-import platform
-import re
-import struct
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from nncc.errors import RunError
-from nncc.runtime.device_arrays import DeviceArray, device_array, stream_handle
+from nncc.runtime.arrays import TensorInfo, checked_inputs, placed_outputs
+from nncc.runtime.device_arrays import DeviceArray, stream_handle
+from nncc.runtime.library_file import check_file
 
 __all__ = ["Module", "TensorInfo", "load"]
 
@@ -76,66 +73,6 @@ _RUN_ON = ("nncc_run_on", ctypes.c_int, (ctypes.c_void_p, _POINTERS, _POINTERS, 
 """What libraries for CUDA have besides."""
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output: densely packed, row-major.
-
-    Attributes
-    ----------
-    name : str
-    dtype : str
-        numpy's word, or ``bfloat16``.
-    shape : tuple of int
-    nbytes : int
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-    def __str__(self) -> str:
-        return _spelled(self.dtype, self.shape)
-
-    @cached_property
-    def numpy_dtype(self) -> np.dtype[Any]:
-        """What an array of this tensor has: where numpy lacks the dtype, that of ml_dtypes, else unsigned integers."""
-        try:
-            return np.dtype(self.dtype)
-        except TypeError:
-            pass
-        try:
-            import ml_dtypes
-
-            return np.dtype(getattr(ml_dtypes, self.dtype))
-        except (ImportError, AttributeError, TypeError):
-            return self.bits_dtype
-
-    @cached_property
-    def bits_dtype(self) -> np.dtype[Any]:
-        """The unsigned integers that carry the bits of a dtype which numpy lacks, such as uint16 for bfloat16."""
-        elements = int(np.prod(self.shape, dtype=np.int64))
-        width = self.nbytes // elements if elements else 1
-        if width not in (1, 2, 4, 8) or width * elements != self.nbytes:
-            raise RunError(f"tensor `{self.name}` has dtype {self.dtype}, which no numpy array can hold")
-        return np.dtype(f"uint{8 * width}")
-
-    def empty(self) -> np.ndarray:
-        """An array for it at a multiple of 64 bytes, as kernels find what other kernels have written."""
-        memory = np.empty(self.nbytes + 64, np.uint8)
-        start = -memory.ctypes.data % 64
-        return memory[start : start + self.nbytes].view(self.numpy_dtype).reshape(self.shape)
-
-    def problem(self, array: np.ndarray | DeviceArray) -> str | None:
-        """Why `array` cannot serve as this tensor, e.g. ``float64[3], expected float32[4]``; None if it can."""
-        own = self.numpy_dtype.isbuiltin == 1
-        known = (self.dtype,) if isinstance(array, DeviceArray) else (self.numpy_dtype,)
-        fits = array.dtype in known or (not own and array.dtype == self.bits_dtype)
-        if fits and array.shape == self.shape:
-            return None
-        return f"{_spelled(str(array.dtype), array.shape)}, expected {self}"
-
-
 def load(path: str | os.PathLike[str], threads: int = 1) -> Module:
     """Load a library that nncc compiled and make one context of it.
 
@@ -176,7 +113,7 @@ class Module:
         self._context: ctypes.c_void_p | None = None
         self._handle = 0
         self.path = os.fspath(path)
-        _check_file(self.path)
+        check_file(self.path)
         try:
             self._library = ctypes.CDLL(os.path.abspath(self.path))
         except OSError as error:
@@ -273,8 +210,8 @@ class Module:
         handle = None if stream is None else stream_handle(stream)
         if handle is not None and self._run_on is None:
             raise RunError("this library computes on the processor: it takes no stream")
-        arrays = self._checked(inputs, handle)
-        results, given = self._placed(outputs or {}, handle)
+        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None, handle)
+        results, given = placed_outputs(self.outputs, outputs or {}, self._run_on is not None, handle)
         if handle is None:
             self._run(_pointers(arrays), _pointers(given))
         elif self._run_on and self._run_on(self._live(), _pointers(arrays), _pointers(given), handle):
@@ -295,7 +232,7 @@ class Module:
         RunError
             As for `run`.
         """
-        arrays = self._checked(inputs)
+        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
         results = self._empty_outputs()
         seconds = np.zeros(self._num_calls)
         pointer = seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
@@ -314,8 +251,8 @@ class Module:
         RunError
             As for `run`.
         """
-        arrays = self._checked(inputs)
-        _, given = self._placed(outputs or {})
+        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
+        _, given = placed_outputs(self.outputs, outputs or {}, self._run_on is not None)
         ins, outs = _pointers(arrays), _pointers(given)
         context, run, clock = self._live(), self._library.nncc_run, time.perf_counter
         for _ in range(warmup):
@@ -346,7 +283,7 @@ class Module:
         RunError
             As for `run`.
         """
-        arrays = self._checked(inputs)
+        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
         results = [tensor.empty() for tensor in self.outputs]
         ins, outs = _pointers(arrays), _pointers(results)
         context, profile, clock = self._live(), self._library.nncc_profile, time.perf_counter
@@ -446,84 +383,6 @@ class Module:
     def _named(self, results: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
 
-    def _checked(self, inputs: Mapping[str, Any], stream: int | None = None) -> list[np.ndarray | DeviceArray]:
-        """The inputs in order and contiguous, or one error with everything that is wrong with them."""
-        arrays: list[np.ndarray | DeviceArray] = []
-        problems = []
-        for tensor in self.inputs:
-            if tensor.name not in inputs:
-                problems.append(f"input `{tensor.name}` is missing, expected {tensor}")
-                continue
-            try:
-                array = self._array(inputs[tensor.name], stream)
-            except RunError as error:
-                problems.append(f"input `{tensor.name}` {error}")
-                continue
-            problem = tensor.problem(array)
-            if problem:
-                problems.append(f"input `{tensor.name}` is {problem}")
-            dense = isinstance(array, DeviceArray) or array.flags.c_contiguous
-            arrays.append(array if dense else np.ascontiguousarray(array))
-        known = {tensor.name for tensor in self.inputs}
-        expected = ", ".join(f"`{tensor.name}`" for tensor in self.inputs) or "none"
-        problems += [f"there is no input `{name}`; the model's are {expected}" for name in inputs if name not in known]
-        if problems:
-            raise RunError("\n".join(problems))
-        return arrays
-
-    def _placed(
-        self, outputs: Mapping[str, Any], stream: int | None = None
-    ) -> tuple[list[Any], list[np.ndarray | DeviceArray]]:
-        """The outputs in order, the caller's or fresh ones, as the caller knows them and as memory; or one error."""
-        results: list[Any] = []
-        memory: list[np.ndarray | DeviceArray] = []
-        problems = []
-        for tensor in self.outputs:
-            if tensor.name not in outputs:
-                if stream is not None:
-                    problems.append(f"output `{tensor.name}` is missing, expected {tensor} on the GPU")
-                results.append(np.empty(tensor.shape, tensor.numpy_dtype))
-                memory.append(results[-1])
-                continue
-            try:
-                array = self._array(outputs[tensor.name], stream, "output")
-            except RunError as error:
-                problems.append(f"output `{tensor.name}` {error}")
-                continue
-            problem = tensor.problem(array)
-            if problem:
-                problems.append(f"output `{tensor.name}` is {problem}")
-            elif isinstance(array, np.ndarray) and not array.flags.c_contiguous:
-                problems.append(f"output `{tensor.name}` is not contiguous")
-            elif isinstance(array, np.ndarray) and not array.flags.writeable:
-                problems.append(f"output `{tensor.name}` cannot be written to")
-            results.append(outputs[tensor.name])
-            memory.append(array)
-        known = {tensor.name for tensor in self.outputs}
-        expected = ", ".join(f"`{tensor.name}`" for tensor in self.outputs) or "none"
-        problems += [
-            f"there is no output `{name}`; the model's are {expected}" for name in outputs if name not in known
-        ]
-        if problems:
-            raise RunError("\n".join(problems))
-        return results, memory
-
-    def _array(self, value: Any, stream: int | None, role: str = "input") -> np.ndarray | DeviceArray:
-        """`value` as memory; RunError, which goes on "input `x` ...", if it cannot be used with this library."""
-        array = device_array(value, stream)
-        if array is not None:
-            if self._run_on is None:
-                raise RunError("is in the memory of a GPU; this library computes on the processor")
-            return array
-        if stream is not None:
-            raise RunError("is in the memory of the processor; with `stream`, all arrays are on the GPU")
-        if role == "output" and not isinstance(value, np.ndarray):
-            raise RunError("is neither an array of numpy nor one on a GPU")
-        try:
-            return np.asarray(value)
-        except ValueError as error:
-            raise RunError(f"is no array: {error}") from error
-
 
 def _tensor(tensor: _Tensor) -> TensorInfo:
     return TensorInfo(tensor.name.decode(), tensor.dtype.decode(), tuple(tensor.shape[: tensor.ndim]), tensor.nbytes)
@@ -547,94 +406,6 @@ def _details(tensor: TensorInfo, index: int) -> dict[str, Any]:
     }
 
 
-def _spelled(dtype: str, shape: tuple[int, ...]) -> str:
-    return f"{dtype}[{'x'.join(map(str, shape))}]"
-
-
 def _pointers(arrays: Sequence[np.ndarray | DeviceArray]) -> Any:
     addresses = [array.pointer if isinstance(array, DeviceArray) else array.ctypes.data for array in arrays]
     return (ctypes.c_void_p * len(arrays))(*addresses)
-
-
-# -- which machine a file is for, told from its first bytes: dlopen's own words for it help nobody
-
-_ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
-_MACH_MACHINES = {0x01000007: "x86_64", 0x0100000C: "aarch64"}
-_PE_MACHINES = {0x014C: "i686", 0x8664: "x86_64", 0xAA64: "aarch64"}
-_SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
-
-
-def _this_machine() -> str:
-    """The machine this process runs as, which may be narrower than the kernel's."""
-    machine = platform.machine().lower()
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
-    if struct.calcsize("P") == 4:
-        machine = {"x86_64": "i686", "aarch64": "armv7l"}.get(machine, machine)
-    return "armv7l" if machine.startswith("arm") else machine
-
-
-def _file_machine(head: bytes) -> tuple[str, str] | None:
-    """The machine and the system of a shared library, or None where `head` does not begin one."""
-    if head[:4] == b"\x7fELF" and len(head) >= 20:
-        order = "<" if head[5] == 1 else ">"
-        kind, machine = struct.unpack_from(order + "HH", head, 16)
-        return (_ELF_MACHINES.get(machine, f"ELF machine {machine}"), "Linux") if kind == 3 else None
-    if head[:4] == b"\xcf\xfa\xed\xfe" and len(head) >= 8:
-        machine = struct.unpack_from("<I", head, 4)[0]
-        return _MACH_MACHINES.get(machine, f"Mach-O machine {machine:#x}"), "macOS"
-    if head[:2] == b"MZ" and len(head) >= 64:
-        at = struct.unpack_from("<I", head, 60)[0]
-        if head[at : at + 4] == b"PE\0\0" and len(head) >= at + 6:
-            machine = struct.unpack_from("<H", head, at + 4)[0]
-            return _PE_MACHINES.get(machine, f"PE machine {machine:#x}"), "Windows"
-    return None
-
-
-def _elf_size(head: bytes) -> int:
-    """The least size in bytes of an ELF file, from its program headers; 0 for other files."""
-    if head[:4] != b"\x7fELF" or len(head) < 64:
-        return 0
-    order, wide = "<" if head[5] == 1 else ">", head[4] == 2
-    (table,) = struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)
-    entry, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
-    word, offset_at, size_at = ("Q", 8, 32) if wide else ("I", 4, 16)
-    ends = [0]
-    for at in range(table, min(table + entry * count, len(head) - size_at - 8), max(entry, 1)):
-        (offset,) = struct.unpack_from(order + word, head, at + offset_at)
-        (size,) = struct.unpack_from(order + word, head, at + size_at)
-        ends.append(offset + size)
-    return max(ends)
-
-
-def _target_of(path: str) -> str | None:
-    """The name of the target, which runtime.c leaves in the file after a mark."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-        found = re.search(rb"nncc-target:([^\0]{1,80})\0", contents)
-        return found[1].decode(errors="replace") if found else None
-
-
-def _check_file(path: str) -> None:
-    """RunError unless `path` is a shared library for this machine."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-            size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist", "compile a model first: `nncc compile model.onnx`") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from error
-    found = _file_machine(head)
-    if found is None:
-        raise RunError(f"{path} is not a shared library")
-    machine, system = found
-    here = (_this_machine(), _SYSTEMS.get(sys.platform, "Linux"))
-    if found != here:
-        name = _target_of(path)
-        there = machine if system == here[1] else f"{machine} {system}"
-        raise RunError(
-            f"{path} is compiled for {there}{f' ({name})' if name else ''}; "
-            f"this machine is {here[0] if system == here[1] else ' '.join(here)}",
-            "run it with `nncc run`, which uses an emulator where one is installed, or copy it to the board",
-        )
-    if size < _elf_size(head):  # dlopen would map pages that are not there, and kill the process by SIGBUS
-        raise RunError(f"{path} is cut short: it has {size} bytes of at least {_elf_size(head)}", "copy it again")

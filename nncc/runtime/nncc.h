@@ -82,7 +82,7 @@ NNCC_API int nncc_profile(nncc_context* context, const void* const* inputs, void
  * the contexts of one GPU share kernels and weights. nncc_run takes pointers to the memory of the processor or of this
  * GPU, in any mixture, and returns when all is done. From the second run with the same device pointers on, it replays
  * a CUDA graph, whose capture the driver may allocate memory for; with NNCC_CUDA_GRAPH=0 in the environment, kernels
- * are always launched one by one. nncc_profile measures on the GPU.
+ * are always launched one by one. nncc_profile measures by the clock of the GPU, in a graph of its own.
  *
  * nncc_run_on enqueues an inference in `stream`, a CUstream or cudaStream_t of this GPU's primary context (NULL is the
  * legacy default stream), and returns at once; all pointers are to device or managed memory, and stay valid until the

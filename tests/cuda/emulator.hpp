@@ -8,9 +8,12 @@
  *
  * Not like a GPU: float to integer conversions out of range do not saturate, and expf and its like are those of libm.
  *
- * A file of kernels ends with EMULATED_KERNELS(EMULATED(name) EMULATED(name) ...). tests/cuda/fake_cuda.py does all of
+ * A file of kernels ends with EMULATED_KERNELS(EMULATED(name, most) ...): most threads of a block. tests/cuda/fake_cuda.py does all of
  * it. Who emulates an instruction of a whole warp calls emulator::exchange(value), which gives all 32 lanes' values. */
 #pragma once
+
+#include <setjmp.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cmath>
@@ -330,6 +333,53 @@ inline bool run_block(bool backward) {
   }
 }
 
+inline bool run_blocks(const unsigned* grid) {
+  size_t number = 0;
+  for (unsigned z = 0; z < grid[2]; ++z) {
+    for (unsigned y = 0; y < grid[1]; ++y) {
+      for (unsigned x = 0; x < grid[0]; ++x) {
+        blockIdx = {x, y, z};
+        if (!run_block(number++ % 2)) return false;
+      }
+    }
+  }
+  return true;
+}
+
+/* While it lives, an access to memory that is not there ends the kernel rather than the process. Not with a sanitizer,
+ * whose own report says more. */
+class Trap {
+ public:
+  Trap() {
+#ifndef FIBER_ASAN
+    static unsigned char stack[64 << 10]; /* the fiber's own may be what has run out */
+    stack_t ours{};
+    ours.ss_sp = stack;
+    ours.ss_size = sizeof stack;
+    sigaltstack(&ours, &stack_before_);
+    struct sigaction action {};
+    action.sa_handler = [](int signal) { siglongjmp(place(), signal); };
+    action.sa_flags = SA_ONSTACK | SA_NODEFER;
+    for (int i = 0; i < 3; ++i) sigaction(SIGNALS[i], &action, &before_[i]);
+#endif
+  }
+  ~Trap() {
+#ifndef FIBER_ASAN
+    for (int i = 0; i < 3; ++i) sigaction(SIGNALS[i], &before_[i], nullptr);
+    sigaltstack(&stack_before_, nullptr);
+#endif
+  }
+  static sigjmp_buf& place() {
+    static sigjmp_buf buffer;
+    return buffer;
+  }
+
+ private:
+  static constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL}; /* SIGILL: what -fsanitize=alignment ends with */
+  stack_t stack_before_;
+  struct sigaction before_[3];
+};
+
 /* Runs a grid. 0, or 1 with the reason in `error`. */
 inline int run_grid(const char* name, void (*kernel)(void**), const unsigned* grid, const unsigned* block, size_t shared,
                     void** parameters, char* error, size_t error_size) {
@@ -349,23 +399,24 @@ inline int run_grid(const char* name, void (*kernel)(void**), const unsigned* gr
   }
   const size_t warps = (m.threads.size() + 31) / 32;
   if (m.warps.size() != warps) m.warps = std::vector<Warp>(warps);
-  size_t number = 0;
-  for (unsigned z = 0; z < grid[2]; ++z) {
-    for (unsigned y = 0; y < grid[1]; ++y) {
-      for (unsigned x = 0; x < grid[0]; ++x) {
-        blockIdx = {x, y, z};
-        if (!run_block(number++ % 2)) {
-          snprintf(error, error_size, "kernel `%s`, block (%u,%u,%u): %s", name, x, y, z, m.error.c_str());
-          for (Thread& thread : m.threads) {
-            if (thread.fiber) delete_fiber(thread.fiber);
-          }
-          m.warps.clear();
-          return 1;
-        }
-      }
-    }
+  Trap trap;
+  bool fine = true;
+  if (const int signal = sigsetjmp(Trap::place(), 1)) {
+    m.error = "thread " + place(*m.current) + " reads or writes " +
+              (signal == SIGILL ? "a vector across its alignment" : "where no memory is");
+    fine = false;
+  } else {
+    fine = run_blocks(grid);
   }
-  return 0;
+  if (!fine) {
+    snprintf(error, error_size, "kernel `%s`, block (%u,%u,%u): %s", name, blockIdx.x, blockIdx.y, blockIdx.z,
+             m.error.c_str());
+    for (Thread& thread : m.threads) {
+      if (thread.fiber) delete_fiber(thread.fiber);
+    }
+    m.warps.clear();
+  }
+  return !fine;
 }
 
 /* A kernel as a function of the array that cuLaunchKernel takes: a pointer to each parameter. */
@@ -385,30 +436,37 @@ struct Kernel {
   const char* name;
   int parameters;
   void (*call)(void**);
+  unsigned most_threads; /* of a block: its __launch_bounds__, else 1024 */
 };
 
 }  // namespace emulator
 
-#define EMULATED(name) {#name, emulator::Bare<name>::count, emulator::Bare<name>::call},
+#define EMULATED(name, most) {#name, emulator::Bare<name>::count, emulator::Bare<name>::call, most},
 #define EMULATED_KERNELS(...)                                                                                      \
-  static const emulator::Kernel emulated_kernels[] = {__VA_ARGS__ {nullptr, 0, nullptr}};                          \
-  /* The number of parameters of a kernel, all of them pointers; -1 if there is no such kernel. */                 \
-  extern "C" __attribute__((visibility("default"))) int emulated_parameters(const char* name) {                    \
-    for (const emulator::Kernel* k = emulated_kernels; k->name; ++k) {                                             \
-      if (!strcmp(k->name, name)) return k->parameters;                                                            \
-    }                                                                                                              \
-    return -1;                                                                                                     \
+  static const emulator::Kernel emulated_kernels[] = {__VA_ARGS__ {nullptr, 0, nullptr, 0}};                       \
+  static const emulator::Kernel* emulated_kernel(const char* name) {                                               \
+    const emulator::Kernel* kernel = emulated_kernels;                                                             \
+    while (kernel->name && strcmp(kernel->name, name)) ++kernel;                                                   \
+    return kernel;                                                                                                 \
   }                                                                                                                \
-  /* 0; 1 if the kernel fails, with its reason in `error`; 2 if there is no such kernel. Not for several threads. */ \
-  extern "C" __attribute__((visibility("default"))) int emulated_launch(                                           \
-      const char* name, const unsigned* grid, const unsigned* block, size_t shared, void** parameters, char* error, \
-      size_t error_size) {                                                                                         \
-    for (const emulator::Kernel* k = emulated_kernels; k->name; ++k) {                                             \
-      if (!strcmp(k->name, name)) {                                                                                \
-        return emulator::run_grid(name, k->call, grid, block, shared, parameters, error, error_size);              \
-      }                                                                                                            \
+  /* The number of parameters of a kernel, all of them pointers; -1 if there is no such kernel. */                 \
+  EMULATOR_API int emulated_parameters(const char* name) {                                                         \
+    const emulator::Kernel* kernel = emulated_kernel(name);                                                        \
+    return kernel->name ? kernel->parameters : -1;                                                                 \
+  }                                                                                                                \
+  /* 0; 1 if the kernel fails, with its reason in `error`; 2 if there is no such kernel. One thread at a time. */  \
+  EMULATOR_API int emulated_launch(const char* name, const unsigned* grid, const unsigned* block, size_t shared,   \
+                                   void** parameters, char* error, size_t error_size) {                            \
+    const emulator::Kernel* kernel = emulated_kernel(name);                                                        \
+    const size_t threads = (size_t)block[0] * block[1] * block[2];                                                 \
+    if (!kernel->name) return 2;                                                                                   \
+    if (threads > kernel->most_threads) {                                                                          \
+      snprintf(error, error_size, "kernel `%s`: %zu threads of a block, and it is compiled for %u", name, threads, \
+               kernel->most_threads);                                                                              \
+      return 1;                                                                                                    \
     }                                                                                                              \
-    return 2;                                                                                                      \
+    return emulator::run_grid(name, kernel->call, grid, block, shared, parameters, error, error_size);             \
   }
+#define EMULATOR_API extern "C" __attribute__((visibility("default")))
 
 #include "device_language.hpp"

@@ -602,6 +602,15 @@ EXPORT int cuEventRecord(void* handle, void* stream_handle) {
   });
   return call.end(SUCCESS);
 }
+EXPORT int cuEventRecordWithFlags(void* handle, void* stream_handle, unsigned flags) {
+  BEGIN(true, "%u", flags);
+  Event* event = static_cast<Event*>(handle);
+  Stream* stream = stream_of(stream_handle);
+  CHECK(stream && fake().events.count(event), INVALID_HANDLE);
+  CHECK(stream->capture && flags == 1, INVALID_VALUE);
+  stream->capture->works.push_back([=] { event->passed = ++fake().clock; });
+  return call.end(SUCCESS);
+}
 EXPORT int cuEventSynchronize(void* handle) {
   BEGIN(true);
   Event* event = static_cast<Event*>(handle);

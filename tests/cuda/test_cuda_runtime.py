@@ -107,7 +107,17 @@ def test_profile_has_the_seconds_of_each_call_by_the_clock_of_the_gpu(run):
         "    print(model.profile_rounds({'x': X}, 3).shape, len(model.benchmark({'x': X}, repeat=3)))"
     )
     assert printed == 2 * "True [0.001 0.001 0.001 0.001]\n" + "(3, 4) 3\n"
+    assert sum(line == "cuEventRecordWithFlags(1)" for line in log) == 5, "one graph serves all"
     assert log[-1] == "alive: nothing"
+
+
+def test_profile_without_graphs(run):
+    printed, log = run(
+        "with load(library) as model:\n    for _ in range(2): print(model.profile({'x': X})[1])",
+        environment={"NNCC_CUDA_GRAPH": "0"},
+    )
+    assert printed == 2 * "[0.001 0.001 0.001 0.001]\n"
+    assert sum(line == "cuEventRecord()" for line in log) == 2 * 5 and not any("Graph" in line for line in log)
 
 
 def test_contexts_share_weights_and_kernels_and_run_in_threads(run):
@@ -433,7 +443,10 @@ def test_a_kernel_that_fails_on_the_gpu(library):
     )
     assert source != cuda_model.SOURCE
     printed = run_python(script, fake_gpu(emulated(source)), library)
-    lost = "failed: CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)"
+    lost = (
+        "failed: CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure): "
+        "an earlier kernel did that; compute-sanitizer finds which"
+    )
     assert printed.splitlines() == [
         f"cuMemcpyDtoHAsync_v2 of 1024 bytes of output 0, `turned`, {lost}",
         f"cuCtxPushCurrent_v2 {lost}",

@@ -112,6 +112,10 @@ extern "C" __global__ void vectors(const float4* x, float4* y) {
   y[threadIdx.x] = make_float4(pair.y, pair.x, whole.w, __int_as_float(__float_as_int(x[threadIdx.x].y)));
 }
 struct Pair { int row, column; };
+extern "C" __global__ void far_away(float* y) {
+  if (blockIdx.x == 2 && threadIdx.x == 5) y[1ull << 40] = 1;
+  __syncthreads();
+}
 extern "C" __global__ void exchange(int* y) {
   const auto lanes = emulator::exchange(Pair{(int)threadIdx.x, 2 * (int)threadIdx.x});
   int sum = 0;
@@ -284,6 +288,26 @@ def test_an_instruction_of_a_warp_sees_all_lanes(kernels):
     y = np.zeros(32, np.int32)
     launch(kernels, "exchange", (1, 1, 1), (32, 1, 1), [y])
     assert np.array_equal(y, 21 * 496 + 31 - np.arange(32))
+
+
+def test_memory_that_is_not_there_and_vectors_across_their_alignment(kernels):
+    assert reason(kernels, "far_away", (3, 1, 1), (8, 1, 1), [X.copy()]) == (
+        "kernel `far_away`, block (2,0,0): thread (5,0,0) reads or writes where no memory is"
+    )
+    shifted = np.zeros(132, np.float32)
+    shifted = shifted[1:] if shifted.ctypes.data % 16 == 0 else shifted
+    assert reason(kernels, "vectors", (1, 1, 1), (8, 1, 1), [shifted, np.zeros_like(X)]) == (
+        "kernel `vectors`, block (0,0,0): thread (0,0,0) reads or writes a vector across its alignment"
+    )
+    y = np.zeros_like(X)
+    launch(kernels, "reverse", (2, 1, 1), (64, 1, 1), [X, y])
+    assert np.array_equal(y, X.reshape(2, 64)[:, ::-1].ravel()), "the next kernel runs"
+
+
+def test_a_block_larger_than_the_kernel_s_bounds(kernels):
+    assert reason(kernels, "reverse", (1, 1, 1), (128, 1, 1), [X, X]) == (
+        "kernel `reverse`: 128 threads of a block, and it is compiled for 64"
+    )
 
 
 def test_another_number_of_parameters_is_refused(kernels):
