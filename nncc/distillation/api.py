@@ -50,13 +50,13 @@ def distill(
     Parameters
     ----------
     student
-        The ``.onnx`` file to improve: pruned, sparse, or quantized in QDQ form. Only the numbers in it change: weights of
-        floats, and integers, which stay integers of the same scales.
+        The ``.onnx`` file to improve: pruned, sparse, or quantized in QDQ form. Only its weights change: floats, and
+        integers, which stay integers of the same scales.
     teacher
         The ``.onnx`` file that it was made of, or another one of the same inputs and outputs.
     data
-        Inputs like those of real use, thousands if there are: a file or a folder, see `nncc.quant.samples`, or a sequence
-        of mappings from names to arrays, one a sample. A tenth of them is held out to judge by.
+        Inputs like those of real use, thousands if there are: a file or a folder, see `nncc.quant.samples`, or a
+        sequence of mappings from names to arrays, one a sample. A tenth of them is held out to judge by.
     output
         The file to write; by default ``<student>.distilled.onnx`` beside the student.
     checkpoint
@@ -156,4 +156,3 @@ def _record(settings: Settings, outcome: Outcome) -> str:
     for name in ("threads", "patience"):
         del facts[name]
     return json.dumps(facts)
-

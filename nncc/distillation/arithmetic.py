@@ -60,7 +60,7 @@ def _hard_sigmoid(node: onnx_ir.Node, x: Tensor) -> Tensor:
 
 
 def _selu(node: onnx_ir.Node, x: Tensor) -> Tensor:
-    alpha, gamma = attribute(node, "alpha", 1.67326319217681884765625), attribute(node, "gamma", 1.05070102214813232421875)
+    alpha, gamma = attribute(node, "alpha", 1.6732632), attribute(node, "gamma", 1.0507010)  # ONNX's, as floats
     return gamma * F.elu(x, alpha)
 
 

@@ -1,7 +1,7 @@
 """Variations of samples, which need no labels since the teacher sees the same: what it answers is right by definition.
 
-Mixup: Zhang, Cisse, Dauphin and Lopez-Paz (2018); for distillation, Beyer et al., "Knowledge distillation: A good teacher is
-patient and consistent" (2022).
+Mixup: Zhang, Cisse, Dauphin and Lopez-Paz (2018); for distillation, Beyer et al., "Knowledge distillation: A good
+teacher is patient and consistent" (2022).
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def check_augmentations(names: Sequence[str], inputs: Mapping[str, np.ndarray]) 
         )
 
 
-def augmented(feeds: Mapping[str, np.ndarray], names: Sequence[str], random: np.random.Generator) -> dict[str, np.ndarray]:
+def augmented(
+    feeds: Mapping[str, np.ndarray], names: Sequence[str], random: np.random.Generator
+) -> dict[str, np.ndarray]:
     """A batch, varied."""
     found = dict(feeds)
     for name, vary in AUGMENTATIONS.items():

@@ -78,9 +78,7 @@ def one_by_one(run: Run, like: Feeds) -> Run:
         found = []
         for at in range(count):
             rows = {name: len(array) if array.ndim else 0 for name, array in like.items()}
-            found.append(
-                run({n: a[at * rows[n] : (at + 1) * rows[n]] if rows[n] else a[at] for n, a in feeds.items()})
-            )
+            found.append(run({n: a[at * rows[n] : (at + 1) * rows[n]] if rows[n] else a[at] for n, a in feeds.items()}))
         return [torch.cat([torch.atleast_1d(each) for each in column]) for column in zip(*found, strict=True)]
 
     return loop

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["agreement", "check_faithful"]
 
 FLOAT_ERROR = 1e-3
-"""Two orders of summation in float32 differ by some 1e-6 of a model's outputs; a wrong form of an operator by far more."""
+"""Orders of summation in float32 differ by some 1e-6 of a model's outputs; a wrong form of an operator by far more."""
 ROUNDED_ERROR = 0.15
 """Of models with QuantizeLinear: sums that lie where rounding is undecided differ by whole steps then, and more behind
 them; 0.03 was seen in a network of 142 layers."""
@@ -29,8 +29,8 @@ _CHECKED = 8
 
 
 def check_faithful(network: Network, graph: onnx_ir.Model, samples: Sequence[Feeds], when: str) -> float:
-    """The largest relative error (root of mean squares) of torch's outputs by those of ONNX Runtime, for each output over
-    the first samples.
+    """The largest relative error (root of mean squares) of torch's outputs by those of ONNX Runtime, over the first
+    samples.
 
     Raises InternalError, with `when` in it, where it is more than rounding explains.
     """

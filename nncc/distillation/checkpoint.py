@@ -46,8 +46,8 @@ class State:
 def fingerprint(student: bytes, teacher: bytes, count: int, settings: Settings) -> str:
     """What must be the same for training to go on: models, number of samples, and settings that decide the course."""
     fixed = {name: value for name, value in asdict(settings).items() if name not in _FREE}
-    parts = (hashlib.sha256(student).digest(), hashlib.sha256(teacher).digest(), str(count), repr(sorted(fixed.items())))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    models = [hashlib.sha256(model).hexdigest() for model in (student, teacher)]
+    return hashlib.sha256(repr((models, count, sorted(fixed.items()))).encode()).hexdigest()
 
 
 def save(path: Path, state: State, mark: str) -> None:
@@ -77,5 +77,3 @@ def load(path: Path, mark: str) -> State:
 
 
 _HINT = "without `--resume` training starts from the beginning, and the checkpoint is replaced"
-
-

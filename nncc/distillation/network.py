@@ -101,9 +101,7 @@ class Network(torch.nn.Module):
         self.weights = tuple(weights)
         self.numbers = torch.nn.ParameterList(torch.nn.Parameter(_tensor(w.start)) for w in weights)
         self._keep = [None if w.keep is None else _tensor(w.keep) for w in weights]
-        self._grids = [
-            None if w.grid is None else (_tensor(w.grid.scale), _tensor(w.grid.zero_point)) for w in weights
-        ]
+        self._grids = [None if w.grid is None else (_tensor(w.grid.scale), _tensor(w.grid.zero_point)) for w in weights]
         self._constants = {
             name: _tensor(array)
             for name, value in graph.graph.initializers.items()

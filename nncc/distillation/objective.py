@@ -88,9 +88,7 @@ def _logits(value: onnx_ir.Value) -> onnx_ir.Value | None:
     return given if axis == -1 or (rank is not None and axis == rank - 1) else None
 
 
-def features(
-    student: onnx_ir.Model, teacher: onnx_ir.Model, known: Sequence[str], weight: float
-) -> tuple[Term, ...]:
+def features(student: onnx_ir.Model, teacher: onnx_ir.Model, known: Sequence[str], weight: float) -> tuple[Term, ...]:
     """Terms for at most `MOST_FEATURES` layers inside; `known` are the student's values. Shapes are not looked at."""
     from nncc.quant.correspond import correspondence
 
@@ -119,13 +117,11 @@ def scaled(terms: Sequence[Term], student: Sequence[Tensor], teacher: Sequence[T
     return tuple(found)
 
 
-def loss(
-    terms: Sequence[Term], student: Sequence[Tensor], teacher: Sequence[Tensor], settings: Settings
-) -> Tensor:
+def loss(terms: Sequence[Term], student: Sequence[Tensor], teacher: Sequence[Tensor], settings: Settings) -> Tensor:
     """What training makes small: the sum over terms, each a mean over samples.
 
-    Divergence: T^2 KL(softmax(t / T) || softmax(s / T)) of Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural
-    Network" (2015), and beside it `settings.logits_weight` times the squares.
+    Divergence: T^2 KL(softmax(t / T) || softmax(s / T)) of Hinton, Vinyals and Dean, "Distilling the Knowledge in a
+    Neural Network" (2015), and beside it `settings.logits_weight` times the squares.
     """
     total = torch.zeros(())
     for term, s, t in zip(terms, student, teacher, strict=True):

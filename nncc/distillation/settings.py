@@ -16,8 +16,8 @@ class Settings:
     batch: int = 64
     """Samples that one step looks at."""
     learning_rate: float | None = None
-    """The largest step of Adam, reached after a warm-up, from which a cosine leads to 0; by default 0.002 for weights of
-    floats, 0.0002 for weights of integers."""
+    """The largest step of Adam, reached after a warm-up, from which a cosine leads to 0; by default 0.002, or 0.0002
+    where weights are integers."""
     time_budget: float | None = None
     """Seconds after which training ends; the learning rate reaches 0 then. What comes out depends on the machine."""
     temperature: float = 2.0

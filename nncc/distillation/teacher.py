@@ -18,7 +18,7 @@ __all__ = ["teacher_of"]
 
 
 def teacher_of(graph: onnx_ir.Model, names: Sequence[str], samples: Sequence[Feeds]) -> Run:
-    """What gives these values of `graph` for a batch: at once where it takes batches, else for one sample after another.
+    """What gives these values of `graph` for a batch: at once where it takes batches, else sample by sample.
 
     Raises ModelError or RunError where ONNX Runtime cannot run it.
     """

@@ -128,9 +128,7 @@ def _is_weight(value: onnx_ir.Value, size: int) -> bool:
         if is_op(node, *_THROUGH) and at == 0:
             if node.outputs[0].is_graph_output() or not _is_weight(node.outputs[0], size):
                 return False
-        elif not is_op(node, *_POSITIONS) or at not in _POSITIONS[node.op_type]:
-            return False
-        elif size == 1 and is_op(node, *_ELEMENTWISE):
+        elif at not in _POSITIONS.get(node.op_type, ()) or (size == 1 and is_op(node, *_ELEMENTWISE)):
             return False
     return True
 
