@@ -142,6 +142,11 @@ def _shape(node: onnx_ir.Node, x: Tensor) -> Tensor:
     return torch.tensor(list(x.shape)[slice(attribute(node, "start", 0), attribute(node, "end"))], dtype=torch.int64)
 
 
+def _constant(node: onnx_ir.Node) -> Tensor:
+    """What folding leaves for a graph output: all other constants are initializers."""
+    return torch.from_numpy(attribute(node, "value").numpy().copy())
+
+
 def _constant_of_shape(node: onnx_ir.Node, shape: Tensor) -> Tensor:
     value = attribute(node, "value")
     filled = torch.zeros(1) if value is None else torch.from_numpy(value.numpy().reshape(1).copy())
@@ -191,6 +196,7 @@ def _einsum(node: onnx_ir.Node, *operands: Tensor) -> Tensor:
 MOVEMENTS: dict[str, Callable[..., Any]] = {
     "Cast": _cast,
     "Concat": _concat,
+    "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "DepthToSpace": _depth_to_space,
     "Einsum": _einsum,
