@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from students import classifier, data
 
 from nncc.cli import cli
-
-sys.path.insert(0, str(Path(__file__).parent / "distillation"))
-from students import classifier, data  # noqa: E402
 
 WITH_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 

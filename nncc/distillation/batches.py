@@ -46,21 +46,15 @@ def held_out(count: int, seed: int) -> tuple[list[int], list[int]]:
 def batches(
     samples: Sequence[Feeds], indices: Sequence[int], size: int, random: np.random.Generator | None
 ) -> Iterator[list[int]]:
-    """The samples at `indices` in batches of `size`, each of samples of the same shapes; in random order, or in theirs.
-
-    What is left over of a shape is a smaller batch.
+    """The samples at `indices` in batches of at most `size`, each of samples of the same shapes, and for each shape as
+    equal in size as can be; in random order, or in theirs.
     """
     order = list(indices) if random is None else [indices[at] for at in random.permutation(len(indices))]
     groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    found: list[list[int]] = []
     for at in order:
-        group = groups.setdefault(tuple(array.shape for array in samples[at].values()), [])
-        group.append(at)
-        if len(group) == size:
-            found.append(group.copy())
-            group.clear()
-    found += [group for group in groups.values() if group]
-    yield from found
+        groups.setdefault(tuple(array.shape for array in samples[at].values()), []).append(at)
+    found = [part.tolist() for g in groups.values() for part in np.array_split(np.array(g), -(-len(g) // size))]
+    yield from (found if random is None else [found[at] for at in random.permutation(len(found))])
 
 
 def stack(samples: Sequence[Feeds]) -> dict[str, np.ndarray]:

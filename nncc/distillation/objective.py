@@ -27,7 +27,7 @@ _FEATURES = (
 )  # fmt: skip
 """What makes values worth comparing: the ends of blocks."""
 
-Kind = Literal["divergence", "squares", "maps"]
+Kind = Literal["divergence", "squares", "span"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class Term:
     """A value of the student beside one of the teacher."""
 
     kind: Kind
-    """divergence of the softmax over the last axis | squares of differences | maps of energy over positions"""
+    """divergence of the softmax over the last axis | squares of differences | span of channels, see `_unexplained`"""
     student: str
     teacher: str
     weight: float = 1.0
     scale: float = 1.0
     """What differences are divided by: how much the teacher's value varies."""
+    axis: int = 1
+    """Of span, where the channels are."""
 
 
 def outputs(student: onnx_ir.Model, teacher: onnx_ir.Model) -> tuple[Term, ...]:
@@ -101,8 +103,8 @@ def features(student: onnx_ir.Model, teacher: onnx_ir.Model, known: Sequence[str
 def scaled(terms: Sequence[Term], student: Sequence[Tensor], teacher: Sequence[Tensor]) -> tuple[Term, ...]:
     """The terms for values like these of a first batch: differences in units of the teacher's variance.
 
-    Layers that have other numbers of channels are compared by maps: Zagoruyko and Komodakis, "Paying More Attention to
-    Attention" (2017); those of other ranks and sizes are left out. Raises ModelError for outputs that differ in shape.
+    Layers whose shapes differ along one axis, that of the channels, are compared by their span; those that differ in
+    more are left out. Raises ModelError for outputs that differ in shape.
     """
     found = []
     for term, ours, theirs in zip(terms, student, teacher, strict=True):
@@ -112,8 +114,10 @@ def scaled(terms: Sequence[Term], student: Sequence[Tensor], teacher: Sequence[T
         elif term.weight == 1.0:
             shapes = ["x".join(map(str, each.shape[1:])) for each in (ours, theirs)]
             raise ModelError(f"`{term.student}` of the student is {shapes[0]}, the teacher's is {shapes[1]}", _SAME)
-        elif ours.ndim == theirs.ndim >= 3 and ours.shape[2:] == theirs.shape[2:]:
-            found.append(replace(term, kind="maps"))
+        elif ours.ndim == theirs.ndim:
+            differ = [at for at, (a, b) in enumerate(zip(ours.shape, theirs.shape, strict=True)) if a != b]
+            if len(differ) == 1 and differ[0] > 0:
+                found.append(replace(term, kind="span", axis=differ[0]))
     return tuple(found)
 
 
@@ -131,14 +135,23 @@ def loss(terms: Sequence[Term], student: Sequence[Tensor], teacher: Sequence[Ten
             a, b = F.log_softmax(s / heat, -1), F.log_softmax(t / heat, -1)
             part = heat**2 * F.kl_div(a, b, log_target=True, reduction="sum") / rows
             part = part + settings.logits_weight * F.mse_loss(s, t) / term.scale
-        elif term.kind == "maps":
-            part = (_map(s) - _map(t)).square().sum(1).mean()
+        elif term.kind == "span":
+            part = _unexplained(s, t, term.axis)
         else:
             part = F.mse_loss(s, t) / term.scale
         total = total + term.weight * part
     return total
 
 
-def _map(x: Tensor) -> Tensor:
-    """The energy at each position, over channels, of length 1."""
-    return F.normalize(x.square().mean(1).flatten(1), dim=1)
+def _unexplained(s: Tensor, t: Tensor, axis: int) -> Tensor:
+    """The share of the variance of the channels of `t` that no linear map of those of `s` explains, over all positions.
+
+    What FitNets (Romero et al., 2015) train a layer for is solved in each batch: with the ridge e,
+    1 - tr(C' (G + e I)^-1 C) / |t|^2 where G = s' s, C = s' t, both centered.
+    """
+    ours, theirs = (x.movedim(axis, -1).flatten(0, -2) for x in (s, t))
+    ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
+    gram, cross = ours.T @ ours, ours.T @ theirs
+    ridge = 1e-3 * gram.diagonal().mean().detach() + 1e-12
+    explained = (cross * torch.linalg.solve(gram + ridge * torch.eye(len(gram)), cross)).sum()
+    return 1 - explained / theirs.square().sum().clamp_min(1e-12)

@@ -171,7 +171,7 @@ SAME_OUTPUTS = "a student computes the same outputs as its teacher: give the mod
 
 
 def test_models_that_do_not_fit_have_their_errors(files):
-    teacher, student, samples = files
+    _, student, samples = files
     nodes = [helper.make_node("GlobalAveragePool", ["image"], ["a"]), helper.make_node("Flatten", ["a"], ["f"]),
              helper.make_node("Gemm", ["f", "w"], ["scores"])]  # fmt: skip
     wide = np.ones((3, 7), np.float32)

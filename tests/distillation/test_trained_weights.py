@@ -20,7 +20,7 @@ def test_weights_and_biases_are_trained_and_shapes_are_not(tmp_path):
 
 
 def test_numbers_of_the_function_itself_are_not_trained(tmp_path):
-    """A scalar factor, a mean that is taken off, a mask, statistics of a batch norm: all but gamma, beta and the row."""
+    """A scalar factor, a mean that is taken off, a mask, statistics of a batch norm."""
     rng = np.random.default_rng(0)
     row = rng.standard_normal((1, 3)).astype(np.float32)
     constants = {
