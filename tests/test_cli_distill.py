@@ -40,9 +40,9 @@ def test_distill_says_what_it_did(call):
     text = call(*FEW, "--augment", "flip,mixup").stdout
     lines = text.splitlines()
     assert lines[0] == "trained    260 parameters"
-    assert lines[1] == "on         56 samples, 10 times, 40 steps; varied by flip, mixup"
+    assert lines[1] == "on         48 samples, 10 times, 30 steps; varied by flip, mixup"
     assert lines[2] == "loss       divergence of `logits`"
-    assert lines[3].startswith("held out   loss ") and lines[3].endswith(" on 8 samples")
+    assert lines[3].startswith("held out   loss ") and lines[3].endswith(" on 16 samples")
     assert lines[4].startswith("agreement  top1 ") and " -> top1 " in lines[4]
     assert lines[5].startswith("took       ") and lines[5].endswith("; ended by all epochs")
     assert text.endswith("\nwritten to s.distilled.onnx\n\nnext: nncc compile s.distilled.onnx\n")

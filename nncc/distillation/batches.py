@@ -21,7 +21,7 @@ Run = Callable[[Feeds], "list[Tensor]"]
 
 MOST_BYTES = 4 * 2**30
 """Samples of no more are kept in memory."""
-_MOST_HELD_OUT = 2000
+_LEAST_HELD_OUT, _MOST_HELD_OUT = 32, 2000
 
 
 def in_memory(samples: Sequence[Feeds]) -> Sequence[Feeds]:
@@ -32,14 +32,13 @@ def in_memory(samples: Sequence[Feeds]) -> Sequence[Feeds]:
 
 
 def held_out(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Which of `count` samples are trained with, and a tenth (8 at least, 2000 at most) that are judged by.
-
-    Of fewer than 32 all serve both ends.
+    """Which of `count` samples are trained with, and a tenth that are judged by: 2000 at most, and 32 at least or, of
+    fewer than 128, a quarter. Of fewer than 32 all serve both ends.
     """
     if count < 32:
         return list(range(count)), list(range(count))
     order = np.random.default_rng(seed).permutation(count)
-    cut = min(_MOST_HELD_OUT, max(8, count // 10))
+    cut = min(_MOST_HELD_OUT, max(count // 10, min(_LEAST_HELD_OUT, count // 4)))
     return sorted(order[cut:].tolist()), sorted(order[:cut].tolist())
 
 

@@ -186,10 +186,16 @@ def _torch(threads: int) -> Iterator[None]:
     """While inside, torch has so many threads (0: its own choice) and takes deterministic kernels where it has them."""
     before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
     try:
         torch.set_num_threads(threads or before)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = (
+            False  # nothing reads it, and it takes a tenth of a step
+        )
         yield
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(strict, warn_only=warns)
+        memory.fill_uninitialized_memory = fills

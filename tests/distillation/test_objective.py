@@ -71,9 +71,10 @@ def test_batches_are_of_samples_of_one_shape_and_of_nearly_equal_size():
 
 
 def test_a_tenth_is_held_out():
-    train, held = held_out(100, 0)
-    assert len(held) == 10 and sorted(train + held) == list(range(100))
-    assert held_out(100, 0) == (train, held) != held_out(100, 1)
+    train, held = held_out(1000, 0)
+    assert len(held) == 100 and sorted(train + held) == list(range(1000))
+    assert held_out(1000, 0) == (train, held) != held_out(1000, 1)
+    assert [len(held_out(count, 0)[1]) for count in (40, 200)] == [10, 32], "a few more, where a tenth says little"
     assert held_out(31, 0) == (list(range(31)), list(range(31)))
     assert len(held_out(60_000, 0)[1]) == 2000
 
