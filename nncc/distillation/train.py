@@ -117,7 +117,7 @@ def train(
         found = evaluate(lesson)
         better = found < state.best_loss
         state = State(
-            stop,
+            epoch if late else stop,
             steps,
             time.monotonic() - began,
             _copies(parameters),
@@ -127,10 +127,10 @@ def train(
             state.first_loss,
             0 if better else state.stale + 1,
         )
+        saved(state)
         if late:
             ended = "the time budget"
             break
-        saved(state)
         if state.stale >= settings.patience:
             ended = "no better for a while"
             break
