@@ -191,9 +191,7 @@ def _torch(threads: int) -> Iterator[None]:
     try:
         torch.set_num_threads(threads or before)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        memory.fill_uninitialized_memory = (
-            False  # nothing reads it, and it takes a tenth of a step
-        )
+        memory.fill_uninitialized_memory = False  # nothing reads it, and it takes a tenth of a step
         yield
     finally:
         torch.set_num_threads(before)
