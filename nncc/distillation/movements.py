@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from nncc.distillation.layers import unsupported_form
 from nncc.errors import ModelError
-from nncc.passes.rewriting import attribute
+from nncc.passes.rewriting import attribute, constant
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -144,7 +144,10 @@ def _shape(node: onnx_ir.Node, x: Tensor) -> Tensor:
 
 def _constant(node: onnx_ir.Node) -> Tensor:
     """What folding leaves for a graph output: all other constants are initializers."""
-    return torch.from_numpy(attribute(node, "value").numpy().copy())
+    array = constant(node.outputs[0])
+    if array is None:
+        raise unsupported_form(node, "of text")
+    return torch.from_numpy(array.copy())
 
 
 def _constant_of_shape(node: onnx_ir.Node, shape: Tensor) -> Tensor:

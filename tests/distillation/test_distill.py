@@ -31,7 +31,7 @@ def test_the_student_learns_to_answer_as_the_teacher(files):
     found = nncc.distill(student, teacher, samples, **STEPS)
     assert found.path == Path("student.distilled.onnx")
     trained = found.outcome.trained
-    assert trained.best_loss < 0.2 * trained.first_loss
+    assert trained.best_loss < 0.3 * trained.first_loss
     assert found.outcome.agreement["sqnr"][1] > found.outcome.agreement["sqnr"][0]
     assert found.outcome.terms == ("divergence of `logits`",)
     assert found.outcome.batched
@@ -119,7 +119,7 @@ def test_a_batch_that_is_fixed_to_one_is_trained_in_batches_where_the_graph_allo
     teacher, _, samples = files
     fixed = classifier(Path("fixed.onnx"), noise=0.3, batch=1)
     found = nncc.distill(fixed, teacher, samples, **STEPS)
-    assert found.outcome.batched and found.outcome.trained.best_loss < 0.2 * found.outcome.trained.first_loss
+    assert found.outcome.batched and found.outcome.trained.best_loss < 0.3 * found.outcome.trained.first_loss
 
 
 def test_a_student_that_takes_no_batches_is_trained_sample_by_sample(tmp_path):
