@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -186,7 +186,7 @@ def _torch(threads: int) -> Iterator[None]:
     """While inside, torch has so many threads (0: its own choice) and takes deterministic kernels where it has them."""
     before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory = torch.utils.deterministic
+    memory: Any = torch.utils.deterministic
     fills = memory.fill_uninitialized_memory
     try:
         torch.set_num_threads(threads or before)
