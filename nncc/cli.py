@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nncc.cli_distill import distill_command
 from nncc.cli_errors import Group
 from nncc.cli_prune import prune_command
 from nncc.cli_quant import compare_command, quantize_command
@@ -119,6 +120,7 @@ def _next(facts: Mapping[str, Any]) -> str:
 
 cli.add_command(quantize_command)
 cli.add_command(prune_command)
+cli.add_command(distill_command)
 cli.add_command(compare_command)
 cli.add_command(tune_command)
 
