@@ -100,7 +100,7 @@ def list_tiles(
     each = max(1, lanes * 32 // hardware.vector_bits)
     beside = vectors * each + 2
     if dot is not None:  # pairs of weights fill halves of registers
-        beside += dot.beside + (vectors * each if dot.paired else 0)
+        beside += dot.beside + (vectors * each + 2 if dot.paired else 0)
     found: list[tuple[float, list[int]]] = []
     for together in (n for n in range(1, 9) if lists % n == 0):
         for rows in range(1, min(max(1, steps), 32) + 1):
