@@ -14,12 +14,14 @@ import bench
 import count
 import numpy as np
 import pytest
+import sparse
 import tables
 from compile_cost import NotCompiled, compile_model
 from models import chosen, models
 from peers import CONTESTANTS, check
 
 import nncc
+from nncc.skipping import density
 from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -188,6 +190,54 @@ def test_the_table_of_accuracy_has_the_newest_row_of_each_set():
     assert tables.accuracy([old]).splitlines()[2:] == [
         "| net | 7 | top1 | 0.5000 | 0.2500 |  | 50 % | 3.0 times smaller |"
     ]
+
+
+def skipped(model: str, **other: object) -> dict:
+    return {
+        "model": model,
+        "processor": "A Processor",
+        "target": "native",
+        "ways": {"dense": "winograd", "direct": "conv2d", "0.5": "winograd", "0.7": "sparse_conv2d"},
+        "milliseconds": {"dense": 1.5, "direct": 2.4, "0.5": 1.5, "0.7": 0.8},
+        "ratios": {"0.5": [0.99, 1.0, 1.01], "0.7": [1.85, 1.875, 1.9]},
+        "whole_ratios": {"0.5": [0.99, 1.0, 1.01], "0.7": [1.7, 1.75, 1.8]},
+        **other,
+    }
+
+
+def test_the_table_of_zeros_says_where_they_are_not_skipped():
+    old = skipped("3x3", milliseconds={"dense": 9.0, "0.5": 9.0, "0.7": 9.0})
+    lines = tables.sparse([old, skipped("3x3"), skipped("1x1", target="board")]).splitlines()
+    assert lines[0].startswith("A Processor, 1 thread: dense kernel")
+    assert lines[2:5] == [
+        "| layer | dense | ms | 50 % zeros | 70 % zeros | 70 %, whole | 70 %, over direct |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        "| 3x3 | winograd | 1.5 | dense | 1.88 (1.85-1.90) | 1.75 | 3.00 |",
+    ]
+    assert lines[6].startswith("A Processor, board code, 1 thread")
+
+
+def test_the_table_of_zeros_comes_where_there_is_a_place_for_it(tmp_path):
+    (tmp_path / tables.SPARSE).write_text(json.dumps(skipped("3x3")) + "\n")
+    place = f"{tables.START.format('sparse')}\n{tables.END}\n"
+    assert "zeros skipped" in tables.with_tables(PLACES + place, tmp_path)
+    assert "zeros skipped" not in tables.with_tables(PLACES, tmp_path)
+
+
+def test_layers_have_as_many_blocks_in_each_row_and_are_measured(tmp_path):
+    layer = sparse.Layer(1, 32, 5, quantized=True)
+    found = density(layer.weights(0.5), sparse.OUTPUTS)
+    assert found == 0.5
+    row = sparse.measured(layer, "native", 1)
+    assert row["ways"] == {"dense": "conv2d", **{str(s): "sparse_conv2d" for s in sparse.SPARSITIES}}
+    assert tables.sparse([row]).count("1x1, 32 channels, 5x5 pixels, int8") == 1
+
+
+def test_direct_convolutions_are_compiled_without_winograds(tmp_path):
+    layer = sparse.Layer(3, 64, 16)
+    only = [ROOT / "benchmarks" / "direct_only.py"]
+    assert sparse.compiled(layer, 0.0, "native", tmp_path / "winograd")[1] == "winograd"
+    assert sparse.compiled(layer, 0.0, "native", tmp_path / "direct", only)[1] == "conv2d"
 
 
 def test_the_tolerance_of_a_quantized_model_is_of_its_mean_square():
