@@ -21,6 +21,7 @@ from nncc.compat import GenericConst, IRModule, constant_array, relax, static_sh
 from nncc.dots import dot_of
 from nncc.passes.context import Context
 from nncc.passes.integer_costs import slower
+from nncc.passes.quantization import bounds
 from nncc.passes.relax_grids import Grid, grid_of, named
 from nncc.passes.rewriter import Rewriter
 
@@ -30,9 +31,9 @@ _DATA = ("uint8", "int8")
 _LIKE = 1e-4
 """How far the scale of a bias may be from that of the products: they are the same number, rounded twice."""
 
-_LARGE = 3 << 29
-"""From here on a bias and a sum of 16,000 products may leave int32 together. Quantizers that clip biases give such;
-ours keeps them at 2^30."""
+_INT32 = np.iinfo(np.int32)
+_MOST_PRODUCTS = (2**31 - 1) // 255**2
+"""Of two bytes, whose sum stays in int32 whatever they are."""
 
 
 def integer_products(module: IRModule, context: Context) -> IRModule:
@@ -63,6 +64,8 @@ class _Integers(Rewriter):
         """By new variable: the expression that it stands for."""
         self.alone: set[Any] = set()
         """New variables that are read once at most."""
+        self.ranges: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        """By new variable, a sum of products without zero points: its least and its greatest value, by channel."""
 
     def keep(self, variable: Any, new: Any) -> None:
         super().keep(variable, new)
@@ -175,7 +178,7 @@ class _Integers(Rewriter):
         product = relax.op.nn.conv2d(
             x, relax.const(kernel, "int8"), attrs.strides, padding, attrs.dilation, int(attrs.groups), out_dtype="int32"
         )
-        return self.real(product, data, scale, -zero * kernel.astype(np.int64).sum(axis=(1, 2, 3)), 1)
+        return self.real(product, data, scale, kernel.reshape(len(kernel), -1), 1, offset=-zero)
 
     def conv2d_transpose(self, call: Any) -> Any:
         """Of x - zx in int16, which the template computes from x."""
@@ -199,9 +202,11 @@ class _Integers(Rewriter):
             attrs.dilation,
             out_dtype="int32",
         )
-        return self.real(product, data, scale, np.zeros(kernel.shape[1], np.int64), 1)
+        return self.real(product, data, scale, np.moveaxis(kernel, 1, 0).reshape(len(scale), -1), 1)
 
     def matmul(self, call: Any) -> Any:
+        if self.is_quantized(call.args[1]) and self.integers(call.args[1]) is None:
+            return self.matmul_of_activations(call)
         data, (matrix, scale) = self.data(call.args[0]), self.weights(call.args[1], -1)
         if matrix.ndim != 2:
             raise _Stays("there are several matrices of weights")
@@ -210,16 +215,66 @@ class _Integers(Rewriter):
         if reason := slower(call, matrix, data.dtype, self.context):
             raise _Stays(reason)
         product = relax.op.matmul(self.value(data.q), relax.const(matrix, "int8"), out_dtype="int32")
-        return self.real(product, data, scale, -int(data.zero[0]) * matrix.astype(np.int64).sum(axis=0), -1)
+        return self.real(product, data, scale, matrix.T, -1, offset=-int(data.zero[0]))
+
+    def matmul_of_activations(self, call: Any) -> Any:
+        """(a - za)(b - zb) = a b - za sum_k b - zb sum_k a + K za zb, of bytes of the signs that the processor takes."""
+        data, other = (self.data(operand) for operand in call.args)
+        left, right = (static_shape(operand) for operand in call.args)
+        if min(len(left), len(right)) < 2 or (len(right) > 2 and left[:-2] != right[:-2]):
+            raise _Stays("its leading axes are broadcast")
+        depth, columns = right[-2:]
+        if depth > _MOST_PRODUCTS:
+            raise _Stays(f"sums of more than {_MOST_PRODUCTS} products of bytes may leave int32")
+        if self.dot.paired:
+            raise _Stays("its factors may both be -128, which this processor's sums of two products do not hold")
+        if reason := slower(call, np.broadcast_to(np.int8(0), (depth, columns)), data.dtype, self.context):
+            raise _Stays(reason)
+        (a, a_zero), (b, b_zero) = self.signed_as(data, self.dot.data), self.signed_as(other, self.dot.weight)
+        acc = self.emit(relax.op.matmul(a, b, out_dtype="int32"))
+        if a_zero:
+            acc = self.emit(relax.op.add(acc, self.sums(b, -2, -a_zero, depth * a_zero * b_zero)))
+        if b_zero:
+            acc = self.emit(relax.op.add(acc, self.sums(a, -1, -b_zero, 0)))
+        return _dequantize(acc, (data.scale * other.scale).astype(np.float32), -1)
+
+    def signed_as(self, grid: Grid, wanted: str) -> tuple[Any, int]:
+        """The integers of a grid and their zero point; as bytes of `wanted` sign, if that is one of bytes."""
+        q, zero = self.value(grid.q), int(grid.zero[0])
+        if wanted == grid.dtype or wanted not in _DATA or self.dot.name == "none":
+            return q, zero
+        shift = 128 if wanted == "uint8" else -128
+        move = self.fresh.get(q)
+        if named(move, "relax.permute_dims"):  # which stays in front of the product: packing takes it on
+            moved, zero = self.signed_as(replace(grid, q=move.args[0]), wanted)
+            return self.emit(relax.Call(move.op, [moved], move.attrs)), zero
+        wide = self.emit(relax.op.astype(q, "int16"))
+        moved = self.emit(relax.op.add(wide, relax.const(shift, "int16")))
+        return self.emit(relax.op.astype(moved, wanted)), zero + shift
+
+    def sums(self, q: Any, axis: int, factor: int, more: int) -> Any:
+        """The sums of integers along an axis, which is kept, times `factor`, plus `more`."""
+        move, shape = self.fresh.get(q), [int(d) for d in q.ty.shape]
+        shape[axis] = 1
+        if named(move, "relax.permute_dims"):  # of what it moves, whose rows lie side by side
+            q, axis = move.args[0], int(move.attrs.axes[axis])
+        total = self.emit(relax.op.sum(self.emit(relax.op.astype(q, "int32")), axis=[axis], keepdims=False))
+        total = self.emit(relax.op.reshape(total, shape))
+        scaled = self.emit(relax.op.multiply(total, relax.const(factor, "int32")))
+        return self.emit(relax.op.add(scaled, relax.const(more, "int32"))) if more else scaled
 
     def without_template(self, call: Any) -> Any:
         raise _Stays(f"no template takes `{call.op.name.removeprefix('relax.nn.')}`")
 
-    def real(self, product: Any, data: Grid, scale: np.ndarray, offset: np.ndarray, axis: int) -> Any:
-        """sx sw (product + offset) as an expression; `scale` and `offset` run along `axis`."""
+    def real(self, product: Any, data: Grid, scale: np.ndarray, rows: np.ndarray, axis: int, *, offset: int = 0) -> Any:
+        """sx sw (product + offset sum(w)) as an expression; `scale`, and `rows`, the weights of each output, run along
+        `axis`."""
         acc = self.emit(product)
-        if offset.any():
-            acc = self.emit(relax.op.add(acc, _along(offset, axis, len(acc.ty.shape))))
+        positive, negative = (part.sum(axis=1, dtype=np.int64) for part in (rows.clip(min=0), rows.clip(max=0)))
+        if offset and (positive + negative).any():
+            acc = self.emit(relax.op.add(acc, _along(offset * (positive + negative), axis, len(acc.ty.shape))))
+        low, high = (bound - int(data.zero[0]) for bound in bounds(data.dtype))
+        self.ranges[acc] = low * positive + high * negative, high * positive + low * negative
         return _dequantize(acc, (data.scale * scale).astype(np.float32), axis)
 
     def add(self, call: Any) -> Any:
@@ -230,7 +285,7 @@ class _Integers(Rewriter):
                 continue
             acc, scale, axis = product.args[0], constant_array(product.args[1]), int(product.attrs.axis)
             rank = len(acc.ty.shape)
-            if bias[0].ndim > rank or abs(bias[0].astype(np.int64)).max(initial=0) >= _LARGE:
+            if bias[0].ndim > rank or acc not in self.ranges:
                 continue
             shape = [1] * rank
             shape[axis] = -1
@@ -239,6 +294,9 @@ class _Integers(Rewriter):
             if q.size != q.shape[axis] or (abs(scales - wanted) > _LIKE * abs(wanted)).any() or zeros.any():
                 continue
             offset = np.broadcast_to(q, [int(acc.ty.shape[a]) if a == axis % rank else 1 for a in range(rank)])
+            least, most = (part + offset.reshape(-1) for part in self.ranges[acc])
+            if least.min() < _INT32.min or most.max() > _INT32.max:  # quantizers that clip biases give such
+                continue
             before = self.fresh.get(acc)
             if isinstance(before, relax.Call) and before.op.name == "relax.add":  # the zero point's part
                 acc, offset = before.args[0], offset.astype(np.int64) + constant_array(before.args[1])

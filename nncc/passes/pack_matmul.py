@@ -7,7 +7,7 @@ Integers are packed in words (`nncc.dots`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from nncc import scheduling
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.dots import dot_of
 from nncc.passes.context import Context
+from nncc.passes.relax_grids import named
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["pack_matmul"]
 
 
 def pack_matmul(module: IRModule, context: Context) -> IRModule:
-    """Rewrite ``relax.matmul`` calls of float32, and those of integers by constants; see the module's equation."""
+    """Rewrite ``relax.matmul`` calls of float32, and those of integers; see the module's equation."""
     lanes = max(4, context.target.hardware.vector_bits // 32)
     dot = dot_of(context.target.hardware)
 
@@ -30,6 +31,12 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         left, right = static_shape(x), static_shape(weight)
         if str(call.ty.dtype) == "int32" and isinstance(weight, GenericConst) and str(weight.ty.dtype) == "int8":
             return integers(rewriter, x, constant_array(weight))
+        if str(call.ty.dtype) == "int32" and str(weight.ty.dtype) in ("uint8", "int8"):
+            width, transposed = panel_lanes(right[-1], lanes), rewriter.made.get(call.args[1])
+            options = {"columns": right[-1], "lanes": width, "packed": False, "dot": dot}
+            if _swaps_last_axes(transposed):  # words of it lie side by side
+                weight, options["transposed"] = rewriter.value(transposed.args[0]), True
+            return rewriter.emit_anchor(context.templates["matmul"], x, weight, **options)
         if str(call.ty.dtype) != "float32" or str(weight.ty.dtype) != "float32" or len(left) < 2 or len(right) < 2:
             return None
         if len(right) > 2 and (right[:-2] != left[:-2]):
@@ -58,6 +65,15 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         return relax.op.add(product, relax.const(offset, "int32"))
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
+
+
+def _swaps_last_axes(call: Any) -> TypeGuard[Any]:
+    """Whether an expression exchanges the last two axes of a tensor, and no others."""
+    if not named(call, "relax.permute_dims") or call.attrs.axes is None:
+        return False
+    axes = [int(axis) for axis in call.attrs.axes]
+    last = len(axes) - 1
+    return last > 0 and axes == [*range(last - 1), last, last - 1]
 
 
 def panel_lanes(columns: int, lanes: int) -> int:
