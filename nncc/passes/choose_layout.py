@@ -227,9 +227,9 @@ class Layout(Rewriter):
         if any(o is None for o in operands):
             return None
         new = self.builder.emit(relax.Call(call.op, operands, call.attrs, call.ty_args))
-        if named(call, "relax.add") and kept == [call.args[0]] and prod(static_shape(call.args[1])) == 1:
-            if isinstance(operands[1], GenericConst) and tensor.expr in self.real:
-                self.shifted[new] = tensor, operands[1]
+        is_number = isinstance(call.args[1], GenericConst) and prod(static_shape(call.args[1])) == 1
+        if named(call, "relax.add") and is_number and tensor.expr in self.real:
+            self.shifted[new] = tensor, operands[1]
         return Blocked(new, tensor.channels, tensor.size)
 
     def _sizes(self, expr: Any) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from nncc.compat import GenericConst, IRModule, constant_array, relax, static_sh
 from nncc.dots import dot_of
 from nncc.passes.context import Context
 from nncc.passes.integer_costs import slower
+from nncc.passes.products_of_activations import Stays, product_of_activations
 from nncc.passes.quantization import bounds
 from nncc.passes.relax_grids import Grid, grid_of, named
 from nncc.passes.rewriter import Rewriter
@@ -32,30 +33,24 @@ _LIKE = 1e-4
 """How far the scale of a bias may be from that of the products: they are the same number, rounded twice."""
 
 _INT32 = np.iinfo(np.int32)
-_MOST_PRODUCTS = (2**31 - 1) // 255**2
-"""Of two bytes, whose sum stays in int32 whatever they are."""
 
 
 def integer_products(module: IRModule, context: Context) -> IRModule:
     """Rewrite products of dequantized tensors; see the module's equation."""
-    return _Integers(context).rewrite(module)
+    return Integers(context).rewrite(module)
 
 
-class _Stays(Exception):
-    """A product stays float32, for a reason."""
-
-
-class _Integers(Rewriter):
+class Integers(Rewriter):
     """Knows how each value of the old function was made, and each of the new one."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(
             {
-                "relax.nn.conv2d": _product(_Integers.conv2d),
-                "relax.nn.conv2d_transpose": _product(_Integers.conv2d_transpose),
-                "relax.matmul": _product(_Integers.matmul),
-                **dict.fromkeys(_WITHOUT_TEMPLATE, _product(_Integers.without_template)),
-                "relax.add": _Integers.add,
+                "relax.nn.conv2d": _product(Integers.conv2d),
+                "relax.nn.conv2d_transpose": _product(Integers.conv2d_transpose),
+                "relax.matmul": _product(Integers.matmul),
+                **dict.fromkeys(_WITHOUT_TEMPLATE, _product(Integers.without_template)),
+                "relax.add": Integers.add,
             }
         )
         self.context = context
@@ -101,16 +96,16 @@ class _Integers(Rewriter):
             is_number = factor.size == 1 and len(call.ty.shape) == len(call.args[0].ty.shape)
             call = self.made.get(call.args[0], call.args[0]) if is_number else call
         if not named(call, "relax.dequantize"):
-            raise _Stays("its input is not quantized")
+            raise Stays("its input is not quantized")
         grid = grid_of(call)
         if grid is None:
-            raise _Stays(
+            raise Stays(
                 "the scale or the zero point of its input is no float32 constant for the tensor or its channels"
             )
         if not grid.whole:
-            raise _Stays("its input has several scales or zero points")
+            raise Stays("its input has several scales or zero points")
         if grid.dtype not in _DATA:
-            raise _Stays(f"its input is {grid.dtype}")
+            raise Stays(f"its input is {grid.dtype}")
         return grid if factor is None else replace(grid, scale=grid.scale * factor.reshape(-1))
 
     def integers(self, expr: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -143,20 +138,20 @@ class _Integers(Rewriter):
         found = self.integers(expr)
         if found is None:
             quantized = self.is_quantized(expr)
-            raise _Stays("its weights are no constants" if quantized else "its weights are not quantized")
+            raise Stays("its weights are no constants" if quantized else "its weights are not quantized")
         q, scale, zero = found
         if q.dtype not in (np.int8, np.uint8):
-            raise _Stays(f"its weights are {q.dtype}")
+            raise Stays(f"its weights are {q.dtype}")
         centred = q.astype(np.int32) - zero.astype(np.int32)
         if centred.size == 0:
-            raise _Stays("it has no weights")
+            raise Stays("it has no weights")
         if centred.min() < -128 or centred.max() > 127:
-            raise _Stays("its weights do not fit int8 without their zero points")
+            raise Stays("its weights do not fit int8 without their zero points")
         if centred.min() < -127 and self.dot.paired:
-            raise _Stays("a weight is -128, which this processor's sums of two products do not hold")
+            raise Stays("a weight is -128, which this processor's sums of two products do not hold")
         rows = np.moveaxis(np.broadcast_to(scale, q.shape), kept, 0).reshape(q.shape[kept], -1)
         if (rows != rows[:, :1]).any():
-            raise _Stays("its weights have several scales for one output")
+            raise Stays("its weights have several scales for one output")
         return centred.astype(np.int8), np.ascontiguousarray(rows[:, 0])
 
     # Products
@@ -165,9 +160,9 @@ class _Integers(Rewriter):
         data, (kernel, scale) = self.data(call.args[0]), self.weights(call.args[1], 0)
         attrs = call.attrs
         if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW":
-            raise _Stays(f"its layout is {attrs.data_layout}")
+            raise Stays(f"its layout is {attrs.data_layout}")
         if reason := slower(call, kernel, data.dtype, self.context):
-            raise _Stays(reason)
+            raise Stays(reason)
         zero = int(data.zero[0])
         x = self.value(data.q)
         padding = [int(p) for p in attrs.padding]
@@ -185,11 +180,11 @@ class _Integers(Rewriter):
         data, (kernel, scale) = self.data(call.args[0]), self.weights(call.args[1], 1)
         attrs = call.attrs
         if int(attrs.groups) != 1 or attrs.data_layout != "NCHW" or attrs.kernel_layout != "IOHW":
-            raise _Stays("it is transposed and has groups")
+            raise Stays("it is transposed and has groups")
         if prod(int(s) for s in attrs.strides) > self.context.templates["conv2d_transpose"].module.MOST_PHASES:
-            raise _Stays("it is transposed and has large strides")
+            raise Stays("it is transposed and has large strides")
         if reason := slower(call, kernel, data.dtype, self.context):
-            raise _Stays(reason)
+            raise Stays(reason)
         x = self.emit(relax.op.astype(self.value(data.q), "int16"))
         if data.zero[0]:
             x = self.emit(relax.op.subtract(x, relax.const(data.zero[0].astype(np.int16), "int16")))
@@ -206,65 +201,19 @@ class _Integers(Rewriter):
 
     def matmul(self, call: Any) -> Any:
         if self.is_quantized(call.args[1]) and self.integers(call.args[1]) is None:
-            return self.matmul_of_activations(call)
+            return product_of_activations(self, call)
         data, (matrix, scale) = self.data(call.args[0]), self.weights(call.args[1], -1)
         if matrix.ndim != 2:
-            raise _Stays("there are several matrices of weights")
+            raise Stays("there are several matrices of weights")
         if len(static_shape(call.args[0])) < 2:
-            raise _Stays("its input has one axis")
+            raise Stays("its input has one axis")
         if reason := slower(call, matrix, data.dtype, self.context):
-            raise _Stays(reason)
+            raise Stays(reason)
         product = relax.op.matmul(self.value(data.q), relax.const(matrix, "int8"), out_dtype="int32")
         return self.real(product, data, scale, matrix.T, -1, offset=-int(data.zero[0]))
 
-    def matmul_of_activations(self, call: Any) -> Any:
-        """(a - za)(b - zb) = a b - za sum_k b - zb sum_k a + K za zb, of bytes of the signs that the processor takes."""
-        data, other = (self.data(operand) for operand in call.args)
-        left, right = (static_shape(operand) for operand in call.args)
-        if min(len(left), len(right)) < 2 or (len(right) > 2 and left[:-2] != right[:-2]):
-            raise _Stays("its leading axes are broadcast")
-        depth, columns = right[-2:]
-        if depth > _MOST_PRODUCTS:
-            raise _Stays(f"sums of more than {_MOST_PRODUCTS} products of bytes may leave int32")
-        if self.dot.paired:
-            raise _Stays("its factors may both be -128, which this processor's sums of two products do not hold")
-        if reason := slower(call, np.broadcast_to(np.int8(0), (depth, columns)), data.dtype, self.context):
-            raise _Stays(reason)
-        (a, a_zero), (b, b_zero) = self.signed_as(data, self.dot.data), self.signed_as(other, self.dot.weight)
-        acc = self.emit(relax.op.matmul(a, b, out_dtype="int32"))
-        if a_zero:
-            acc = self.emit(relax.op.add(acc, self.sums(b, -2, -a_zero, depth * a_zero * b_zero)))
-        if b_zero:
-            acc = self.emit(relax.op.add(acc, self.sums(a, -1, -b_zero, 0)))
-        return _dequantize(acc, (data.scale * other.scale).astype(np.float32), -1)
-
-    def signed_as(self, grid: Grid, wanted: str) -> tuple[Any, int]:
-        """The integers of a grid and their zero point; as bytes of `wanted` sign, if that is one of bytes."""
-        q, zero = self.value(grid.q), int(grid.zero[0])
-        if wanted == grid.dtype or wanted not in _DATA or self.dot.name == "none":
-            return q, zero
-        shift = 128 if wanted == "uint8" else -128
-        move = self.fresh.get(q)
-        if named(move, "relax.permute_dims"):  # which stays in front of the product: packing takes it on
-            moved, zero = self.signed_as(replace(grid, q=move.args[0]), wanted)
-            return self.emit(relax.Call(move.op, [moved], move.attrs)), zero
-        wide = self.emit(relax.op.astype(q, "int16"))
-        moved = self.emit(relax.op.add(wide, relax.const(shift, "int16")))
-        return self.emit(relax.op.astype(moved, wanted)), zero + shift
-
-    def sums(self, q: Any, axis: int, factor: int, more: int) -> Any:
-        """The sums of integers along an axis, which is kept, times `factor`, plus `more`."""
-        move, shape = self.fresh.get(q), [int(d) for d in q.ty.shape]
-        shape[axis] = 1
-        if named(move, "relax.permute_dims"):  # of what it moves, whose rows lie side by side
-            q, axis = move.args[0], int(move.attrs.axes[axis])
-        total = self.emit(relax.op.sum(self.emit(relax.op.astype(q, "int32")), axis=[axis], keepdims=False))
-        total = self.emit(relax.op.reshape(total, shape))
-        scaled = self.emit(relax.op.multiply(total, relax.const(factor, "int32")))
-        return self.emit(relax.op.add(scaled, relax.const(more, "int32"))) if more else scaled
-
     def without_template(self, call: Any) -> Any:
-        raise _Stays(f"no template takes `{call.op.name.removeprefix('relax.nn.')}`")
+        raise Stays(f"no template takes `{call.op.name.removeprefix('relax.nn.')}`")
 
     def real(self, product: Any, data: Grid, scale: np.ndarray, rows: np.ndarray, axis: int, *, offset: int = 0) -> Any:
         """sx sw (product + offset sum(w)) as an expression; `scale`, and `rows`, the weights of each output, run along
@@ -275,7 +224,16 @@ class _Integers(Rewriter):
             acc = self.emit(relax.op.add(acc, _along(offset * (positive + negative), axis, len(acc.ty.shape))))
         low, high = (bound - int(data.zero[0]) for bound in bounds(data.dtype))
         self.ranges[acc] = low * positive + high * negative, high * positive + low * negative
-        return _dequantize(acc, (data.scale * scale).astype(np.float32), axis)
+        return self.dequantize(acc, (data.scale * scale).astype(np.float32), axis)
+
+    @staticmethod
+    def dequantize(acc: Any, scale: np.ndarray, axis: int) -> Any:
+        """Sums of products as real numbers, an expression; `scale`, or scales along `axis`."""
+        scale = scale.reshape(-1)
+        zero = relax.const(np.zeros(scale.shape, np.int32), "int32")
+        if (scale == scale[0]).all():
+            scale, zero = scale[:1].reshape(()), relax.const(0, "int32")
+        return relax.op.dequantize(acc, relax.const(scale, "float32"), zero, axis, "float32")
 
     def add(self, call: Any) -> Any:
         """A bias of int32, on the grid of the products, joins them."""
@@ -300,7 +258,7 @@ class _Integers(Rewriter):
             before = self.fresh.get(acc)
             if isinstance(before, relax.Call) and before.op.name == "relax.add":  # the zero point's part
                 acc, offset = before.args[0], offset.astype(np.int64) + constant_array(before.args[1])
-            return _dequantize(self.emit(relax.op.add(acc, _int32(offset))), scale, axis)
+            return self.dequantize(self.emit(relax.op.add(acc, _int32(offset))), scale, axis)
         return None
 
 
@@ -310,11 +268,11 @@ _WITHOUT_TEMPLATE = ("relax.nn.conv1d", "relax.nn.conv1d_transpose", "relax.nn.c
 def _product(rule: Any) -> Any:
     """A rule that tells `Context.layers` what became of a product."""
 
-    def told(integers: _Integers, call: Any) -> Any:
+    def told(integers: Integers, call: Any) -> Any:
         layers = integers.context.layers
         try:
             new = rule(integers, call)
-        except _Stays as reason:
+        except Stays as reason:
             quantized = any(map(integers.is_quantized, call.args[:2]))
             layers.stays(call, str(reason) if quantized else "")
             return None
@@ -331,14 +289,6 @@ def _is_sum(expr: Any) -> TypeGuard[Any]:
         and str(expr.args[0].ty.dtype) == "int32"
         and isinstance(expr.args[1], GenericConst)
     )
-
-
-def _dequantize(acc: Any, scale: np.ndarray, axis: int) -> Any:
-    scale = scale.reshape(-1)
-    zero = relax.const(np.zeros(scale.shape, np.int32), "int32")
-    if (scale == scale[0]).all():
-        scale, zero = scale[:1].reshape(()), relax.const(0, "int32")
-    return relax.op.dequantize(acc, relax.const(scale, "float32"), zero, axis, "float32")
 
 
 def _along(values: np.ndarray, axis: int, rank: int) -> Any:

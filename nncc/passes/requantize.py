@@ -4,13 +4,16 @@
 
 with their constants divided too, so that the division joins the scales of what is dequantized, and costs nothing.
 
-Sums and softmaxes from integers to integers are rounded as ONNX Runtime's kernels for them round, QLinearAdd (of x86
-processors with AVX2) and QLinearSoftmax:
+Sums, averages and softmaxes from integers to integers are rounded as ONNX Runtime's kernels for them round, QLinearAdd
+(of x86 processors with AVX2), QLinearAveragePool and QLinearSoftmax:
 
     Q(sa (a - za) + sb (b - zb), s, z) = Q(a (sa / s) + (b (sb / s) + (z - (sa / s za + sb / s zb))), 1, 0)
+    Q(average(x), s, z)                = Q(average(x / s) + z, 1, 0)
     Q(softmax(x), s, z)                = Q(softmax(x) floor(1 / s), 1, z)
 
-of which the first has two fused multiply-adds where the processor has those, and the second is another function.
+The first has two fused multiply-adds where the processor has those. In the second, averages of few integers often lie
+in the middle of two: adding z first takes the rounding errors off them. The third is another function where 1 / s is no
+integer.
 """
 
 from __future__ import annotations
@@ -56,10 +59,13 @@ class _Requantize(Rewriter):
             return None
         grid = grid_of(call)
         if grid is not None and grid.whole and str(call.ty.dtype) in _BYTES:
-            if (total := self.sum(value, grid, str(call.ty.dtype))) is not None:
-                none = relax.const(np.zeros((), str(call.ty.dtype)), str(call.ty.dtype))
-                return relax.op.quantize(total, _ONE, none, call.attrs.axis, call.attrs.out_dtype)
-            if (shares := self.softmax(value, divisor, str(call.ty.dtype))) is not None:
+            dtype = str(call.ty.dtype)
+            moved = self.sum(value, grid, dtype)
+            moved = self.average(value, grid, divisor, dtype) if moved is None else moved
+            if moved is not None:
+                none = relax.const(np.zeros((), dtype), dtype)
+                return relax.op.quantize(moved, _ONE, none, call.attrs.axis, call.attrs.out_dtype)
+            if (shares := self.softmax(value, divisor, dtype)) is not None:
                 return relax.op.quantize(shares, _ONE, zero, call.attrs.axis, call.attrs.out_dtype)
         divided = self.divided(value, divisor)
         if divided is None:
@@ -99,6 +105,16 @@ class _Requantize(Rewriter):
         none = relax.const(np.zeros((), grid.dtype), grid.dtype)
         real = self.builder.emit(relax.op.dequantize(self.value(grid.q), relax.const(ratio), none, 0, "float32"))
         return real if fixed is None else self.builder.emit(relax.op.add(real, relax.const(fixed, "float32")))
+
+    def average(self, value: Any, result: Grid, divisor: np.float32, dtype: str) -> Any:
+        """Averages of windows in units of `result`, its zero point included; None where they are none."""
+        call = self.made.get(value)
+        if not named(call, "relax.nn.avg_pool2d") or self.operand(call.args[0], dtype) is None:
+            return None
+        average = self.divided(value, divisor)
+        if average is None:
+            return None
+        return self.builder.emit(relax.op.add(average, relax.const(np.float32(result.zero[0]), "float32")))
 
     def softmax(self, value: Any, divisor: np.float32, dtype: str) -> Any:
         """A softmax from integers to integers, in units of the result's scale; None where it is none."""
