@@ -33,7 +33,7 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
             return integers(rewriter, x, constant_array(weight))
         if str(call.ty.dtype) == "int32" and str(weight.ty.dtype) in ("uint8", "int8"):
             width, transposed = panel_lanes(right[-1], lanes), rewriter.made.get(call.args[1])
-            options = {"columns": right[-1], "lanes": width, "packed": False, "dot": dot}
+            options = {"columns": right[-1], "lanes": width, "packed": False, "dot": dot.of_activations()}
             if _swaps_last_axes(transposed):  # words of it lie side by side
                 weight, options["transposed"] = rewriter.value(transposed.args[0]), True
             return rewriter.emit_anchor(context.templates["matmul"], x, weight, **options)
