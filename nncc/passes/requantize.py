@@ -63,8 +63,8 @@ class _Requantize(Rewriter):
             moved = self.sum(value, grid, dtype)
             moved = self.average(value, grid, divisor, dtype) if moved is None else moved
             if moved is not None:
-                none = relax.const(np.zeros((), dtype), dtype)
-                return relax.op.quantize(moved, _ONE, none, call.attrs.axis, call.attrs.out_dtype)
+                least = relax.const(np.array(bounds(dtype)[0], dtype), dtype)
+                return relax.op.quantize(moved, _ONE, least, call.attrs.axis, call.attrs.out_dtype)
             if (shares := self.softmax(value, divisor, dtype)) is not None:
                 return relax.op.quantize(shares, _ONE, zero, call.attrs.axis, call.attrs.out_dtype)
         divided = self.divided(value, divisor)
@@ -78,32 +78,39 @@ class _Requantize(Rewriter):
         return grid if grid is not None and grid.whole and grid.dtype == dtype and grid.scale[0] > 0 else None
 
     def sum(self, value: Any, result: Grid, dtype: str) -> Any:
-        """A sum of two tensors on grids in units of `result`, its zero point included; None where it is none."""
-        call = self.made.get(value)
+        """A sum of two tensors on grids in units of `result`, its zero point included; None where it is none.
+
+        Bytes with a sign are counted from -128 on, so that they are rounded as those without are.
+        """
+        call, least = self.made.get(value), bounds(dtype)[0]
         # ONNX Runtime drops a Relu that clips to nothing but what the grid clips to.
-        while named(call, "relax.nn.relu") and self.uses[value] == 1 and int(result.zero[0]) == bounds(dtype)[0]:
+        while named(call, "relax.nn.relu") and self.uses[value] == 1 and int(result.zero[0]) == least:
             value, call = call.args[0], self.made.get(call.args[0])
         if not named(call, "relax.add") or self.uses[value] > 1:
             return None
         grids = [self.operand(part, dtype) for part in call.args]
         if grids[0] is None or grids[1] is None:
             return None
-        first, second = grids[0], grids[1]
+        parts = [(part, np.float32(part.scale[0] / result.scale[0])) for part in (grids[0], grids[1])]
+        (first, ratio), (second, other) = parts
+        rounded = other * np.float32(second.zero[0] - least)
+        # ONNX Runtime's compiler fused the other product with the sum.
+        zeros = np.float32(np.float64(ratio) * (first.zero[0] - least) + np.float64(rounded))
+        fixed = np.float32(result.zero[0] - least) - zeros
         if isinstance(first.q, GenericConst) or _count(first.q) == 1:
-            first, second = second, first
-        ratios = [np.float32(part.scale[0] / result.scale[0]) for part in (first, second)]
-        zeros = [np.float32(part.zero[0]) for part in (first, second)]
-        fixed = np.float32(result.zero[0]) - (ratios[0] * zeros[0] + ratios[1] * zeros[1])
-        inner = self.scaled(second, ratios[1], fixed)
-        return self.builder.emit(relax.op.add(self.scaled(first, ratios[0]), inner))
+            parts.reverse()
+        return self.builder.emit(relax.op.add(self.scaled(*parts[0]), self.scaled(*parts[1], fixed)))
 
     def scaled(self, grid: Grid, ratio: np.float32, fixed: np.float32 | None = None) -> Any:
-        """Integers times a number, plus another; their zero point is left."""
+        """Integers, from the least one on, times a number, plus another."""
+        least = bounds(grid.dtype)[0]
         if isinstance(grid.q, GenericConst):  # float64 has the product without an error, as a fused multiply-add does
-            real = constant_array(grid.q) * np.float64(ratio) + (0.0 if fixed is None else np.float64(fixed))
+            real = (constant_array(grid.q).astype(np.float64) - least) * ratio + (
+                0.0 if fixed is None else np.float64(fixed)
+            )
             return relax.const(real.astype(np.float32), "float32")
-        none = relax.const(np.zeros((), grid.dtype), grid.dtype)
-        real = self.builder.emit(relax.op.dequantize(self.value(grid.q), relax.const(ratio), none, 0, "float32"))
+        zero = relax.const(np.array(least, grid.dtype), grid.dtype)
+        real = self.builder.emit(relax.op.dequantize(self.value(grid.q), relax.const(ratio), zero, 0, "float32"))
         return real if fixed is None else self.builder.emit(relax.op.add(real, relax.const(fixed, "float32")))
 
     def average(self, value: Any, result: Grid, divisor: np.float32, dtype: str) -> Any:
@@ -114,7 +121,9 @@ class _Requantize(Rewriter):
         average = self.divided(value, divisor)
         if average is None:
             return None
-        return self.builder.emit(relax.op.add(average, relax.const(np.float32(result.zero[0]), "float32")))
+        return self.builder.emit(
+            relax.op.add(average, relax.const(np.float32(int(result.zero[0]) - bounds(dtype)[0]), "float32"))
+        )
 
     def softmax(self, value: Any, divisor: np.float32, dtype: str) -> Any:
         """A softmax from integers to integers, in units of the result's scale; None where it is none."""

@@ -40,9 +40,13 @@ def every_pair() -> dict[str, np.ndarray]:
     return {name: array.astype(np.float32).reshape(1, 16, 64, 64) for name, array in (("a", one), ("b", other))}
 
 
-SUMS = [(0.031, 0.047, 0.06, 100, 131, 120), (0.62, 0.11, 0.7, 0, 255, 3), (0.02, 0.02, 0.04, 128, 128, 128)]
-"""Two scales and that of the sum, and zero points: any, at the ends, and such that half of the sums are in the middle
-of two integers."""
+SUMS = [
+    (0.031, 0.047, 0.06, 100, 131, 120),
+    (0.62, 0.11, 0.7, 0, 255, 3),
+    (1.186695, 0.7122227, 1.2890979, 141, 137, 134),
+]
+"""Two scales and that of the sum, and zero points: any, at the ends, and such that it matters in which order they are
+multiplied and added."""
 
 
 @pytest.mark.skipif(
