@@ -95,7 +95,7 @@ class _Tables(Rewriter):
         if found is None or grid is None:
             return None
         root, way = found
-        if self.cost(way) <= _LOOKUP * self.lanes:
+        if not static_shape(root) or 0 in static_shape(root) or self.cost(way) <= _LOOKUP * self.lanes:
             return None
         info = np.iinfo(str(root.ty.dtype))
         with np.errstate(all="ignore"):
