@@ -104,19 +104,22 @@ class LayerTimes:
         known = self.hardware.dram_gbps and self.hardware.peak_gflops
         return max(self._seconds[key], nbytes / (self.hardware.dram_gbps * 1e9) if known else 0.0)
 
-    def in_float(self, product: Product, block: int = 0) -> tuple[float, str]:
-        """Vector operations in float32, and a word on how. Channels lie in blocks of `block`, by default a vector."""
+    def in_float(self, product: Product, block: int = 0, skipping: float = inf) -> tuple[float, str]:
+        """Vector operations in float32, and a word on how. Channels lie in blocks of `block`, by default a vector.
+
+        `skipping` is the time of a kernel that skips zeros over that of a dense one at the peak.
+        """
         lanes, columns = self._lanes, _blocks(product.columns, self._lanes)
-        if product.kind != "conv":
-            taps = prod(product.window)
-            return product.positions * product.depth * taps * columns / _EFFICIENCY, ""
         pixels, taps = product.positions, prod(product.window)
+        direct = pixels * taps * product.depth * columns
+        if product.kind != "conv":
+            return direct * min(1 / _EFFICIENCY, skipping), ""
         if product.groups == 1:
             block = block or lanes
             way = self._winograd(product, block)[0]
-            if way:
+            if way and way.cost * block / lanes < skipping * direct:
                 return way.cost * block / lanes, " by Winograd's convolution"
-            return pixels * taps * product.depth * columns / _EFFICIENCY, ""
+            return direct * min(1 / _EFFICIENCY, skipping), ""
         if product.depth == 1:
             return pixels * taps * columns / _EFFICIENCY, ""
         grouped = self._template("grouped_conv2d")
@@ -125,14 +128,18 @@ class LayerTimes:
         return pixels * taps * steps * columns / _EFFICIENCY, ""
 
     def on_integers(
-        self, product: Product, dtype: str = "uint8", exact: Callable[[Any], bool] = lambda tile: True
+        self,
+        product: Product,
+        dtype: str = "uint8",
+        exact: Callable[[Any], bool] = lambda tile: True,
+        skipping: float = inf,
     ) -> float:
         """Vector operations on integers. `dtype` is that of the activations; `exact` says whether Winograd's
-        convolution with such tiles computes the weights exactly."""
+        convolution with such tiles computes the weights exactly; `skipping` as for `in_float`."""
         dot = dot_of(self.hardware)
         inputs, outputs = product.inputs / self._lanes, product.outputs / self._lanes
         widen = 2 * inputs if dtype != dot.data and dot.name != "none" else 0.0
-        return self._words(product, dot, exact) + widen + _FINISH * outputs
+        return self._words(product, dot, exact, skipping) + widen + _FINISH * outputs
 
     def dequantizing(self, product: Product) -> float:
         """Vector operations that make the activations of a product floats."""
@@ -162,16 +169,16 @@ class LayerTimes:
             return inf
         return found.cost * QUANTIZED_BLOCK * 32 / self.hardware.vector_bits
 
-    def _words(self, product: Product, dot: Dot, exact: Callable[[Any], bool]) -> float:
+    def _words(self, product: Product, dot: Dot, exact: Callable[[Any], bool], skipping: float) -> float:
         """The reduction on integers."""
         each, positions, window = _OPERATIONS[dot.name], product.positions, product.window
         if product.kind == "matmul":
             depth = _blocks(product.depth, dot.size)
-            return positions * depth * _blocks(product.columns, dot.lanes) * each / _EFFICIENCY
+            return positions * depth * _blocks(product.columns, dot.lanes) * each * min(1 / _EFFICIENCY, skipping)
         vectors = _padded(product.columns) / dot.lanes
         if product.kind == "conv_transpose" or product.groups == 1:
             steps = prod(window) * _padded(product.depth) / dot.size
-            direct = positions * steps * vectors * each / _EFFICIENCY
+            direct = positions * steps * vectors * each * min(1 / _EFFICIENCY, skipping)
             return direct if product.kind != "conv" else min(direct, self._integer_winograd(product, dot, exact))
         if product.depth == 1 and product.columns == product.groups and len(window) == 2:
             # as in schedules/depthwise_conv2d.py: columns that share words, each with its own weights

@@ -35,18 +35,10 @@ def lists(kernel, in_lanes, out_lanes, width, hardware, dot=None):
 
 def pack(kernel, in_lanes, out_lanes, vectors=1, dot=None):
     """[O, I, KH, KW] -> (W, places); lists that are shorter end in zeros."""
-    split, found = skipping.lists_of(kernel, out_lanes * vectors)
-    length = max(1, int(found.reshape(len(found), -1).sum(axis=1).max()))
-    weights = np.zeros((len(found), length, WORD, out_lanes * vectors), kernel.dtype)
-    places = np.zeros((len(found), length), np.int32)
+    weights, places = skipping.pack(kernel, out_lanes, vectors, dot)
     words = in_lanes // WORD
-    for o, each in enumerate(found):
-        at = np.argwhere(each)
-        c, kh, kw = at.T
-        weights[o, : len(at)] = split[o][:, c, :, kh, kw].transpose(0, 2, 1)
-        places[o, : len(at)] = ((c // words << _BITS | kh) << _BITS | kw) << _BITS | c % words
-    weights = weights.reshape(len(found), length, WORD, vectors, out_lanes)
-    return weights if dot is None else dot.words(weights, 2), places
+    c, kh, kw = np.moveaxis(places, -1, 0)
+    return weights, ((c // words << _BITS | kh) << _BITS | kw) << _BITS | c % words
 
 
 def compute(data, weight, places, *, kernel, strides, padding, dilation, task="", dot=None, zero=0):

@@ -165,7 +165,9 @@ def test_compare_shows_layers_and_outputs(call):
 def test_compiling_with_samples_is_quantizing_and_compiling(call, tmp_path):
     words = ("--shape", "image=1x3x8x8", "--shape", "image=1x3x8x8")
     call("quantize", "m.onnx", "--calibration", "c.npz", "--shape", "image=1x3x8x8", "-o", "q.onnx")
-    call("compile", "m.onnx", *words, "--quantize", "c.npz", "-o", "out", "--save-stages", "s")
+    text = call("compile", "m.onnx", *words, "--quantize", "c.npz", "-o", "out", "--save-stages", "s").stdout
+    assert "\nquantized\n  int8       2 of 2 layers, 100.0 % of 13.9 k multiplications\n  recipe     " in text
+    assert "; on 5 samples held out\n\nintegers all of the multiply-adds\n" in text
     assert sorted(path.name for path in (tmp_path / "s").iterdir())[:3] == [
         "0-import.onnx", "1-quantize.onnx", "2-simplify.onnx",
     ]  # fmt: skip
@@ -185,7 +187,9 @@ def test_compiling_with_samples_is_quantizing_and_compiling(call, tmp_path):
 def test_a_recipe_is_followed_by_a_compilation(call, tmp_path):
     (tmp_path / "r.toml").write_text('[recipe]\nfloat_nodes = ["conv"]\n')
     words = ("--shape", "image=1x3x8x8", "--quantize", "c.npz", "--recipe", "r.toml", "--until", "quantize")
-    call("compile", "m.onnx", *words, "--save-stages", "s")
+    facts = json.loads(call("compile", "m.onnx", *words, "--save-stages", "s", "--json").stdout)["quantize"]
+    assert facts["layers"] == {"products": 2, "int8": 1}
+    assert [each["reason"] for each in facts["stays_float"]] == ["the recipe says so"]
     nodes = {node.name: node for node in onnx.load("s/1-quantize.onnx").graph.node}
     assert nodes["conv"].input[1] == "w1" and nodes["last"].input[1] != "w2"
 

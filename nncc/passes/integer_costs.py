@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from nncc.compat import static_shape
+from nncc.dots import Dot, dot_of
 from nncc.layer_time import QUANTIZED_BLOCK, LayerTimes, Product
 from nncc.passes.context import Context
+from nncc.skipping import WORD, best_lists
 
 __all__ = ["predicted", "slower"]
 
@@ -32,13 +34,32 @@ def _millions(operations: float) -> str:
 
 def predicted(call: Any, kernel: np.ndarray, dtype: str, context: Context) -> tuple[float, str, float]:
     """Vector operations in float32, a word on how, and on integers."""
-    times, product = LayerTimes(context.target.hardware, context.templates), _product(call, kernel)
-    plain, way = times.in_float(product, QUANTIZED_BLOCK)
+    hardware = context.target.hardware
+    times, product = LayerTimes(hardware, context.templates), _product(call, kernel)
+    lanes = max(4, hardware.vector_bits // 32)
+    plain, way = times.in_float(product, QUANTIZED_BLOCK, _skipping(call, kernel, lanes, context))
 
     def exact(tile: Any) -> bool:
         return context.templates["winograd"].module.exact(kernel, tile)
 
-    return plain + times.dequantizing(product), way, times.on_integers(product, dtype, exact)
+    lanes = lanes if product.kind == "matmul" else QUANTIZED_BLOCK
+    skipping = _skipping(call, kernel, lanes, context, dot_of(hardware))
+    return plain + times.dequantizing(product), way, times.on_integers(product, dtype, exact, skipping)
+
+
+def _skipping(call: Any, kernel: np.ndarray, lanes: int, context: Context, dot: Dot | None = None) -> float:
+    """The time of a kernel that skips zeros over that of a dense one at the peak; infinite where there is none."""
+    hardware, result = context.target.hardware, static_shape(call)
+    lists = None
+    if call.op.name == "relax.matmul":
+        if len(kernel) % WORD == 0:
+            lists = best_lists(kernel.T[:, :, None, None], lanes, result[-2], hardware, dot)
+    elif call.op.name == "relax.nn.conv2d" and int(call.attrs.groups) == 1:
+        strides = [int(v) for v in call.attrs.strides]
+        plain = kernel.shape[2:] == (1, 1) and strides == [1, 1]
+        row = prod(result[2:]) if plain else result[3]
+        lists = context.templates["sparse_conv2d"].module.lists(kernel, lanes, lanes, row, hardware, dot)
+    return inf if lists is None else lists.cost
 
 
 def _product(call: Any, kernel: np.ndarray) -> Product:
