@@ -101,7 +101,7 @@ def specialize(
     if precision == "tf32" and not target.hardware.tensor_tf32_gflops:
         raise UsageError(
             f"`--precision tf32` needs tensor cores that take it, which `{target.name}` does not have",
-            "GPUs have them from compute capability 8.0 on: `--target cuda-sm80`",
+            "GPUs have them from compute capability 8.0 on: `nncc targets` lists targets",
         )
     context = Context(model.name, target, templates, graph or GraphChoices(), precision)
     module = import_relax(_signed_for(model, target))

@@ -75,7 +75,7 @@ def test_tf32_is_refused_where_no_tensor_core_takes_it(tmp_path: Path) -> None:
         assert str(error.value) == (
             f"`--precision tf32` needs tensor cores that take it, which `{target}` does not have"
         )
-        assert error.value.hint == "GPUs have them from compute capability 8.0 on: `--target cuda-sm80`"
+        assert error.value.hint == "GPUs have them from compute capability 8.0 on: `nncc targets` lists targets"
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
