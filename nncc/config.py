@@ -39,7 +39,7 @@ class Config:
     dump_code: Sequence[str] = ()
     """Code to write beside the library: asm, ll (LLVM), tir; of a GPU's kernels cu, ptx."""
     precision: Precision = "float32"
-    """What products of float32 are computed in: float32, or on GPUs with tensor cores tf32, with 10 bits of fraction."""
+    """What products of float32 are computed in: float32, or tf32, 10 bits of fraction, on the tensor cores of GPUs."""
     quantize: Path | None = None
     """Samples, by which the model becomes int8 first: see `nncc quantize --calibration`, which can do more."""
     recipe: Path | None = None
