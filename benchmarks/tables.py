@@ -19,6 +19,8 @@ ACCURACY = "accuracy.jsonl"
 """The file of `accuracy.py`."""
 GPU = "gpu.jsonl"
 """The file of `gpu.py`."""
+SPARSE = "sparse.jsonl"
+"""The file of `sparse.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 """What a table of README stands between."""
 
@@ -30,7 +32,7 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
     measured = [
         row
         for path in sorted(results.glob("*.jsonl"))
-        if path.name not in (COUNTS, TUNING, ACCURACY, GPU)
+        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE)
         for row in rows(path)
     ]
     tables = {
@@ -40,6 +42,7 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
         "counts": counts(rows(results / COUNTS)),
         "accuracy": accuracy(rows(results / ACCURACY)),
         "gpu": gpu(rows(results / GPU)),
+        "sparse": sparse(rows(results / SPARSE)),
     }
     for name, text in tables.items():
         before, start, rest = readme.partition(START.format(name))
@@ -164,6 +167,34 @@ def gpu(measured: Iterable[Row]) -> str:
         if best:
             mean = f"{statistics.geometric_mean(best):.2f}"
             out.append(_line("geometric mean", *[""] * (len(peers) + 1), mean, ""))
+        out.append("")
+    return _text(out)
+
+
+def sparse(measured: Iterable[Row]) -> str:
+    """A table for each processor and target: kernels that skip zeros over dense ones, by how many blocks are zero.
+
+    `dense` is where zeros are not skipped, because that is predicted to take longer."""
+
+    def title(row: Row) -> str:
+        return row["processor"] if row["target"] == "native" else f"{row['processor']}, {row['target']} code"
+
+    out = []
+    for name, group in _newest(measured, title).items():
+        shares = list(group[0]["ratios"])
+        out += [f"{name}, 1 thread: dense kernel, milliseconds (median); its time over that with zeros skipped:", ""]
+        heads = [f"{100 * float(share):.0f} % zeros" for share in shares]
+        out += _head("layer", "dense", "ms", *heads, "70 %, whole", "70 %, over direct")
+        for row in group:
+            times, ratios = row["milliseconds"], row["ratios"]
+            cells = [
+                "{1:.2f} ({0:.2f}-{2:.2f})".format(*ratios[share]) if "sparse" in row["ways"][share] else "dense"
+                for share in shares
+            ]
+            skips = "sparse" in row["ways"]["0.7"]
+            direct = f"{times['direct'] / times['0.7']:.2f}" if "direct" in times and skips else ""
+            last = f"{row['whole_ratios']['0.7'][1]:.2f}" if skips else "", direct
+            out.append(_line(row["model"], row["ways"]["dense"], f"{times['dense']:.3g}", *cells, *last))
         out.append("")
     return _text(out)
 

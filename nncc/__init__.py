@@ -5,6 +5,7 @@
     outputs = module.run({"input": array})
     made = nncc.quantize("model.onnx", calibration="samples/", max_drop="0.5%")
     made = nncc.prune("model.onnx", calibration="samples/", sparsity="50%")
+    made = nncc.distill("model.pruned.onnx", teacher="model.onnx", data="unlabelled/")
 
 TVM and onnx are imported by the stages that need them; `load` needs numpy only.
 """
@@ -18,15 +19,17 @@ from nncc.version import VERSION as __version__
 if TYPE_CHECKING:
     from nncc.api import compile
     from nncc.compress.api import prune
+    from nncc.distillation.api import distill
     from nncc.errors import NnccError
     from nncc.quant.api import quantize
     from nncc.runtime.loader import Module, load
     from nncc.target import Target
 
-__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "load", "prune", "quantize"]
+__all__ = ["Module", "NnccError", "Target", "__version__", "compile", "distill", "load", "prune", "quantize"]
 
 _HOME = {
     "compile": "nncc.api",
+    "distill": "nncc.distillation.api",
     "prune": "nncc.compress.api",
     "quantize": "nncc.quant.api",
     "NnccError": "nncc.errors",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nncc.cli_distill import distill_command
 from nncc.cli_errors import Group
 from nncc.cli_prune import prune_command
 from nncc.cli_quant import compare_command, quantize_command
@@ -58,6 +59,7 @@ def cli() -> None:
 @option("precision", "--precision", default="float32", show_default=True, metavar="float32|tf32")
 @option("quantize", "--quantize", type=Path, metavar="DATA")
 @option("recipe", "--recipe", type=Path, metavar="TOML")
+@option("compress_weights", "--compress-weights", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
 @option("until", "--until", metavar="STAGE", note=f" Stages: {', '.join(_STAGE_NAMES)}.")
 @option("save_stages", "--save-stages", type=Path, metavar="FOLDER")
 @option(
@@ -73,6 +75,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc.ir import Artifact
     from nncc.pipeline import plan, run
     from nncc.quantization_report import quantization_facts, quantization_text
+    from nncc.quantize_report import outcome_facts, outcome_text
 
     config = Config(**options | {"shape": options["shape"] | options.pop("input_shapes")})
     timing, decided, watchers = Timing(), Decided(), wanted(config)
@@ -92,6 +95,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
             toolchain = find_toolchain(job.target).name
         facts = report.compile_facts(job.target, timing.seconds, artifact, toolchain, verify)
         facts["decisions"] = decision_facts(decided.decisions)
+        facts["quantize"] = outcome_facts(decided.outcome, job.target) if decided.outcome is not None else None
         facts["quantization"] = quantization_facts(decided.quantization)
     if job.known.problems:
         from nncc.records_report import warnings_text
@@ -100,6 +104,8 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         return _print_json(facts)
     click.echo(report.compile_text(facts, job.target), nl=False)
+    if facts["quantize"] is not None:
+        click.echo(outcome_text(facts["quantize"]), nl=False)
     click.echo(quantization_text(decided.quantization), nl=False)
     every = bool(config.records) or config.lock is not None
     click.echo(decisions_text(decided.decisions, decided.elsewhere, every), nl=False)
@@ -118,6 +124,7 @@ def _next(facts: Mapping[str, Any]) -> str:
 
 cli.add_command(quantize_command)
 cli.add_command(prune_command)
+cli.add_command(distill_command)
 cli.add_command(compare_command)
 cli.add_command(tune_command)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nncc.cli_quant import CALIBRATION, IMAGE_OPTIONS, METRIC_TIMEOUT, preprocessing
+from nncc.cli_quant import CALIBRATION, IMAGE_OPTIONS, METRIC_TIMEOUT, next_compile, preprocessing
 from nncc.options import JSON, SHAPES, TARGET, all_of
 
 __all__ = ["prune_command"]
@@ -20,13 +19,18 @@ __all__ = ["prune_command"]
 @click.option(
     "-o", "--output", type=Path, metavar="FILE", help="The model to write.  [default: <model>.pruned.onnx beside it]"
 )
-@click.option("--sparsity", metavar="PERCENT", help="The goal: so much of all multiplications goes, `50%`.")
+@click.option(
+    "--sparsity",
+    metavar="PERCENT",
+    help="The goal: so much of all multiplications goes, `50%`; unstructured, of all weights.",
+)
 @click.option("--size", "weights", metavar="BYTES", help="The goal: the weights take no more, `2MB` or `800KiB`.")
 @click.option(
     "--latency",
     metavar="TIME",
-    help="The goal: no more predicted time on the target, `8ms`. Predicted is each layer at the processor's peak, or "
-    "at its memory's bandwidth, whichever takes longer.",
+    help="The goal: no more predicted time on one core of the target, `8ms`. Predicted is each layer as its kernel "
+    "computes it, near the processor's peak, or at its memory's bandwidth, whichever takes longer. What `native` can "
+    "do is measured, once.",
 )
 @click.option(
     "--metric",
@@ -43,15 +47,23 @@ __all__ = ["prune_command"]
 @METRIC_TIMEOUT
 @click.option("--evaluations", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="How often the metric may be asked.")  # fmt: skip
-@click.option("--structure", default="channels", show_default=True, metavar="NAME",
-              help="What goes as one: channels.")  # fmt: skip
+@click.option(
+    "--structure",
+    default="channels",
+    show_default=True,
+    metavar="NAME",
+    help="What goes as one: channels, from which any runtime gains; block16x4, blocks of 16 outputs by 4 inputs that "
+    "become zero, which the kernels of `nncc compile` skip (or block8x4 and the like); unstructured, single weights, "
+    "which makes libraries smaller, but nothing faster.",
+)
 @click.option(
     "--importance",
     default="reconstruction",
     show_default=True,
     metavar="NAME",
     help="What ranks channels: reconstruction (what the layers that read them lose once they are refitted), activation "
-    "(variance times the weights that read it) or magnitude (of all weights).",
+    "(variance times the weights that read it), taylor (what the outputs change, to first order) or magnitude (of all "
+    "weights). All but taylor rank weights that become zero too.",
 )
 @click.option(
     "--refit/--no-refit",
@@ -63,15 +75,23 @@ __all__ = ["prune_command"]
     "--multiple",
     type=int,
     metavar="N",
-    help="Counts of channels stay multiples of it; int8 kernels like 16.  [default: the target's float vectors]",
+    help="Counts of channels stay multiples of it; int8 kernels like 16. Not for zeros.  "
+    "[default: the target's float vectors]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the samples held out, and positions fitted.")
 @TARGET
 @all_of(*SHAPES)
 @all_of(*IMAGE_OPTIONS)
+@click.option(
+    "--plot",
+    type=Path,
+    metavar="FILE",
+    help="Draw what the model loses by each group of channels, and how far each was pruned, to an .svg or .png. With "
+    "--json, the same numbers are in `groups`.",
+)
 @JSON
-def prune_command(model: Path, as_json: bool, **options: Any) -> None:
-    """Remove channels from MODEL, a float ONNX file, and write an ONNX file that any tool reads.
+def prune_command(model: Path, as_json: bool, plot: Path | None, **options: Any) -> None:
+    """Remove channels from MODEL, a float ONNX file, or put zeros into it; write an ONNX file that any tool reads.
 
     Give a goal, `--sparsity`, `--size` or `--latency`, or only `--max-drop`. Channels go where the predicted loss is
     least for what they save; what is left is fitted to the original. The file's metadata says what was done.
@@ -80,7 +100,10 @@ def prune_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc.compress.api import prune
     from nncc.console import working
     from nncc.report import json_text
+    from nncc.sensitivity_plot import check_plot, plot_groups
 
+    if plot is not None:
+        check_plot(plot)
     images = preprocessing(options)
     shape = options.pop("shape") | options.pop("input_shapes")
     calibration, size = options.pop("calibration"), options.pop("weights")
@@ -88,10 +111,12 @@ def prune_command(model: Path, as_json: bool, **options: Any) -> None:
         told: dict[str, Any] = {"start": progress.start, "tell": progress.tell}
         found = prune(model, calibration, size=size, shape=shape, images=images, **told, **options)
     facts = report.prune_facts(found, options["target"])
+    if plot is not None:
+        plot_groups(facts, plot)
     if as_json:
         return click.echo(json_text(facts), nl=False)
     click.echo(report.prune_text(facts), nl=False)
-    words = ["nncc", "compile", str(found.path), "--target", options["target"]]
-    words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
-    click.echo(f"\nnext: {shlex.join(words)}")
+    if plot is not None:
+        click.echo(f"drawn in {plot}")
+    click.echo(f"\nnext: {next_compile(found.path, found.outcome.graph, options['target'])}")
     return None

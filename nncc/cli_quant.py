@@ -14,9 +14,14 @@ from nncc.errors import UsageError
 from nncc.options import JSON, SHAPES, TARGET, all_of, documentation, time_span
 
 if TYPE_CHECKING:
+    import onnx_ir
+
     from nncc.quant.images import Preprocessing
 
-__all__ = ["CALIBRATION", "IMAGE_OPTIONS", "METRIC_TIMEOUT", "compare_command", "preprocessing", "quantize_command"]
+__all__ = [
+    "CALIBRATION", "IMAGE_OPTIONS", "METRIC_TIMEOUT", "compare_command", "next_compile", "preprocessing",
+    "quantize_command",
+]  # fmt: skip
 
 _RECIPE = documentation("quant/recipe.py")
 _IMAGES = documentation("quant/images.py")
@@ -169,8 +174,15 @@ def _float_nodes(context: click.Context, parameter: click.Parameter, values: Seq
 @_choice("group_size", "--group-size", type=int, metavar="N")
 @_choice("seed", "--seed", type=int, metavar="N", note=" And which samples are held out.")
 @all_of(*IMAGE_OPTIONS)
+@click.option(
+    "--plot",
+    type=Path,
+    metavar="FILE",
+    help="Draw what the model loses by each layer, the only one in int8, to an .svg or .png: every layer is tried. "
+    "With --json, the same numbers are in `lost`.",
+)
 @JSON
-def quantize_command(model: Path, as_json: bool, **options: Any) -> None:
+def quantize_command(model: Path, as_json: bool, plot: Path | None, **options: Any) -> None:
     """Quantize MODEL, a float ONNX file, to a standard QDQ file that any ONNX tool reads.
 
     Without `--max-drop`, everything that can be int8 is. Beside the file, `<model>.quantize.toml` says how it was made.
@@ -178,9 +190,11 @@ def quantize_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc import quantize_report as report
     from nncc.console import working
     from nncc.quant.api import quantize
-    from nncc.quant.samples import input_specs
     from nncc.report import json_text
+    from nncc.sensitivity_plot import check_plot, plot_layers
 
+    if plot is not None:
+        check_plot(plot)
     images = preprocessing(options)
     shape = options.pop("shape") | options.pop("input_shapes")
     own = ("output", "recipe", "metric", "max_drop", "metric_seconds", "rank_by", "evaluations", "target")
@@ -188,20 +202,31 @@ def quantize_command(model: Path, as_json: bool, **options: Any) -> None:
     calibration = options.pop("calibration")
     choices = {name: _step(value) for name, value in options.items() if value is not None}
     with working() as progress:
-        found = quantize(
-            model, calibration, shape=shape, images=images, start=progress.start, tell=progress.tell, **call, **choices
-        )
+        call |= {"shape": shape, "images": images, "sensitivity": plot is not None}
+        found = quantize(model, calibration, start=progress.start, tell=progress.tell, **call, **choices)
     facts = report.quantize_facts(found, call["target"])
+    if plot is not None and facts["lost"]:
+        floats = [each["name"] for each in facts["stays_float"]]
+        plot_layers(facts["lost"], floats, "score" if call["rank_by"] == "metric" else "dB", plot)
     if as_json:
         return click.echo(json_text(facts), nl=False)
     click.echo(report.quantize_text(facts), nl=False)
-    words = ["nncc", "compile", str(found.path), "--target", call["target"]]
-    for spec in input_specs(found.outcome.graph):
+    if plot is not None:
+        click.echo(f"drawn in {plot}" if facts["lost"] else f"no layer is in int8: nothing to draw in {plot}")
+    click.echo(f"\nnext: {next_compile(found.path, found.outcome.graph, call['target'])}")
+    return None
+
+
+def next_compile(path: Path, graph: onnx_ir.Model, target: str) -> str:
+    """The command that compiles a file, with a word for each input of `graph` that still has open dimensions."""
+    from nncc.quant.samples import input_specs
+
+    words = ["nncc", "compile", str(path), "--target", target]
+    for spec in input_specs(graph):
         if any(isinstance(size, str) for size in spec.shape):  # a batch of 1, and what else there is to choose by name
             sizes = ("1" if at == 0 and isinstance(size, str) else str(size) for at, size in enumerate(spec.shape))
             words += ["--shape", f"{spec.name}={'x'.join(sizes)}"]
-    click.echo(f"\nnext: {shlex.join(words)}")
-    return None
+    return shlex.join(words)
 
 
 def _step(value: Any) -> Any:

@@ -39,11 +39,15 @@ class Config:
     dump_code: Sequence[str] = ()
     """Code to write beside the library: asm, ll (LLVM), tir; of a GPU's kernels cu, ptx."""
     precision: Precision = "float32"
-    """What products of float32 are computed in: float32, or on GPUs with tensor cores tf32 (10 bits of fraction)."""
+    """What products of float32 are computed in: float32, or tf32, 10 bits of fraction, on the tensor cores of GPUs."""
     quantize: Path | None = None
     """Samples, by which the model becomes int8 first: see `nncc quantize --calibration`, which can do more."""
     recipe: Path | None = None
     """How to quantize: a file that `nncc quantize` wrote; by default all that can be int8 is."""
+    compress_weights: str = "auto"
+    """Whether constants are stored without their zeros: auto, where that saves a quarter of a constant, and a tenth of
+    all, as in models pruned with `--structure unstructured`; or off. The library is smaller; but each running context
+    expands them into memory of its own, while others stay in the file and are shared between processes."""
     until: str | None = None
     """Stop after this stage; nothing is built."""
     save_stages: Path | None = None

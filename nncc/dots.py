@@ -18,10 +18,23 @@ import numpy as np
 if TYPE_CHECKING:
     from nncc.target import Hardware
 
-__all__ = ["DOTS", "PRODUCT", "ROUND", "WIDE_DOTS", "Dot", "dot_of", "dots_of", "nearest", "wide_dot_of"]
+__all__ = [
+    "DOTS",
+    "FULL_PRODUCT",
+    "PRODUCT",
+    "ROUND",
+    "WIDE_DOTS",
+    "Dot",
+    "dot_of",
+    "dots_of",
+    "nearest",
+    "wide_dot_of",
+]
 
 PRODUCT = "tirx.nncc_dot"
 """The TIR operator: `size` activations, then `size` weights, to the int32 sum of their products."""
+FULL_PRODUCT = "tirx.nncc_full_dot"
+"""The same where weights may be -128."""
 ROUND = "tirx.nncc_nearest"
 """The TIR operator: float32 to the nearest int32, ties to even; from 2^22 on it gives anything."""
 
@@ -43,6 +56,12 @@ class Dot:
     """Whether the first two weights of every lane lie before the next two of every lane."""
     beside: int = 0
     """Registers that words and products take before they are added."""
+    full: bool = False
+    """Whether weights may be -128, which sums of two products in 16 bits do not hold."""
+
+    def of_activations(self) -> Dot:
+        """The way for two factors of any bytes."""
+        return replace(self, full=self.paired)
 
     def place(self, lane: Any, t: int, lanes: int) -> Any:
         """Where a lane's weight for value `t` of a word lies, in the row of the words of all `lanes`."""
@@ -69,21 +88,20 @@ class Dot:
 
     def product(self, data: Callable[[int], Any], weight: Callable[[Any], Any], lane: Any, lanes: int) -> Any:
         """The int32 sum of a word's products for one of `lanes`, `data(t)` times `weight(place)`, as an expression."""
-        return _product([data(t) for t in range(self.size)], [weight(p) for p in self.places(lane, lanes)])
+        return self._product([data(t) for t in range(self.size)], [weight(p) for p in self.places(lane, lanes)])
 
     def lanewise(self, data: Callable[[Any], Any], weight: Callable[[Any], Any], lane: Any, lanes: int) -> Any:
         """The same where each lane has its own word, `data(place)`."""
         places = self.places(lane, lanes)
-        return _product([data(p) for p in places], [weight(p) for p in places])
+        return self._product([data(p) for p in places], [weight(p) for p in places])
+
+    def _product(self, data: list[Any], weights: list[Any]) -> Any:
+        from nncc.compat import pure_operator, tirx
+
+        return tirx.call_intrin("int32", pure_operator(FULL_PRODUCT if self.full else PRODUCT), *data, *weights)
 
     def places(self, lane: Any, lanes: int) -> list[Any]:
         return [self.place(lane, t, lanes) for t in range(self.size)]
-
-
-def _product(data: list[Any], weights: list[Any]) -> Any:
-    from nncc.compat import pure_operator, tirx
-
-    return tirx.call_intrin("int32", pure_operator(PRODUCT), *data, *weights)
 
 
 def nearest(value: Any) -> Any:

@@ -209,7 +209,8 @@ def target_of(path: Path) -> Target:
             return target
     except NnccError:
         pass
-    alike = [target for target in available() if target.name == target.base and _same(target, machine, system)]
+    processors = [each for each in available() if each.name == each.base and not each.hardware.multiprocessors]
+    alike = [target for target in processors if _same(target, machine, system)]
     if not alike:
         raise TargetError(
             f"`{path}` is for {machine} {system}, which is no target of nncc", "`nncc targets` lists them"

@@ -17,6 +17,7 @@ from nncc.tuning.lock import write_lock
 if TYPE_CHECKING:
     import numpy as np
 
+    from nncc.quant.closed_loop import Outcome
     from nncc.verify import Comparison
 
 __all__ = ["Decided", "Locking", "SaveStages", "Timing", "Verify", "stage_text", "wanted", "write_stage"]
@@ -43,8 +44,12 @@ class Decided(Instrument):
     """By task without a record, the other processor that there is one for."""
     quantization: Quantization | None = None
     """What runs on integers, where something is quantized."""
+    outcome: Outcome | None = None
+    """How the model was quantized, where it was so here."""
 
     def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
+        if stage.name == "quantize":
+            self.outcome = value.outcome
         if stage.name == "schedule":
             self.decisions, self.quantization = value.decisions, value.quantization
             self.elsewhere = job.known.elsewhere([each.task for each in value.decisions if not each.tuned])

@@ -34,6 +34,7 @@ __all__ = [
     "Lowered",
     "Model",
     "Network",
+    "Packed",
     "Program",
     "Quantization",
     "Ref",
@@ -225,12 +226,29 @@ class Lowered:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A constant that is stored without its zeros, and expanded into the arena: `nbytes` bytes of the weights from `at`
+    on become `elements` elements of `width` bytes at byte `to` of the arena."""
+
+    at: int
+    nbytes: int
+    to: int
+    elements: int
+    width: int
+
+    def __str__(self) -> str:
+        what = f"{self.elements} elements of {self.width} bytes"
+        return f"arena+{self.to} = {what}, {self.nbytes} bytes at weights+{self.at}"
+
+
+@dataclass(frozen=True)
 class Program:
     """Calls in order, arena offsets, constants: no graph left. Printable on a page, hashable to the byte.
 
-    `weights` is the constant blob; `arena_bytes` what one context needs for activations and kernel workspaces,
-    `scratch_bytes` what each of its threads needs besides. `kernels` is backend-specific: for LLVM an IRModule of
-    lowered functions with bare-pointer signatures, for GPUs the source of the device kernels.
+    `weights` is the constant blob; `arena_bytes` what one context needs for activations, kernel workspaces and the
+    constants that are `packed`, which stay there; `scratch_bytes` what each of its threads needs besides. `kernels` is
+    backend-specific: for LLVM an IRModule of lowered functions with bare-pointer signatures, for GPUs the source of the
+    device kernels.
     """
 
     name: str
@@ -248,6 +266,7 @@ class Program:
     sources: dict[str, str] = field(default_factory=dict)
     launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
     """For a GPU, what each kernel of `calls` launches, in order."""
+    packed: tuple[Packed, ...] = ()
 
     def call_bytes(self, call: Call) -> int:
         """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""
@@ -264,6 +283,7 @@ class Program:
         lines += [f"  input  {i} {spec}" for i, spec in enumerate(self.inputs)]
         lines += [f"  output {i} {spec}" for i, spec in enumerate(self.outputs)]
         lines += [f"  weights {self.weights.nbytes} arena {self.arena_bytes} scratch {self.scratch_bytes}"]
+        lines += [f"  packed {each}" for each in self.packed]
         lines += [f"  {i:3} {call}" for i, call in enumerate(self.calls)]
         return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from nncc.choices import Choices
-from nncc.compat import Analyzer, structural_walk, tirx
+from nncc.compat import Analyzer, structural_walk, tirx, tvm
 from nncc.scheduling import decompose_reduction, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
 
@@ -57,12 +57,66 @@ def _cut_at_borders(sch: Any, block: Any) -> list[Any] | None:
     return list(loops[:at])
 
 
+def _in_squares(sch: Any, block: Any, lanes: int) -> list[Any] | None:
+    """Tile a block that moves channels into blocks of lanes, or out of them, by squares, which are unrolled: their
+    elements are gathered by loads of rows (`nncc.codegen.transpose_lanes`). The loops that remain outside; None where a
+    block does something else.
+    """
+    loops, iterators = sch.get_loops(block), sch.get(block).iter_vars
+    column_at = {4: 1, 5: 3}.get(len(loops))
+    if column_at is None or len(loops) != len(iterators) or _branches(sch, block):
+        return None
+    gathers = [load for load in loads(sch, block) if _along(load, iterators) == {iterators[column_at].var}]
+    if len(gathers) != 1:
+        return None
+    if str(gathers[0].source.dtype) in ("int8", "uint8"):
+        lanes = max(lanes, 16)
+    n, c, h, w, *lane = loops
+    size = extent(sch, h) * extent(sch, w)
+    if size < lanes or extent(sch, lane[0] if lane else c) % lanes or lanes & (lanes - 1) or lanes == 1:
+        return None
+    pixels = sch.fuse(h, w)
+    if lane:  # [N, C/l, H, W, l] of [N, C, H, W]: a column is a pixel
+        pixels, column = sch.split(pixels, [None, lanes])
+        piece, row = sch.split(lane[0], [None, lanes])
+        outer = [n, c, piece, pixels]
+    else:  # [N, C, H, W] of [N, C/l, H, W, l]: a column is a channel
+        c, column = sch.split(c, [None, lanes])
+        pixels, row = sch.split(pixels, [None, lanes])
+        outer = [n, c, pixels]
+    sch.reorder(*outer, column, row)
+    sch.unroll(column)
+    sch.vectorize(row)
+    if size % lanes:
+        sch.annotate(pixels, "pragma_loop_partition_hint", 1)
+        outer.pop()
+    return outer
+
+
+def _along(load: Any, iterators: Any) -> set[Any]:
+    """The iterators that move the last index of a load."""
+    known = Analyzer()
+    for v in iterators:
+        known.bind(v.var, v.dom)
+    found: set[Any] = set()
+    structural_walk(known.simplify(load.indices[-1]), [(tirx.Var, found.add)])
+    return found
+
+
+def _branches(sch: Any, block: Any) -> bool:
+    found: list[Any] = []
+    structural_walk(sch.get(block).body, [(tvm.ir.Call, lambda call: found.append(str(getattr(call.op, "name", ""))))])
+    return "tirx.if_then_else" in found
+
+
 def elementwise(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None:
     """One pass: outer loops fused and spread over the threads, the innermost vectorized."""
     if not sch.get_loops(block):
         return
     work = prod(extents(sch, block)) * (1 + 12 * transcendentals(sch, block))
     outer = _cut_at_borders(sch, block)
+    if outer is None:
+        outer = _in_squares(sch, block, max(1, hardware.vector_bits // 32))
     if outer is None:
         outer = _vectorize_last(sch, block, max(1, hardware.vector_bits // 32))
     if outer:

@@ -99,9 +99,14 @@ def _schedule(kernels: Any, job: Job) -> Any:
 
 
 def _flatten(kernels: Any, job: Job) -> Any:
+    from nncc.backends import backend
     from nncc.codegen.flatten import flatten
+    from nncc.codegen.pack_weights import pack_weights
 
-    return flatten(kernels)
+    program = flatten(kernels)
+    if job.config.compress_weights == "off" or not backend(job.target).EXPANDS_WEIGHTS:
+        return program
+    return pack_weights(program)
 
 
 def _build(program: Any, job: Job) -> Artifact:
@@ -142,6 +147,8 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
         raise UsageError(f"the stage `{config.until}` does not run unless it is asked for", f"with `--{config.until}`")
     if config.recipe is not None and config.quantize is None:
         raise UsageError("`--recipe` says how to quantize, but not with which samples", "give some with `--quantize`")
+    if config.compress_weights not in ("auto", "off"):
+        raise UsageError(f"`--compress-weights {config.compress_weights}` is neither auto nor off")
     path = Path(path)
     name = config.name or path.name.removesuffix(".onnx") or "model"
     if name in (".", "..") or any(letter in name for letter in "/\\\0\n"):

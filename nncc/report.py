@@ -229,6 +229,8 @@ def _sizes(artifact: Artifact) -> dict[str, int]:
         "library_bytes": whole,
         "weights_bytes": weights,
         "code_bytes": max(0, whole - weights),
+        "packed_bytes": about.get("packed_bytes", 0),
+        "expanded_bytes": about.get("expanded_bytes", 0),
         "arena_bytes": about["arena_bytes"],
         "scratch_bytes": about["scratch_bytes"],
     }
@@ -274,7 +276,7 @@ def compile_text(facts: Mapping[str, Any], target: Target) -> str:
     scratch = f", {size(sizes['scratch_bytes'])} more for each of its threads" if sizes["scratch_bytes"] else ""
     rows = [
         ["library", size(sizes["library_bytes"]), facts["library"]],
-        ["weights", size(sizes["weights_bytes"]), "part of the library"],
+        ["weights", size(sizes["weights_bytes"]), f"part of the library{_packed_text(sizes)}"],
         ["code", size(sizes["code_bytes"]), f"the rest of it; linked by {facts['toolchain']}"],
         ["arena", size(sizes["arena_bytes"]), f"needed by each running context{scratch}"],
     ]
@@ -282,6 +284,14 @@ def compile_text(facts: Mapping[str, Any], target: Target) -> str:
     lines += [f"also     {path}\n" for path in facts["extras"]]
     lines.append("\n" + _check_text(facts["check"]))
     return "".join(lines)
+
+
+def _packed_text(sizes: Mapping[str, int]) -> str:
+    """What storing constants without their zeros saves, and what it costs."""
+    packed, whole = sizes["packed_bytes"], sizes["expanded_bytes"]
+    if not whole:
+        return ""
+    return f"; {size(whole)} of them stored in {size(packed)}, expanded into the arena: --compress-weights"
 
 
 def _check_text(check: Mapping[str, Any]) -> str:

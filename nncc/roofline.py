@@ -20,7 +20,7 @@ from nncc.resources import runtime_folder
 from nncc.target import Target
 from nncc.worker import work
 
-__all__ = ["Roofline", "attempt", "build", "measure", "roofline"]
+__all__ = ["Roofline", "attempt", "build", "measure", "roofline", "with_peak"]
 
 SECONDS = 0.8
 """How long to measure; the best of all rounds counts, and one takes tens of milliseconds."""
@@ -45,6 +45,8 @@ class Roofline:
     """Float32 multiply-adds in registers, two operations each."""
     bandwidth: tuple[tuple[int, float], ...]
     """For working sets of so many bytes, how many GB/s are read again and again; the last fits into no cache."""
+    described: bool = False
+    """Whether it is what the target's description says of a GPU, rather than what was measured."""
 
     @property
     def memory_gbps(self) -> float:
@@ -65,19 +67,39 @@ class Roofline:
 
 
 def roofline(library: OpenLibrary) -> Roofline:
-    """The roofline of this machine for a library and its threads: from the cache, or measured in about a second.
+    """The roofline of this machine for a library and its threads: from the cache, or measured in about a second; of a
+    GPU, what the description of the library's target says.
 
     Raises ToolError where there is no C compiler for this machine or it fails, RunError where the measuring fails.
     """
-    target, features = target_of(library.path), tuple(library.description["features"])
+    target = target_of(library.path)
+    hardware = target.hardware
+    if hardware.multiprocessors:
+        return Roofline(hardware.peak_gflops, ((hardware.l2_kib << 10, hardware.dram_gbps),), described=True)
+    return _kept(target, tuple(library.description["features"]), library.threads)
+
+
+def with_peak(target: Target) -> Target:
+    """`target` with what one core of this machine attains, where it is this machine and does not say so itself.
+
+    Raises as :func:`roofline`.
+    """
+    if target.hardware.peak_gflops or target.name.split(",")[0] != "native":
+        return target
+    found = _kept(target, target.hardware.features, 1)
+    gflops, gbps = round(found.gflops, 1), round(found.memory_gbps, 1)
+    return replace(target, hardware=replace(target.hardware, peak_gflops=gflops, dram_gbps=gbps))
+
+
+def _kept(target: Target, features: tuple[str, ...], threads: int) -> Roofline:
     vector_bits, sizes, machine = _vector_bits(target, features), _sizes(), host()
-    about = (machine.processor, machine.cores, sorted(features), vector_bits, library.threads, sizes)
+    about = (machine.processor, machine.cores, sorted(features), vector_bits, threads, sizes)
     text = (runtime_folder() / "roofline.c").read_bytes()
     kept = cache_folder() / f"roofline-{hashlib.sha256(text + repr(about).encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         facts = json.loads(kept.read_text(encoding="utf-8"))
         return Roofline(facts["gflops"], tuple((int(size), float(gbps)) for size, gbps in facts["bandwidth"]))
-    found = measure(target, features, vector_bits, sizes, library.threads)
+    found = measure(target, features, vector_bits, sizes, threads)
     with contextlib.suppress(OutputError), workshop(kept.parent) as folder:  # what cannot be kept is measured again
         (folder / "new").write_text(json.dumps({"gflops": found.gflops, "bandwidth": found.bandwidth}))
         os.replace(folder / "new", kept)

@@ -24,19 +24,34 @@ from nncc.compat import te, tirx
 NAME = "matmul"
 
 
-def compute(x, weight, *, columns, lanes, packed, dot=None):
+def compute(x, weight, *, columns, lanes, packed, dot=None, transposed=False):
     """Define x[.., M, K] times `weight` to [.., M, columns].
 
-    `weight` is [N/lanes, K, lanes] where it is `packed`; else [.., K, columns], with the leading axes of x or none.
-    With a `dot`, it is packed in words.
+    `weight` is [N/lanes, K, lanes] where it is `packed`; else [.., K, columns], or [.., columns, K] where it is
+    `transposed`, with the leading axes of x or none. With a `dot`, it is packed in words.
     """
+    rows_of_weight = int(x.shape[-1])
     if dot is not None:
         x = _whole_words(scheduling.widened(x, dot), dot)
     *batch, rows, depth = (int(d) for d in x.shape)
     depth //= dot.size if dot is not None else 1
     blocks = -(-columns // lanes)
     shared = len(weight.shape) == (3 if packed else 2)
-    if not packed:
+    if not packed and dot is not None:
+        dtype = weight.dtype if dot.name == "none" else dot.weight
+
+        def word(*at):
+            """Behind the last row or column anything will do: words of x have zeros there, and no result is read."""
+            *outer, p, k, place = at
+            lane, t = dot.member(place, lanes)
+            n, k = p * lanes + lane, k * dot.size + t
+            n = te.min(n, columns - 1) if columns % lanes else n
+            k = te.min(k, rows_of_weight - 1) if rows_of_weight % dot.size else k
+            return weight[(*outer, *((n, k) if transposed else (k, n)))].astype(dtype)
+
+        outer = [] if shared else batch
+        weight = te.compute((*outer, blocks, depth, lanes * dot.size), word, name="pack_words")
+    elif not packed:
 
         def element(*at):
             *outer, p, k, i = at
@@ -52,8 +67,9 @@ def compute(x, weight, *, columns, lanes, packed, dot=None):
         *outer, m, no, i = at
         if dot is None:
             return te.sum(x[(*outer, m, axis)] * weight[(*([] if shared else outer), no, axis, i)], axis=[axis])
+        panel = (*([] if packed or shared else outer), no, axis)
         word = dot.product(
-            lambda t: x[(*outer, m, axis * dot.size + t)], lambda place: weight[no, axis, place], i, lanes
+            lambda t: x[(*outer, m, axis * dot.size + t)], lambda place: weight[(*panel, place)], i, lanes
         )
         return te.sum(word, axis=[axis])
 

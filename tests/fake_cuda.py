@@ -39,8 +39,8 @@ _DYNAMIC = re.compile(
 
 
 def compiler() -> str | None:
-    """The C++ compiler that emulates, or None where there is none."""
-    return shutil.which("g++") or shutil.which("clang++")
+    """The C++ compiler that emulates, or None where there is none, or the system is not Linux, whose ELF it takes."""
+    return shutil.which("g++") or shutil.which("clang++") if platform.system() == "Linux" else None
 
 
 def emulated(source: str, *flags: str) -> Path:

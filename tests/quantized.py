@@ -51,6 +51,25 @@ class QuantizedNet(Net):
         return self.quantized(y, scale)
 
 
+def attention(data: str) -> QuantizedNet:
+    """Products of two activations: with the second one transposed and not, and with all axes odd; and bytes at their
+    ends, -128 by -128 too."""
+    net = QuantizedNet(data)
+    for heads, queries, depth, keys, width in ((2, 13, 16, 19, 32), (1, 5, 7, 9, 11)):
+        q, k, v = (
+            net.quantized(net.input(heads, n, d), 0.03) for n, d in ((queries, depth), (keys, depth), (keys, width))
+        )
+        k = net.quantized(net.op("Transpose", k, perm=[0, 2, 1]), 0.03)
+        scores = net.quantized(net.op("MatMul", q, k), 0.0517)
+        net.output(scores, net.quantized(net.op("MatMul", scores, v), 0.0731, 101 if net.data.kind == "u" else -27))
+    low = np.iinfo(data).min
+    ends, others = (net.quantized(net.input(16, 16, name=name), 1.0, low) for name in ("ends", "others"))
+    net.output(net.quantized(net.op("MatMul", ends, others), 16 * 255**2 / 255, low))
+    ends, others = (net.quantized(net.input(16, 16, name=name), 1.0, low + 255) for name in ("lows", "more"))
+    net.output(net.quantized(net.op("MatMul", ends, others), 16 * 255**2 / 255, low))
+    return net
+
+
 def many_kinds(data: str) -> QuantizedNet:
     """Convolutions of all kinds one behind the other, with channels that fill neither words nor vectors, a sum of two
     tensors and a product with a K that fills no word."""
@@ -87,9 +106,25 @@ def extremes(data: str) -> QuantizedNet:
     return net
 
 
-def extreme_inputs() -> dict[str, np.ndarray]:
+def inputs_of(make: Any) -> dict[str, np.ndarray]:
+    """What a model of this module is to be given; the rest may be random."""
+    return {extremes: _extreme_inputs, attention: _attention_inputs}.get(make, dict)()
+
+
+def _extreme_inputs() -> dict[str, np.ndarray]:
     """For `extremes`: the smallest and the largest activation, mixed; in a row of `long` all are the largest."""
     random = np.random.default_rng(0)
     long = np.stack([random.random(66_000) < 0.5, np.ones(66_000, bool)])
     marks = {"ends": random.random((1, 16, 5, 9)) < 0.5, "long": long}
     return {name: np.where(high, np.float32(1e4), np.float32(-1e4)) for name, high in marks.items()}
+
+
+def _attention_inputs() -> dict[str, np.ndarray]:
+    """For `attention`: the smallest and the largest activation, mixed, and whole rows of either."""
+    random = np.random.default_rng(0)
+    found = {}
+    for name in ("ends", "others", "lows", "more"):
+        high = random.random((16, 16)) < 0.5
+        high[:4], high[:, :4] = name == "ends", name == "others"
+        found[name] = np.where(high, np.float32(1e4), np.float32(-1e4))
+    return found

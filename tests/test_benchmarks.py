@@ -14,19 +14,19 @@ import bench
 import count
 import numpy as np
 import pytest
+import sparse
 import tables
 from compile_cost import NotCompiled, compile_model
 from models import chosen, models
 from peers import CONTESTANTS, check
 
 import nncc
+from nncc.skipping import density
 from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = "".join(
-    f"{tables.START.format(name)}\nold\n{tables.END}\n"
-    for name in ("times", "compile", "tuning", "counts", "accuracy", "gpu")
-)
+TABLES = ("times", "compile", "tuning", "counts", "accuracy", "gpu", "sparse")
+PLACES = "".join(f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in TABLES)
 
 
 def row(model: str = "small", **other: object) -> dict:
@@ -189,6 +189,66 @@ def test_the_table_of_accuracy_has_the_newest_row_of_each_set():
     assert tables.accuracy([old]).splitlines()[2:] == [
         "| net | 7 | top1 | 0.5000 | 0.2500 |  | 50 % | 3.0 times smaller |"
     ]
+
+
+def skipped(model: str, **other: object) -> dict:
+    return {
+        "model": model,
+        "processor": "A Processor",
+        "target": "native",
+        "ways": {"dense": "winograd", "direct": "conv2d", "0.5": "winograd", "0.7": "sparse_conv2d"},
+        "milliseconds": {"dense": 1.5, "direct": 2.4, "0.5": 1.5, "0.7": 0.8},
+        "ratios": {"0.5": [0.99, 1.0, 1.01], "0.7": [1.85, 1.875, 1.9]},
+        "whole_ratios": {"0.5": [0.99, 1.0, 1.01], "0.7": [1.7, 1.75, 1.8]},
+        **other,
+    }
+
+
+def test_the_table_of_zeros_says_where_they_are_not_skipped():
+    old = skipped("3x3", milliseconds={"dense": 9.0, "0.5": 9.0, "0.7": 9.0})
+    lines = tables.sparse([old, skipped("3x3"), skipped("1x1", target="board")]).splitlines()
+    assert lines[0].startswith("A Processor, 1 thread: dense kernel")
+    assert lines[2:5] == [
+        "| layer | dense | ms | 50 % zeros | 70 % zeros | 70 %, whole | 70 %, over direct |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        "| 3x3 | winograd | 1.5 | dense | 1.88 (1.85-1.90) | 1.75 | 3.00 |",
+    ]
+    assert lines[6].startswith("A Processor, board code, 1 thread")
+
+
+def test_the_table_of_a_gpu_names_the_best_peer():
+    row = {
+        "model": "net",
+        "gpu": "A GPU, driver 1.2",
+        "target": "cuda",
+        "milliseconds": {"nncc": 0.5, "torch": 1.0, "tensorrt": 0.75},
+        "ratios": {"torch": [1.9, 2.0, 2.1], "tensorrt": [1.4, 1.5, 1.6]},
+        "library_bytes": 3 << 20,
+    }
+    lines = tables.gpu([row | {"milliseconds": {"nncc": 9.0}, "ratios": {}}, row]).splitlines()
+    assert lines[0].startswith("A GPU, driver 1.2, cuda, float32, milliseconds")
+    assert lines[2:6] == [
+        "| model | nncc | torch | tensorrt | best peer / nncc | library, MiB |",
+        "|---|---:|---:|---:|---:|---:|",
+        "| net | 0.500 | 1.000 | 0.750 | 1.50 | 3.0 |",
+        "| geometric mean |  |  |  | 1.50 |  |",
+    ]
+
+
+def test_layers_have_as_many_blocks_in_each_row_and_are_measured(tmp_path):
+    layer = sparse.Layer(1, 32, 5, quantized=True)
+    found = density(layer.weights(0.5), sparse.OUTPUTS)
+    assert found == 0.5
+    row = sparse.measured(layer, "native", 1)
+    assert row["ways"] == {"dense": "conv2d", **{str(s): "sparse_conv2d" for s in sparse.SPARSITIES}}
+    assert tables.sparse([row]).count("1x1, 32 channels, 5x5 pixels, int8") == 1
+
+
+def test_direct_convolutions_are_compiled_without_winograds(tmp_path):
+    layer = sparse.Layer(3, 64, 16)
+    only = [ROOT / "benchmarks" / "direct_only.py"]
+    assert sparse.compiled(layer, 0.0, "native", tmp_path / "winograd")[1] == "winograd"
+    assert sparse.compiled(layer, 0.0, "native", tmp_path / "direct", only)[1] == "conv2d"
 
 
 def test_the_tolerance_of_a_quantized_model_is_of_its_mean_square():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -62,9 +63,14 @@ def test_prune_says_what_went_and_what_stayed(call):
     assert lines[0].startswith("multiplications  107 k -> ") and lines[0].endswith("% fewer")
     assert "agreement        top1 " in text and "on 10 samples held out" in text
     assert "refit            weights fitted to what is left\n" in text
-    assert "\nchannels\n  32 -> " in text
+    assert "\nchannels, and the error of the outputs in dB where so many of a group alone go\n  32 -> " in text
+    assert re.search(r"  32 -> \d+  first +25 % -\d+\.\d  50 % -\d+\.\d  75 % -\d+\.\d\n", text)
     assert "  5   last   `scores` is an output of the model\n" in text or "  `scores` is an output of the model" in text
-    assert text.endswith("\nwritten to m.pruned.onnx\n\nnext: nncc compile m.pruned.onnx --target x86-64-v4\n")
+    assert text.endswith(
+        "\nwritten to m.pruned.onnx\n\nnext: nncc compile m.pruned.onnx --target x86-64-v4 --shape image=1x3x8x8\n"
+    )
+    text = call("--sparsity", "50%", "--target", "x86-64-v4", "--shape", "image=1x3x8x8").stdout
+    assert text.endswith("\nnext: nncc compile m.pruned.onnx --target x86-64-v4\n"), "no dimension is open any more"
 
 
 def test_the_file_is_plain_onnx_with_a_record(call):
@@ -97,6 +103,27 @@ def test_size_and_latency_are_goals(call):
     board = "x86-64-v4,peak_gflops=0.1,dram_gbps=1"
     facts = json.loads(call("--latency", "1ms", "--target", board, "--json").stdout)
     assert facts["predicted_seconds"]["after"] <= 1e-3 < facts["predicted_seconds"]["before"]
+    text = call("--latency", "1ms", "--target", board).stdout
+    assert re.search(rf"\npredicted +2\.\d+ -> 0\.\d+ ms on one core of {board}\n", text)
+    assert "\n                 by 0.1 GFLOP/s, 1 GB/s from memory: as the target says\n" in text
+
+
+def test_the_peak_of_this_machine_is_measured_where_time_matters(call, monkeypatch):
+    from nncc import roofline
+    from nncc.errors import ToolError
+
+    monkeypatch.setattr(roofline, "_kept", lambda *_: roofline.Roofline(0.1, ((1 << 30, 1.0),)))
+    facts = json.loads(call("--latency", "1ms", "--json").stdout)
+    assert facts["peak"] == {"gflops": 0.1, "dram_gbps": 1.0, "measured": True}
+    assert "by 0.1 GFLOP/s, 1 GB/s from memory: measured here\n" in call("--max-drop", "5%").stdout
+    assert json.loads(call("--sparsity", "20%", "--json").stdout)["peak"] is None
+
+    def fails(*_):
+        raise ToolError("no C compiler", "install gcc")
+
+    monkeypatch.setattr(roofline, "_kept", fails)
+    assert error(call, "--latency", "1ms") == "error: no C compiler\n\nhint: install gcc\n"
+    assert json.loads(call("--max-drop", "5%", "--json").stdout)["peak"] is None
 
 
 def test_max_drop_alone_prunes_as_much_as_holds(call):
@@ -130,9 +157,87 @@ def test_a_goal_out_of_reach_fails_with_the_best_there_is(call):
     )
 
 
+def test_sizes_and_times_out_of_reach_fail_with_the_best_there_is(call):
+    hint = (
+        "\n\nhint: ask for less; `--multiple 1` allows any count of channels, and the report of a smaller goal shows "
+        "which groups are left and why\n"
+    )
+    assert error(call, "--size", "100") == (
+        f"error: `--size 0.1KB` cannot be reached: the weights are at least 0.736KB{hint}"
+    )
+    stderr = error(call, "--latency", "1us", "--target", "x86-64-v4,peak_gflops=0.1,dram_gbps=1")
+    assert stderr.startswith("error: `--latency 0.001ms` cannot be reached: the predicted time is at least 0.")
+    assert stderr.endswith(f"ms{hint}")
+    least = re.search(r"at least (0\.\d+ms)", stderr)[1]
+    call("--latency", least.replace("ms", "5ms"), "--target", "x86-64-v4,peak_gflops=0.1,dram_gbps=1")
+
+
+def test_a_model_is_pruned_around_what_cannot_be(call):
+    """Shared weights, an unknown operator, control flow, heads of a computed size and open dimensions, all in one."""
+    rng = np.random.default_rng(1)
+    inside = helper.make_graph(
+        [helper.make_node("Relu", ["flow"], ["inside"], name="inner")], "then", [],
+        [helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    shapes = {"w": (8, 3, 3, 3), "free": (8, 8, 1, 1), "shared": (8, 8, 1, 1), "deep": (8, 8, 1, 1),
+              "flows": (8, 8, 1, 1), "counts": (8, 8, 1, 1), "last": (8, 8, 1, 1)}  # fmt: skip
+    weights = [numpy_helper.from_array((rng.standard_normal(s) / 3).astype(np.float32), n) for n, s in shapes.items()]
+    node = helper.make_node
+    graph = helper.make_graph(
+        [
+            node("Conv", ["image", "w"], ["a"], name="first", pads=[1, 1, 1, 1]),
+            node("Relu", ["a"], ["b"], name="relu"),
+            node("Conv", ["b", "free"], ["c"], name="free"),
+            node("Conv", ["c", "shared"], ["d"], name="one"),
+            node("Conv", ["d", "shared"], ["e"], name="two"),
+            node("Conv", ["e", "deep"], ["f"], name="deep"),
+            node("SpaceToDepth", ["f"], ["g"], name="s2d", blocksize=1),
+            node("Conv", ["g", "flows"], ["flow"], name="flows"),
+            node("If", ["yes"], ["h"], name="if", then_branch=inside, else_branch=inside),
+            node("Conv", ["h", "counts"], ["i"], name="counts"),
+            node("Shape", ["i"], ["j"], name="sizes"),
+            node("Gather", ["j", "axis"], ["k"], name="count"),
+            node("Cast", ["k"], ["l"], name="cast", to=TensorProto.FLOAT),
+            node("Div", ["i", "l"], ["m"], name="divide"),
+            node("Conv", ["m", "last"], ["scores"], name="last"),
+        ],
+        "m",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 8, "H", "W"])],
+        [*weights, numpy_helper.from_array(np.array(True), "yes"), numpy_helper.from_array(np.array(1), "axis")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "m.onnx")
+    facts = json.loads(call("--sparsity", "20%", "--json").stdout)
+    reasons = {group["name"]: group["reason"] for group in facts["groups"]}
+    assert reasons == {
+        "first": "",
+        "free": "weights `shared` are shared with `two`",
+        "one": "weights `shared` are shared with `two`",
+        "two": "weights `shared` are shared with `one`",
+        "deep": "`s2d` is a SpaceToDepth, of which channels cannot be removed",
+        "flows": "`flow` is read inside of control flow",
+        "counts": "`sizes` reads how many there are",
+        "last": "`scores` is an output of the model",
+    }
+    wide = {"image": rng.standard_normal((2, 3, 5, 9)).astype(np.float32)}
+    assert Session(Path("m.pruned.onnx")).run(wide, ["scores"])[0].shape == (2, 8, 5, 9)
+
+
+def test_a_plot_is_drawn_and_refused_before_the_work(call):
+    pytest.importorskip("matplotlib")
+    text = call("--sparsity", "50%", "--plot", "s.svg").stdout
+    assert "\ndrawn in s.svg\n" in text
+    assert Path("s.svg").read_text().startswith("<?xml")
+    assert error(call, "--sparsity", "50%", "--plot", "s.pdf", "-o", "other.onnx", status=2) == (
+        "error: `--plot s.pdf` is no kind of picture\n\nhint: name a file `s.svg` or `s.png`\n"
+    )
+    assert not Path("other.onnx").exists()
+
+
 def test_wrong_words_have_their_errors(call, tmp_path):
-    assert error(call, "--sparsity", "50%", "--structure", "block16x4", status=2) == (
-        "error: structure `block16x4` is not known; there is channels\n"
+    assert error(call, "--sparsity", "50%", "--structure", "chanels", status=2) == (
+        "error: structure `chanels` is not known; there is channels, block16x4, unstructured\n\n"
+        "hint: did you mean `channels`?\n"
     )
     assert error(call, "--sparsity", "50%", "--importance", "magnitud", status=2) == (
         "error: channels cannot be ranked by `magnitud`\n\nhint: did you mean `magnitude`?\n"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("aiohttp", "click", "fsspec", "numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "tvm", "xgboost")
+HEAVY = ("aiohttp", "click", "fsspec", "numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "torch", "tvm", "xgboost")
 
 
 def imported_by(code: str) -> set[str]:
@@ -31,6 +31,8 @@ def imported_by(code: str) -> set[str]:
         ("import nncc; nncc.compile", set()),
         ("import nncc; nncc.quantize", set()),
         ("import nncc; nncc.prune", set()),
+        ("import nncc; nncc.distill", set()),
+        ("from nncc.cli import cli\ntry: cli(['distill', '--help'])\nexcept SystemExit: pass", {"click"}),
         ("from nncc.cli import cli\ntry: cli(['prune', '--help'])\nexcept SystemExit: pass", {"click"}),
         ("from nncc.cli import cli\ntry: cli(['targets'])\nexcept SystemExit: pass", {"click"}),
     ],

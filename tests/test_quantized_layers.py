@@ -202,8 +202,8 @@ def test_a_product_of_floats_from_an_input_that_others_read_as_floats(tmp_path: 
     on_integers(within_a_step(net, tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "LeakyRelu", "Erf"])
-def test_functions_are_parts_of_the_kernel_before_them(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["HardSwish", "HardSigmoid", "LeakyRelu"])
+def test_short_functions_are_parts_of_the_kernel_before_them(tmp_path: Path, kind: str) -> None:
     net = QuantizedNet()
     x = net.grid(net.conv(net.grid(net.input(1, 16, 8, 8)), 16, 32, (1, 1)))
     y = net.grid(net.op(kind, x), STEP / 2)

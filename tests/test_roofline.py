@@ -11,7 +11,7 @@ from nncc.bench_report import kernel_rows, kernel_table, measurement_facts, meas
 from nncc.errors import NnccError, RunError, ToolError
 from nncc.execute import Measurement, OpenLibrary, open_library
 from nncc.host import Host, host
-from nncc.roofline import Roofline, attempt, build, measure, roofline
+from nncc.roofline import Roofline, attempt, build, measure, roofline, with_peak
 from nncc.target import resolve
 
 ROOF = Roofline(100.0, ((1 << 10, 400.0), (1 << 14, 200.0), (1 << 20, 10.0)))
@@ -155,6 +155,14 @@ def test_it_is_measured_once_for_each_processor_features_and_threads(opened, mea
     monkeypatch.setattr(module, "host", lambda: other)
     assert roofline(opened).gflops == 4.0
     assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+def test_native_gets_a_peak_and_other_targets_keep_what_they_say(measured):
+    native = with_peak(resolve("native")).hardware
+    assert (native.peak_gflops, native.dram_gbps) == (1.0, 10.0)
+    assert with_peak(resolve("native,peak_gflops=7")).hardware.peak_gflops == 7
+    assert [with_peak(resolve(name)) == resolve(name) for name in ("rpi4", "x86-64-v3")] == [True, True]
+    assert len(measured) == 1
 
 
 def test_what_is_damaged_or_cannot_be_kept_is_measured_again(opened, measured, monkeypatch, tmp_path):

@@ -9,6 +9,8 @@ from compiled import agrees, compile_net
 from onnx import helper, numpy_helper
 
 from nncc.dots import DOTS
+from nncc.skipping import density, list_tiles
+from nncc.target import resolve
 from nncc.templates import load_templates
 
 SPARSE = load_templates()["sparse_conv2d"].module
@@ -110,18 +112,43 @@ def test_it_is_taken_only_where_it_is_predicted_to_be_faster(tmp_path):
 
 def test_the_longest_list_counts():
     kernel = np.zeros((32, 8, 1, 1))
-    assert SPARSE.density(kernel, 16) == 0
+    assert density(kernel, 16) == 0
     kernel[3, 5] = 1
-    assert SPARSE.density(kernel, 16) == 0.5
-    assert SPARSE.density(np.ones((16, 4, 17, 1)), 16) == 1.0
+    assert density(kernel, 16) == 0.5
+
+
+def test_large_windows_and_channels_that_are_no_words_are_not_skipped():
+    hardware = resolve("x86-64-v4-vnni").hardware
+    assert SPARSE.lists(np.zeros((16, 4, 17, 1)), 4, 16, 8, hardware) is None
+    assert SPARSE.lists(np.zeros((16, 3, 3, 3)), 3, 16, 8, hardware) is None
+
+
+def test_vectors_share_a_list_where_their_blocks_are_zero_together():
+    """A float32 vector of AVX2 has 8 lanes: two share the activations that blocks of 16 x 4 read."""
+    hardware, kernel = resolve("x86-64-v3").hardware, np.ones((32, 16, 1, 1))
+    kernel[:, 8:] = 0
+    assert SPARSE.lists(kernel, 8, 8, 28, hardware)[:2] == (2, 0.5)
+    kernel[:8], kernel[8:16] = kernel[:8], kernel[8:16, ::-1]
+    assert SPARSE.lists(kernel, 8, 8, 28, hardware)[:2] == (1, 0.5)
+
+
+def test_no_more_registers_are_taken_than_there_are():
+    for target in ("x86-64-v3", "x86-64-v4-vnni", "rpi4", "rpi5"):
+        hardware = resolve(target).hardware
+        for lanes, vectors in ((4, 4), (8, 2), (16, 1)):
+            each = max(1, lanes * 32 // hardware.vector_bits)
+            for rows, lists in list_tiles(28, 4, vectors, lanes, hardware):
+                assert (rows * lists + 1) * vectors * each + 2 <= hardware.vector_registers or (rows, lists) == (1, 1)
 
 
 def test_blocks_are_packed_with_their_places():
     kernel = np.zeros((16, 32, 3, 3), np.float32)
     kernel[:, 20:24, 2, 1] = np.arange(64).reshape(16, 4)
     weights, places = SPARSE.pack(kernel, 16, 16)
-    assert weights.shape == (1, 1, 4, 16) and places.tolist() == [[((1 << 4 | 2) << 4 | 1) << 4 | 1]]
-    np.testing.assert_array_equal(weights[0, 0], np.arange(64).reshape(16, 4).T)
-    words, _ = SPARSE.pack(kernel.astype(np.int8), 16, 16, DOTS["vnni512"])
-    assert words.shape == (1, 1, 1, 64) and words.dtype == np.int8
+    assert weights.shape == (1, 1, 4, 1, 16) and places.tolist() == [[((1 << 4 | 2) << 4 | 1) << 4 | 1]]
+    np.testing.assert_array_equal(weights[0, 0, :, 0], np.arange(64).reshape(16, 4).T)
+    halves, _ = SPARSE.pack(kernel, 16, 8, 2)
+    np.testing.assert_array_equal(halves[0, 0].reshape(4, 16), weights[0, 0, :, 0])
+    words, _ = SPARSE.pack(kernel.astype(np.int8), 16, 16, 1, DOTS["vnni512"])
+    assert words.shape == (1, 1, 1, 1, 64) and words.dtype == np.int8
     np.testing.assert_array_equal(words.reshape(16, 4), np.arange(64).reshape(16, 4))

@@ -11,13 +11,17 @@ from nncc.codegen.cuda_compiler import DeviceCode, compile_device_code, find_com
 from nncc.codegen.emit_cuda import emit_source
 from nncc.codegen.link import CUDA_FUNCTIONS, PUBLIC_FUNCTIONS, find_toolchain
 from nncc.errors import UsageError
+from nncc.gpu_estimate import LaunchEstimate, estimates
 from nncc.ir import Artifact, Lowered, Program
 from nncc.target import Target
 
-__all__ = ["DUMPS", "build", "check", "lower"]
+__all__ = ["DUMPS", "EXPANDS_WEIGHTS", "build", "check", "lower"]
 
 DUMPS = ("cu", "ptx")
 """Forms of code that can be written beside the library."""
+
+EXPANDS_WEIGHTS = False
+"""Constants are uploaded as they are stored."""
 
 
 def check(target: Target) -> None:
@@ -61,25 +65,30 @@ def build(
 
 
 def _device_facts(program: Program, device: DeviceCode, arch: str) -> dict[str, Any]:
-    """What the description says of the device code: by kernel of the program, its launches and what they take."""
-    kernels: dict[str, list[dict[str, Any]]] = {}
-    for kernel, launches in program.launches.items():
-        for launch in launches:
-            used = device.resources.get(launch.symbol)
-            row: dict[str, Any] = {"grid": list(launch.grid), "block": list(launch.block)}
-            if used is not None:
-                row |= {
-                    "registers": used.registers,
-                    "shared_bytes": used.shared_bytes + launch.shared_bytes,
-                    "spilled_bytes": used.spilled_bytes,
-                }
-            kernels.setdefault(kernel, []).append(row)
+    """What the description says of the device code: by kernel of the program, what it takes and what bounds it."""
     return {
         "device": {
             "architecture": arch,
             "compiler": device.compiler,
             "cubin_bytes": len(device.cubin),
             "ptx_bytes": len(device.ptx),
-            "kernels": kernels,
+            "kernels": {
+                each.kernel: {
+                    "calls": each.calls,
+                    "least_us": round(1e6 * each.seconds, 3),
+                    "bound": each.bound,
+                    "launches": [_launch_facts(launch, device) for launch in each.launches],
+                }
+                for each in estimates(program, device.resources)
+            },
         }
     }
+
+
+def _launch_facts(launch: LaunchEstimate, device: DeviceCode) -> dict[str, Any]:
+    facts: dict[str, Any] = {"blocks": launch.blocks, "threads": launch.threads}
+    used = device.resources.get(launch.symbol)
+    if used is not None:
+        facts |= {"registers": used.registers, "shared_bytes": used.shared_bytes, "spilled_bytes": used.spilled_bytes}
+        facts |= {"waves": round(launch.waves, 3), "occupancy": round(launch.occupancy, 3)}
+    return facts

@@ -107,6 +107,8 @@ def describe(program: Program, build_hash: str, compiler: str) -> dict[str, Any]
         "inputs": tensors(program.inputs),
         "outputs": tensors(program.outputs),
         "weights_bytes": program.weights.nbytes,
+        "packed_bytes": sum(each.nbytes for each in program.packed),
+        "expanded_bytes": sum(each.elements * each.width for each in program.packed),
         "arena_bytes": program.arena_bytes,
         "scratch_bytes": program.scratch_bytes,
         "calls": [call.kernel or "copy" for call in program.calls],

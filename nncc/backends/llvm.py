@@ -15,10 +15,13 @@ from nncc.errors import InternalError
 from nncc.ir import Artifact, Lowered, Program
 from nncc.target import Target
 
-__all__ = ["DUMPS", "build", "check", "lower"]
+__all__ = ["DUMPS", "EXPANDS_WEIGHTS", "build", "check", "lower"]
 
 DUMPS = ("asm", "ll", "tir")
 """Forms of code that can be written beside the library."""
+
+EXPANDS_WEIGHTS = True
+"""Whether constants may be packed: the runtime expands them when a context is made."""
 
 _CODE = {"asm": "s", "ll": "ll"}
 """Forms of code that LLVM prints, and TVM's word for each."""

@@ -14,6 +14,7 @@ from typing import Any
 from nncc.codegen.integer_dots import integer_dots
 from nncc.codegen.shuffle_lanes import shuffle_lanes
 from nncc.codegen.split_registers import split_registers
+from nncc.codegen.transpose_lanes import transpose_lanes
 from nncc.codegen.vector_math import vector_math
 from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm, vectorize_calls
 from nncc.dots import DOTS, Dot
@@ -186,6 +187,7 @@ def lower_kernels(
         lowered.RemoveNoOp(),
         scheduled.RewriteUnsafeSelect(),
         shuffle_lanes(),
+        transpose_lanes(),
         lowered.CommonSubexprElim(),
         vector_math(chains),
         lowered.FP8ComputeLegalize(),

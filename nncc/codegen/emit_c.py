@@ -34,7 +34,7 @@ static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* 
   return 0;
 }}
 
-{_sorts(program)}#include "runtime.c"
+{_sorts(program)}{_packed(program)}#include "runtime.c"
 {shim}"""
 
 
@@ -52,6 +52,15 @@ def _sorts(program: Program) -> str:
         f'#define NNCC_SORT_T {C_TYPES[d]}\n#define NNCC_SORT_NAME {prefix}{d}\n#include "sort.c"\n' for d in dtypes
     ]
     return "".join(lines)
+
+
+def _packed(program: Program) -> str:
+    """expand.c and what it expands, where constants are stored without their zeros."""
+    if not program.packed:
+        return ""
+    rows = ",\n".join(f"  {{{p.at}, {p.nbytes}, {p.to}, {p.elements}, {p.width}}}" for p in program.packed)
+    table = f"static const nncc_packed packed_constants[] = {{\n{rows}\n}};"
+    return f'#define NNCC_PACKED {len(program.packed)}\n#include "expand.c"\n{table}\n'
 
 
 def _call(number: int, call, prefix: str) -> str:

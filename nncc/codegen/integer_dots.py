@@ -3,6 +3,7 @@
     acc + dot(x0 .. x3, w0 .. w3)  ->  vpdpbusd(acc, broadcast(x0 .. x3), w)     AVX-512 VNNI, AVX-VNNI
                                        sdot(acc, w, x.4b[i])                     Arm, dot product
                                        sadalp(acc, smlal(smull(x01, w01), x23, w23))     Arm; |w| <= 127
+                                       sadalp(sadalp(acc, smull(x01, w01)), smull(x23, w23))     Arm; any w
     acc + dot(x0, x1, w0, w1)      ->  acc + vpmaddwd(broadcast(x0 x1), w)       x86
 
 Values of a word lie side by side in memory, or all lanes' words as `Dot.place` says, which the pass checks; what does
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import Analyzer, structural_map, tirx, tvm
-from nncc.dots import PRODUCT, ROUND, Dot
+from nncc.dots import FULL_PRODUCT, PRODUCT, ROUND, Dot
 
 __all__ = ["integer_dots"]
 
@@ -39,7 +40,7 @@ def integer_dots(*ways: Dot) -> Any:
 
 def _accumulated(add: Any, dots: dict[int, Dot]) -> Any:
     for acc, product in ((add.a, add.b), (add.b, add.a)):
-        if _is(product, PRODUCT):
+        if _is(product, PRODUCT) or _is(product, FULL_PRODUCT):
             return _sum(acc, product, dots[len(product.args) // 2])
     return add
 
@@ -58,7 +59,7 @@ def _is(expr: Any, name: str) -> bool:
 def _sum(acc: Any, product: Any, dot: Dot) -> Any:
     lanes = _lanes(product)
     xs, ws = product.args[: dot.size], product.args[dot.size :]
-    instruction = _INSTRUCTIONS.get(dot.name)
+    instruction = (_FULL_INSTRUCTIONS if _is(product, FULL_PRODUCT) else _INSTRUCTIONS).get(dot.name)
     word, words, weights = _word(xs), _row(xs, dot, lanes), _row(ws, dot, lanes)
     known = weights is not None and (word is not None or words is not None)
     if instruction is None or not known or (lanes % dot.lanes and lanes not in (4, 8)):
@@ -215,6 +216,14 @@ def _smull(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
     return _in_order(acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", first + second))
 
 
+def _smull_alone(acc: Any, data: Values, weight: Values, lanes: int) -> Any:
+    """One product of int8 always fits int16."""
+    for t in (0, 2):
+        product = _intrinsic("int16x8", "llvm.aarch64.neon.smull.v8i16", data(t), weight(t))
+        acc = _in_order(acc + _intrinsic("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", product))
+    return acc
+
+
 def _wrapping_sum(a: Any, b: Any) -> Any:
     """Modulo 2^32, as Winograd's products need it: of signed integers, LLVM may take it that no sum overflows."""
     dtype = str(a.ty.dtype)
@@ -239,3 +248,4 @@ _INSTRUCTIONS: dict[str, Callable[[Any, Values, Values, int], Any]] = {
     "sdot": _sdot,
     "smull": _smull,
 }
+_FULL_INSTRUCTIONS = _INSTRUCTIONS | {"smull": _smull_alone}

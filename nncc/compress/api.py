@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from nncc.compress.goals import Goal
     from nncc.compress.material import Choices
     from nncc.compress.prune import Outcome
+    from nncc.compress.structures import Structure
     from nncc.quant.images import Preprocessing
     from nncc.quant.request import Start, Tell
+    from nncc.target import Hardware, Target
 
-__all__ = ["STRUCTURES", "Pruned", "prune"]
-
-STRUCTURES = ("channels",)
-"""What is removed as one: whole channels of tensors."""
+__all__ = ["Pruned", "prune"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,15 @@ class Pruned:
     """The file that was written, and what is known of it."""
 
     path: Path
+    structure: str
+    """What went as one, as it was asked for."""
     outcome: Outcome
     bytes_before: int
     bytes_after: int
+    hardware: Hardware
+    """By which time was predicted."""
+    measured: bool
+    """Whether its peak was measured here, rather than taken from the description of the target."""
 
 
 def prune(
@@ -58,7 +63,7 @@ def prune(
     start: Start = lambda name, what: None,
     tell: Tell = lambda done, total, what: None,
 ) -> Pruned:
-    """Remove channels of an ONNX model, where that costs least, and fit the weights that are left.
+    """Remove channels of an ONNX model, or put zeros into it, where that costs least, and fit the weights left.
 
     Parameters
     ----------
@@ -70,8 +75,9 @@ def prune(
     output
         The file to write; by default ``<model>.pruned.onnx`` beside the model.
     sparsity, size, latency
-        The goal, one of them: the part of the multiplications that goes (``"50%"``), what the weights may take
-        (``"2MB"``), or the predicted time on `target` (``"8ms"``), which `nncc.compress.cost.layer_seconds` explains.
+        The goal, one of them: the part of the multiplications that goes (``"50%"``; unstructured, of the weights), what
+        the weights may take (``"2MB"``; as they are stored without zeros), or the predicted time on `target`
+        (``"8ms"``), which `nncc.layer_time` explains.
     metric
         A function from a file's path to a score, higher is better; or a command that prints one last; or ``top1`` or
         ``sqnr``: agreement with the original on the held-out samples, one of which is the default.
@@ -79,16 +85,20 @@ def prune(
         How much lower than the original's the score may be: ``"1%"`` of it, or ``0.01`` in its own unit. With a goal,
         the goal must hold it; alone, as much is pruned as holds it.
     structure
-        What goes as one: one of `STRUCTURES`.
+        What goes as one: ``channels``; blocks of weights such as ``block16x4``, 16 outputs by 4 inputs, which become
+        zeros that kernels skip; or single weights, ``unstructured``, which makes nothing faster. See
+        `nncc.compress.structures`.
     target
-        The processor whose vectors the counts of channels fit, and whose time is predicted.
+        The processor whose vectors the counts of channels fit, and whose time is predicted. What ``native`` can do is
+        measured, once, where a time is asked for, or `max_drop` alone.
     importance
-        What ranks channels: one of `nncc.compress.importance.IMPORTANCE`.
+        What ranks what goes: ``reconstruction``, ``activation``, ``magnitude``, and others for channels, see
+        `nncc.compress.importance.IMPORTANCE`.
     refit
         Fit weights to what is left of their inputs, where that lowers the error of the outputs.
     multiple
         Counts of channels stay multiples of it; by default of the floats in a vector of `target`, or of 4. Kernels of
-        int8 like 16.
+        int8 like 16. For channels only.
     seed
         Of the samples that are held out, and of the positions that are fitted.
     shape
@@ -110,40 +120,64 @@ def prune(
     from nncc.compress.goals import goal_of
     from nncc.compress.material import Choices, Gate, gather
     from nncc.compress.prune import prune_graph
+    from nncc.compress.structures import structure_of
     from nncc.quant.closed_loop import save_graph
     from nncc.quant.metric import max_drop as read_drop
     from nncc.quant.request import judge_of, output_file, read_model
     from nncc.target import resolve
 
     model = Path(model)
-    _check_words(structure, importance, multiple)
+    way = structure_of(structure)
+    _check_words(structure, way, importance, multiple)
     goal = goal_of(sparsity, size, latency, max_drop)
+    if goal is not None and goal.kind == "latency" and not way.faster:
+        raise UsageError(
+            f"structure `{structure}` saves no time: kernels do not skip single zeros",
+            "give `--size` or `--sparsity`, or choose `--structure channels` or `block16x4`",
+        )
     drop = None if max_drop is None else read_drop(max_drop)
     path = output_file(model, output, "pruned", "the model")
     judge = judge_of(metric, metric_seconds)
     processor = resolve(target)
+    described = processor.hardware.peak_gflops
+    if goal is None or goal.kind == "latency":
+        processor = _with_peak(processor, goal, start)
     if multiple is None:
-        multiple = max(4, processor.hardware.vector_bits // 32)
+        multiple = max(4, processor.hardware.vector_bits // 32) if way.shrinks else 1
     graph, samples = read_model(model, calibration, shape, images, start, "some hundred")
     choices = Choices(importance, refit, multiple, seed)
-    material = gather(graph, samples, seed, judge if isinstance(judge, str) else "", start)
+    material = gather(graph, samples, seed, judge if isinstance(judge, str) else "", start, way)
     gate = Gate(judge, drop, evaluations)
     outcome = prune_graph(material, choices, goal, gate, processor, file=model, start=start, tell=tell)
     outcome.graph.metadata_props["nncc.prune"] = _record(choices, goal, max_drop, structure, outcome)
     save_graph(outcome.graph, path)
-    return Pruned(path, outcome, model.stat().st_size, path.stat().st_size)
+    hardware = processor.hardware
+    sizes = model.stat().st_size, path.stat().st_size
+    return Pruned(path, structure, outcome, *sizes, hardware, hardware.peak_gflops != described)
 
 
-def _check_words(structure: str, importance: str, multiple: int | None) -> None:
-    from nncc.compress.importance import IMPORTANCE
+def _with_peak(target: Target, goal: Goal | None, start: Start) -> Target:
+    """The target with this machine's peak, if it is this machine; without a goal, as it is where that fails."""
+    from nncc.errors import NnccError
+    from nncc.roofline import with_peak
 
-    if structure not in STRUCTURES:
-        raise UsageError(f"structure `{structure}` is not known; there is {', '.join(STRUCTURES)}")
-    if importance not in IMPORTANCE:
+    start("roofline", "what this machine can do, once")
+    try:
+        return with_peak(target)
+    except NnccError:
+        if goal is not None:
+            raise
+        return target
+
+
+def _check_words(structure: str, way: Structure, importance: str, multiple: int | None) -> None:
+    if importance not in way.ranks:
         raise UsageError(
-            f"channels cannot be ranked by `{importance}`",
-            did_you_mean(importance, IMPORTANCE) or f"by {' or '.join(f'`{name}`' for name in IMPORTANCE)}",
+            f"{way.unit.split()[0]} cannot be ranked by `{importance}`",
+            did_you_mean(importance, way.ranks) or f"by {' or '.join(f'`{name}`' for name in way.ranks)}",
         )
+    if multiple is not None and not way.shrinks:
+        raise UsageError(f"`--multiple` is of channels, and structure `{structure}` leaves them all", "leave it out")
     if multiple is not None and multiple < 1:
         raise UsageError(f"counts of channels cannot be multiples of {multiple}", "1 allows any count")
 
@@ -159,11 +193,11 @@ def _record(choices: Choices, goal: Goal | None, max_drop: str | float | None, s
         "max_drop": None if max_drop is None else str(max_drop),
         "importance": choices.importance,
         "refit": outcome.refitted,
-        "multiple": choices.multiple,
+        "multiple": choices.multiple if outcome.structure.shrinks else None,
         "seed": choices.seed,
         "macs": [round(each) for each in outcome.macs],
         "parameters": list(outcome.parameters),
-        "channels": {
+        outcome.structure.unit.split()[0]: {
             group.name: [len(group.units), left]
             for group in outcome.found.prunable()
             if (left := int(outcome.keep[group.units].sum())) < len(group.units)

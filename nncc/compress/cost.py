@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
+from nncc.passes.products import product_of
 from nncc.passes.rewriting import attribute, is_op
 
 if TYPE_CHECKING:
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from nncc.compress.groups import Dependencies
-    from nncc.target import Hardware
+    from nncc.layer_time import LayerTimes, Product
 
-__all__ = ["Cost", "Part", "costs", "layer_seconds", "nbytes", "total"]
+__all__ = ["Cost", "Part", "costs", "nbytes", "total"]
 
 
 @dataclass(frozen=True)
@@ -37,23 +38,26 @@ class Cost:
     """What one layer, a product of the graph, costs."""
 
     name: str
+    product: Product
     macs: Part
     moved: tuple[Part, ...]
     """Bytes of its weights, inputs and output, in float32."""
+    batch: Part
+    depth: Part
+    columns: Part
+    groups: Part
+    """Sizes of the product, as they shrink."""
 
-    def seconds(self, keep: np.ndarray, hardware: Hardware) -> float:
-        """Predicted time without the units that `keep` leaves out."""
-        return layer_seconds(self.macs.left(keep), sum(part.left(keep) for part in self.moved), hardware)
+    def seconds(self, keep: np.ndarray, times: LayerTimes) -> float:
+        """Predicted time on one core in float32, without the units that `keep` leaves out.
 
-
-def layer_seconds(macs: float, moved: float, hardware: Hardware) -> float:
-    """The predicted time of a layer on one core in float32: its multiplications at the processor's peak, but no less
-    than it takes to move its weights, inputs and output once from memory. `hardware.peak_gflops` must be known.
-
-    Operators between layers are taken to be fused into them, and cost nothing. Another model of time goes here.
-    """
-    floor = moved / (hardware.dram_gbps * 1e9) if hardware.dram_gbps else 0.0
-    return max(2e-9 * macs / hardware.peak_gflops, floor)
+        Operators between layers are taken to be fused into them, and cost nothing.
+        """
+        batch, depth, columns, groups = (
+            max(1, round(part.left(keep))) for part in (self.batch, self.depth, self.columns, self.groups)
+        )
+        left = replace(self.product, batch=batch, depth=depth, columns=columns, groups=groups)
+        return times.seconds(left, sum(part.left(keep) for part in self.moved))
 
 
 def costs(graph: onnx_ir.Model, found: Dependencies) -> tuple[Cost, ...]:
@@ -105,14 +109,25 @@ def _cost(
     moved = tuple(
         Part(4.0 * prod(shape), tuple(each.values())) for shape, each in zip(shapes, axes, strict=True) if shape
     )
-    first, second, out = shapes[0], shapes[1], shapes[-1]
-    if is_op(node, "Conv", "ConvTranspose"):
-        forward, grouped = is_op(node, "Conv"), int(attribute(node, "group", 1)) > 1
-        amount = prod(out if forward else first) * prod(second[1:])
-        if grouped:  # by whole groups, whose size stays
-            return Cost(str(node.name), Part(amount, tuple(axes[-1 if forward else 0].values())), moved)
-        factors = [*axes[-1].values(), *(units for axis, units in axes[0].items() if axis == 1)]
-        return Cost(str(node.name), Part(amount, tuple(factors)), moved)
-    along = 0 if is_op(node, "Gemm") and attribute(node, "transA", 0) else len(first) - 1
-    inner = [axes[0][along]] if along in axes[0] else []
-    return Cost(str(node.name), Part(prod(out) * first[along], (*axes[-1].values(), *inner)), moved)
+    product = product_of(node, found.shapes)
+    if product is None:
+        return None
+    if product.kind == "matmul":
+        made = len(shapes[-1]) - 1
+        read = 0 if is_op(node, "Gemm") and attribute(node, "transA", 0) else len(shapes[0]) - 1
+    else:
+        made = read = 1
+    columns = [units for axis, units in axes[-1].items() if axis == made]
+    batch = [units for axis, units in axes[-1].items() if axis != made]
+    inner = [units for axis, units in axes[0].items() if axis == read]
+    grouped = product.groups > 1  # by whole groups, whose size stays
+    return Cost(
+        str(node.name),
+        product,
+        Part(product.macs, (*batch, *columns, *(() if grouped else inner))),
+        moved,
+        batch=Part(product.batch, tuple(batch)),
+        depth=Part(product.depth, () if grouped else tuple(inner)),
+        columns=Part(product.columns, tuple(columns)),
+        groups=Part(product.groups, tuple(columns) if grouped else ()),
+    )

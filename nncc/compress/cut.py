@@ -57,10 +57,11 @@ def cut(graph: onnx_ir.Model, found: Dependencies, keep: np.ndarray) -> onnx_ir.
 
 
 def kept_counts(group: Group, multiple: int) -> list[int]:
-    """How many units may be left of a group, from most to fewest: all, then multiples of `multiple` channels."""
+    """How many units may be left of a group, from most to fewest: all, then multiples of its step and of `multiple`
+    channels."""
     from math import gcd
 
-    step = max(1, multiple // gcd(multiple, group.width))
+    step = group.step * max(1, multiple // gcd(multiple, group.width * group.step))
     whole = len(group.units)
     return [whole, *range((whole - 1) // step * step, 0, -step)]
 

@@ -13,7 +13,7 @@ from nncc.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
     from nncc.compress.search import Term
-    from nncc.target import Hardware
+    from nncc.layer_time import LayerTimes
 
 __all__ = ["Goal", "goal_of", "latency", "size", "sparsity", "terms", "text"]
 
@@ -87,19 +87,19 @@ def goal_of(
     return Goal(given[0], read(word))  # type: ignore[arg-type]
 
 
-def terms(kind: Kind, costs: Sequence[Cost], nbytes: Sequence[Part], hardware: Hardware, target: str) -> list[Term]:
+def terms(kind: Kind, costs: Sequence[Cost], nbytes: Sequence[Part], times: LayerTimes, target: str) -> list[Term]:
     """What adds up to the amount that a goal of this kind is about: multiplications (of all that there are, for
     sparsity), bytes, or seconds. Raises TargetError where the target's peak, and so a time, is not known."""
     if kind == "size":
         return [part.left for part in nbytes]
     if kind == "sparsity":
         return [cost.macs.left for cost in costs]
-    if not hardware.peak_gflops:
+    if not times.hardware.peak_gflops:
         raise TargetError(
             f"target `{target}` does not say what its processor can do, so no time can be predicted",
             f"say it: `--target {target},peak_gflops=50,dram_gbps=10`; `nncc bench --profile` measures both",
         )
-    return [lambda keep, cost=cost: cost.seconds(keep, hardware) for cost in costs]  # type: ignore[misc]
+    return [lambda keep, cost=cost: cost.seconds(keep, times) for cost in costs]  # type: ignore[misc]
 
 
 def text(kind: Kind, amount: float) -> str:

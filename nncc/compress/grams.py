@@ -21,13 +21,26 @@ if TYPE_CHECKING:
 
     from nncc.compress.groups import Dependencies, Group, Site
 
-__all__ = ["Grams", "Reader", "refit_readers"]
+__all__ = ["Grams", "Reader", "collect", "damped", "refit_readers"]
 
 DAMPING = 1e-2
 """A ridge on the inputs, as a part of their mean square."""
 _MOST_ROWS = 30_000
 """Positions of all samples together; of more, as many are drawn from each sample."""
 _MOST_SAMPLES = 64
+
+
+def damped(file: Path, layer: Linear) -> np.ndarray:
+    """X^T X (float64) that `collect` wrote, a column of ones last if the layer has a bias, with a ridge."""
+    import numpy as np
+
+    gram = np.load(file).astype(np.float64)
+    size = len(layer.matrix)
+    mean = float(np.diagonal(gram)[:size].mean())
+    gram[np.arange(size), np.arange(size)] += DAMPING * mean + 1e-12
+    if layer.bias is not None:
+        gram[size, size] += 1e-12
+    return gram
 
 
 class Reader:
@@ -46,15 +59,7 @@ class Reader:
 
     def gram(self) -> np.ndarray:
         """X^T X (float64), a column of ones last if the layer has a bias, damped."""
-        import numpy as np
-
-        gram = np.load(self._file).astype(np.float64)
-        size = len(self.layer.matrix)
-        mean = float(np.diagonal(gram)[:size].mean())
-        gram[np.arange(size), np.arange(size)] += DAMPING * mean + 1e-12
-        if self.layer.bias is not None:
-            gram[size, size] += 1e-12
-        return gram
+        return damped(self._file, self.layer)
 
     def refitted(self, keep: np.ndarray) -> np.ndarray:
         """The whole matrix of the layer without removed units, fitted to what is left. No run is needed."""
@@ -83,7 +88,6 @@ class Grams:
         self._folder = tempfile.TemporaryDirectory(prefix="nncc-")
         self.readers: list[Reader] = []
         nodes = list(graph.graph)
-        given = samples[:: max(1, -(-len(samples) // _MOST_SAMPLES))]
         free = {unit for group in found.prunable() for unit in group.units.tolist()}
         sites = [site for site in found.sites if site.kind == "reads" and not free.isdisjoint(site.units.tolist())]
         makes = {site.node: site.units for site in found.sites if site.kind == "makes"}
@@ -93,7 +97,7 @@ class Grams:
                 continue
             tell(done, len(sites), str(nodes[site.node].name))
             file = Path(self._folder.name) / f"{site.node}.npy"
-            if _collect(graph, layer, given, file, seed):
+            if collect(graph, layer, samples, file, seed):
                 self.readers.append(Reader(site, makes.get(site.node), layer, file))
 
     def of(self, group: Group) -> list[Reader]:
@@ -115,13 +119,14 @@ def refit_readers(graph: onnx_ir.Model, readers: Sequence[Reader], keep: np.ndar
             layer.write(whole)
 
 
-def _collect(
+def collect(
     graph: onnx_ir.Model, layer: Linear, samples: Sequence[Mapping[str, np.ndarray]], file: Path, seed: int
 ) -> bool:
     """Write X^T X to the file; False where there is none, or it is not finite."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
+    samples = samples[:: max(1, -(-len(samples) // _MOST_SAMPLES))]
     most = max(1, _MOST_ROWS // max(len(samples), 1))
     gram: np.ndarray | None = None
     for x in values(graph, str(operand(layer.node).name), samples):

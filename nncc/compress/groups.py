@@ -54,6 +54,8 @@ class Group:
     """Sets of units that are all of some axis: each must keep one."""
     reason: str = ""
     """Why it cannot be pruned; empty where it can."""
+    step: int = 1
+    """By how many units it goes on at least."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nncc.compress.grams import Grams, Reader
     from nncc.compress.groups import Dependencies, Group, Site
 
-__all__ = ["IMPORTANCE", "Evidence", "activation", "magnitude", "reconstruction"]
+__all__ = ["IMPORTANCE", "Evidence", "activation", "magnitude", "reconstruction", "taylor"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,19 @@ def reconstruction(evidence: Evidence) -> np.ndarray:
             for state in states:
                 state.remove(gone)
     return importance
+
+
+def taylor(evidence: Evidence) -> np.ndarray:
+    """What the outputs change to first order where a unit is replaced by its mean: see `nncc.compress.taylor`. Groups
+    through which no gradient is known have the `activation` order."""
+    import numpy as np
+
+    from nncc.compress.taylor import first_order
+
+    found = first_order(evidence.graph, evidence.found, evidence.samples)
+    if found is None:
+        return activation(evidence)
+    return np.where(np.isnan(found), activation(evidence), found) if np.isnan(found).any() else found
 
 
 class _State:
@@ -210,6 +223,7 @@ def _variances(evidence: Evidence, axes: Mapping[str, int]) -> dict[str, np.ndar
 IMPORTANCE: Mapping[str, Callable[[Evidence], np.ndarray]] = {
     "reconstruction": reconstruction,
     "activation": activation,
+    "taylor": taylor,
     "magnitude": magnitude,
 }
 """Each gives a number for each unit, higher is more important; only units of a group compare."""

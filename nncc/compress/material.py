@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nncc.compress.cost import Cost, Part, costs, nbytes, total
-from nncc.compress.groups import Dependencies, dependencies
+from nncc.compress.cost import Cost, Part, total
+from nncc.compress.groups import Dependencies
+from nncc.compress.structures import STRUCTURES, Structure
 from nncc.errors import ModelError
 from nncc.quant.metric import Agreement, MaxDrop, Metric, Noise, agreement_of
 from nncc.quant.prepare import prepare
@@ -29,10 +30,10 @@ _MOST_JUDGED = 32
 
 @dataclass(frozen=True)
 class Choices:
-    """How channels are chosen."""
+    """How what goes is chosen."""
 
     importance: str = "reconstruction"
-    """What ranks the channels of a group; see `nncc.compress.importance.IMPORTANCE`."""
+    """What ranks the units of a group: one of `Structure.ranks`."""
     refit: bool = True
     """Whether weights are fitted to what is left, where that lowers the error of the outputs."""
     multiple: int = 4
@@ -62,6 +63,9 @@ class Material:
     found: Dependencies
     costs: tuple[Cost, ...]
     nbytes: tuple[Part, ...]
+    counted: tuple[Part, ...]
+    """What `--sparsity` is a part of."""
+    structure: Structure
     seen: Sequence[Mapping[str, np.ndarray]]
     held_out: Sequence[Mapping[str, np.ndarray]]
     agreement: Agreement
@@ -71,6 +75,10 @@ class Material:
         """Multiplications of the graph without the units that `keep` leaves out, for the first sample."""
         return total(tuple(cost.macs for cost in self.costs), keep)
 
+    def gone(self, keep: np.ndarray) -> float:
+        """The part that goes of what `--sparsity` is a part of."""
+        return 1 - total(self.counted, keep) / total(self.counted, keep | True)
+
 
 def gather(
     graph: onnx_ir.Model,
@@ -78,20 +86,32 @@ def gather(
     seed: int,
     kind: str = "",
     start: Start = lambda name, what: None,
+    structure: Structure = STRUCTURES["channels"],
 ) -> Material:
     """Prepare the graph, find its groups, keep samples back. Raises ModelError where nothing can be pruned."""
     start("prepare", "")
     prepared = prepare(graph, least_opset=0)
     seen, held = hold_out(samples, seed)
-    found = dependencies(prepared, shapes_of(prepared, samples[0]))
+    analysis = structure.analyze(prepared, shapes_of(prepared, samples[0]))
+    found = analysis.found
     if not found.prunable():
         reasons = "; ".join(f"`{group.name}`: {group.reason}" for group in found.groups[:5])
         raise ModelError(
-            f"the model has no channels that can be removed{': ' + reasons if reasons else ''}",
-            "`nncc show` shows the model; a layer between two others is needed, all of which nncc understands",
+            f"the model has no {structure.unit.split()[0]} that can be removed{': ' + reasons if reasons else ''}",
+            f"`nncc show` shows the model; {structure.needs}",
         )
     agreement = Agreement(kind or agreement_of(graph), open_graph(graph), held)
     noise = Noise(prepared, held[:_MOST_JUDGED])
     return Material(
-        graph, prepared, found, costs(prepared, found), nbytes(prepared, found), seen, held, agreement, noise
+        graph,
+        prepared,
+        found,
+        analysis.costs,
+        analysis.nbytes,
+        analysis.counted,
+        structure,
+        seen,
+        held,
+        agreement,
+        noise,
     )

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nncc.compress.cut import cut
+from nncc.compress.cost import total
 from nncc.compress.goals import Goal, terms, text
-from nncc.compress.grams import Grams, refit_readers
-from nncc.compress.groups import Dependencies, Group
-from nncc.compress.importance import IMPORTANCE, Evidence
+from nncc.compress.groups import Dependencies
 from nncc.compress.material import Choices, Gate, Material
 from nncc.compress.search import Curve, Step, allocate, sensitivity
 from nncc.compress.trials import Judge, strongest
 from nncc.errors import ModelError
+from nncc.layer_time import LayerTimes
 from nncc.quant.metric import scored
 from nncc.quant.session import open_graph
 
@@ -23,10 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
+    from nncc.compress.goals import Kind
+    from nncc.compress.search import Term
+    from nncc.compress.structures import Structure
     from nncc.quant.request import Start, Tell
     from nncc.target import Hardware, Target
 
 __all__ = ["Outcome", "prune_graph"]
+
+_ANY_COUNT = "`--multiple 1` allows any count of channels"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Outcome:
     macs: tuple[float, float]
     """Multiplications before and after, for the first sample."""
     parameters: tuple[int, int]
+    """Elements of all floating constants; where zeros are put into them, those that are not zero."""
+    stored_bytes: tuple[float, float]
+    """Of all constants, zeros that need not be stored left out."""
+    structure: Structure
     seconds: tuple[float, float] | None
     """Predicted, where the target's peak is known."""
     curves: Mapping[str, Curve]
@@ -72,24 +80,23 @@ def prune_graph(
     """
     import numpy as np
 
-    found, hardware = material.found, target.hardware
-    start("statistics", f"{len(material.seen)} samples")
-    grams = Grams(material.prepared, found, material.seen, choices.seed, tell)
-    start("rank", f"{found.count} channels by {choices.importance}")
-    importance = IMPORTANCE[choices.importance](Evidence(material.prepared, found, material.seen, grams))
-    kind = goal.kind if goal is not None else "latency" if hardware.peak_gflops else "sparsity"
-    parts = terms(kind, material.costs, material.nbytes, hardware, target.name)
+    found, hardware, times = material.found, target.hardware, LayerTimes(target.hardware)
+    cutter = material.structure.cutter(material, choices, start, tell)
+    kind = goal.kind if goal is not None else _aim(material, hardware)
+    parts: list[Term] = [part.left for part in material.counted]
+    if kind != "sparsity":
+        parts = terms(kind, material.costs, material.nbytes, times, target.name)
     start("sensitivity", f"{len(found.prunable())} groups")
-
-    def loss(group: Group, keep: np.ndarray) -> float:
-        smaller = cut(material.prepared, found, keep)
-        if choices.refit:
-            refit_readers(smaller, grams.of(group), keep)
-        return material.noise(smaller)
-
-    curves = sensitivity(found, importance, choices.multiple, loss, tell)
-    steps = _steps(material, choices, goal, curves, importance, parts)
-    judge = Judge(material, choices, importance, gate, start, tell)
+    curves = sensitivity(
+        found,
+        cutter.importance,
+        choices.multiple,
+        lambda group, keep: material.noise(cutter.alone(group, keep)),
+        tell,
+        material.structure.ratios,
+    )
+    steps = _steps(material, choices, goal, curves, cutter.importance, parts)
+    judge = Judge(material, choices, cutter, gate, start)
     whole = 1.0
     if not isinstance(gate.metric, str) and file is not None:
         start("metric", "of the original")
@@ -99,15 +106,17 @@ def prune_graph(
     session = open_graph(trial.graph)
     agreement = material.agreement
     kinds = {kind: agreement(session, kind) for kind in dict.fromkeys((agreement.kind, "sqnr"))}
-    everything = np.ones(found.count, bool)
+    everything, shrinks = np.ones(found.count, bool), material.structure.shrinks
     return Outcome(
         graph=trial.graph,
         found=found,
         keep=trial.keep,
         refitted=trial.refitted,
         macs=(material.macs(everything), material.macs(trial.keep)),
-        parameters=(_parameters(material.prepared), _parameters(trial.graph)),
-        seconds=_seconds(material, hardware, everything, trial.keep),
+        parameters=(_parameters(material.prepared, shrinks), _parameters(trial.graph, shrinks)),
+        stored_bytes=(total(material.nbytes, everything), total(material.nbytes, trial.keep)),
+        structure=material.structure,
+        seconds=_seconds(material, times, everything, trial.keep),
         curves=curves,
         agreement=kinds,
         calibrated=len(material.seen),
@@ -137,35 +146,43 @@ def _steps(
     if goal is not None and left > amount * (1 + 1e-9):
         best = 1 - left / whole if goal.kind == "sparsity" else left
         what = {
-            "sparsity": "of the multiplications at most {} can go",
+            "sparsity": f"of the {material.structure.counted} at most {{}} can go",
             "size": "the weights are at least {}",
             "latency": "the predicted time is at least {}",
         }[goal.kind].format(text(goal.kind, best))
         raise ModelError(
             f"`--{goal.kind} {text(goal.kind, goal.amount)}` cannot be reached: {what}",
-            "ask for less; `--multiple 1` allows any count of channels, and the report of a smaller goal shows which "
-            "groups are left and why",
+            f"ask for less; {_ANY_COUNT}, and the report of a smaller goal shows which groups are left and why"
+            if material.structure.shrinks
+            else "ask for less; the report of a smaller goal shows which layers are left and why",
         )
     if not steps and goal is None:
-        raise ModelError("no group has channels to spare", "`--multiple 1` allows any count of channels")
+        raise ModelError(f"no group has {material.structure.unit.split()[0]} to spare", _ANY_COUNT)
     return steps
 
 
 def _seconds(
-    material: Material, hardware: Hardware, before: np.ndarray, after: np.ndarray
+    material: Material, times: LayerTimes, before: np.ndarray, after: np.ndarray
 ) -> tuple[float, float] | None:
-    if not hardware.peak_gflops:
+    if not times.hardware.peak_gflops:
         return None
     return (
-        sum(cost.seconds(before, hardware) for cost in material.costs),
-        sum(cost.seconds(after, hardware) for cost in material.costs),
+        sum(cost.seconds(before, times) for cost in material.costs),
+        sum(cost.seconds(after, times) for cost in material.costs),
     )
 
 
-def _parameters(graph: onnx_ir.Model) -> int:
-    """Elements of all floating constants."""
-    return sum(
-        v.const_value.size
-        for v in graph.graph.initializers.values()
-        if v.const_value is not None and v.const_value.dtype.is_floating_point()
-    )
+def _aim(material: Material, hardware: Hardware) -> Kind:
+    """What is saved where only the accuracy is given: what the structure is good for."""
+    if not material.structure.faster:
+        return "size"
+    return "latency" if hardware.peak_gflops else "sparsity"
+
+
+def _parameters(graph: onnx_ir.Model, all_of_them: bool) -> int:
+    """Elements of all floating constants, or those that are not zero."""
+    import numpy as np
+
+    tensors = [value.const_value for value in graph.graph.initializers.values()]
+    floats = [tensor for tensor in tensors if tensor is not None and tensor.dtype.is_floating_point()]
+    return sum(each.size if all_of_them else int(np.count_nonzero(each.numpy())) for each in floats)

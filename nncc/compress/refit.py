@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from nncc.compress.linear import Linear, linear, values
 from nncc.compress.patches import patches
+from nncc.compress.surgeon import Problem
 from nncc.passes.rewriting import is_op, operand
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from nncc.compress.groups import Dependencies
 
-__all__ = ["DAMPINGS", "refit"]
+__all__ = ["DAMPINGS", "Operation", "refit"]
 
 DAMPINGS = (1e-2, 1e-1, 1e-3)
 """Ridges r that are tried, as parts of the mean square of the inputs: fewer samples want larger ones."""
@@ -30,6 +31,9 @@ _MOST_ROWS = 60_000
 _MOST_SAMPLES = 256
 
 Tell = Callable[[int, int, str], None]
+Operation = Callable[[Problem], "np.ndarray"]
+"""A matrix with zeros, the bias in its last row, that does nearly what the problem asks for."""
+NO_OPERATIONS: Mapping[str, Operation] = {}
 
 
 def refit(
@@ -41,15 +45,17 @@ def refit(
     damping: float = DAMPINGS[0],
     seed: int = 0,
     tell: Tell = lambda done, total, what: None,
+    operations: Mapping[str, Operation] = NO_OPERATIONS,
 ) -> onnx_ir.Model:
     """A copy of `smaller`, which was cut from `graph`, with weights and biases fitted anew.
 
     All convolutions, Gemm and MatMul with constant weights behind the first cut are fitted; of depthwise convolutions
-    each channel, of other grouped ones none. Layers with more than 4608 inputs stay as they are.
+    each channel, of other grouped ones none. Layers with more than 4608 inputs stay as they are. `operations` says by
+    name which layers get zeros, and how, given what would be best without.
     """
     result = smaller.clone()
     originals = {str(node.name): node for node in graph.graph}
-    touched = _behind_cuts(result, found, keep)
+    touched = _behind_cuts(result, found, keep, operations)
     nodes = [node for node in result.graph if str(node.name) in touched]
     given = samples[:: max(1, -(-len(samples) // _MOST_SAMPLES))]
     for done, node in enumerate(nodes):
@@ -63,19 +69,26 @@ def refit(
         mask = None if made is None else keep[made]
         before = values(graph, str(originals[str(node.name)].outputs[0].name), given)
         now = values(result, str(operand(node).name), given)
-        change = _solve(layer, now, before, mask, len(given), damping, seed)
-        if change is not None:
-            layer.write(layer.whole() + change)
+        solved = _solve(layer, now, before, mask, len(given), damping, seed)
+        if solved is None:
+            continue
+        gram, change = solved
+        whole = layer.whole() + change
+        operation = operations.get(str(node.name))
+        layer.write(whole if operation is None else operation(Problem(gram, whole, len(layer.matrix))))
     return result
 
 
-def _behind_cuts(graph: onnx_ir.Model, found: Dependencies, keep: np.ndarray) -> set[str]:
-    """Names of nodes whose inputs are others than before."""
+def _behind_cuts(
+    graph: onnx_ir.Model, found: Dependencies, keep: np.ndarray, operations: Mapping[str, Operation]
+) -> set[str]:
+    """Names of nodes that are cut themselves, or whose inputs are others than before."""
     cut = {name for name, axes in found.axes.items() if any(not keep[units].all() for units in axes.values())}
     changed: set[str] = set()
     names = set()
     for node in graph.graph:
-        if any(value is not None and (value.name in cut or value.name in changed) for value in node.inputs):
+        given = any(value is not None and (value.name in cut or value.name in changed) for value in node.inputs)
+        if given or str(node.name) in operations:
             names.add(str(node.name))
             changed.update(str(value.name) for value in node.outputs)
     return names
@@ -89,8 +102,8 @@ def _solve(
     count: int,
     damping: float,
     seed: int,
-) -> np.ndarray | None:
-    """What to add to the matrix, with a last row for the bias if there is one."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The damped X^T X, and what to add to the matrix, with a last row for the bias if there is one."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -120,7 +133,7 @@ def _solve(
     diagonal[..., :size] += damping * mean
     diagonal += 1e-9 * np.maximum(mean, 1e-12)
     try:
-        return np.linalg.solve(gram, right)
+        return gram, np.linalg.solve(gram, right)
     except np.linalg.LinAlgError:
         return None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["RATIOS", "Curve", "Step", "allocate", "counts_after", "sensitivity"]
 
 RATIOS = (0.25, 0.5, 0.75)
-"""Parts of a group that are removed to measure its curve."""
+"""Parts of a group of channels that are removed to measure its curve."""
 
 Loss = Callable[["Group", "np.ndarray"], float]
 """Of the model without the units of one group that an array of bool leaves out; 0 is none."""
@@ -60,7 +60,12 @@ class Step:
 
 
 def sensitivity(
-    found: Dependencies, importance: np.ndarray, multiple: int, loss: Loss, tell: Tell = lambda done, total, what: None
+    found: Dependencies,
+    importance: np.ndarray,
+    multiple: int,
+    loss: Loss,
+    tell: Tell = lambda done, total, what: None,
+    ratios: Sequence[float] = RATIOS,
 ) -> dict[str, Curve]:
     """The curve of each prunable group, pruned alone. Groups that allow no fewer units have none."""
     groups = found.prunable()
@@ -69,7 +74,7 @@ def sensitivity(
         tell(done, len(groups), group.name)
         allowed = kept_counts(group, multiple)[1:]
         whole = len(group.units)
-        tried = sorted({min(allowed, key=lambda n: abs(n - (1 - r) * whole)) for r in RATIOS} if allowed else set())
+        tried = sorted({min(allowed, key=lambda n: abs(n - (1 - r) * whole)) for r in ratios} if allowed else set())
         points = []
         for count in reversed(tried):
             keep = chosen((group,), {group.name: count}, importance, found.count)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nncc.compress.cut import chosen, cut
+from nncc.compress.cut import chosen
 from nncc.compress.goals import Goal, text
 from nncc.compress.material import Choices, Gate, Material
-from nncc.compress.refit import DAMPINGS, refit
+from nncc.compress.refit import DAMPINGS
 from nncc.compress.search import Step, counts_after
 from nncc.errors import ModelError
 from nncc.quant.closed_loop import save_graph
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
-    from nncc.quant.request import Start, Tell
+    from nncc.compress.parts import Cutter
+    from nncc.quant.request import Start
 
 __all__ = ["Judge", "Trial", "strongest"]
 
@@ -40,11 +41,9 @@ class Trial:
 class Judge:
     """Prunings made and scored, each once."""
 
-    def __init__(
-        self, material: Material, choices: Choices, importance: np.ndarray, gate: Gate, start: Start, tell: Tell
-    ) -> None:
-        self._material, self._choices, self._importance, self.gate = material, choices, importance, gate
-        self._start, self._tell = start, tell
+    def __init__(self, material: Material, choices: Choices, cutter: Cutter, gate: Gate, start: Start) -> None:
+        self._material, self._choices, self._cutter, self.gate = material, choices, cutter, gate
+        self._start = start
         self._trials: dict[int, Trial] = {}
         self.evaluations = 0
 
@@ -64,18 +63,17 @@ class Judge:
         return found
 
     def _make(self, steps: Sequence[Step]) -> Trial:
-        material, choices = self._material, self._choices
-        prepared, found = material.prepared, material.found
-        keep = chosen(found.prunable(), counts_after(steps), self._importance, found.count)
-        graph = cut(prepared, found, keep)
-        if not choices.refit or not steps:
-            return Trial(graph, keep, False)
-        best, noise, refitted = graph, material.noise(graph), False
+        found, cutter = self._material.found, self._cutter
+        keep = chosen(found.prunable(), counts_after(steps), cutter.importance, found.count)
+        best = cutter.plain(keep)
+        if not self._choices.refit or not steps:
+            return Trial(best, keep, False)
+        noise, refitted = self._material.noise(best), False
         for damping in DAMPINGS:
             self._start("refit", f"after {len(steps)} steps, damped by {damping:g}")
-            fitted = refit(prepared, graph, found, keep, material.seen, damping, choices.seed, self._tell)
-            if (now := material.noise(fitted)) < noise:
-                best, noise, refitted = fitted, now, True
+            graph = cutter.refitted(keep, damping)
+            if (now := self._material.noise(graph)) < noise:
+                best, noise, refitted = graph, now, True
         return Trial(best, keep, refitted)
 
     def _score(self, graph: onnx_ir.Model) -> float:
@@ -114,9 +112,9 @@ def strongest(judge: Judge, steps: Sequence[Step], goal: Goal | None, floor: flo
             "allow more with `--max-drop`, give more calibration samples, or judge by a metric of your own: `--metric`",
         )
     assert goal is not None
-    part = 1 - material.macs(best.keep) / material.macs(best.keep | True)
     raise ModelError(
         f"at `--{goal.kind} {text(goal.kind, goal.amount)}` the score is {last.score:.6g}, {asked}; the strongest "
-        f"pruning that holds removes {part * 100:.1f}% of the multiplications, with a score of {best.score:.6g}",
+        f"pruning that holds removes {material.gone(best.keep) * 100:.1f}% of the {material.structure.counted}, with a "
+        f"score of {best.score:.6g}",
         "ask for less, or allow more with `--max-drop`",
     )

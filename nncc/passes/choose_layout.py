@@ -23,6 +23,7 @@ from nncc.passes.convolutions import conv2d, convolution_texts, of_integers
 from nncc.passes.layout_rules import RULES
 from nncc.passes.own_quantization import parameter, scaled
 from nncc.passes.quantization import dequantized
+from nncc.passes.relax_grids import named
 from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
@@ -70,6 +71,8 @@ class Layout(Rewriter):
         """The fields of a tuple, where all of them are blocked."""
         self.real: dict[Any, tuple[Any, Blocked, list[Any]]] = {}
         """By new variable that is dequantized: the call, the integers, and its parameters."""
+        self.shifted: dict[Any, tuple[Blocked, Any]] = {}
+        """By new variable: one that is dequantized and the number that is added to it."""
 
     def look(self, main: Any) -> None:
         convolutions = convolution_texts(main)
@@ -113,6 +116,9 @@ class Layout(Rewriter):
         if tensor.expr in self.real:
             call, integers, parameters = self.real[tensor.expr]
             return scaled(self, call, self.rows(integers, size), *parameters)
+        if tensor.expr in self.shifted:
+            inner, number = self.shifted[tensor.expr]
+            return self.builder.emit(relax.op.add(self.rows(inner, size), number))
         return self.builder.emit(relax.op.reshape(tensor.expr, (batch, blocks, *size, lanes)))
 
     def block(self, expr: Any) -> Blocked:
@@ -183,7 +189,10 @@ class Layout(Rewriter):
         return Blocked(new, tensor.channels, tensor.size)
 
     def passing(self, expr: Any) -> bool:
-        """Whether a blocked tensor of the old function is dequantized from integers that nothing else reads."""
+        """Whether a blocked tensor of the old function is dequantized from integers that nothing else reads; with a
+        constant added or not."""
+        if named(added := self.made.get(expr), "relax.add") and isinstance(added.args[1], GenericConst):
+            expr = added.args[0]
         call = self.real[self.blocked[expr].expr][0] if self.blocked[expr].expr in self.real else None
         return call is not None and self.uses[expr] == 1 and self.uses[call.args[0]] == 1
 
@@ -217,8 +226,11 @@ class Layout(Rewriter):
         operands = [self.operand(a, tensor) for a in call.args]
         if any(o is None for o in operands):
             return None
-        new = relax.Call(call.op, operands, call.attrs, call.ty_args)
-        return Blocked(self.builder.emit(new), tensor.channels, tensor.size)
+        new = self.builder.emit(relax.Call(call.op, operands, call.attrs, call.ty_args))
+        is_number = isinstance(call.args[1], GenericConst) and prod(static_shape(call.args[1])) == 1
+        if named(call, "relax.add") and is_number and tensor.expr in self.real:
+            self.shifted[new] = tensor, operands[1]
+        return Blocked(new, tensor.channels, tensor.size)
 
     def _sizes(self, expr: Any) -> tuple[int, ...]:
         """Height and width of an operand that has up to four axes."""

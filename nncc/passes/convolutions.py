@@ -17,6 +17,7 @@ from nncc.choices import graph_task
 from nncc.compat import GenericConst, constant_array, relax, static_shape
 from nncc.dots import wide_dot_of
 from nncc.passes.blocked import Blocked, block_array
+from nncc.skipping import Lists
 
 if TYPE_CHECKING:
     from nncc.passes.choose_layout import Layout
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["conv2d", "convolution_texts", "of_integers"]
 
-SKIPPING = "skipping zeros"
-"""The way that skips blocks of weights."""
-_SPEED = {True: 0.75, False: 0.5}
-"""How fast kernels that skip do what they do, beside others: with 32 vector registers or more, and with fewer. Measured
-with AVX-512 (0.74 for 30 % of a 1x1 convolution of 256 channels) and AVX2 (0.53)."""
 _EFFICIENCY = 0.9
 """Of the peak, that others reach."""
+_WORTH = {True: 1.0, False: 0.75}
+"""Zeros are skipped where that is predicted to take less than so much of Winograd's time: with 32 vector registers or
+more, and with fewer. Measured with AVX2, 70 % of zeros, 3x3, 128 channels on 28x28 pixels: int8 takes 1.33 times as
+long where 0.78 is predicted, float32 1.06 times where it is 0.84; the target's second-level cache is smaller than that
+processor's."""
 
 
 class _Convolution:
@@ -57,13 +58,22 @@ class _Convolution:
     def window(self, **more: Any) -> dict[str, Any]:
         return {"strides": self.strides, "padding": self.padding, "dilation": self.dilation, **more}
 
+    @property
+    def plain(self) -> bool:
+        """Whether rows do not matter."""
+        return self.kernel.shape[2:] == (1, 1) and self.strides == [1, 1] and not any(self.padding)
+
+    @property
+    def row(self) -> int:
+        """The outputs of a row, as a direct convolution has them."""
+        return prod(self.size) if self.plain else self.size[1]
+
     def source(self, tensor: Blocked) -> Any:
         """What a direct convolution reads: all rows in one where they do not matter."""
-        plain = self.kernel.shape[2:] == (1, 1) and self.strides == [1, 1] and not any(self.padding)
-        return self.layout.rows(tensor, (1, self.size[0] * self.size[1]) if plain else ())
+        return self.layout.rows(tensor, (1, self.row) if self.plain else ())
 
     def way(self, lanes: tuple[int, int], text: str, **of_integers: Any) -> tuple[Any, str]:
-        """Winograd's plan, `SKIPPING`, or None for a direct convolution; and the hash of what was asked.
+        """Winograd's plan, lists that skip zeros, or None for a direct convolution; and the hash of what was asked.
 
         `lanes` are those of the input and of the output.
         """
@@ -75,18 +85,15 @@ class _Convolution:
             numbers = winograd.FLOATS if dot is None else winograd.integers(dot)
             ways = winograd.ways(*shape, layout.lanes, layout.hardware, numbers)
             found = [way for way in ways if way is None or exact(way.tile)] or [None]
-        skipping = self.template("sparse_conv2d").module
-        density = 1.0
-        if lanes[0] % skipping.WORD == 0:
-            density = skipping.density(self.kernel, lanes[1])
-        if density < 1:
+        lists = self.template("sparse_conv2d").module.lists(self.kernel, *lanes, self.row, layout.hardware, dot)
+        if lists is not None:
             blocks = -(-self.group_channels // lanes[0]) * -(-self.out_channels // lanes[1])
             steps = blocks * lanes[0] * prod(self.kernel.shape[2:]) * self.batch * prod(self.size)
             direct = steps / (1 if dot is None else dot.size) / _EFFICIENCY
-            best = found[0].cost if found[0] is not None else direct
-            faster = density * direct / _SPEED[layout.hardware.vector_registers >= 32] < best
-            found.insert(0 if faster else len(found), SKIPPING)
-            text += f", {100 * density:.0f} % of its blocks"
+            worth = _WORTH[layout.hardware.vector_registers >= 32]
+            best = found[0].cost * worth if found[0] is not None else direct
+            found.insert(0 if lists.cost * direct * _EFFICIENCY < best else len(found), lists)
+            text += f", {100 * lists.density:.0f} % of its blocks"
         if len(found) == 1:
             return found[0], ""
         task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in found}
@@ -110,10 +117,10 @@ def conv2d(layout: Layout, call: Any) -> Blocked | None:
             tensor = layout.block(data)
         lanes = tensor.lanes, lanes_out
         way, task = this.way(lanes, f"{_text(call)}, blocks of {layout.lanes}")
-        if way == SKIPPING:
+        if isinstance(way, Lists):
             template, source = this.template("sparse_conv2d"), this.source(tensor)
             options = this.window(kernel=kernel.shape[2:], task=task)
-            packed, places = template.module.pack(kernel, *lanes)
+            packed, places = template.module.pack(kernel, *lanes, way.vectors)
             tables = [relax.const(places, "int32")]
         elif way:
             template, source = this.template("winograd"), layout.rows(tensor)
@@ -154,10 +161,10 @@ def _of_bytes(layout: Layout, call: Any) -> Blocked:
         winograd = this.template("winograd")
         text = f"{_text(call)}, blocks of {layout.lanes}, {call.args[0].ty.dtype}"
         way, task = this.way(lanes, text, dot=dot, exact=lambda tile: winograd.module.exact(kernel, tile))
-        if way == SKIPPING:
+        if isinstance(way, Lists):
             template, source = this.template("sparse_conv2d"), this.source(tensor)
             options |= {"kernel": kernel.shape[2:], "task": task}
-            packed, places = template.module.pack(kernel, *lanes, dot)
+            packed, places = template.module.pack(kernel, *lanes, way.vectors, dot)
             tables = [relax.const(places, "int32")]
         elif way:
             template, wide = winograd, wide_dot_of(layout.hardware)

@@ -21,6 +21,8 @@ from nncc.compat import GenericConst, IRModule, constant_array, relax, static_sh
 from nncc.dots import dot_of
 from nncc.passes.context import Context
 from nncc.passes.integer_costs import slower
+from nncc.passes.products_of_activations import Stays, product_of_activations
+from nncc.passes.quantization import bounds
 from nncc.passes.relax_grids import Grid, grid_of, named
 from nncc.passes.rewriter import Rewriter
 
@@ -30,31 +32,25 @@ _DATA = ("uint8", "int8")
 _LIKE = 1e-4
 """How far the scale of a bias may be from that of the products: they are the same number, rounded twice."""
 
-_LARGE = 3 << 29
-"""From here on a bias and a sum of 16,000 products may leave int32 together. Quantizers that clip biases give such;
-ours keeps them at 2^30."""
+_INT32 = np.iinfo(np.int32)
 
 
 def integer_products(module: IRModule, context: Context) -> IRModule:
     """Rewrite products of dequantized tensors; see the module's equation."""
-    return _Integers(context).rewrite(module)
+    return Integers(context).rewrite(module)
 
 
-class _Stays(Exception):
-    """A product stays float32, for a reason."""
-
-
-class _Integers(Rewriter):
+class Integers(Rewriter):
     """Knows how each value of the old function was made, and each of the new one."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(
             {
-                "relax.nn.conv2d": _product(_Integers.conv2d),
-                "relax.nn.conv2d_transpose": _product(_Integers.conv2d_transpose),
-                "relax.matmul": _product(_Integers.matmul),
-                **dict.fromkeys(_WITHOUT_TEMPLATE, _product(_Integers.without_template)),
-                "relax.add": _Integers.add,
+                "relax.nn.conv2d": _product(Integers.conv2d),
+                "relax.nn.conv2d_transpose": _product(Integers.conv2d_transpose),
+                "relax.matmul": _product(Integers.matmul),
+                **dict.fromkeys(_WITHOUT_TEMPLATE, _product(Integers.without_template)),
+                "relax.add": Integers.add,
             }
         )
         self.context = context
@@ -63,6 +59,8 @@ class _Integers(Rewriter):
         """By new variable: the expression that it stands for."""
         self.alone: set[Any] = set()
         """New variables that are read once at most."""
+        self.ranges: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        """By new variable, a sum of products without zero points: its least and its greatest value, by channel."""
 
     def keep(self, variable: Any, new: Any) -> None:
         super().keep(variable, new)
@@ -98,16 +96,16 @@ class _Integers(Rewriter):
             is_number = factor.size == 1 and len(call.ty.shape) == len(call.args[0].ty.shape)
             call = self.made.get(call.args[0], call.args[0]) if is_number else call
         if not named(call, "relax.dequantize"):
-            raise _Stays("its input is not quantized")
+            raise Stays("its input is not quantized")
         grid = grid_of(call)
         if grid is None:
-            raise _Stays(
+            raise Stays(
                 "the scale or the zero point of its input is no float32 constant for the tensor or its channels"
             )
         if not grid.whole:
-            raise _Stays("its input has several scales or zero points")
+            raise Stays("its input has several scales or zero points")
         if grid.dtype not in _DATA:
-            raise _Stays(f"its input is {grid.dtype}")
+            raise Stays(f"its input is {grid.dtype}")
         return grid if factor is None else replace(grid, scale=grid.scale * factor.reshape(-1))
 
     def integers(self, expr: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -140,20 +138,20 @@ class _Integers(Rewriter):
         found = self.integers(expr)
         if found is None:
             quantized = self.is_quantized(expr)
-            raise _Stays("its weights are no constants" if quantized else "its weights are not quantized")
+            raise Stays("its weights are no constants" if quantized else "its weights are not quantized")
         q, scale, zero = found
         if q.dtype not in (np.int8, np.uint8):
-            raise _Stays(f"its weights are {q.dtype}")
+            raise Stays(f"its weights are {q.dtype}")
         centred = q.astype(np.int32) - zero.astype(np.int32)
         if centred.size == 0:
-            raise _Stays("it has no weights")
+            raise Stays("it has no weights")
         if centred.min() < -128 or centred.max() > 127:
-            raise _Stays("its weights do not fit int8 without their zero points")
+            raise Stays("its weights do not fit int8 without their zero points")
         if centred.min() < -127 and self.dot.paired:
-            raise _Stays("a weight is -128, which this processor's sums of two products do not hold")
+            raise Stays("a weight is -128, which this processor's sums of two products do not hold")
         rows = np.moveaxis(np.broadcast_to(scale, q.shape), kept, 0).reshape(q.shape[kept], -1)
         if (rows != rows[:, :1]).any():
-            raise _Stays("its weights have several scales for one output")
+            raise Stays("its weights have several scales for one output")
         return centred.astype(np.int8), np.ascontiguousarray(rows[:, 0])
 
     # Products
@@ -162,9 +160,9 @@ class _Integers(Rewriter):
         data, (kernel, scale) = self.data(call.args[0]), self.weights(call.args[1], 0)
         attrs = call.attrs
         if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW":
-            raise _Stays(f"its layout is {attrs.data_layout}")
+            raise Stays(f"its layout is {attrs.data_layout}")
         if reason := slower(call, kernel, data.dtype, self.context):
-            raise _Stays(reason)
+            raise Stays(reason)
         zero = int(data.zero[0])
         x = self.value(data.q)
         padding = [int(p) for p in attrs.padding]
@@ -175,18 +173,18 @@ class _Integers(Rewriter):
         product = relax.op.nn.conv2d(
             x, relax.const(kernel, "int8"), attrs.strides, padding, attrs.dilation, int(attrs.groups), out_dtype="int32"
         )
-        return self.real(product, data, scale, -zero * kernel.astype(np.int64).sum(axis=(1, 2, 3)), 1)
+        return self.real(product, data, scale, kernel.reshape(len(kernel), -1), 1, offset=-zero)
 
     def conv2d_transpose(self, call: Any) -> Any:
         """Of x - zx in int16, which the template computes from x."""
         data, (kernel, scale) = self.data(call.args[0]), self.weights(call.args[1], 1)
         attrs = call.attrs
         if int(attrs.groups) != 1 or attrs.data_layout != "NCHW" or attrs.kernel_layout != "IOHW":
-            raise _Stays("it is transposed and has groups")
+            raise Stays("it is transposed and has groups")
         if prod(int(s) for s in attrs.strides) > self.context.templates["conv2d_transpose"].module.MOST_PHASES:
-            raise _Stays("it is transposed and has large strides")
+            raise Stays("it is transposed and has large strides")
         if reason := slower(call, kernel, data.dtype, self.context):
-            raise _Stays(reason)
+            raise Stays(reason)
         x = self.emit(relax.op.astype(self.value(data.q), "int16"))
         if data.zero[0]:
             x = self.emit(relax.op.subtract(x, relax.const(data.zero[0].astype(np.int16), "int16")))
@@ -199,28 +197,43 @@ class _Integers(Rewriter):
             attrs.dilation,
             out_dtype="int32",
         )
-        return self.real(product, data, scale, np.zeros(kernel.shape[1], np.int64), 1)
+        return self.real(product, data, scale, np.moveaxis(kernel, 1, 0).reshape(len(scale), -1), 1)
 
     def matmul(self, call: Any) -> Any:
+        if self.is_quantized(call.args[1]) and self.integers(call.args[1]) is None:
+            return product_of_activations(self, call)
         data, (matrix, scale) = self.data(call.args[0]), self.weights(call.args[1], -1)
         if matrix.ndim != 2:
-            raise _Stays("there are several matrices of weights")
+            raise Stays("there are several matrices of weights")
         if len(static_shape(call.args[0])) < 2:
-            raise _Stays("its input has one axis")
+            raise Stays("its input has one axis")
         if reason := slower(call, matrix, data.dtype, self.context):
-            raise _Stays(reason)
+            raise Stays(reason)
         product = relax.op.matmul(self.value(data.q), relax.const(matrix, "int8"), out_dtype="int32")
-        return self.real(product, data, scale, -int(data.zero[0]) * matrix.astype(np.int64).sum(axis=0), -1)
+        return self.real(product, data, scale, matrix.T, -1, offset=-int(data.zero[0]))
 
     def without_template(self, call: Any) -> Any:
-        raise _Stays(f"no template takes `{call.op.name.removeprefix('relax.nn.')}`")
+        raise Stays(f"no template takes `{call.op.name.removeprefix('relax.nn.')}`")
 
-    def real(self, product: Any, data: Grid, scale: np.ndarray, offset: np.ndarray, axis: int) -> Any:
-        """sx sw (product + offset) as an expression; `scale` and `offset` run along `axis`."""
+    def real(self, product: Any, data: Grid, scale: np.ndarray, rows: np.ndarray, axis: int, *, offset: int = 0) -> Any:
+        """sx sw (product + offset sum(w)) as an expression; `scale`, and `rows`, the weights of each output, run along
+        `axis`."""
         acc = self.emit(product)
-        if offset.any():
-            acc = self.emit(relax.op.add(acc, _along(offset, axis, len(acc.ty.shape))))
-        return _dequantize(acc, (data.scale * scale).astype(np.float32), axis)
+        positive, negative = (part.sum(axis=1, dtype=np.int64) for part in (rows.clip(min=0), rows.clip(max=0)))
+        if offset and (positive + negative).any():
+            acc = self.emit(relax.op.add(acc, _along(offset * (positive + negative), axis, len(acc.ty.shape))))
+        low, high = (bound - int(data.zero[0]) for bound in bounds(data.dtype))
+        self.ranges[acc] = low * positive + high * negative, high * positive + low * negative
+        return self.dequantize(acc, (data.scale * scale).astype(np.float32), axis)
+
+    @staticmethod
+    def dequantize(acc: Any, scale: np.ndarray, axis: int) -> Any:
+        """Sums of products as real numbers, an expression; `scale`, or scales along `axis`."""
+        scale = scale.reshape(-1)
+        zero = relax.const(np.zeros(scale.shape, np.int32), "int32")
+        if (scale == scale[0]).all():
+            scale, zero = scale[:1].reshape(()), relax.const(0, "int32")
+        return relax.op.dequantize(acc, relax.const(scale, "float32"), zero, axis, "float32")
 
     def add(self, call: Any) -> Any:
         """A bias of int32, on the grid of the products, joins them."""
@@ -230,7 +243,7 @@ class _Integers(Rewriter):
                 continue
             acc, scale, axis = product.args[0], constant_array(product.args[1]), int(product.attrs.axis)
             rank = len(acc.ty.shape)
-            if bias[0].ndim > rank or abs(bias[0].astype(np.int64)).max(initial=0) >= _LARGE:
+            if bias[0].ndim > rank or acc not in self.ranges:
                 continue
             shape = [1] * rank
             shape[axis] = -1
@@ -239,10 +252,13 @@ class _Integers(Rewriter):
             if q.size != q.shape[axis] or (abs(scales - wanted) > _LIKE * abs(wanted)).any() or zeros.any():
                 continue
             offset = np.broadcast_to(q, [int(acc.ty.shape[a]) if a == axis % rank else 1 for a in range(rank)])
+            least, most = (part + offset.reshape(-1) for part in self.ranges[acc])
+            if least.min() < _INT32.min or most.max() > _INT32.max:  # quantizers that clip biases give such
+                continue
             before = self.fresh.get(acc)
             if isinstance(before, relax.Call) and before.op.name == "relax.add":  # the zero point's part
                 acc, offset = before.args[0], offset.astype(np.int64) + constant_array(before.args[1])
-            return _dequantize(self.emit(relax.op.add(acc, _int32(offset))), scale, axis)
+            return self.dequantize(self.emit(relax.op.add(acc, _int32(offset))), scale, axis)
         return None
 
 
@@ -252,11 +268,11 @@ _WITHOUT_TEMPLATE = ("relax.nn.conv1d", "relax.nn.conv1d_transpose", "relax.nn.c
 def _product(rule: Any) -> Any:
     """A rule that tells `Context.layers` what became of a product."""
 
-    def told(integers: _Integers, call: Any) -> Any:
+    def told(integers: Integers, call: Any) -> Any:
         layers = integers.context.layers
         try:
             new = rule(integers, call)
-        except _Stays as reason:
+        except Stays as reason:
             quantized = any(map(integers.is_quantized, call.args[:2]))
             layers.stays(call, str(reason) if quantized else "")
             return None
@@ -273,14 +289,6 @@ def _is_sum(expr: Any) -> TypeGuard[Any]:
         and str(expr.args[0].ty.dtype) == "int32"
         and isinstance(expr.args[1], GenericConst)
     )
-
-
-def _dequantize(acc: Any, scale: np.ndarray, axis: int) -> Any:
-    scale = scale.reshape(-1)
-    zero = relax.const(np.zeros(scale.shape, np.int32), "int32")
-    if (scale == scale[0]).all():
-        scale, zero = scale[:1].reshape(()), relax.const(0, "int32")
-    return relax.op.dequantize(acc, relax.const(scale, "float32"), zero, axis, "float32")
 
 
 def _along(values: np.ndarray, axis: int, rank: int) -> Any:

@@ -15,6 +15,7 @@ from nncc import scheduling
 from nncc.compat import GenericConst, constant_array, relax, te, tirx, topi
 from nncc.ir import CONCATENATION
 from nncc.passes.blocked import Blocked
+from nncc.passes.tabulate import looked_up_bytes
 
 if TYPE_CHECKING:
     from nncc.passes.choose_layout import Layout
@@ -252,7 +253,19 @@ def pad(layout: Layout, call: Any) -> Blocked | None:
     return Blocked(layout.builder.emit_te(padded, layout.rows(tensor), primfunc_name_hint="pad"), tensor.channels)
 
 
+def take(layout: Layout, call: Any) -> Blocked | None:
+    """Of bytes from a table; see `nncc.passes.tabulate`."""
+    q = looked_up_bytes(layout.made, call)
+    if q is None or not layout.is_blocked(q):
+        return None
+    tensor = layout.blocked[q]
+    return Blocked(
+        layout.emit_anchor(layout.templates["table"], tensor.expr, call.args[0]), tensor.channels, tensor.size
+    )
+
+
 RULES = {
+    "relax.take": take,
     "relax.nn.pad": pad,
     "relax.concat": concat,
     "relax.split": split,

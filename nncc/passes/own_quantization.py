@@ -11,12 +11,13 @@ from nncc.compat import GenericConst, IRModule, constant_array, te, topi
 from nncc.passes.context import Context
 from nncc.passes.quantization import dequantized, quantized
 from nncc.passes.rewriter import Rewriter
+from nncc.passes.tabulate import looked_up_bytes
 
 __all__ = ["own_quantization", "parameter", "scaled"]
 
 
 def own_quantization(module: IRModule, context: Context) -> IRModule:
-    """Rewrite the ``relax.quantize`` and ``relax.dequantize`` that no other pass took."""
+    """Rewrite the ``relax.quantize`` and ``relax.dequantize`` that no other pass took, and what tables stand for."""
 
     def rule(rewriter: Rewriter, call: Any) -> Any:
         x, scale, zero = call.args
@@ -28,7 +29,13 @@ def own_quantization(module: IRModule, context: Context) -> IRModule:
             return None
         return scaled(rewriter, call, rewriter.value(x), *parameters)
 
-    return Rewriter({"relax.quantize": rule, "relax.dequantize": rule}).rewrite(module)
+    def take(rewriter: Rewriter, call: Any) -> Any:
+        q = looked_up_bytes(rewriter.made, call)
+        if q is None:
+            return None
+        return rewriter.emit_anchor(context.templates["table"], rewriter.value(q), call.args[0])
+
+    return Rewriter({"relax.quantize": rule, "relax.dequantize": rule, "relax.take": take}).rewrite(module)
 
 
 def parameter(expr: Any, spread: Any) -> Any:

@@ -2,26 +2,36 @@
 
 x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[p, k, i] = w[k, p l + i], zeros where n is missing
 
-Integers are packed in words (`nncc.dots`).
+Integers are packed in words (`nncc.dots`). Constants of which blocks are zero may go to a template that skips them,
+where that is predicted to be faster (`skipped`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from math import prod
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from nncc import scheduling
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
-from nncc.dots import dot_of
+from nncc.dots import Dot, dot_of
 from nncc.passes.context import Context
+from nncc.passes.relax_grids import named
 from nncc.passes.rewriter import Rewriter
+from nncc.skipping import WORD, Lists, best_lists
+from nncc.target import Hardware
 
 __all__ = ["pack_matmul"]
 
+_EFFICIENCY = 0.9
+"""Of what `tile_cost` says, that dense products reach."""
+_WORTH = 0.9
+"""Zeros are skipped where that takes less than so much of the time: the prediction is no better."""
+
 
 def pack_matmul(module: IRModule, context: Context) -> IRModule:
-    """Rewrite ``relax.matmul`` calls of float32, and those of integers by constants; see the module's equation."""
+    """Rewrite ``relax.matmul`` calls of float32, and those of integers; see the module's equation."""
     lanes = max(4, context.target.hardware.vector_bits // 32)
     dot = dot_of(context.target.hardware)
 
@@ -30,6 +40,12 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         left, right = static_shape(x), static_shape(weight)
         if str(call.ty.dtype) == "int32" and isinstance(weight, GenericConst) and str(weight.ty.dtype) == "int8":
             return integers(rewriter, x, constant_array(weight))
+        if str(call.ty.dtype) == "int32" and str(weight.ty.dtype) in ("uint8", "int8"):
+            width, transposed = panel_lanes(right[-1], lanes), rewriter.made.get(call.args[1])
+            options = {"columns": right[-1], "lanes": width, "packed": False, "dot": dot.of_activations()}
+            if _swaps_last_axes(transposed):  # words of it lie side by side
+                weight, options["transposed"] = rewriter.value(transposed.args[0]), True
+            return rewriter.emit_anchor(context.templates["matmul"], x, weight, **options)
         if str(call.ty.dtype) != "float32" or str(weight.ty.dtype) != "float32" or len(left) < 2 or len(right) < 2:
             return None
         if len(right) > 2 and (right[:-2] != left[:-2]):
@@ -39,18 +55,33 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         template = context.templates["matmul"]
         constant = isinstance(weight, GenericConst) and len(right) == 2
         if constant:
+            matrix = constant_array(weight)
+            if lists := skipped(matrix, prod(left[:-1]), left[-2], width, context.target.hardware):
+                return sparse(rewriter, x, matrix, width, lists)
             weight = relax.const(pack_panels(constant_array(weight), width), "float32")
         return rewriter.emit_anchor(template, x, weight, columns=columns, lanes=width, packed=constant)
 
     def integers(rewriter: Rewriter, x: Any, matrix: np.ndarray) -> Any:
         columns = matrix.shape[-1]
         width = panel_lanes(columns, lanes)
+        rows = static_shape(x)[:-1]
+        if lists := skipped(matrix, prod(rows), rows[-1], width, context.target.hardware, dot):
+            return shifted(x, matrix, sparse(rewriter, x, matrix, width, lists, dot))
         depth = -(-matrix.shape[0] // dot.size) * dot.size
         whole = np.pad(matrix, ((0, depth - matrix.shape[0]), (0, 0)))
         packed = relax.const(dot.words(pack_panels(whole, width), 1), dot.weight)
         product = rewriter.emit_anchor(
             context.templates["matmul"], x, packed, columns=columns, lanes=width, packed=True, dot=dot
         )
+        return shifted(x, matrix, product)
+
+    def sparse(rewriter: Rewriter, x: Any, matrix: np.ndarray, width: int, lists: Lists, dot: Dot | None = None) -> Any:
+        template = context.templates["sparse_matmul"]
+        packed, places = template.module.pack(matrix, width, lists.vectors, dot)
+        tables = relax.const(packed, str(packed.dtype)), relax.const(places, "int32")
+        return rewriter.emit_anchor(template, x, *tables, dot=dot)
+
+    def shifted(x: Any, matrix: np.ndarray, product: Any) -> Any:
         shift = scheduling.shift(str(x.ty.dtype), dot)
         if not shift:
             return product
@@ -58,6 +89,38 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         return relax.op.add(product, relax.const(offset, "int32"))
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
+
+
+def skipped(
+    matrix: np.ndarray, rows: int, tiled: int, lanes: int, hardware: Hardware, dot: Dot | None = None
+) -> Lists | None:
+    """How the zeros of a constant are skipped; None where the dense product is predicted to be at least as fast.
+
+    `rows` are multiplied in all, `tiled` of them lie in tiles. Both products take what their tiles cost, or as long as
+    their weights come from memory.
+    """
+    depth, columns = matrix.shape
+    if depth % WORD or columns % lanes or lanes < 4 or rows == 0:
+        return None
+    lists = best_lists(matrix.T[:, :, None, None], lanes, tiled, hardware, dot)
+    if lists is None:
+        return None
+    tile, *_ = scheduling.register_tiles(tiled, columns // lanes, lanes, hardware, streamed=True, dot=dot)
+    dense = scheduling.tile_cost(tile[0], tile[1], tiled, lanes, hardware) / _EFFICIENCY
+    steps = rows * depth * columns / lanes / (1 if dot is None else dot.size)
+    nbytes = depth * columns * (4 if dot is None else np.dtype(dot.weight).itemsize)
+    fetching = nbytes / hardware.bytes_per_flop / (2 * lanes)
+    faster = max(lists.cost * steps, lists.density * fetching) < _WORTH * max(dense * steps, fetching)
+    return lists if faster else None
+
+
+def _swaps_last_axes(call: Any) -> TypeGuard[Any]:
+    """Whether an expression exchanges the last two axes of a tensor, and no others."""
+    if not named(call, "relax.permute_dims") or call.attrs.axes is None:
+        return False
+    axes = [int(axis) for axis in call.attrs.axes]
+    last = len(axes) - 1
+    return last > 0 and axes == [*range(last - 1), last, last - 1]
 
 
 def panel_lanes(columns: int, lanes: int) -> int:

@@ -3,16 +3,30 @@
     Q(f(r), s) = Q(f(r / s), 1)        for sums, maxima, clips and means f of real numbers r
 
 with their constants divided too, so that the division joins the scales of what is dequantized, and costs nothing.
+
+Sums, averages and softmaxes from integers to integers are rounded as ONNX Runtime's kernels for them round, QLinearAdd
+(of x86 processors with AVX2), QLinearAveragePool and QLinearSoftmax:
+
+    Q(sa (a - za) + sb (b - zb), s, z) = Q(a (sa / s) + (b (sb / s) + (z - (sa / s za + sb / s zb))), 1, 0)
+    Q(average(x), s, z)                = Q(average(x / s) + z, 1, 0)
+    Q(softmax(x), s, z)                = Q(softmax(x) floor(1 / s), 1, z)
+
+The first has two fused multiply-adds where the processor has those. In the second, averages of few integers often lie
+in the middle of two: adding z first takes the rounding errors off them. The third is another function where 1 / s is no
+integer.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from nncc.compat import GenericConst, IRModule, constant_array, relax
+from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.passes.context import Context
+from nncc.passes.quantization import bounds
+from nncc.passes.relax_grids import Grid, grid_of, named
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["requantize"]
@@ -22,10 +36,11 @@ _HOMOGENEOUS = {
     "relax.nn.avg_pool2d", "relax.nn.max_pool2d",
 }  # fmt: skip
 """f(x / c) = f(x) / c for c > 0; of a product, one factor is divided."""
+_BYTES = ("uint8", "int8")
 
 
 def requantize(module: IRModule, context: Context) -> IRModule:
-    """Rewrite ``relax.quantize`` of what is made of dequantized numbers; see the module's equation."""
+    """Rewrite ``relax.quantize`` of what is made of dequantized numbers; see the module's equations."""
     return _Requantize().rewrite(module)
 
 
@@ -40,11 +55,83 @@ class _Requantize(Rewriter):
         if not isinstance(scale, GenericConst) or constant_array(scale).size != 1:
             return None
         divisor = np.float32(constant_array(scale).reshape(-1)[0])
-        divided = self.divided(value, divisor) if divisor > 0 else None
+        if not divisor > 0:
+            return None
+        grid = grid_of(call)
+        if grid is not None and grid.whole and str(call.ty.dtype) in _BYTES:
+            dtype = str(call.ty.dtype)
+            moved = self.sum(value, grid, dtype)
+            moved = self.average(value, grid, divisor, dtype) if moved is None else moved
+            if moved is not None:
+                least = relax.const(np.array(bounds(dtype)[0], dtype), dtype)
+                return relax.op.quantize(moved, _ONE, least, call.attrs.axis, call.attrs.out_dtype)
+            if (shares := self.softmax(value, divisor, dtype)) is not None:
+                return relax.op.quantize(shares, _ONE, zero, call.attrs.axis, call.attrs.out_dtype)
+        divided = self.divided(value, divisor)
         if divided is None:
             return None
-        one = relax.const(np.float32(1), "float32")
-        return relax.op.quantize(divided, one, zero, call.attrs.axis, call.attrs.out_dtype)
+        return relax.op.quantize(divided, _ONE, zero, call.attrs.axis, call.attrs.out_dtype)
+
+    def operand(self, value: Any, dtype: str) -> Grid | None:
+        """The grid of a value of the old function that is dequantized from integers of `dtype`, as a whole."""
+        grid = grid_of(self.made.get(value))
+        return grid if grid is not None and grid.whole and grid.dtype == dtype and grid.scale[0] > 0 else None
+
+    def sum(self, value: Any, result: Grid, dtype: str) -> Any:
+        """A sum of two tensors on grids in units of `result`, its zero point included; None where it is none.
+
+        Bytes with a sign are counted from -128 on, so that they are rounded as those without are.
+        """
+        call, least = self.made.get(value), bounds(dtype)[0]
+        # ONNX Runtime drops a Relu that clips to nothing but what the grid clips to.
+        while named(call, "relax.nn.relu") and self.uses[value] == 1 and int(result.zero[0]) == least:
+            value, call = call.args[0], self.made.get(call.args[0])
+        if not named(call, "relax.add") or self.uses[value] > 1:
+            return None
+        grids = [self.operand(part, dtype) for part in call.args]
+        if grids[0] is None or grids[1] is None:
+            return None
+        parts = [(part, np.float32(part.scale[0] / result.scale[0])) for part in (grids[0], grids[1])]
+        (first, ratio), (second, other) = parts
+        rounded = other * np.float32(second.zero[0] - least)
+        # ONNX Runtime's compiler fused the other product with the sum.
+        zeros = np.float32(np.float64(ratio) * (first.zero[0] - least) + np.float64(rounded))
+        fixed = np.float32(result.zero[0] - least) - zeros
+        if isinstance(first.q, GenericConst) or _count(first.q) == 1:
+            parts.reverse()
+        return self.builder.emit(relax.op.add(self.scaled(*parts[0]), self.scaled(*parts[1], fixed)))
+
+    def scaled(self, grid: Grid, ratio: np.float32, fixed: np.float32 | None = None) -> Any:
+        """Integers, from the least one on, times a number, plus another."""
+        least = bounds(grid.dtype)[0]
+        if isinstance(grid.q, GenericConst):  # float64 has the product without an error, as a fused multiply-add does
+            real = (constant_array(grid.q).astype(np.float64) - least) * ratio + (
+                0.0 if fixed is None else np.float64(fixed)
+            )
+            return relax.const(real.astype(np.float32), "float32")
+        zero = relax.const(np.array(least, grid.dtype), grid.dtype)
+        real = self.builder.emit(relax.op.dequantize(self.value(grid.q), relax.const(ratio), zero, 0, "float32"))
+        return real if fixed is None else self.builder.emit(relax.op.add(real, relax.const(fixed, "float32")))
+
+    def average(self, value: Any, result: Grid, divisor: np.float32, dtype: str) -> Any:
+        """Averages of windows in units of `result`, its zero point included; None where they are none."""
+        call = self.made.get(value)
+        if not named(call, "relax.nn.avg_pool2d") or self.operand(call.args[0], dtype) is None:
+            return None
+        average = self.divided(value, divisor)
+        if average is None:
+            return None
+        return self.builder.emit(
+            relax.op.add(average, relax.const(np.float32(int(result.zero[0]) - bounds(dtype)[0]), "float32"))
+        )
+
+    def softmax(self, value: Any, divisor: np.float32, dtype: str) -> Any:
+        """A softmax from integers to integers, in units of the result's scale; None where it is none."""
+        call = self.made.get(value)
+        if not named(call, "relax.nn.softmax") or self.uses[value] > 1 or self.operand(call.args[0], dtype) is None:
+            return None
+        units = np.floor(np.float32(1) / divisor)
+        return self.builder.emit(relax.op.multiply(self.value(value), relax.const(units, "float32")))
 
     def divided(self, value: Any, divisor: np.float32) -> Any:
         """A value of the old function, divided by a constant without a division for each element, in the new one;
@@ -70,3 +157,10 @@ class _Requantize(Rewriter):
             return None
         rest = [self.value(argument) for argument in call.args[count:]]
         return self.builder.emit(relax.Call(call.op, [*parts, *rest], call.attrs, call.ty_args))
+
+
+_ONE = relax.const(np.float32(1), "float32")
+
+
+def _count(tensor: Any) -> int:
+    return prod(static_shape(tensor))

@@ -35,6 +35,7 @@ from nncc.passes.relax_grids import is_quantized
 from nncc.passes.requantize import requantize
 from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
+from nncc.passes.tabulate import tabulate
 from nncc.passes.weight_only import weight_only
 from nncc.target import Target
 from nncc.templates import Template
@@ -46,6 +47,7 @@ SPECIALIZE = (
     keep_integers,
     integer_products,
     requantize,
+    tabulate,
     weight_only,
     fold_relax,
     fold_dequantize,

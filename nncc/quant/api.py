@@ -8,17 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import UsageError, did_you_mean
+from nncc.ir import Model
 from nncc.quant.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from nncc.ir import Model
     from nncc.quant.closed_loop import Outcome
     from nncc.quant.images import Preprocessing
     from nncc.quant.request import Start, Tell
 
-__all__ = ["Quantized", "quantize", "quantize_model"]
+__all__ = ["Quantized", "QuantizedModel", "quantize", "quantize_model"]
+
+
+@dataclass(frozen=True)
+class QuantizedModel(Model):
+    """What the stage `quantize` makes of a float model."""
+
+    outcome: Outcome
+    """How: which layers, by which recipe, and how well the result agrees with the float model."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ def quantize(
     shape: Mapping[str, Sequence[int]] | None = None,
     images: Preprocessing | None = None,
     rank_by: str = "output",
+    sensitivity: bool = False,
     evaluations: int = 30,
     metric_seconds: float = 3600.0,
     start: Start = lambda name, what: None,
@@ -79,6 +88,8 @@ def quantize(
         What becomes of images in `calibration`.
     rank_by
         ``output``: layers are ranked by the error of the model's outputs; ``metric``: by the metric, once for each.
+    sensitivity
+        Measure what each layer loses by itself (`Outcome.lost`) even where no layer has to stay float.
     evaluations
         How often the metric may be asked while layers are chosen.
     metric_seconds
@@ -111,7 +122,7 @@ def quantize(
     hardware = resolve(target).hardware
     graph, samples = read_model(model, calibration, shape, images, start, "a hundred")
     material = gather(graph, samples, chosen, judge if isinstance(judge, str) else "", start)
-    gate = Gate(judge, drop, rank_by == "metric", evaluations)
+    gate = Gate(judge, drop, rank_by == "metric", evaluations, sensitivity)
     outcome = closed_loop(
         material, chosen, gate, hardware, float_file=model, choose_observer=auto, start=start, tell=tell
     )
@@ -123,7 +134,7 @@ def quantize(
 
 def quantize_model(
     model: Model, calibration: Path, recipe: Path | None, tell: Tell = lambda done, total, what: None
-) -> Model:
+) -> QuantizedModel:
     """The stage of a compilation: the same QDQ graph that `quantize` would write without a gate."""
     from nncc.quant.closed_loop import Gate, closed_loop, gather
     from nncc.quant.samples import input_specs, read_samples
@@ -132,7 +143,9 @@ def quantize_model(
     samples = read_samples(calibration, input_specs(model.graph))
     material = gather(model.graph, samples, chosen)
     found = closed_loop(material, chosen, Gate(), None, tell=tell)
-    return replace(model, graph=found.graph)
+    return QuantizedModel(
+        **{f.name: getattr(model, f.name) for f in fields(model)} | {"graph": found.graph}, outcome=found
+    )
 
 
 def chosen_recipe(recipe: str | Path | Recipe | None, choices: Mapping[str, Any]) -> Recipe:

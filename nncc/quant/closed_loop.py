@@ -43,6 +43,8 @@ class Gate:
     """Whether layers are ranked by the metric, rather than by the error of the outputs."""
     most: int = 30
     """How often the metric may be asked while layers are chosen."""
+    ranked: bool = False
+    """Whether layers are ranked even where none has to stay float."""
 
 
 @dataclass(frozen=True)
@@ -143,19 +145,25 @@ def closed_loop(
     lost: dict[str, float] = {}
     evaluations = 0
     reached: float | None = None
+
+    def ranked() -> dict[str, float]:
+        start("rank", "the layers, one by one")
+        loss = (lambda graph: max(0.0, whole - score(graph))) if gate.by_metric else material.noise
+        return rank(material.prepared, material.statistics, recipe, material.layers, loss, tell)
+
     if floor is not None and hardware is not None:
         start("metric", "of the quantized model")
         judge = Judge(material.prepared, material.statistics, score, floor, gate.most, tell)
         reached = judge.score(recipe, ())
         if reached < floor:
-            start("rank", "the layers, one by one")
-            loss = (lambda graph: max(0.0, whole - score(graph))) if gate.by_metric else material.noise
-            lost = rank(material.prepared, material.statistics, recipe, material.layers, loss, tell)
+            lost = ranked()
             start("search", "which layers stay float")
             found = search(recipe, material.layers, lost, hardware, judge)
             recipe, reached = with_floats(recipe, found.floats), found.score
             reasons |= {name: loss_text(lost[name], gate.by_metric) for name in found.floats}
         evaluations = len(judge.scores)
+    if gate.ranked and not lost:
+        lost = ranked()
     start("quantize", "")
     graph = quantize(material.prepared, material.statistics, recipe)
     session = open_graph(graph)

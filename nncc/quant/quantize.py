@@ -8,7 +8,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError, UsageError, did_you_mean
-from nncc.passes.rewriting import attribute, constant, is_op, operand
+from nncc.passes.products import product_of
+from nncc.passes.rewriting import constant, operand
 from nncc.quant.bias import correct_bias
 from nncc.quant.calibrate import Statistics, collect
 from nncc.quant.equalize import equalize
@@ -26,6 +27,8 @@ from nncc.quant.weights import choose_weights
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
+
+    from nncc.layer_time import Product
 
 __all__ = ["Layer", "layers", "prepare", "quantize", "shapes_of"]
 
@@ -45,6 +48,8 @@ class Layer:
     """Multiply-accumulate operations for one run; 0 for what is not a product."""
     weights: int
     """Elements of its constant weights."""
+    product: Product | None = None
+    """Its shapes; None for what is not a product, or where they are not known."""
 
 
 def layers(graph: onnx_ir.Model, sample: Mapping[str, np.ndarray] | None = None) -> tuple[Layer, ...]:
@@ -58,7 +63,8 @@ def layers(graph: onnx_ir.Model, sample: Mapping[str, np.ndarray] | None = None)
     for node in plan(graph).nodes:
         at = weight_operand(node) if is_product(node) else None
         elements = 0 if at is None else int(prod(_size(operand(node, at))))
-        found.append(Layer(str(node.name), node.op_type, _macs(node, shapes), elements))
+        product = product_of(node, shapes) if is_product(node) else None
+        found.append(Layer(str(node.name), node.op_type, 0 if product is None else product.macs, elements, product))
     return tuple(found)
 
 
@@ -92,21 +98,6 @@ def shapes_of(graph: onnx_ir.Model, sample: Mapping[str, np.ndarray] | None) -> 
     values = [*trial.graph.inputs, *trial.graph.initializers.values(), *(v for n in trial.graph for v in n.outputs)]
     known = {str(value.name): static_shape(value) for value in values}
     return {name: shape for name, shape in known.items() if shape is not None}
-
-
-def _macs(node: onnx_ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Outputs times the products that each sums up; a transposed convolution counts its inputs instead."""
-    if not is_product(node):
-        return 0
-    first, second = shapes.get(str(operand(node).name)), shapes.get(str(operand(node, 1).name))
-    out = shapes.get(str(node.outputs[0].name))
-    if first is None or second is None or out is None:
-        return 0
-    if is_op(node, "Conv"):
-        return prod(out) * prod(second[1:])
-    if is_op(node, "ConvTranspose"):
-        return prod(first) * prod(second[1:])
-    return prod(out) * first[0 if is_op(node, "Gemm") and attribute(node, "transA", 0) else -1]
 
 
 def quantize(graph: onnx_ir.Model, statistics: Statistics | None, recipe: Recipe) -> onnx_ir.Model:

@@ -189,7 +189,7 @@ def round_by_least_squares(weight: np.ndarray, scale: np.ndarray, moment: np.nda
     """Integers in [-127, 127] (as float64) with the least (weight - scale*q) H (weight - scale*q)^T, nearly.
 
     `weight` and `scale` are [groups, outputs, columns], `moment`, H, is [groups, columns, columns]; all float64.
-    Columns that the data never reach are rounded to the nearest.
+    Columns that the data never reach are rounded to the nearest. What is zero stays zero: kernels may skip it.
     """
     import numpy as np
 
@@ -198,6 +198,7 @@ def round_by_least_squares(weight: np.ndarray, scale: np.ndarray, moment: np.nda
     order = np.argsort(-diagonal, axis=1, kind="stable")
     # By column in front, so that a column lies in one piece.
     weight = np.take_along_axis(weight.transpose(0, 2, 1), order[:, :, None], axis=1)
+    zero = weight == 0
     scale = np.take_along_axis(scale.transpose(0, 2, 1), order[:, :, None], axis=1)
     moment = np.take_along_axis(np.take_along_axis(moment, order[:, :, None], axis=1), order[:, None], axis=2)
     diagonal = np.take_along_axis(diagonal, order, axis=1)
@@ -210,7 +211,8 @@ def round_by_least_squares(weight: np.ndarray, scale: np.ndarray, moment: np.nda
         stop = min(start + _BLOCK, columns)
         errors = np.empty((groups, stop - start, weight.shape[2]))
         for i in range(start, stop):
-            integers[:, i] = np.clip(np.rint(weight[:, i] / scale[:, i]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+            nearest = np.clip(np.rint(weight[:, i] / scale[:, i]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+            integers[:, i] = np.where(zero[:, i], 0.0, nearest)
             error = (weight[:, i] - integers[:, i] * scale[:, i]) / upper[:, i, i, None]
             weight[:, i:stop] -= upper[:, i, i:stop, None] * error[:, None]
             errors[:, i - start] = error

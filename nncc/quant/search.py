@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, get_args
 
 from nncc.errors import ModelError
+from nncc.layer_time import LayerTimes
 from nncc.quant.cost import float_cost, int8_cost
 from nncc.quant.quantize import Layer, quantize
 from nncc.quant.recipe import Observer, Recipe
@@ -120,8 +121,9 @@ def search(
     that holds, by doubling and then bisection; then the costly ones among them become int8 again where the score still
     holds, as long as the judge may be asked. Raises ModelError where no layer may be in int8.
     """
-    saved = {layer.name: float_cost(layer, hardware) - int8_cost(layer, hardware) for layer in layers}
-    order = sorted(lost, key=lambda name: (-lost[name] / saved[name] if saved[name] else 0.0, name))
+    times = LayerTimes(hardware)
+    saved = {layer.name: float_cost(layer, times) - int8_cost(layer, times) for layer in layers}
+    order = sorted(lost, key=lambda name: (-lost[name] / max(saved[name], 1e-15), name))
     least, enough = -1, 0
     while enough < len(order) and not judge.holds(recipe, order[:enough]):
         least, enough = enough, min(len(order), max(1, 2 * enough))

@@ -7,8 +7,8 @@ static int rt_invoke(nncc_context* context, void* stream, void** events, int cap
   return code ? code : rt_begin(&pass, model_info.num_calls);
 }
 
-/* Captures the program over the places of this run, with the events if there are any. In a stream of its own, which nothing waits for: else work that
- * other threads give to the legacy default stream would break the capture. */
+/* Captures the program over the places of this run, with the events if there are any. In a stream of its own, which
+ * nothing waits for: else work that other threads give to the legacy default stream would break the capture. */
 static int rt_capture(nncc_context* context, void** events, void** executable) {
   void *stream = NULL, *graph = NULL;
   RT_TRY(cuStreamCreate, (&stream, CU_STREAM_NON_BLOCKING), " for capture");
@@ -25,7 +25,10 @@ static int rt_capture(nncc_context* context, void** events, void** executable) {
   }
   if (!code) {
     result = rt_cuda.cuGraphInstantiateWithFlags(executable, graph, 0);
-    code = result ? rt_driver_failed(result, "cuGraphInstantiateWithFlags") : NNCC_OK;
+    if (result) {
+      *executable = NULL;
+      code = rt_driver_failed(result, "cuGraphInstantiateWithFlags");
+    }
   }
   if (graph) {
     rt_cuda.cuGraphDestroy(graph);

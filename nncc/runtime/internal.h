@@ -12,6 +12,7 @@
  *   NNCC_WEIGHTS          symbol of the weights: hidden, in .rodata, 64-byte aligned   (default nncc_weights)
  *   NNCC_TARGET           name of the target as a string, which a loader on a foreign machine finds in the file
  *   NNCC_STATIC_PREFIX    public functions are nncc_<prefix>_create ..., so that one program can link many models
+ *   NNCC_PACKED           how many constants expand.c expands, those of `packed_constants`   (by default none)
  *   NNCC_NO_THREADS       no thread pool and no pthreads: every launch runs its tasks in turn
  *   NNCC_SPIN_SECONDS     how long an idle thread spins before it sleeps                (default 100e-6)
  *   NNCC_SYM_...          names under which kernels find the runtime; see the table below */

@@ -29,7 +29,7 @@ enum {
   NNCC_ERROR_ARGUMENT = 1,    /* a null pointer, a context that is running already */
   NNCC_ERROR_MEMORY = 2,      /* the arena or the thread pool could not be allocated */
   NNCC_ERROR_CPU = 3,         /* this processor lacks a feature that the kernels were compiled for */
-  NNCC_ERROR_KERNEL = 4,      /* a kernel refused its data */
+  NNCC_ERROR_KERNEL = 4,      /* a kernel refused its data; nncc_create: the library is damaged */
   NNCC_ERROR_DEVICE = 5       /* there is no GPU that can run this, or a call of its driver failed */
 };
 

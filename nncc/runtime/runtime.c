@@ -390,6 +390,20 @@ static size_t rt_reserve(size_t* used, size_t size) {
   return at;
 }
 
+/* Constants that are stored without their zeros lie in the arena, where no call writes. */
+static int rt_expand_constants(uint8_t* arena) {
+  (void)arena;
+#ifdef NNCC_PACKED
+  for (int i = 0; i < NNCC_PACKED; ++i) {
+    const nncc_packed* packed = &packed_constants[i];
+    if (!nncc_expand(packed, NNCC_WEIGHTS + packed->from, arena + packed->to)) {
+      return rt_fail(NNCC_ERROR_KERNEL, "constant %d of this library is damaged; copy or compile it again", i);
+    }
+  }
+#endif
+  return NNCC_OK;
+}
+
 NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
   const int code = rt_check_processor();
   if (result) {
@@ -438,7 +452,10 @@ NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
     context->threads[i].context = context;
     context->threads[i].scratch = base + scratch_at + i * ((used - scratch_at) / threads);
   }
-  const int failed = rt_start_threads(context);
+  int failed = rt_expand_constants(context->arena);
+  if (!failed) {
+    failed = rt_start_threads(context);
+  }
   if (failed) {
     free(allocation);
     return failed;

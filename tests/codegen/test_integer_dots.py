@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from compiled import compile_net
-from quantized import QuantizedNet, extreme_inputs, extremes, many_kinds
+from quantized import QuantizedNet, attention, extremes, inputs_of, many_kinds
 
 from nncc.execute import open_library
 from nncc.host import host
@@ -45,7 +45,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.parametrize("data", ["uint8", "int8"])
-@pytest.mark.parametrize("make", [many_kinds, extremes])
+@pytest.mark.parametrize("make", [many_kinds, extremes, attention])
 def test_plain_arithmetic_is_what_onnx_runtime_computes(plain, make, data):
     compiled, found = plain(make, data, inputs_of(make))
     expected = compiled.expected(compiled.sample(**inputs_of(make)))
@@ -54,7 +54,7 @@ def test_plain_arithmetic_is_what_onnx_runtime_computes(plain, make, data):
         assert len(np.unique(value)) >= 4, name
 
 
-@pytest.mark.parametrize("make", [many_kinds, extremes])
+@pytest.mark.parametrize("make", [many_kinds, extremes, attention])
 @pytest.mark.parametrize(
     ("target", "data"), [*((target, "uint8") for target in WAYS), ("x86-64-v3", "int8"), ("x86-64-v4-vnni", "int8")]
 )
@@ -66,10 +66,6 @@ def test_all_ways_give_the_same_integers(plain, target, make, data, tmp_path):
     found = open_library(compiled.library, 1, compiled.program.target).run(reference.sample(**inputs_of(make)))
     for name, value in expected.items():
         assert np.array_equal(found[name], value), name
-
-
-def inputs_of(make) -> dict[str, np.ndarray]:
-    return extreme_inputs() if make is extremes else {}
 
 
 @pytest.mark.parametrize("target", [*WAYS, "x86-64-v3-vnni"])

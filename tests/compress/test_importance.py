@@ -52,3 +52,29 @@ def test_reconstruction_sees_that_a_channel_follows_from_others():
     given, units = evidence(net, [y])
     assert IMPORTANCE["reconstruction"](given)[units].argmin() in (0, 3)
     assert IMPORTANCE["activation"](given)[units].argmax() == 3
+
+
+def test_taylor_is_what_the_outputs_change_to_first_order():
+    """Of a linear model first order is all: each channel's importance is the change of the outputs without it, but for
+    its mean, in root mean square relative to their norm. Four random projections for each of 16 samples estimate it."""
+    net = Net()
+    y = net.conv(net.conv("x", 3, 6), 6, 5)
+    given, units = evidence(net, [y])
+    found = IMPORTANCE["taylor"](given)[units]
+    w0, b0, w1, b1 = (net.constants[name].astype(float) for name in ("w0", "b0", "w1", "b1"))
+    hidden = [np.einsum("oc,nchw->ohw", w0[:, :, 0, 0], s["x"]) + b0[:, None, None] for s in given.samples]
+    mean = np.mean([h.mean(axis=(1, 2)) for h in hidden], axis=0)
+    squares = []
+    for h in hidden:
+        whole = np.square(np.einsum("oc,chw->ohw", w1[:, :, 0, 0], h) + b1[:, None, None]).sum()
+        squares.append(
+            np.square(h - mean[:, None, None]).sum(axis=(1, 2)) * np.square(w1[:, :, 0, 0]).sum(axis=0) / whole
+        )
+    np.testing.assert_allclose(found, np.sqrt(np.mean(squares, axis=0)), rtol=0.4)
+
+
+def test_taylor_ranks_by_activation_where_no_gradient_is_known():
+    net = Net()
+    y = net.conv(net.op("Abs", net.conv("x", 3, 6)), 6, 2)
+    given, units = evidence(net, [y])
+    np.testing.assert_array_equal(IMPORTANCE["taylor"](given)[units], IMPORTANCE["activation"](given)[units])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from compress_models import Net, analyzed
 
-from nncc.compress.cost import costs, layer_seconds, nbytes, total
+from nncc.compress.cost import costs, nbytes, total
 from nncc.compress.cut import chosen, cut
 from nncc.compress.goals import terms
 from nncc.compress.search import Curve, allocate, counts_after, sensitivity
+from nncc.layer_time import LayerTimes
 from nncc.target import Hardware
 
 
@@ -40,15 +41,21 @@ def test_what_is_left_is_what_the_cut_graph_has(chain):
     assert moved == pytest.approx([sum(part.amount for part in cost.moved) for cost in costs(small, after)])
 
 
-def test_time_is_that_of_products_or_of_memory():
-    hardware = Hardware(peak_gflops=10.0, dram_gbps=2.0)
-    assert layer_seconds(5e9, 1.0, hardware) == pytest.approx(1.0)
-    assert layer_seconds(1.0, 4e9, hardware) == pytest.approx(2.0)
+def test_the_time_of_what_is_left_is_that_of_the_cut_graph(chain):
+    """With a count that is no multiple of a vector's lanes, and a depthwise convolution between."""
+    graph, found = chain
+    keep = chosen(found.prunable(), {"conv0": 10, "conv2": 24}, np.arange(found.count), found.count)
+    small = cut(graph, found, keep)
+    after = analyzed(small)
+    everything = np.ones(after.count, bool)
+    times = LayerTimes(Hardware(peak_gflops=10.0, dram_gbps=2.0))
+    left = [cost.seconds(keep, times) for cost in costs(graph, found)]
+    assert left == pytest.approx([cost.seconds(everything, times) for cost in costs(small, after)])
 
 
 def test_the_group_that_loses_least_for_what_it_saves_goes_first(chain):
     graph, found = chain
-    parts = terms("sparsity", costs(graph, found), nbytes(graph, found), Hardware(), "x")
+    parts = terms("sparsity", costs(graph, found), nbytes(graph, found), LayerTimes(Hardware()), "x")
     whole = sum(part(np.ones(found.count, bool)) for part in parts)
     curves = {"conv0": Curve(((0.5, 9.0),)), "conv2": Curve(((0.5, 0.01),))}
     steps = allocate(found, curves, np.arange(found.count), 4, parts, 0.7 * whole)

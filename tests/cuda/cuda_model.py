@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +42,14 @@ extern "C" __global__ void m_total(const float* __restrict__ x, float* __restric
 }
 """
 
+_LINKS = {
+    "x86_64": Link(machine="x86_64", zig="x86_64-linux-gnu.2.17", gcc="x86_64-linux-gnu-gcc"),
+    "aarch64": Link(machine="aarch64", zig="aarch64-linux-gnu.2.28", gcc="aarch64-linux-gnu-gcc"),
+}
 TARGET = Target(
-    "cuda-test",
-    "",
-    {"kind": "cuda", "arch": "sm_80"},
-    link=Link(machine="x86_64", zig="x86_64-linux-gnu.2.17", gcc="x86_64-linux-gnu-gcc"),
+    "cuda-test", "", {"kind": "cuda", "arch": "sm_80"}, link=_LINKS.get(platform.machine(), _LINKS["x86_64"])
 )
-ARM = replace(
-    TARGET,
-    name="cuda-arm-test",
-    link=Link(machine="aarch64", zig="aarch64-linux-gnu.2.28", gcc="aarch64-linux-gnu-gcc"),
-)
+"""A GPU in a machine of this one's kind."""
 
 X = np.arange(256, dtype=np.float32).reshape(4, 64)
 W = np.linspace(0.5, 2.0, 64, dtype=np.float32)

@@ -117,7 +117,17 @@ def test_no_kernel_spills(tmp_path):
     artifact, _ = compiled(residual_network(tmp_path / "net.onnx"), tmp_path / "out", "cuda-sm80")
     kernels = json.loads(artifact.json.read_text())["device"]["kernels"]
     assert kernels
-    assert [name for name, launches in kernels.items() if any(launch["spilled_bytes"] for launch in launches)] == []
+    assert [name for name, each in kernels.items() if any(one["spilled_bytes"] for one in each["launches"])] == []
+
+
+def test_the_description_has_an_estimate_of_each_kernel(tmp_path):
+    artifact, _ = compiled(residual_network(tmp_path / "net.onnx"), tmp_path / "out", "cuda-sm80")
+    facts = json.loads(artifact.json.read_text())
+    kernels = facts["device"]["kernels"]
+    assert set(kernels) == set(facts["calls"]) - {"copy"}
+    for each in kernels.values():
+        assert each["least_us"] > 0 and each["bound"] in ("memory", "arithmetic")
+        assert all(0 < launch["occupancy"] <= 1 and launch["waves"] > 0 for launch in each["launches"])
 
 
 def test_gpu_measurements_run_unattended(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_cuda import compiler, emulated, launch
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+pytestmark = pytest.mark.skipif(compiler() is None, reason="the emulator needs g++ or clang++, and Linux")
 
 SOURCE = r"""
 #include <cuda_fp16.h>

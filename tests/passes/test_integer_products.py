@@ -91,7 +91,26 @@ def test_input_of_wide_integers(net: QuantizedNet, tmp_path: Path) -> None:
 
 def test_two_activations(net: QuantizedNet, tmp_path: Path) -> None:
     net.output(net.op("MatMul", net.grid(net.input(2, 8, 16)), net.grid(net.input(2, 16, 8))))
-    assert reason(net, tmp_path) == "its weights are no constants"
+    assert quantization(net, tmp_path) == Quantization(2 * 8 * 8 * 16, 2 * 8 * 8 * 16)
+
+
+def test_two_activations_with_axes_that_are_broadcast(net: QuantizedNet, tmp_path: Path) -> None:
+    net.output(net.op("MatMul", net.grid(net.input(3, 2, 8, 16)), net.grid(net.input(1, 2, 16, 8))))
+    assert reason(net, tmp_path) == "its leading axes are broadcast"
+
+
+def test_two_activations_with_long_sums(net: QuantizedNet, tmp_path: Path) -> None:
+    net.output(net.op("MatMul", net.grid(net.input(2, 33_026)), net.grid(net.input(33_026, 2))))
+    assert reason(net, tmp_path) == "sums of more than 33025 products of bytes may leave int32"
+
+
+def test_scores_of_attention_in_float32(net: QuantizedNet, tmp_path: Path) -> None:
+    """Its kernel makes them on the way; where the product behind the softmax is one of integers, so are they."""
+    q, k = net.grid(net.input(2, 24, 16)), net.grid(net.input(2, 16, 24))
+    scores = net.op("Mul", net.op("MatMul", q, k), net.constant(np.float32(0.25)))
+    net.output(net.op("MatMul", net.op("Softmax", scores, axis=-1), net.input(2, 24, 16)))
+    expected = "attention in float32 from its scores on is one kernel, which makes the scores too"
+    assert reason(net, tmp_path) == expected
 
 
 def test_weights_that_do_not_fit(net: QuantizedNet, tmp_path: Path) -> None:

@@ -155,6 +155,17 @@ def test_least_squares_rounding_is_better_on_the_data_than_the_nearest(columns):
     assert errors[0] < 0.7 * errors[1]
 
 
+def test_least_squares_rounding_leaves_zeros_zero():
+    """Kernels skip them; errors of other columns go to those that are not zero."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 1, (1, 3, 40)) * (rng.random((1, 3, 40)) < 0.5)
+    data = rng.normal(0, 1, (1, 40, 90)) + 2 * rng.normal(0, 1, (1, 1, 90))
+    chosen = round_by_least_squares(weight, np.full(weight.shape, 0.2), data @ data.transpose(0, 2, 1))
+    assert not chosen[weight == 0].any()
+    errors = [np.square((weight - 0.2 * q) @ data).sum() for q in (chosen, np.rint(weight / 0.2))]
+    assert errors[0] < 0.7 * errors[1]
+
+
 def test_least_squares_rounding_without_data_is_the_nearest():
     weight = np.random.default_rng(0).normal(0, 1, (1, 3, 7))
     scale = np.full(weight.shape, 0.02)

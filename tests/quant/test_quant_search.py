@@ -9,8 +9,9 @@ from quant_models import images, lopsided
 
 from nncc.errors import ModelError
 from nncc.frontend.onnx import read_graph
+from nncc.layer_time import LayerTimes, Product
 from nncc.quant.closed_loop import Gate, closed_loop, gather
-from nncc.quant.cost import gain, int8_share, int8_speedup
+from nncc.quant.cost import gain, int8_share
 from nncc.quant.metric import MaxDrop
 from nncc.quant.quantize import Layer
 from nncc.quant.recipe import Recipe
@@ -33,8 +34,14 @@ class Pretended(Judge):
         return self.scores[key]
 
 
+def layer(name, macs):
+    """A matrix product with 100x100 weights of so many multiplications."""
+    rows = macs // 10_000
+    return Layer(name, "MatMul", macs, 10_000, Product("matmul", rows, (), 100, 100, 100 * rows, 100 * rows))
+
+
 def found(costs, macs, floor, most=30):
-    layers = [Layer(name, "Conv", macs.get(name, 1_000_000), 1) for name in costs]
+    layers = [layer(name, macs.get(name, 1_000_000)) for name in costs]
     judge = Pretended(None, None, None, floor, most, costs=tuple(costs.items()))
     return search(Recipe(), layers, costs, HARDWARE, judge), judge
 
@@ -79,12 +86,13 @@ def test_where_every_layer_would_stay_float_there_is_an_error():
 
 
 def test_the_gain_is_that_of_the_processor():
-    layers = [Layer("a", "Conv", 3_000_000, 1), Layer("b", "Conv", 1_000_000, 1)]
-    assert [int8_speedup(Hardware(int8_dot=word)) for word in ("sdot", "vnni512", "none")] == [4.0, 4.0, 1.5]
-    assert int8_speedup(Hardware(lane_operand=True)) == 2.0
-    assert gain(layers, (), HARDWARE) == 4.0
-    assert gain(layers, ("a",), HARDWARE) == pytest.approx(4 / (3 + 0.25))
-    assert gain([], (), HARDWARE) == 1.0
+    layers = [layer("a", 3_000_000), layer("b", 1_000_000)]
+    whole = gain(layers, (), LayerTimes(HARDWARE))
+    assert 3.0 < whole < 4.0, "four products an instruction, less what is widened and converted"
+    assert gain(layers, ("a",), LayerTimes(HARDWARE)) == pytest.approx(4 / (3 + 1 / whole))
+    assert 1.0 < gain(layers, (), LayerTimes(Hardware(int8_dot="smull", lane_operand=True))) < 2.0
+    assert gain(layers, (), LayerTimes(Hardware())) == 1.0, "without instructions for it, layers are computed in float"
+    assert gain([], (), LayerTimes(HARDWARE)) == 1.0
     assert int8_share(layers, ("a",)) == 0.25
 
 

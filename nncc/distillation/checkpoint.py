@@ -1,0 +1,79 @@
+"""Training that was interrupted goes on: all of its state in one file, written whole after each evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nncc.distillation.settings import Settings
+from nncc.errors import DataError, UsageError
+from nncc.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["State", "fingerprint", "load", "save"]
+
+_FREE = {"time_budget", "patience", "threads"}
+"""Settings that may differ when training goes on."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where training is after an evaluation."""
+
+    epochs: int
+    """That are done."""
+    steps: int
+    seconds: float
+    """Spent on training, interruptions aside."""
+    numbers: list[Tensor]
+    """The weights, in the network's order."""
+    optimizer: dict[str, Any]
+    best: list[Tensor]
+    best_loss: float
+    first_loss: float
+    """On the held-out samples, before training."""
+    stale: int
+    """Evaluations since the best one."""
+
+
+def fingerprint(student: bytes, teacher: bytes, count: int, settings: Settings) -> str:
+    """What must be the same for training to go on: models, number of samples, and settings that decide the course."""
+    fixed = {name: value for name, value in asdict(settings).items() if name not in _FREE}
+    models = [hashlib.sha256(model).hexdigest() for model in (student, teacher)]
+    return hashlib.sha256(repr((models, count, sorted(fixed.items()))).encode()).hexdigest()
+
+
+def save(path: Path, state: State, mark: str) -> None:
+    """Write the state, with the `fingerprint` that belongs to it. Raises OutputError."""
+    facts = {name: getattr(state, name) for name in State.__dataclass_fields__}
+    write_whole(path, lambda file: torch.save({"nncc.distill": 1, "mark": mark, **facts}, file), "the checkpoint ")
+
+
+def load(path: Path, mark: str) -> State:
+    """The state in a file; only tensors and numbers are read, never code.
+
+    Raises DataError where it is none, UsageError where it belongs to another training.
+    """
+    try:
+        facts = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"the checkpoint `{path}` cannot be read: {error.strerror or error}", _HINT) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DataError(f"`{path}` is no checkpoint of `nncc distill`", _HINT) from error
+    if not isinstance(facts, dict) or facts.get("nncc.distill") != 1:
+        raise DataError(f"`{path}` is no checkpoint of `nncc distill`", _HINT)
+    if facts["mark"] != mark:
+        raise UsageError(
+            f"the checkpoint `{path}` is of another training: student, teacher, data or settings differ", _HINT
+        )
+    return State(**{name: facts[name] for name in State.__dataclass_fields__})
+
+
+_HINT = "without `--resume` training starts from the beginning, and the checkpoint is replaced"

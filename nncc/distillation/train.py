@@ -1,0 +1,183 @@
+"""The loop: Adam with a warm-up and a cosine, judged on held-out samples; the best weights are what counts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nncc.distillation.augment import augmented
+from nncc.distillation.batches import Feeds, Run, batches, stack
+from nncc.distillation.checkpoint import State
+from nncc.distillation.objective import Term, loss
+from nncc.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nncc.distillation.network import Network
+    from nncc.distillation.settings import Settings
+    from nncc.quant.request import Tell
+
+__all__ = ["Lesson", "Trained", "train"]
+
+STEPS = 3000
+"""What training takes by default."""
+_LEAST_EPOCHS = 3
+_EVALUATED = 50
+"""Steps between evaluations, at least."""
+_WARM_UP = 0.05
+"""Part of the training in which the learning rate rises."""
+_LARGEST_GRADIENT = 1.0
+"""Longer gradients (over all weights) are shortened to this."""
+LEARNING_RATE, LEARNING_RATE_INTEGERS = 2e-3, 2e-4
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is trained, by what, with what."""
+
+    network: Network
+    student: Run
+    """The values of `terms`, with gradients, for a batch."""
+    teacher: Run
+    terms: tuple[Term, ...]
+    samples: Sequence[Feeds]
+    train: Sequence[int]
+    held: Sequence[int]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it; the network has the best weights."""
+
+    epochs: int
+    steps: int
+    seconds: float
+    first_loss: float
+    """On the held-out samples, before training."""
+    best_loss: float
+    ended: str
+    """Why: all epochs | the time budget | no better for a while"""
+
+
+def train(
+    lesson: Lesson,
+    state: State | None = None,
+    saved: Callable[[State], None] = lambda state: None,
+    tell: Tell = lambda done, total, what: None,
+) -> Trained:
+    """Train the network, from `state` on where that is given; `saved` gets the state after each evaluation.
+
+    The same lesson gives the same weights, on the same machine and without a time budget. Raises RunError where the
+    loss is no number any more.
+    """
+    settings, network = lesson.settings, lesson.network
+    parameters = list(network.parameters())
+    rate = settings.learning_rate or (
+        LEARNING_RATE_INTEGERS if any(w.grid is not None for w in network.weights) else LEARNING_RATE
+    )
+    optimizer = torch.optim.Adam(parameters, rate)
+    if state is None:
+        first = evaluate(lesson)
+        state = State(0, 0, 0.0, _copies(parameters), optimizer.state_dict(), _copies(parameters), first, first, 0)
+    else:
+        _assign(parameters, state.numbers)
+        optimizer.load_state_dict(state.optimizer)
+    each = max(1, sum(1 for _ in batches(lesson.samples, lesson.train, settings.batch, None)))
+    epochs = settings.epochs or max(_LEAST_EPOCHS, -(-STEPS // each))
+    together = -(-_EVALUATED // each)
+    began = time.monotonic() - state.seconds
+    ended = "all epochs"
+    while state.epochs < epochs:
+        stop, steps, epoch = min(epochs, state.epochs + together), state.steps, state.epochs
+        late = False
+        for epoch in range(state.epochs, stop):
+            random = np.random.default_rng((settings.seed, epoch))
+            for indices in batches(lesson.samples, lesson.train, settings.batch, random):
+                part = steps / (epochs * each)
+                if settings.time_budget:
+                    part = max(part, (time.monotonic() - began) / settings.time_budget)
+                late = part >= 1
+                if late:
+                    break
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * min(1.0, (part + 1e-6) / _WARM_UP) * (1 + math.cos(math.pi * part)) / 2
+                step(lesson, optimizer, parameters, indices, random, steps)
+                steps += 1
+                tell(steps, epochs * each, f"loss {state.best_loss:.4g}, {state.first_loss:.4g} before")
+            if late:
+                break
+        found = evaluate(lesson)
+        better = found < state.best_loss
+        state = State(
+            epoch if late else stop,
+            steps,
+            time.monotonic() - began,
+            _copies(parameters),
+            optimizer.state_dict(),
+            _copies(parameters) if better else state.best,
+            min(found, state.best_loss),
+            state.first_loss,
+            0 if better else state.stale + 1,
+        )
+        saved(state)
+        if late:
+            ended = "the time budget"
+            break
+        if state.stale >= settings.patience:
+            ended = "no better for a while"
+            break
+    _assign(parameters, state.best)
+    return Trained(state.epochs, state.steps, state.seconds, state.first_loss, state.best_loss, ended)
+
+
+def step(
+    lesson: Lesson,
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    indices: Sequence[int],
+    random: np.random.Generator,
+    steps: int,
+) -> None:
+    """One step down the gradient of the loss of a batch."""
+    feeds = augmented(stack([lesson.samples[at] for at in indices]), lesson.settings.augment, random)
+    theirs = lesson.teacher(feeds)
+    optimizer.zero_grad(set_to_none=True)
+    value = loss(lesson.terms, lesson.student(feeds), theirs, lesson.settings)
+    if not torch.isfinite(value):
+        raise RunError(
+            f"training diverges: the loss is {float(value.detach())} after {steps} steps",
+            "give a smaller `--learning-rate`; layers that saturate can also do with a larger `--batch`",
+        )
+    value.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
+    optimizer.step()
+
+
+def evaluate(lesson: Lesson) -> float:
+    """The loss on the held-out samples, a mean over them."""
+    total = 0.0
+    with torch.no_grad():
+        for indices in batches(lesson.samples, lesson.held, lesson.settings.batch, None):
+            feeds = stack([lesson.samples[at] for at in indices])
+            value = loss(lesson.terms, lesson.student(feeds), lesson.teacher(feeds), lesson.settings)
+            total += float(value) * len(indices)
+    total /= len(lesson.held)
+    return math.inf if math.isnan(total) else total
+
+
+def _copies(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+def _assign(parameters: Sequence[Tensor], numbers: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, number in zip(parameters, numbers, strict=True):
+            parameter.copy_(number)

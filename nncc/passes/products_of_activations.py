@@ -1,0 +1,102 @@
+"""Products of two activations, as attention has them, on integers.
+
+    sa (a - za) @ sb (b - zb)  =  sa sb (a @ b - za sum_k b - zb sum_k a + K za zb)
+
+a and b are bytes of the signs that the processor multiplies: of the other sign they are moved by 128, with their zero
+point. The kernel packs b itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nncc.compat import relax, static_shape
+from nncc.passes.integer_costs import slower
+from nncc.passes.relax_grids import Grid, named
+from nncc.passes.rewriter import variables
+
+if TYPE_CHECKING:
+    from nncc.passes.integer_products import Integers
+
+__all__ = ["Stays", "product_of_activations"]
+
+_BYTES = ("uint8", "int8")
+_MOST_PRODUCTS = (2**31 - 1) // 255**2
+"""Of two bytes, whose sum stays in int32 whatever they are."""
+
+
+class Stays(Exception):
+    """A product stays float32, for a reason."""
+
+
+def product_of_activations(integers: Integers, call: Any) -> Any:
+    """A ``relax.matmul`` of two dequantized tensors as one of integers. Raises Stays."""
+    data, other = (integers.data(operand) for operand in call.args)
+    left, right = (static_shape(operand) for operand in call.args)
+    if min(len(left), len(right)) < 2 or (len(right) > 2 and left[:-2] != right[:-2]):
+        raise Stays("its leading axes are broadcast")
+    depth, columns = right[-2:]
+    if depth > _MOST_PRODUCTS:
+        raise Stays(f"sums of more than {_MOST_PRODUCTS} products of bytes may leave int32")
+    if _begins_attention(integers.made, call):
+        raise Stays("attention in float32 from its scores on is one kernel, which makes the scores too")
+    if reason := slower(call, np.broadcast_to(np.int8(0), (depth, columns)), data.dtype, integers.context):
+        raise Stays(reason)
+    a, a_zero = _signed_as(integers, data, integers.dot.data)
+    b, b_zero = _signed_as(integers, other, integers.dot.weight)
+    acc = integers.emit(relax.op.matmul(a, b, out_dtype="int32"))
+    if a_zero:
+        acc = integers.emit(relax.op.add(acc, _sums(integers, b, -2, -a_zero, depth * a_zero * b_zero)))
+    if b_zero:
+        acc = integers.emit(relax.op.add(acc, _sums(integers, a, -1, -b_zero, 0)))
+    return integers.dequantize(acc, (data.scale * other.scale).astype(np.float32), -1)
+
+
+def _begins_attention(made: dict[Any, Any], product: Any) -> bool:
+    """Whether a product, scaled and masked, goes to a softmax, and that to a product, all of it in float32: then
+    `nncc.passes.fuse_attention` makes one kernel of it."""
+    readers: dict[Any, list[Any]] = {}
+    for variable, call in made.items():
+        for read in variables(call):
+            readers.setdefault(read, []).append((variable, call))
+    value, after = next(variable for variable, call in made.items() if call.same_as(product)), False
+    while len(readers.get(value, [])) == 1:
+        ((result, reader),) = readers[value]
+        if named(reader, "relax.nn.softmax"):
+            after = True
+        elif after and named(reader, "relax.matmul"):
+            return bool(reader.args[0].same_as(value))
+        elif not named(reader, "relax.reshape", *(() if after else ("relax.multiply", "relax.divide", "relax.add"))):
+            return False
+        value = result
+    return False
+
+
+def _signed_as(integers: Integers, grid: Grid, wanted: str) -> tuple[Any, int]:
+    """The integers of a grid and their zero point; as bytes of the type `wanted`, if that is one of bytes."""
+    q, zero = integers.value(grid.q), int(grid.zero[0])
+    if wanted == grid.dtype or wanted not in _BYTES or integers.dot.name == "none":
+        return q, zero
+    move = integers.fresh.get(q)
+    if named(move, "relax.permute_dims"):  # which stays in front of the product: packing takes it on
+        moved, zero = _signed_as(integers, replace(grid, q=move.args[0]), wanted)
+        return integers.emit(relax.Call(move.op, [moved], move.attrs)), zero
+    shift = 128 if wanted == "uint8" else -128
+    wide = integers.emit(relax.op.astype(q, "int16"))
+    moved = integers.emit(relax.op.add(wide, relax.const(np.int16(shift), "int16")))
+    return integers.emit(relax.op.astype(moved, wanted)), zero + shift
+
+
+def _sums(integers: Integers, q: Any, axis: int, factor: int, more: int) -> Any:
+    """The sums of integers along an axis, which is kept, times `factor`, plus `more`."""
+    move, shape = integers.fresh.get(q), list(static_shape(q))
+    shape[axis] = 1
+    if named(move, "relax.permute_dims"):  # of what it moves, whose rows lie side by side
+        q, axis = move.args[0], int(move.attrs.axes[axis])
+    wide = integers.emit(relax.op.astype(q, "int32"))
+    total = integers.emit(relax.op.reshape(integers.emit(relax.op.sum(wide, axis=[axis])), shape))
+    scaled = integers.emit(relax.op.multiply(total, relax.const(np.int32(factor), "int32")))
+    return integers.emit(relax.op.add(scaled, relax.const(np.int32(more), "int32"))) if more else scaled
