@@ -166,21 +166,21 @@ _STATIC_SHARED = 48 * 1024
 """Bytes of shared memory that a kernel may declare itself, on every GPU."""
 _REGISTERS = 65536
 """Of a multiprocessor, on all GPUs since 2012."""
-_LAUNCH = 2.0e-6
+_LAUNCH = 1.8e-6
 """Seconds that a second launch adds: its own, and the end of the first, whose blocks do not end together."""
-_START = 1.5e-6
+_START = 1.4e-6
 """Seconds until a block's first slice is there and its last sum is stored: a few latencies of memory."""
-_STEP = 60e-9
+_STEP = 4e-9
 """Seconds of a slice that no arithmetic hides: a barrier and the first loads from shared memory."""
 _SCHEDULERS = 4
 """Of a multiprocessor; each issues one warp's instruction a cycle."""
-_FILLED = 0.9
+_FILLED = 0.67
 """Of the peak, what a loop of multiply-adds reaches that waits for nothing."""
-_LATENCY = 96
+_LATENCY = 150
 """Multiply-adds of one scheduler that hide the latency of shared memory."""
 _TENSOR_LATENCY = 32
 """The same for tensor cores, in multiply-adds of float32: their own latency and that of shared memory."""
-_CACHE = 2.0
+_CACHE = 0.9
 """Bandwidth of the second-level cache, as a multiple of the memory's."""
 MOST_OPTIONS = 16
 """Of tiles, so many are worth a try."""

@@ -1,9 +1,9 @@
-"""Attention on a GPU without its scores in memory: some queries to a warp, 32 keys at a time.
+"""Attention on a GPU without its scores in memory: some queries to a block, all keys at once or 32 at a time.
 
     S[m, n] = alpha * sum_d q[m, d] K[d, n] + mask[m, n]        y[m, :] = sum_n softmax(S[m, :])[n] V[n, :]
 
-`nncc::attention` of the prelude is its inner loop. q, K and V come as flat memory, and for each a view of it: where it
-starts, and its strides.
+`nncc::attention` and `nncc::whole_attention` of the prelude are its inner loops. q, K and V come as flat memory, and for
+each a view of it: where it starts, and its strides.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ NAME = "cuda_attention"
 MOST_SHARED = 256
 """Depth and width together: the keys, values and queries of a block then fit into 48 KiB."""
 _WARPS = 4
+"""Of a block that takes some keys a step."""
+_THREADS = 256
+"""About, of a block that takes them all."""
+_STATIC_SHARED = 48 * 1024
+"""Bytes of shared memory that a kernel may declare itself, on every GPU."""
 
 
 def compute(q, keys, values, *masks, batch, sizes, views, alpha):
@@ -76,15 +81,13 @@ def compute(q, keys, values, *masks, batch, sizes, views, alpha):
 
 
 def schedule(sch, block, hardware, choose):
-    """Tiles of queries of each head to the blocks, as many as leave work for all multiprocessors."""
+    """Tiles of queries of each head to the blocks, as many as leave work for all multiprocessors; all scores of a tile
+    in shared memory where they fit."""
     notes = sch.get(block).annotations
     queries, depth, length, width = (int(s) for s in notes["nncc.sizes"])
     views = [[int(v) for v in view] for view in notes["nncc.views"]]
     *batch, _, _ = scheduling.extents(sch, block)
     heads = prod(batch)
-    enough = [each for each in (4, 2, 1) if heads * -(-queries // (_WARPS * each)) >= (hardware.multiprocessors or 1)]
-    each = choose("queries", list(dict.fromkeys([*enough[:1], 1, 2, 4, 8])))
-    together, columns = each * _WARPS, -(-width // 32)
     mixed = scheduling.producer(sch, block, "mixed")
     _, *masks, _, values = device_loops.sources(sch, mixed)
     q, keys = device_loops.sources(sch, scheduling.producer(sch, mixed, "products"))
@@ -94,8 +97,24 @@ def schedule(sch, block, hardware, choose):
         shape = [1] * (len(batch) + 2 - len(masks[0].shape)) + [int(d) for d in masks[0].shape]
         strides = [0 if size == 1 else prod(shape[axis + 1 :]) for axis, size in enumerate(shape)]
         *mask_batch, mm, mn = strides
-    sizes = [queries, depth, length, width, each, _WARPS, qm, qd, kn, kd, vn, ve, str(bool(masks)).lower(), mm, mn]
-    function = f"nncc::attention<{', '.join(map(str, sizes))}>"
+
+    wide = -(-width // 32) * 32
+    threads = max(1, _THREADS // wide) * wide
+    groups = threads // wide
+    together = [n for n in (4, 8, 16, 2, 1) if n % groups == 0 and _scores_bytes(n, depth, length) <= _STATIC_SHARED]
+    if choose("scores", ["whole", "steps"] if together else ["steps"]) == "whole":
+        busy = [n for n in (16, 8, 4, 2, 1) if n in together and heads * -(-queries // n) >= hardware.multiprocessors]
+        tile = choose("queries", list(dict.fromkeys([*busy[:1], *together])))
+        name, count, columns = "whole_attention", tile // groups, 1
+        sizes = [tile, threads]
+    else:
+        enough = [n for n in (4, 2, 1) if heads * -(-queries // (_WARPS * n)) >= (hardware.multiprocessors or 1)]
+        each = choose("queries", list(dict.fromkeys([*enough[:1], 1, 2, 4, 8])))
+        tile, columns = each * _WARPS, -(-width // 32)
+        name, count, threads = "attention", each * columns, 32 * _WARPS
+        sizes = [each, _WARPS]
+    sizes = [queries, depth, length, width, *sizes, qm, qd, kn, kd, vn, ve, str(bool(masks)).lower(), mm, mn]
+    function = f"nncc::{name}<{', '.join(map(str, sizes))}>"
 
     def call(x, y, z, thread):
         head = device_loops.places(y, batch)
@@ -105,14 +124,23 @@ def schedule(sch, block, hardware, choose):
 
         mask = at(masks[0], 0, mask_batch) if masks else (q, 0)
         operands = at(q, q_start, q_batch), at(keys, k_start, k_batch), at(values, v_start, v_batch), mask
-        return function, *(word for operand in operands for word in operand), notes["nncc.alpha"], x * together
+        return function, *(word for operand in operands for word in operand), notes["nncc.alpha"], x * tile
 
     def place(x, y, z, thread, number):
-        m, e = x * together + thread // 32 * each + number // columns, number % columns * 32 + thread % 32
-        conditions = [m < queries] if queries % together else []
+        if name == "attention":
+            m, e = x * tile + thread // 32 * (tile // _WARPS) + number // columns, number % columns * 32 + thread % 32
+        else:
+            m, e = x * tile + thread // wide + number * groups, thread % wide
+        conditions = [m < queries] if queries % tile else []
         conditions += [e < width] if width % 32 else []
         return [*device_loops.places(y, batch), m, e], tirx.all(*conditions) if conditions else None
 
-    registers = device_loops.Registers(each * columns, 1, each * columns, place)
-    grid = device_loops.Grid(-(-queries // together), heads, 1, 32 * _WARPS)
-    return device_loops.on_grid(sch, block, call, grid, registers), f"{together} queries"
+    registers = device_loops.Registers(count, 1, count, place)
+    grid = device_loops.Grid(-(-queries // tile), heads, 1, threads)
+    how = "scores whole" if name == "whole_attention" else "32 keys a step"
+    return device_loops.on_grid(sch, block, call, grid, registers), f"{tile} queries, {how}"
+
+
+def _scores_bytes(tile, depth, length):
+    """Of shared memory for so many queries and their scores."""
+    return 4 * tile * (-(-depth // 4) * 4 + -(-length // 4) * 4 + 1)

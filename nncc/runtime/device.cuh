@@ -591,4 +591,85 @@ NNCC_DEVICE void attention(void* to, const void* q, int q_start, const void* k, 
     for (int c = 0; c < COLUMNS; ++c) sums[r * COLUMNS + c] /= total[r];
 }
 
+/* Attention of ALL queries of one head to all LENGTH keys at once, whose scores lie in shared memory: for short
+ * sequences, where steps of a few keys would wait for memory one after the other. THREADS are a multiple of WIDE, WIDTH up
+ * to a multiple of 32; a thread has one column of every THREADS / WIDE-th query. Strides as for `attention`. */
+template <int QUERIES, int DEPTH, int LENGTH, int WIDTH, int ALL, int THREADS, int QM, int QD, int KN, int KD, int VN,
+          int VE, bool MASKED, int MM, int MN>
+NNCC_DEVICE void whole_attention(void* to, const void* q, int q_start, const void* k, int k_start, const void* v,
+                                 int v_start, const void* mask, int mask_start, float alpha, int first) {
+  constexpr int FULL = (DEPTH + 3) / 4 * 4, STRIDE = (LENGTH + 3) / 4 * 4, WIDE = (WIDTH + 31) / 32 * 32;
+  constexpr int GROUPS = THREADS / WIDE, MINE = ALL / GROUPS;
+  alignas(16) __shared__ float queries[ALL * FULL];
+  alignas(16) __shared__ float scores[ALL * STRIDE];
+  __shared__ float factors[ALL];
+  stage<ALL, DEPTH, FULL, FULL, QM, QD, THREADS>(queries, (const float*)q + q_start + first * QM, QUERIES - first);
+  __syncthreads();
+  const bool fours = KD == 1 && KN % 4 == 0 && DEPTH % 4 == 0 && (size_t)((const float*)k + k_start) % 16 == 0;
+#pragma unroll 1
+  for (int n = (int)threadIdx.x; n < STRIDE; n += THREADS) {
+    float products[ALL];
+#pragma unroll
+    for (int r = 0; r < ALL; ++r) products[r] = 0.0f;
+    const float* key = (const float*)k + k_start + (n < LENGTH ? n : 0) * KN;
+#pragma unroll 4
+    for (int d = 0; d < FULL; d += 4) {
+      float4 four;
+      if (fours) {
+        four = *(const float4*)(key + d);
+      } else {
+        four.x = key[d * KD];
+        four.y = d + 1 < DEPTH ? key[(d + 1) * KD] : 0.0f;
+        four.z = d + 2 < DEPTH ? key[(d + 2) * KD] : 0.0f;
+        four.w = d + 3 < DEPTH ? key[(d + 3) * KD] : 0.0f;
+      }
+#pragma unroll
+      for (int r = 0; r < ALL; ++r) {
+        float4 query = *(const float4*)(queries + r * FULL + d);
+        products[r] = fmaf(query.x, four.x, fmaf(query.y, four.y, fmaf(query.z, four.z, fmaf(query.w, four.w, products[r]))));
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < ALL; ++r) {
+      float score = products[r] * alpha;
+      if (MASKED && n < LENGTH && first + r < QUERIES)
+        score += ((const float*)mask)[mask_start + (first + r) * MM + n * MN];
+      scores[r * STRIDE + n] = n < LENGTH ? score : -infinity();
+    }
+  }
+  __syncthreads();
+  const int lane = (int)threadIdx.x % 32;
+#pragma unroll 1
+  for (int r = (int)threadIdx.x / 32; r < ALL; r += THREADS / 32) {
+    float highest = -infinity(), total = 0.0f;
+    for (int n = lane; n < STRIDE; n += 32) highest = fmaxf(highest, scores[r * STRIDE + n]);
+    highest = across<Maximum, 32>(highest);
+    for (int n = lane; n < STRIDE; n += 32) {
+      float power = expf(scores[r * STRIDE + n] - highest);
+      scores[r * STRIDE + n] = power;
+      total += power;
+    }
+    total = across<Sum, 32>(total);
+    if (lane == 0) factors[r] = 1.0f / total;
+  }
+  __syncthreads();
+  float* sums = (float*)to;
+  const int column = (int)threadIdx.x % WIDE, group = (int)threadIdx.x / WIDE;
+  const float* value = (const float*)v + v_start + (column < WIDTH ? column : 0) * VE;
+#pragma unroll
+  for (int i = 0; i < MINE; ++i) sums[i] = 0.0f;
+#pragma unroll 4
+  for (int n = 0; n < STRIDE; n += 4) {
+    float a = value[n * VN], b = value[(n + 1 < LENGTH ? n + 1 : 0) * VN];
+    float c = value[(n + 2 < LENGTH ? n + 2 : 0) * VN], d = value[(n + 3 < LENGTH ? n + 3 : 0) * VN];
+#pragma unroll
+    for (int i = 0; i < MINE; ++i) {
+      float4 weights = *(const float4*)(scores + (group + i * GROUPS) * STRIDE + n);
+      sums[i] = fmaf(weights.x, a, fmaf(weights.y, b, fmaf(weights.z, c, fmaf(weights.w, d, sums[i]))));
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < MINE; ++i) sums[i] *= factors[group + i * GROUPS];
+}
+
 }  // namespace nncc

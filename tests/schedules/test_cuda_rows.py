@@ -51,6 +51,7 @@ ATTENTION: dict[str, tuple[tuple[int, ...], int, int, bool]] = {
     "a sequence of 57": ((1, 3, 57, 64), 57, 64, False),
     "a mask": ((2, 2, 33, 32), 33, 32, True),
     "other keys than queries, odd widths": ((1, 2, 7, 6), 70, 10, False),
+    "more keys than scores fit": ((1, 1, 3, 8), 1600, 8, True),
 }
 
 
@@ -80,3 +81,10 @@ def test_scores_are_not_in_memory(attention: tuple[dict[str, str], Emulated]) ->
     assert len(emulated.program.calls) == len(ATTENTION)
     schedules = [emulated.kernels.schedules[call.kernel] for call in emulated.program.calls]
     assert all(schedule.startswith("cuda_attention") for schedule in schedules)
+
+
+def test_all_keys_at_once_where_their_scores_fit(attention: tuple[dict[str, str], Emulated]) -> None:
+    _, emulated = attention
+    words = sorted(emulated.program.schedules.values())
+    assert sum("scores whole" in word for word in words) == len(ATTENTION) - 1
+    assert sum("32 keys a step" in word for word in words) == 1
