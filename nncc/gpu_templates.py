@@ -62,7 +62,7 @@ def schedule_kernel(
     function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
 ) -> tuple[Any, str]:
     """The function with all of its loops bound to threads, and where its schedule came from."""
-    _refuse_loops_of_others(_start(function))
+    _refuse_loops_of_others(_start(function)[0])
     attempts = (_by_templates, _by_loops, _by_dlight)
     reasons = []
     for attempt in attempts:
@@ -76,15 +76,16 @@ def schedule_kernel(
     raise InternalError(f"no loops for a GPU could be made: {'; '.join(reasons)}")
 
 
-def _start(function: Any) -> Any:
-    # A schedule changes the function that it is given, unless another schedule holds it.
-    return Schedule(function.with_attr("global_symbol", "main")).copy()
+def _start(function: Any) -> tuple[Any, Any]:
+    """A schedule, and another one: a schedule changes the function that it is given, unless another one holds it."""
+    original = Schedule(function.with_attr("global_symbol", "main"))
+    return original.copy(), original
 
 
 def _by_templates(
     function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
 ) -> tuple[Any, str]:
-    sch = _start(function)
+    sch, _held = _start(function)
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
     anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
     owned = {sch.get(b).name_hint for b in blocks if {ANCHOR, PART} & set(map(str, sch.get(b).annotations))}
@@ -103,7 +104,7 @@ def _by_templates(
 def _by_loops(
     function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
 ) -> tuple[Any, str]:
-    sch = _start(function)
+    sch, _held = _start(function)
     _inline(sch, list(sch.get_child_blocks(sch.get_sblock("root"))), set())
     _rest(sch, hardware, choices)
     return sch, "loops"

@@ -2,8 +2,8 @@
 
     S[m, n] = alpha * sum_d q[m, d] K[d, n] + mask[m, n]        y[m, :] = sum_n softmax(S[m, :])[n] V[n, :]
 
-`nncc::attention` and `nncc::whole_attention` of the prelude are its inner loops. q, K and V come as flat memory, and for
-each a view of it: where it starts, and its strides.
+`nncc::attention` and `nncc::whole_attention` of the prelude are its inner loops. q, K and V come as flat memory, and
+for each a view of it: where it starts, and its strides.
 """
 
 from __future__ import annotations

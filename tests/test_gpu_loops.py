@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ import pytest
 from compiled import ROUNDING, Net, compile_net
 from emulated import Emulated, emulate, needs_compiler
 
+from nncc.config import Config
 from nncc.errors import ModelError
+from nncc.pipeline import plan, run
+from nncc.templates import load_templates, schedule_kernel
+from nncc.tuning.tasks import kernel_functions, kernel_hash
 
 CASES: dict[str, Callable[[Net], str]] = {
     "one element": lambda net: net.op("Exp", net.input(1)),
@@ -128,3 +133,16 @@ def test_whole_pieces_are_written_where_they_belong(tmp_path: Any) -> None:
     emulated = emulate(net, tmp_path)
     assert len(emulated.program.calls) == 3
     assert emulated.error(net.outputs[0]) <= ROUNDING
+
+
+def test_scheduling_leaves_the_function_as_it_was(tmp_path: Path) -> None:
+    """Tuning schedules one function many times."""
+    net = Net()
+    net.output(net.op("Softmax", net.op("Concat", net.input(2, 3), net.input(2, 5), axis=1), axis=1))
+    kernels = run(plan(net.save(tmp_path / "net.onnx"), Config(target="cuda-sm80", until="lower", verify=False)))
+    templates, hardware = load_templates(), kernels.target.hardware
+    with kernels.target.tvm_target():
+        for function in kernel_functions(kernels).values():
+            before = kernel_hash(function)
+            words = [schedule_kernel(function, templates, hardware)[1] for _ in range(3)]
+            assert len(set(words)) == 1 and kernel_hash(function) == before
