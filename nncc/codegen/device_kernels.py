@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from nncc.compat import IRModule, StringImm, is_buffer, s_tir, tirx, tvm
-from nncc.errors import InternalError
+from nncc.errors import InternalError, ModelError
 from nncc.ir import Launch, Lowered, align
 from nncc.resources import runtime_folder
 
@@ -18,6 +18,8 @@ __all__ = ["lower_device_kernels"]
 
 _AXES = {f"{unit}.{axis}": (unit, at) for unit in ("blockIdx", "threadIdx") for at, axis in enumerate("xyz")}
 _DYNAMIC_SHARED = "tirx.use_dyn_shared_memory"
+_MOST_BLOCKS = 65535
+"""Along y and z (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")."""
 _DEVICE_KERNEL = 2
 """The ``calling_conv`` of device kernels (tvm::CallingConv::kDeviceKernelLaunch)."""
 
@@ -164,6 +166,11 @@ class _Host:
                 unit, at = _AXES[tag]
                 sizes[unit][at] = int(extent)
         (gx, gy, gz), (bx, by, bz) = sizes["blockIdx"], sizes["threadIdx"]
+        if max(gy, gz) > _MOST_BLOCKS:
+            raise ModelError(
+                f"the kernel `{self.name}` has {max(gy, gz)} blocks along an axis; a GPU takes {_MOST_BLOCKS}",
+                "compile the model for a smaller batch",
+            )
         args = tuple(self.place(pointer) for pointer in pointers)
         self.launches.append(Launch(symbol, (gx, gy, gz), (bx, by, bz), args, shared))
 
