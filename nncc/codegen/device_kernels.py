@@ -17,6 +17,8 @@ from nncc.resources import runtime_folder
 __all__ = ["lower_device_kernels"]
 
 _AXES = {f"{unit}.{axis}": (unit, at) for unit in ("blockIdx", "threadIdx") for at, axis in enumerate("xyz")}
+_PRELUDE = ("device.cuh", "device_units.cuh")
+"""In front of the kernels, in this order."""
 _DYNAMIC_SHARED = "tirx.use_dyn_shared_memory"
 _DEVICE_KERNEL = 2
 """The ``calling_conv`` of device kernels (tvm::CallingConv::kDeviceKernelLaunch)."""
@@ -36,7 +38,8 @@ def lower_device_kernels(functions: dict[str, Any], target: Any, prefix: str) ->
             launches[name], workspace[name] = tuple(walk.launches), walk.workspace
         finish = tvm.transform.Sequential(_device_passes())
         code = _source(finish(IRModule(device)), target) if device else ""
-    return Lowered((runtime_folder() / "device.cuh").read_text() + code, workspace, launches=launches)
+    prelude = "".join((runtime_folder() / name).read_text() for name in _PRELUDE)
+    return Lowered(prelude + code, workspace, launches=launches)
 
 
 def _passes() -> list[Any]:
