@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from nncc.compat import IRModule, StringImm, is_buffer, s_tir, tirx, tvm
+from nncc.codegen.integer_dots import integer_dots
 from nncc.errors import InternalError
 from nncc.ir import Launch, Lowered, align
 from nncc.resources import runtime_folder
@@ -72,6 +73,7 @@ def _passes() -> list[Any]:
         lowered.StorageRewrite(),
         scheduled.HoistIfThenElse(),
         lowered.UnrollLoop(),
+        integer_dots(),
         scheduled.RenormalizeSplitPattern(),
         lowered.StmtSimplify(),
         lowered.RemoveNoOp(),

@@ -23,6 +23,7 @@ from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.gpu_attention import gpu_attention
 from nncc.passes.gpu_concatenations import gpu_concatenations
+from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
 from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
@@ -65,10 +66,16 @@ SPECIALIZE = (
 
 SPECIALIZE_GPU = (
     signals_as_images,
+    keep_integers,
+    integer_products,
+    requantize,
+    tabulate,
     fold_relax,
     fold_dequantize,
     clamp_take,
     divide_by_constants,
+    gpu_layout,
+    own_quantization,
     softmax_in_place,
     gpu_attention,
     gpu_concatenations,
@@ -120,6 +127,8 @@ def specialize(
 
 def _signed_for(model: Model, target: Target) -> Model:
     """The model with quantized activations of the sign that the processor multiplies, which is the same function."""
+    if target.hardware.multiprocessors:  # its tensor cores take both
+        return model
     wanted = {"int8": to_signed, "uint8": to_unsigned}.get(dot_of(target.hardware).data)
     if wanted is None:
         return model
