@@ -52,7 +52,7 @@ def schedule(sch, block, hardware, choose):
     """Threads along the channels of a pixel, then along rows, each with as many places as leave work for all."""
     annotations = sch.get(block).annotations
     window, kind = [int(f) for f in annotations["nncc.window"]], KINDS[str(annotations["nncc.kind"])]
-    batch, blocks, out_h, out_w, lanes = scheduling.extents(sch, block)
+    batch, blocks, out_h, out_w, lanes, *_ = scheduling.extents(sch, block)
     data, weight = (scheduling.operand(sch, block, i) for i in (0, 1))
     fours = lanes // 4
 

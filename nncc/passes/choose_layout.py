@@ -269,11 +269,16 @@ class Layout(Rewriter):
         if axes != [2, 3]:
             return None
         tensor, *grid = self.integers(data) or [self.blocked[data]]
-        mean = self.builder.emit_te(_spatial_mean, self.rows(tensor), *grid, primfunc_name_hint="spatial_mean")
+        mean = self.builder.emit_te(self.spatial_mean, self.rows(tensor), *grid, primfunc_name_hint="spatial_mean")
         new = Blocked(mean, tensor.channels, (1, 1))
         if attrs.keepdims:
             return new
         return self.builder.emit(relax.op.reshape(self.unblock(new), new.shape[:2]))
+
+    @staticmethod
+    def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
+        """The mean of (x - zero) step over H and W, as an expression."""
+        return _spatial_mean(x, step, zero)
 
     def reshape(self, call: Any) -> Any:
         """A reshape that only drops the two unit axes of a full blocked tensor is no work."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nncc.compat import IRModule, constant_array, relax
+from nncc.compat import IRModule, constant_array, relax, te, tirx
 from nncc.passes.blocked import Blocked
 from nncc.passes.choose_layout import Layout
 from nncc.passes.context import Context
 from nncc.passes.convolutions import is_border, of_integers
+from nncc.passes.quantization import dequantized
 
 __all__ = ["gpu_layout"]
 
@@ -39,6 +40,23 @@ class _GpuLayout(Layout):
 
     def lanes_of(self, channels: int, dtype: str = "float32") -> int:
         return LANES
+
+    @staticmethod
+    def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
+        """In one kernel, whose threads share what they sum."""
+        batch, blocks, height, width, lanes = x.shape
+        kind = "float32" if str(x.dtype) == "float32" else "int32"
+        h, w = te.reduce_axis((0, height), name="h"), te.reduce_axis((0, width), name="w")
+        total = te.compute(
+            (batch, blocks, lanes), lambda n, c, i: te.sum(x[n, c, h, w, i].astype(kind), axis=[h, w]), name="sum"
+        )
+        count = int(height) * int(width)
+
+        def mean(n: Any, c: Any, _: Any, __: Any, i: Any) -> Any:
+            value = total[n, c, i]
+            return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * tirx.const(step / count, "float32")
+
+        return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")
 
     def conv2d(self, call: Any) -> Blocked | None:
         """Of uint8 or int8 by int8; a constant border that it was given is padding again."""
