@@ -15,37 +15,26 @@ __all__ = ["KINDS", "SIZES", "Kind", "UnitPlan", "UnitTile", "choose_unit_tile",
 
 @dataclass(frozen=True)
 class Kind:
-    """Numbers that tensor cores multiply: the prelude's word, how many there are in 16 bytes, and of sums the dtype."""
+    """Numbers that tensor cores multiply: the prelude's word, how many there are in 16 bytes, and the dtype of
+    sums."""
 
     word: str
     each: int
-    dtype: str
-    weight: str
     sum: str
 
 
 KINDS = {
-    "uint8": Kind("nncc::Bytes<false>", 16, "uint8", "int8", "int32"),
-    "int8": Kind("nncc::Bytes<true>", 16, "int8", "int8", "int32"),
-    "float16": Kind("nncc::Half", 8, "uint16", "uint16", "float32"),
-    "bfloat16": Kind("nncc::Bfloat", 8, "uint16", "uint16", "float32"),
+    "uint8": Kind("nncc::Bytes<false>", 16, "int32"),
+    "int8": Kind("nncc::Bytes<true>", 16, "int32"),
+    "float16": Kind("nncc::Half", 8, "float32"),
+    "bfloat16": Kind("nncc::Bfloat", 8, "float32"),
 }
-"""By the dtype of activations; floats are stored as the integers that have their bits."""
+"""By the dtype of activations. Weights of floats are of the same, those of integers int8."""
 
 
 def decoded(value: Any, kind: str) -> Any:
     """A stored number as one of its sums' dtype, as an expression."""
-    from nncc.compat import tirx
-
-    if KINDS[kind].sum == "int32":
-        return value.astype("int32")
-    return tirx.call_pure_extern("float32", DECODERS[kind], value)
-
-
-DECODERS = {"float16": "nncc::from_half", "bfloat16": "nncc::from_bfloat"}
-"""Of the prelude: the bits of a number to float32."""
-ENCODERS = {"float16": "nncc::to_half", "bfloat16": "nncc::to_bfloat"}
-"""And back, to the nearest one."""
+    return value.astype(KINDS[kind].sum)
 
 
 @dataclass(frozen=True)

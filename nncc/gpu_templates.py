@@ -72,8 +72,6 @@ def schedule_kernel(
         try:
             sch, origin = attempt(function, templates, hardware, choices)
         except (tvm.s_tir.ScheduleError, tvm.error.InternalError, ValueError) as error:
-            import os
-            if os.environ.get("DBG"): print("DBG", error)
             reasons.append(str(error).strip().splitlines()[0])
             continue
         return sch.mod["main"], origin

@@ -28,15 +28,15 @@ from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
 
-__all__ = ["Layout", "choose_layout"]
+__all__ = ["BINARY", "UNARY", "Layout", "choose_layout"]
 
-_UNARY = {
+UNARY = {
     "relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.tanh", "relax.nn.leakyrelu", "relax.nn.silu",
     "relax.nn.gelu", "relax.nn.gelu_tanh", "relax.abs", "relax.negative", "relax.erf", "relax.round", "relax.floor",
     "relax.ceil", "relax.square", "relax.nn.softplus",
 }  # fmt: skip
 """Elementwise operators of one tensor that map finite values to finite values."""
-_BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
+BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
 
 
 def choose_layout(module: IRModule, context: Context) -> IRModule:
@@ -53,8 +53,8 @@ class Layout(Rewriter):
                 "relax.nn.conv2d": conv2d,
                 "relax.mean": Layout.mean,
                 "relax.reshape": Layout.reshape,
-                **dict.fromkeys(_UNARY, Layout.unary),
-                **dict.fromkeys(_BINARY, Layout.binary),
+                **dict.fromkeys(UNARY, Layout.unary),
+                **dict.fromkeys(BINARY, Layout.binary),
                 "relax.divide": Layout.divide,
                 "relax.quantize": Layout.scale,
                 "relax.dequantize": Layout.scale,

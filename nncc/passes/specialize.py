@@ -23,6 +23,7 @@ from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.gpu_attention import gpu_attention
 from nncc.passes.gpu_concatenations import gpu_concatenations
+from nncc.passes.gpu_halves import gpu_halves
 from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
 from nncc.passes.gpu_rows import gpu_rows
@@ -74,6 +75,7 @@ SPECIALIZE_GPU = (
     fold_dequantize,
     clamp_take,
     divide_by_constants,
+    gpu_halves,
     gpu_layout,
     own_quantization,
     softmax_in_place,
@@ -105,10 +107,13 @@ def specialize(
     """
     if precision not in get_args(Precision):
         raise UsageError(f"`--precision {precision}` is none of {', '.join(get_args(Precision))}")
-    if precision == "tf32" and not target.hardware.tensor_tf32_gflops:
+    hardware = target.hardware
+    tensor_gflops = hardware.tensor_fp16_gflops if precision == "float16" else hardware.tensor_tf32_gflops
+    if precision != "float32" and not tensor_gflops:
         raise UsageError(
-            f"`--precision tf32` needs tensor cores that take it, which `{target.name}` does not have",
-            "GPUs have them from compute capability 8.0 on: `nncc targets` lists targets",
+            f"`--precision {precision}` needs tensor cores that take it, which `{target.name}` does not have",
+            f"GPUs have them from compute capability {'7.5' if precision == 'float16' else '8.0'} on: "
+            "`nncc targets` lists targets",
         )
     context = Context(model.name, target, templates, graph or GraphChoices(), precision)
     module = import_relax(_signed_for(model, target))

@@ -42,6 +42,25 @@ NNCC_DEVICE unsigned short to_bfloat(float value) {
   return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+}  // namespace nncc
+
+/* float16 as TVM's code writes it, without CUDA's header, which NVRTC may lack. */
+struct half {
+  unsigned short bits;
+  half() = default;
+  NNCC_DEVICE explicit half(float value) : bits(nncc::to_half(value)) {}
+  NNCC_DEVICE operator float() const { return nncc::from_half(bits); }
+};
+NNCC_DEVICE half __float2half_rn(float value) { return half(value); }
+struct alignas(4) half2 {
+  half x, y;
+};
+struct alignas(8) half4 {
+  half x, y, z, w;
+};
+
+namespace nncc {
+
 /* sums[16 x 8] += a[16 x 2 units] b[2 units x 8] of a warp: of a thread's sums, `low` lie in row lane / 4, `high` in that
  * + 8, in columns 2 (lane % 4) and one more. */
 template <bool SIGNED>
