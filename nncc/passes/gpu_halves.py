@@ -20,8 +20,11 @@ from nncc.passes.rewriter import Rewriter, variables
 __all__ = ["gpu_halves"]
 
 _ELEMENTWISE = {*UNARY, *BINARY, "relax.divide"}
-_POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.mean", "relax.permute_dims"}
+_POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.mean"}
 """What computes in float32 from halves that it reads."""
+
+_MOVES = {"relax.reshape", "relax.permute_dims", "relax.concat"}
+"""What moves halves as it moves numbers; worth it where only such as take them read the result."""
 
 
 def gpu_halves(module: IRModule, context: Context) -> IRModule:
@@ -41,6 +44,7 @@ class _Halves(Rewriter):
                 "relax.nn.conv2d": _Halves.conv2d,
                 "relax.matmul": _Halves.matmul,
                 "relax.reshape": _Halves.reshape,
+                "relax.permute_dims": _Halves.permute_dims,
                 "relax.concat": _Halves.concat,
             }
         )
@@ -83,7 +87,7 @@ class _Halves(Rewriter):
             return False
         if named(reader, *_ELEMENTWISE, *_POOLS):
             return str(reader.ty.dtype) == "float32"
-        if named(reader, "relax.reshape", "relax.concat"):
+        if named(reader, *_MOVES):
             return str(reader.ty.dtype) == "float32" and self.only_halves(variable)
         return self.is_product(reader)
 
@@ -134,6 +138,10 @@ class _Halves(Rewriter):
 
     def reshape(self, call: Any) -> Any:
         return self.moved(call, lambda: relax.op.reshape(self.half(call.args[0]), static_shape(call)), call.args[0])
+
+    def permute_dims(self, call: Any) -> Any:
+        axes = None if call.attrs.axes is None else [int(a) for a in call.attrs.axes]
+        return self.moved(call, lambda: relax.op.permute_dims(self.half(call.args[0]), axes), call.args[0])
 
     def concat(self, call: Any) -> Any:
         fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []

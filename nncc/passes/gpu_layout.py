@@ -12,7 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nncc.compat import IRModule, constant_array, relax, te, tirx
+import numpy as np
+
+from nncc.compat import GenericConst, IRModule, constant_array, relax, te, tirx
 from nncc.passes.blocked import Blocked
 from nncc.passes.choose_layout import Layout
 from nncc.passes.context import Context
@@ -50,6 +52,7 @@ class _GpuLayout(Layout):
             "relax.astype": _GpuLayout.astype,
             **dict.fromkeys(("relax.nn.max_pool2d", "relax.nn.avg_pool2d"), _GpuLayout.pool2d),
         }
+        own |= dict.fromkeys(("relax.quantize", "relax.dequantize"), _GpuLayout.scale)
         self.rules = {**self.rules, **own}
         self.halves: dict[Any, Blocked] = {}
         """By new variable of float32, the halves that it is made of."""
@@ -71,6 +74,11 @@ class _GpuLayout(Layout):
             self.halves[new] = tensor
         return Blocked(new, tensor.channels, tensor.size)
 
+    def integers(self, expr: Any) -> tuple[Blocked, float, int] | None:
+        """Halves are read by means as integers are: the numbers themselves."""
+        halves = self.halves.get(self.blocked[expr].expr)
+        return super().integers(expr) if halves is None else (halves, 1.0, 0)
+
     def pool2d(self, call: Any) -> Blocked | None:
         """Of halves, as numbers of float32 in the kernel that reads them."""
         data = call.args[0]
@@ -88,7 +96,7 @@ class _GpuLayout(Layout):
     def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
         """In one kernel, whose threads share what they sum."""
         batch, blocks, height, width, lanes = x.shape
-        kind = "float32" if str(x.dtype) == "float32" else "int32"
+        kind = "float32" if "float" in str(x.dtype) else "int32"
         h, w = te.reduce_axis((0, height), name="h"), te.reduce_axis((0, width), name="w")
         total = te.compute(
             (batch, blocks, lanes), lambda n, c, i: te.sum(x[n, c, h, w, i].astype(kind), axis=[h, w]), name="sum"
@@ -100,6 +108,14 @@ class _GpuLayout(Layout):
             return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * tirx.const(step / count, "float32")
 
         return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")
+
+    def scale(self, call: Any) -> Blocked | None:
+        """Zero points that are all 0 are no tensor to load."""
+        data, scale, zero = call.args
+        if isinstance(zero, GenericConst) and not constant_array(zero).any():
+            none = relax.const(np.zeros((), constant_array(zero).dtype))
+            call = relax.Call(call.op, [data, scale, none], call.attrs, call.ty_args, ret_ty=call.ty)
+        return super().scale(call)
 
     def conv2d(self, call: Any) -> Blocked | None:
         """Of uint8 or int8 by int8, where a constant border that it was given is padding again; or of halves."""

@@ -44,7 +44,7 @@ NNCC_DEVICE unsigned short to_bfloat(float value) {
 
 }  // namespace nncc
 
-/* float16 as TVM's code writes it, without CUDA's header, which NVRTC may lack. */
+/* float16 and bfloat16 as TVM's code writes them, without CUDA's headers, which NVRTC may lack. */
 struct half {
   unsigned short bits;
   half() = default;
@@ -57,6 +57,19 @@ struct alignas(4) half2 {
 };
 struct alignas(8) half4 {
   half x, y, z, w;
+};
+struct nv_bfloat16 {
+  unsigned short bits;
+  nv_bfloat16() = default;
+  NNCC_DEVICE explicit nv_bfloat16(float value) : bits(nncc::to_bfloat(value)) {}
+  NNCC_DEVICE operator float() const { return nncc::from_bfloat(bits); }
+};
+NNCC_DEVICE nv_bfloat16 __float2bfloat16_rn(float value) { return nv_bfloat16(value); }
+struct alignas(4) nv_bfloat162 {
+  nv_bfloat16 x, y;
+};
+struct alignas(8) nv_bfloat164 {
+  nv_bfloat16 x, y, z, w;
 };
 
 namespace nncc {
