@@ -10,7 +10,7 @@ from typing import Any
 from nncc.choices import Choices
 from nncc.target import Hardware
 
-__all__ = ["KINDS", "SIZES", "Kind", "UnitPlan", "UnitTile", "choose_unit_tile", "decoded", "seconds"]
+__all__ = ["KIND", "KINDS", "SIZES", "Kind", "UnitPlan", "UnitTile", "choose_unit_tile", "decoded", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Kind:
     sum: str
 
 
+KIND = "nncc.kind"
+"""The annotation of the blocks that multiply them, a word of `KINDS`."""
 KINDS = {
     "uint8": Kind("nncc::Bytes<false>", 16, "int32"),
     "int8": Kind("nncc::Bytes<true>", 16, "int32"),

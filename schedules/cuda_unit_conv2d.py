@@ -12,7 +12,7 @@ import numpy as np
 
 from nncc import device_loops, scheduling
 from nncc.compat import te, tirx
-from nncc.device_units import KINDS, choose_unit_tile, decoded
+from nncc.device_units import KIND, KINDS, choose_unit_tile, decoded
 
 NAME = "cuda_unit_conv2d"
 
@@ -44,7 +44,7 @@ def compute(data, weight, *, kind, window, strides, padding, dilation, zero=0):
         return te.sum(value * factor, axis=[kh, kw, c, l])
 
     facts = [batch, blocks, blocks, height, width, out_h, out_w, *window, *strides, top, left, *dilation]
-    attrs = {"nncc.window": [int(f) for f in facts], "nncc.kind": kind, "nncc.zero": int(zero) if any(padding) else 0}
+    attrs = {"nncc.window": [int(f) for f in facts], KIND: kind, "nncc.zero": int(zero) if any(padding) else 0}
     shape = (batch, columns // lanes, out_h, out_w, lanes)
     return te.compute(shape, product, name="unit_conv2d", attrs=scheduling.anchor(NAME) | attrs)
 
@@ -52,7 +52,7 @@ def compute(data, weight, *, kind, window, strides, padding, dilation, zero=0):
 def schedule(sch, block, hardware, choose):
     """Tiles of pixels by channels, and parts of the depth, so that all multiprocessors have work."""
     annotations = sch.get(block).annotations
-    window, kind = [int(f) for f in annotations["nncc.window"]], KINDS[str(annotations["nncc.kind"])]
+    window, kind = [int(f) for f in annotations["nncc.window"]], KINDS[str(annotations[KIND])]
     batch, _, _, _, _, out_h, out_w, *_ = window
     units, columns, lanes = scheduling.operand_shape(sch, block, 1)
     pixels = batch * out_h * out_w
@@ -74,4 +74,4 @@ def schedule(sch, block, hardware, choose):
     grid = device_loops.Grid(-(-pixels // tile.m), -(-columns // tile.n), plan.parts, tile.threads)
     arguments = lambda x, y, z, _: (function, data, weight, x, y, z)  # noqa: E731
     placed = device_loops.on_grid(sch, block, arguments, grid, registers, plan.parts)
-    return placed, f"tile {plan}, {annotations['nncc.kind']}"
+    return placed, f"tile {plan}, {annotations[KIND]}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from nncc import device_loops, scheduling
 from nncc.compat import te, tirx
-from nncc.device_units import KINDS, decoded
+from nncc.device_units import KIND, KINDS, decoded
 
 NAME = "cuda_unit_depthwise"
 _THREADS = 128
@@ -43,7 +43,7 @@ def compute(data, weight, *, kind, window, strides, padding, dilation, zero=0):
         return te.sum(value * decoded(weight[c, kh * window[1] + kw, i], kind), axis=[kh, kw])
 
     facts = [batch, blocks, blocks, height, width, out_h, out_w, *window, *strides, top, left, *dilation]
-    attrs = {"nncc.window": [int(f) for f in facts], "nncc.kind": kind, "nncc.zero": int(zero) if any(padding) else 0}
+    attrs = {"nncc.window": [int(f) for f in facts], KIND: kind, "nncc.zero": int(zero) if any(padding) else 0}
     shape = (batch, blocks, out_h, out_w, lanes)
     return te.compute(shape, product, name="unit_depthwise", attrs=scheduling.anchor(NAME) | attrs)
 
@@ -51,7 +51,7 @@ def compute(data, weight, *, kind, window, strides, padding, dilation, zero=0):
 def schedule(sch, block, hardware, choose):
     """Threads along the channels of a pixel, then along rows, each with as many places as leave work for all."""
     annotations = sch.get(block).annotations
-    window, kind = [int(f) for f in annotations["nncc.window"]], KINDS[str(annotations["nncc.kind"])]
+    window, kind = [int(f) for f in annotations["nncc.window"]], KINDS[str(annotations[KIND])]
     batch, blocks, out_h, out_w, lanes, *_ = scheduling.extents(sch, block)
     data, weight = (scheduling.operand(sch, block, i) for i in (0, 1))
     fours = lanes // 4
@@ -87,4 +87,4 @@ def schedule(sch, block, hardware, choose):
 
     registers = device_loops.Registers(4 * width, 4, 4 * width, place, kind.sum)
     grid = device_loops.Grid(-(-count // _THREADS), 1, 1, _THREADS)
-    return device_loops.on_grid(sch, block, call, grid, registers), f"tile {width}, {annotations['nncc.kind']}"
+    return device_loops.on_grid(sch, block, call, grid, registers), f"tile {width}, {annotations[KIND]}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from nncc import device_loops, scheduling
 from nncc.compat import te, tirx
-from nncc.device_units import KINDS, choose_unit_tile, decoded
+from nncc.device_units import KIND, KINDS, choose_unit_tile, decoded
 
 NAME = "cuda_unit_matmul"
 
@@ -36,13 +36,13 @@ def compute(x, weight, *, kind, columns):
         factor = decoded(weight[k // lanes, at[-1], k % lanes], kind)
         return te.sum(decoded(x[(*at[:-1], k)], kind) * factor, axis=[k])
 
-    attrs = scheduling.anchor(NAME) | {"nncc.kind": kind}
+    attrs = scheduling.anchor(NAME) | {KIND: kind}
     return te.compute((*batch, columns), product, name="unit_matmul", attrs=attrs)
 
 
 def schedule(sch, block, hardware, choose):
     """Tiles of rows by columns, and parts of the depth, so that all multiprocessors have work."""
-    word = str(sch.get(block).annotations["nncc.kind"])
+    word = str(sch.get(block).annotations[KIND])
     kind = KINDS[word]
     *outer, columns, depth = scheduling.extents(sch, block)
     rows = prod(outer)

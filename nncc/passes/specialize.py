@@ -39,6 +39,7 @@ from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.passes.tabulate import tabulate
 from nncc.passes.weight_only import weight_only
+from nncc.quant.widen import widen
 from nncc.target import Target
 from nncc.templates import Template
 
@@ -131,9 +132,14 @@ def specialize(
 
 
 def _signed_for(model: Model, target: Target) -> Model:
-    """The model with quantized activations of the sign that the processor multiplies, which is the same function."""
-    if target.hardware.multiprocessors:  # its tensor cores take both
-        return model
+    """The model with quantized activations of the sign that the processor multiplies, which is the same function.
+
+    GPUs take both, and compute what is float16 in the model in float32, or as the precision says.
+    """
+    if target.hardware.multiprocessors:
+        graph = model.graph.clone()
+        widen(graph)
+        return replace(model, graph=graph)
     wanted = {"int8": to_signed, "uint8": to_unsigned}.get(dot_of(target.hardware).data)
     if wanted is None:
         return model
