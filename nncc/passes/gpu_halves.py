@@ -88,7 +88,7 @@ class _Halves(Rewriter):
         if named(reader, *_ELEMENTWISE, *_POOLS):
             return str(reader.ty.dtype) == "float32"
         if named(reader, *_MOVES):
-            return str(reader.ty.dtype) == "float32" and self.only_halves(variable)
+            return str(reader.ty.dtype) == "float32" and self.only_halves(variable) and self.is_worth(variable)
         return self.is_product(reader)
 
     def only_halves(self, variable: Any) -> bool:
@@ -97,6 +97,14 @@ class _Halves(Rewriter):
             readers = self.readers[variable]
             self.known[variable] = bool(readers) and all(self.takes_halves(*reader) for reader in readers)
         return self.known[variable]
+
+    def is_worth(self, variable: Any) -> bool:
+        """Whether what reads a value that has only been moved is more than elementwise operators, which are part of
+        the kernel that moves it, and may be of attention."""
+        return any(
+            self.is_worth(result) if named(reader, *_MOVES) else not named(reader, *_ELEMENTWISE)
+            for result, reader in self.readers[variable]
+        )
 
     def is_stored(self, variable: Any) -> bool:
         """Whether a value is written to memory, as halves: the kernel that makes it ends there."""
