@@ -137,7 +137,8 @@ def _tiles() -> list[UnitTile]:
 
 def _part(units: int, parts: int, k: int) -> int:
     """Units of one part: whole slabs."""
-    return -(-(-(-units // parts)) // k) * k
+    each = -(-units // parts)
+    return -(-each // k) * k
 
 
 def seconds(tile: UnitTile, parts: int, rows: int, columns: int, units: int, kind: Kind, hardware: Hardware) -> float:
@@ -168,9 +169,7 @@ def seconds(tile: UnitTile, parts: int, rows: int, columns: int, units: int, kin
     return max(arithmetic, moved, cached) + started + second
 
 
-def choose_unit_tile(
-    rows: int, columns: int, units: int, kind: Kind, hardware: Hardware, choose: Choices
-) -> UnitPlan:
+def choose_unit_tile(rows: int, columns: int, units: int, kind: Kind, hardware: Hardware, choose: Choices) -> UnitPlan:
     """The tile and the parts of the product of [rows, units] and [units, columns]."""
 
     def possible(tile: UnitTile) -> list[tuple[float, int]]:

@@ -1,6 +1,7 @@
 """Convolution on tensor cores, of channels in blocks of 16 bytes: integers of 8 bits into int32, halves into float32.
 
-    y[n, o div b, i, j, o mod b] = sum_{kh, kw, c, l} W[(kh KW + kw) C + c, o, l] x[n, c, i sh + kh dh - pt, j sw + kw dw - pl, l]
+    y[n, o div b, i, j, o mod b] = sum_{kh, kw, c, l} W[(kh KW + kw) C + c, o, l] x[n, c, u, v, l]
+    u = i sh + kh dh - pt        v = j sw + kw dw - pl
 
 x is [N, C, H, W, b], outside of it `zero`; W [KH KW C, O up to whole blocks, b]; y [N, O div b, OH, OW, b]. A thread
 block makes a tile of output pixels by output channels. `nncc::unit_conv2d` of the prelude is its inner loop.
@@ -32,16 +33,17 @@ def compute(data, weight, *, kind, window, strides, padding, dilation, zero=0):
     top, left, bottom, right = padding
     out_h = (height + top + bottom - (window[0] - 1) * dilation[0] - 1) // strides[0] + 1
     out_w = (width + left + right - (window[1] - 1) * dilation[1] - 1) // strides[1] + 1
-    kh, kw, c, l = (te.reduce_axis((0, size), name=name) for size, name in zip((*window, blocks, lanes), ("kh", "kw", "c", "l"), strict=True))
+    kh, kw = (te.reduce_axis((0, window[axis]), name=name) for axis, name in enumerate(("kh", "kw")))
+    c, b = te.reduce_axis((0, blocks), name="c"), te.reduce_axis((0, lanes), name="b")
 
     def product(n, o, h, w, i):
         y, x = h * strides[0] + kh * dilation[0] - top, w * strides[1] + kw * dilation[1] - left
-        value = decoded(data[n, c, y, x, l], kind)
+        value = decoded(data[n, c, y, x, b], kind)
         if any(padding):
             inside = tirx.all(y >= 0, y < height, x >= 0, x < width)
             value = tirx.if_then_else(inside, value, tirx.const(zero, KINDS[kind].sum))
-        factor = decoded(weight[(kh * window[1] + kw) * blocks + c, o * lanes + i, l], kind)
-        return te.sum(value * factor, axis=[kh, kw, c, l])
+        factor = decoded(weight[(kh * window[1] + kw) * blocks + c, o * lanes + i, b], kind)
+        return te.sum(value * factor, axis=[kh, kw, c, b])
 
     facts = [batch, blocks, blocks, height, width, out_h, out_w, *window, *strides, top, left, *dilation]
     attrs = {"nncc.window": [int(f) for f in facts], KIND: kind, "nncc.zero": int(zero) if any(padding) else 0}

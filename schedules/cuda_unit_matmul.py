@@ -2,8 +2,8 @@
 
     y[.., m, n] = sum_{c, l} x[.., m, c b + l] W[c, n, l]
 
-x is [.., K] of 8 or 16 bits, W [K up to whole units, N up to a multiple of 8, b] with b numbers in 16 bytes: all rows of
-x are those of one product. `nncc::unit_matmul` of the prelude is its inner loop.
+x is [.., K] of 8 or 16 bits, W [K up to whole units, N up to a multiple of 8, b] with b numbers in 16 bytes: all rows
+of x are those of one product. `nncc::unit_matmul` of the prelude is its inner loop.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from nncc.compat import IRModule, StringImm, is_buffer, s_tir, tirx, tvm
 from nncc.codegen.integer_dots import integer_dots
+from nncc.compat import IRModule, StringImm, is_buffer, s_tir, tirx, tvm
 from nncc.errors import InternalError
 from nncc.ir import Launch, Lowered, align
 from nncc.resources import runtime_folder

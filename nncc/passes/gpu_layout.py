@@ -24,6 +24,7 @@ from nncc.passes.quantization import dequantized
 
 __all__ = ["gpu_layout"]
 
+
 def gpu_layout(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` to blocked convolutions of integers; see the module's equation."""
     return _GpuLayout(context).rewrite(module)
@@ -105,7 +106,9 @@ class _GpuLayout(Layout):
 
         def mean(n: Any, c: Any, _: Any, __: Any, i: Any) -> Any:
             value = total[n, c, i]
-            return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * tirx.const(step / count, "float32")
+            return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * tirx.const(
+                step / count, "float32"
+            )
 
         return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")
 

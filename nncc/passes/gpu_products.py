@@ -52,7 +52,9 @@ def gpu_products(module: IRModule, context: Context) -> IRModule:
         if kind in KINDS and isinstance(weight, GenericConst) and len(right) == 2 and 0 not in left:
             template = context.templates["cuda_unit_matmul"]
             packed = template.module.pack(constant_array(weight), KINDS[kind].each)
-            return rewriter.emit_anchor(template, x, relax.const(packed, str(weight.ty.dtype)), kind=kind, columns=right[1])
+            return rewriter.emit_anchor(
+                template, x, relax.const(packed, str(weight.ty.dtype)), kind=kind, columns=right[1]
+            )
         if not _floats(x, weight, call) or len(left) < 2 or len(right) < 2 or 0 in (*left, *right):
             return None
         if len(right) > 2 and right[:-2] != left[:-2]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,20 +31,23 @@ def product(shape: tuple[int, ...], out: int, **grid: Any) -> Callable[..., str]
     return layer
 
 
+BORDER = {"pads": [1, 1, 1, 1]}
 SIGNED = {"zero": 0, "dtype": np.int8}
 CASES = {
     "pointwise": convolution((1, 16, 8, 8), 24, (1, 1)),
     "channels that fill no block": convolution((1, 19, 7, 7), 21, (1, 1)),
-    "window with a border that is not 0": convolution((1, 32, 9, 9), 16, (3, 3), pads=[1, 1, 1, 1]),
-    "window with a border of 0": convolution((1, 35, 9, 9), 33, (3, 3), pads=[1, 1, 1, 1], **SIGNED),
-    "int8 with a border that is not 0": convolution((1, 7, 9, 5), 9, (3, 3), pads=[1, 1, 1, 1], zero=-20, dtype=np.int8),
+    "window with a border that is not 0": convolution((1, 32, 9, 9), 16, (3, 3), **BORDER),
+    "window with a border of 0": convolution((1, 35, 9, 9), 33, (3, 3), **BORDER, **SIGNED),
+    "int8 with a border that is not 0": convolution((1, 7, 9, 5), 9, (3, 3), **BORDER, zero=-20, dtype=np.int8),
     "image of three channels": convolution((1, 3, 23, 19), 8, (7, 7), pads=[3, 3, 3, 3], strides=[2, 2]),
     "uneven borders": convolution((1, 5, 9, 11), 7, (3, 2), pads=[0, 1, 2, 0]),
     "dilation": convolution((1, 8, 13, 13), 6, (3, 3), pads=[2, 2, 2, 2], dilations=[2, 2]),
-    "several images": convolution((3, 12, 6, 6), 9, (3, 3), pads=[1, 1, 1, 1]),
-    "deep, in parts": convolution((1, 300, 4, 4), 12, (3, 3), pads=[1, 1, 1, 1]),
-    "depthwise": convolution((1, 17, 12, 12), 17, (3, 3), pads=[1, 1, 1, 1], group=17),
-    "depthwise with strides": convolution((2, 32, 15, 13), 32, (5, 5), pads=[2, 2, 2, 2], strides=[2, 2], group=32, **SIGNED),
+    "several images": convolution((3, 12, 6, 6), 9, (3, 3), **BORDER),
+    "deep, in parts": convolution((1, 300, 4, 4), 12, (3, 3), **BORDER),
+    "depthwise": convolution((1, 17, 12, 12), 17, (3, 3), **BORDER, group=17),
+    "depthwise with strides": convolution(
+        (2, 32, 15, 13), 32, (5, 5), pads=[2, 2, 2, 2], strides=[2, 2], group=32, **SIGNED
+    ),
     "product": product((5, 64), 40),
     "product of odd sizes": product((3, 7, 45), 13, **SIGNED),
     "product of one row": product((1, 300), 10),
