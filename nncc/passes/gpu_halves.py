@@ -85,7 +85,7 @@ class _Halves(Rewriter):
         """Whether what reads a value does so as well from halves."""
         if variable is None:
             return False
-        if named(reader, *_ELEMENTWISE, *_POOLS):
+        if named(reader, *_ELEMENTWISE, *(_POOLS if self.images else ())):
             return str(reader.ty.dtype) == "float32"
         if named(reader, *_MOVES):
             return str(reader.ty.dtype) == "float32" and self.only_halves(variable) and self.is_worth(variable)
