@@ -56,7 +56,7 @@ def cli() -> None:
 @option("shipped_records", "--shipped-records/--no-shipped-records", default=True, show_default=True)
 @option("lock", "--lock", type=Path, metavar="FILE")
 @option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
-@option("precision", "--precision", default="float32", show_default=True, metavar="float32|tf32")
+@option("precision", "--precision", default="float32", show_default=True, metavar="float32|tf32|float16|bfloat16")
 @option("quantize", "--quantize", type=Path, metavar="DATA")
 @option("recipe", "--recipe", type=Path, metavar="TOML")
 @option("compress_weights", "--compress-weights", type=click.Choice(["auto", "off"]), default="auto", show_default=True)

@@ -51,6 +51,7 @@ class Registers:
     finished: int
     """How many of them hold results in the end: the first ones."""
     place: Callable[..., tuple[Sequence[Any], Any]]
+    dtype: str = "float32"
 
 
 def on_grid(
@@ -197,7 +198,7 @@ def _nest(name: str, call: Any, grid: Grid, registers: Registers, store: Any) ->
     """One launch: the device function, then the finish of what each thread has."""
 
     def inside(x: Any, y: Any, z: Any, thread: Any) -> Any:
-        sums = tirx.decl_buffer((registers.count,), "float32", "sums", scope="local", layout=None)
+        sums = tirx.decl_buffer((registers.count,), registers.dtype, "sums", scope="local", layout=None)
         function, *operands = call(x, y, z, thread)
         arguments = [operand.data if hasattr(operand, "data") else operand for operand in operands]
         statements = [tirx.Evaluate(tirx.call_extern("void", function, sums.data, *arguments))]

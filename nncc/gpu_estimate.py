@@ -79,7 +79,7 @@ def estimates(program: Program, resources: Mapping[str, Resources] | None = None
     for kernel, count in calls.items():
         schedule = program.schedules.get(kernel, "")
         flops, nbytes = program.flops.get(kernel, 0), program.call_bytes(first[kernel])
-        gflops = hardware.tensor_tf32_gflops if "TF32" in schedule else hardware.peak_gflops
+        gflops = _peak_gflops(schedule, hardware)
         arithmetic = flops / (gflops * 1e9) if gflops else 0.0
         memory = nbytes / (hardware.dram_gbps * 1e9) if hardware.dram_gbps else 0.0
         launches = tuple(
@@ -91,6 +91,18 @@ def estimates(program: Program, resources: Mapping[str, Resources] | None = None
         bound = "arithmetic" if arithmetic > memory else "memory"
         found.append(KernelEstimate(kernel, schedule, count, flops, nbytes, max(arithmetic, memory), bound, launches))
     return tuple(sorted(found, key=lambda each: -each.calls * each.seconds))
+
+
+def _peak_gflops(schedule: str, hardware: Hardware) -> float:
+    """What a kernel could do: by tensor cores, if its schedule says that it uses them."""
+    of_tensors = {
+        "TF32": hardware.tensor_tf32_gflops,
+        "float16": hardware.tensor_fp16_gflops,
+        "int8": hardware.tensor_int8_gops,
+    }
+    if "depthwise" in schedule:  # plain arithmetic
+        return hardware.peak_gflops
+    return next((gflops for word, gflops in of_tensors.items() if word in schedule), hardware.peak_gflops)
 
 
 def _launch(symbol: str, blocks: int, threads: int, hardware: Hardware, used: Resources | None) -> LaunchEstimate:

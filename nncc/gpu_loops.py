@@ -113,9 +113,10 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
     threads = choose(_name("threads", choose), list(dict.fromkeys(options)))
     finish = _finish(sch, block)
     if threads == 1:
-        if finish is None:
+        if finish is None and (results == 1 or len(sch.get(block).writes) > 1):
             _bind(sch, block, spatial)
             return
+        finish = sch.cache_write(block, 0, "local") if finish is None else finish
         _bind(sch, finish, sch.get_loops(finish))
         _compute_in_registers(sch, block, sch.get_loops(finish)[-1])
         return

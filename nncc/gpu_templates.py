@@ -18,6 +18,8 @@ from nncc.target import Hardware
 if TYPE_CHECKING:
     from nncc.templates import Template
 
+_FOR_GPUS = "cuda_"
+
 __all__ = ["is_block", "refuse_own_code", "schedule_kernel"]
 
 
@@ -87,8 +89,8 @@ def _by_templates(
 ) -> tuple[Any, str]:
     sch, _held = _start(function)
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
-    anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
-    owned = {sch.get(b).name_hint for b in blocks if {ANCHOR, PART} & set(map(str, sch.get(b).annotations))}
+    anchors = [b for b in blocks if _owner(sch, b, ANCHOR)]
+    owned = {sch.get(b).name_hint for b in blocks if _owner(sch, b, ANCHOR) or _owner(sch, b, PART)}
     _inline(sch, blocks, owned)
     origins = []
     for block in anchors:
@@ -99,6 +101,12 @@ def _by_templates(
         origins.append(f"{name} {decision}")
     _rest(sch, hardware, choices)
     return sch, "; ".join(origins) or "loops"
+
+
+def _owner(sch: Any, block: Any, word: str) -> str:
+    """The template for GPUs that a block belongs to; those for processors define what plain loops compute here."""
+    name = str(sch.get(block).annotations.get(word, ""))
+    return name if name.startswith(_FOR_GPUS) else ""
 
 
 def _by_loops(

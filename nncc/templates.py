@@ -15,6 +15,7 @@ from typing import Any
 from nncc import gpu_templates
 from nncc.choices import Choices
 from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
+from nncc.device_units import KIND
 from nncc.dots import PRODUCT
 from nncc.errors import InternalError, ModelError, UsageError
 from nncc.ir import TensorSpec
@@ -95,7 +96,7 @@ def count_flops(function: Any) -> int:
     They are counted as they are executed, which is what a processor's peak can be compared with: Winograd's kernel has
     its own, fewer than those of the convolution that it stands for. Functions like exp count nothing; a word of
     integers, multiplied and added to a lane by one instruction on most processors, counts as a multiplication and an
-    addition.
+    addition; so does each pair that tensor cores multiply.
     """
     if not _has_loops(function):
         return 0
@@ -105,6 +106,8 @@ def count_flops(function: Any) -> int:
 
 def _block_flops(sch: Any, block: Any) -> int:
     """Of a Select by the value of an iterator, as a row of Winograd's matrices is chosen, the chosen side counts."""
+    if KIND in sch.get(block).annotations:
+        return 2 * prod(extents(sch, block))
     body, iterators = sch.get(block).body, sch.get(block).iter_vars
     chosen: dict[int, int] = {}
 

@@ -18,6 +18,8 @@ HARDWARE = Hardware(
     multiprocessor_threads=2048,
     multiprocessor_shared_kib=100,
     tensor_tf32_gflops=8000.0,
+    tensor_fp16_gflops=16000.0,
+    tensor_int8_gops=32000.0,
 )
 
 
@@ -47,8 +49,12 @@ def test_the_least_time_is_that_of_arithmetic_or_of_memory() -> None:
 
 
 def test_tensor_cores_have_their_own_peak() -> None:
-    (found,) = estimates(program("cuda_matmul tile, TF32"))
-    assert found.seconds == pytest.approx(1e-3 / 8)
+    for schedule, faster in (
+        ("cuda_matmul tile, TF32", 8), ("cuda_unit_matmul tile, bfloat16", 16), ("cuda_unit_conv2d tile, uint8", 32),
+        ("cuda_unit_depthwise tile, uint8", 1),
+    ):  # fmt: skip
+        (found,) = estimates(program(schedule))
+        assert found.seconds == pytest.approx(1e-3 / faster)
 
 
 def test_residence_is_bounded_by_registers_shared_memory_and_threads() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from nncc.codegen.integer_dots import integer_dots
 from nncc.compat import IRModule, StringImm, is_buffer, s_tir, tirx, tvm
 from nncc.errors import InternalError, ModelError
 from nncc.ir import Launch, Lowered, align
@@ -17,6 +18,8 @@ from nncc.resources import runtime_folder
 __all__ = ["lower_device_kernels"]
 
 _AXES = {f"{unit}.{axis}": (unit, at) for unit in ("blockIdx", "threadIdx") for at, axis in enumerate("xyz")}
+_PRELUDE = ("device.cuh", "device_units.cuh")
+"""In front of the kernels, in this order."""
 _DYNAMIC_SHARED = "tirx.use_dyn_shared_memory"
 _MOST_BLOCKS = 65535
 """Along y and z (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")."""
@@ -38,7 +41,8 @@ def lower_device_kernels(functions: dict[str, Any], target: Any, prefix: str) ->
             launches[name], workspace[name] = tuple(walk.launches), walk.workspace
         finish = tvm.transform.Sequential(_device_passes())
         code = _source(finish(IRModule(device)), target) if device else ""
-    return Lowered((runtime_folder() / "device.cuh").read_text() + code, workspace, launches=launches)
+    prelude = "".join((runtime_folder() / name).read_text() for name in _PRELUDE)
+    return Lowered(prelude + code, workspace, launches=launches)
 
 
 def _passes() -> list[Any]:
@@ -71,6 +75,7 @@ def _passes() -> list[Any]:
         lowered.StorageRewrite(),
         scheduled.HoistIfThenElse(),
         lowered.UnrollLoop(),
+        integer_dots(),
         scheduled.RenormalizeSplitPattern(),
         lowered.StmtSimplify(),
         lowered.RemoveNoOp(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
+from nncc.device_units import KINDS
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
@@ -47,6 +48,13 @@ def gpu_products(module: IRModule, context: Context) -> IRModule:
     def matmul(rewriter: Rewriter, call: Any) -> Any:
         x, weight = (rewriter.value(a) for a in call.args)
         left, right = static_shape(x), static_shape(weight)
+        kind = str(x.ty.dtype)
+        if kind in KINDS and isinstance(weight, GenericConst) and len(right) == 2 and 0 not in left:
+            template = context.templates["cuda_unit_matmul"]
+            packed = template.module.pack(constant_array(weight), KINDS[kind].each)
+            return rewriter.emit_anchor(
+                template, x, relax.const(packed, str(weight.ty.dtype)), kind=kind, columns=right[1]
+            )
         if not _floats(x, weight, call) or len(left) < 2 or len(right) < 2 or 0 in (*left, *right):
             return None
         if len(right) > 2 and right[:-2] != left[:-2]:

@@ -271,6 +271,8 @@ def _product(rule: Any) -> Any:
     def told(integers: Integers, call: Any) -> Any:
         layers = integers.context.layers
         try:
+            if integers.context.target.hardware.multiprocessors and (reason := _gpu_lacks(integers, call)):
+                raise Stays(reason)
             new = rule(integers, call)
         except Stays as reason:
             quantized = any(map(integers.is_quantized, call.args[:2]))
@@ -280,6 +282,20 @@ def _product(rule: Any) -> Any:
         return new
 
     return told
+
+
+def _gpu_lacks(integers: Integers, call: Any) -> str:
+    """Why GPUs have no kernel of integers for a product; empty where they have."""
+    name = call.op.name.removeprefix("relax.").removeprefix("nn.")
+    if name == "conv2d_transpose":
+        return f"no template for GPUs takes `{name}`"
+    if name == "matmul" and integers.is_quantized(call.args[1]) and integers.integers(call.args[1]) is None:
+        return "no template for GPUs multiplies two activations on integers"
+    groups = int(call.attrs.groups) if name == "conv2d" else 1
+    weight = static_shape(call.args[1])
+    if groups > 1 and not (weight[1] == 1 and weight[0] == groups):
+        return "no template for GPUs takes groups of several channels on integers"
+    return ""
 
 
 def _is_sum(expr: Any) -> TypeGuard[Any]:

@@ -23,6 +23,8 @@ from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.gpu_attention import gpu_attention
 from nncc.passes.gpu_concatenations import gpu_concatenations
+from nncc.passes.gpu_halves import gpu_halves
+from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
 from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
@@ -37,6 +39,7 @@ from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.passes.tabulate import tabulate
 from nncc.passes.weight_only import weight_only
+from nncc.quant.widen import widen
 from nncc.target import Target
 from nncc.templates import Template
 
@@ -65,10 +68,17 @@ SPECIALIZE = (
 
 SPECIALIZE_GPU = (
     signals_as_images,
+    keep_integers,
+    integer_products,
+    requantize,
+    tabulate,
     fold_relax,
     fold_dequantize,
     clamp_take,
     divide_by_constants,
+    gpu_halves,
+    gpu_layout,
+    own_quantization,
     softmax_in_place,
     gpu_attention,
     gpu_concatenations,
@@ -98,10 +108,13 @@ def specialize(
     """
     if precision not in get_args(Precision):
         raise UsageError(f"`--precision {precision}` is none of {', '.join(get_args(Precision))}")
-    if precision == "tf32" and not target.hardware.tensor_tf32_gflops:
+    hardware = target.hardware
+    tensor_gflops = hardware.tensor_fp16_gflops if precision == "float16" else hardware.tensor_tf32_gflops
+    if precision != "float32" and not tensor_gflops:
         raise UsageError(
-            f"`--precision tf32` needs tensor cores that take it, which `{target.name}` does not have",
-            "GPUs have them from compute capability 8.0 on: `nncc targets` lists targets",
+            f"`--precision {precision}` needs tensor cores that take it, which `{target.name}` does not have",
+            f"GPUs have them from compute capability {'7.5' if precision == 'float16' else '8.0'} on: "
+            "`nncc targets` lists targets",
         )
     context = Context(model.name, target, templates, graph or GraphChoices(), precision)
     module = import_relax(_signed_for(model, target))
@@ -119,7 +132,14 @@ def specialize(
 
 
 def _signed_for(model: Model, target: Target) -> Model:
-    """The model with quantized activations of the sign that the processor multiplies, which is the same function."""
+    """The model with quantized activations of the sign that the processor multiplies, which is the same function.
+
+    GPUs take both, and compute what is float16 in the model in float32, or as the precision says.
+    """
+    if target.hardware.multiprocessors:
+        graph = model.graph.clone()
+        widen(graph)
+        return replace(model, graph=graph)
     wanted = {"int8": to_signed, "uint8": to_unsigned}.get(dot_of(target.hardware).data)
     if wanted is None:
         return model

@@ -78,9 +78,21 @@ def test_tf32_is_refused_where_no_tensor_core_takes_it(tmp_path: Path) -> None:
         assert error.value.hint == "GPUs have them from compute capability 8.0 on: `nncc targets` lists targets"
 
 
+def test_halves_are_refused_where_no_tensor_core_takes_them(tmp_path: Path) -> None:
+    net = Net()
+    net.output(net.op("Relu", net.input(3)))
+    for target, precision, since in (("x86-64-v3", "float16", "7.5"), ("cuda-sm75", "bfloat16", "8.0")):
+        with pytest.raises(UsageError) as error:
+            compile_net(net, tmp_path, target, until="specialize", precision=precision)
+        assert str(error.value) == (
+            f"`--precision {precision}` needs tensor cores that take it, which `{target}` does not have"
+        )
+        assert error.value.hint == f"GPUs have them from compute capability {since} on: `nncc targets` lists targets"
+
+
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
     net = Net()
     net.output(net.op("Relu", net.input(3)))
     with pytest.raises(UsageError) as error:
         compile_net(net, tmp_path, "cuda-sm80", until="specialize", precision="fp8")
-    assert str(error.value) == "`--precision fp8` is none of float32, tf32"
+    assert str(error.value) == "`--precision fp8` is none of float32, tf32, float16, bfloat16"
