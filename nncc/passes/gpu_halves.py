@@ -67,7 +67,7 @@ class _Halves(Rewriter):
     # What is stored as halves
 
     def is_product(self, call: Any) -> bool:
-        """Whether there is a kernel of halves for it: by a constant, in groups of whole blocks or of single channels."""
+        """Whether there is a kernel of halves for it: by a constant, in groups of whole blocks or of one channel."""
         if not named(call, "relax.nn.conv2d", "relax.matmul") or not isinstance(call.args[1], GenericConst):
             return False
         if any(str(t.ty.dtype) != "float32" for t in (*call.args, call)):
