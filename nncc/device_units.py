@@ -141,10 +141,12 @@ def _part(units: int, parts: int, k: int) -> int:
     return -(-each // k) * k
 
 
-def seconds(tile: UnitTile, parts: int, rows: int, columns: int, units: int, kind: Kind, hardware: Hardware) -> float:
-    """The predicted time of a product of [rows, units] and [units, columns]."""
+def seconds(
+    tile: UnitTile, parts: int, rows: int, columns: int, units: int, kind: Kind, hardware: Hardware, batch: int = 1
+) -> float:
+    """The predicted time of `batch` products of [rows, units] and [units, columns]."""
     each = _part(units, parts, tile.k)
-    blocks = -(-rows // tile.m) * -(-columns // tile.n) * parts
+    blocks = -(-rows // tile.m) * -(-columns // tile.n) * parts * batch
     processors = hardware.multiprocessors or 1
     resident = min(
         (hardware.multiprocessor_threads or 1024) // tile.threads,
@@ -162,22 +164,24 @@ def seconds(tile: UnitTile, parts: int, rows: int, columns: int, units: int, kin
     warps = min(1.0, together * tile.threads / 32 / 8)
     arithmetic = busiest * tile.m * tile.n * each / of_one * fragments / warps
     cached = busiest * processors * (tile.m + tile.n) * each * 16 / (_CACHE * bandwidth)
-    moved = (16 * units * (rows + columns) + rows * columns) / bandwidth
+    moved = batch * (16 * units * (rows + columns) + rows * columns) / bandwidth
     rounds = -(-busiest // max(1, resident))
     started = rounds * (_START + -(-each // tile.k) * _STEP)
-    second = _LAUNCH + 4 * (parts + 1) * rows * columns / (_CACHE * bandwidth) if parts > 1 else 0.0
+    second = _LAUNCH + 4 * (parts + 1) * batch * rows * columns / (_CACHE * bandwidth) if parts > 1 else 0.0
     return max(arithmetic, moved, cached) + started + second
 
 
-def choose_unit_tile(rows: int, columns: int, units: int, kind: Kind, hardware: Hardware, choose: Choices) -> UnitPlan:
-    """The tile and the parts of the product of [rows, units] and [units, columns]."""
+def choose_unit_tile(
+    rows: int, columns: int, units: int, kind: Kind, hardware: Hardware, choose: Choices, batch: int = 1
+) -> UnitPlan:
+    """The tile and the parts of `batch` products of [rows, units] and [units, columns]."""
 
     def possible(tile: UnitTile) -> list[tuple[float, int]]:
         found = []
         for parts in _PARTS:
             each = _part(units, parts, tile.k)
             if parts == 1 or (each * (parts - 1) < units and each >= 2 * tile.k):
-                found.append((seconds(tile, parts, rows, columns, units, kind, hardware), parts))
+                found.append((seconds(tile, parts, rows, columns, units, kind, hardware, batch), parts))
         return sorted(found)
 
     tiles = sorted(_tiles(), key=lambda tile: possible(tile)[0][0])

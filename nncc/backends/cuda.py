@@ -90,5 +90,5 @@ def _launch_facts(launch: LaunchEstimate, device: DeviceCode) -> dict[str, Any]:
     used = device.resources.get(launch.symbol)
     if used is not None:
         facts |= {"registers": used.registers, "shared_bytes": used.shared_bytes, "spilled_bytes": used.spilled_bytes}
-        facts |= {"waves": round(launch.waves, 3), "occupancy": round(launch.occupancy, 3)}
+        facts |= {"waves": round(launch.waves, 5), "occupancy": round(launch.occupancy, 3)}
     return facts

@@ -14,6 +14,7 @@ from typing import Any
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.passes.choose_layout import BINARY, UNARY
 from nncc.passes.context import Context
+from nncc.passes.integer_products import takes_groups
 from nncc.passes.relax_grids import is_quantized, named
 from nncc.passes.rewriter import Rewriter, variables
 
@@ -66,7 +67,7 @@ class _Halves(Rewriter):
     # What is stored as halves
 
     def is_product(self, call: Any) -> bool:
-        """Whether tensor cores multiply it: by a constant, in one group or one for each channel."""
+        """Whether there is a kernel of halves for it: by a constant, in groups of whole blocks or of one channel."""
         if not named(call, "relax.nn.conv2d", "relax.matmul") or not isinstance(call.args[1], GenericConst):
             return False
         if any(str(t.ty.dtype) != "float32" for t in (*call.args, call)):
@@ -78,8 +79,7 @@ class _Halves(Rewriter):
             return len(weight) == 2 and len(data) > 1
         attrs = call.attrs
         plain = attrs.data_layout == "NCHW" and attrs.kernel_layout == "OIHW" and attrs.out_layout in ("", "NCHW")
-        depthwise = weight[1] == 1 and weight[0] == int(attrs.groups)
-        return self.images and plain and (int(attrs.groups) == 1 or depthwise)
+        return self.images and plain and takes_groups(weight, int(attrs.groups), 8)
 
     def takes_halves(self, variable: Any, reader: Any) -> bool:
         """Whether what reads a value does so as well from halves."""

@@ -130,17 +130,20 @@ class _GpuLayout(Layout):
         if is_border(border) and not any(padding):
             top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
             data, padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
-        depthwise = int(attrs.groups) > 1
+        groups = int(attrs.groups)
+        depthwise = groups > 1 and kernel.shape[1] == 1
         template = self.templates["cuda_unit_depthwise" if depthwise else "cuda_unit_conv2d"]
+        several = {} if depthwise else {"groups": groups}
         new = self.emit_anchor(
             template,
             self.rows(self.block(data)),
-            relax.const(template.module.pack(kernel, self.lanes), str(call.args[1].ty.dtype)),
+            relax.const(template.module.pack(kernel, self.lanes, **several), str(call.args[1].ty.dtype)),
             kind=str(data.ty.dtype),
             window=[int(d) for d in kernel.shape[2:]],
             strides=[int(s) for s in attrs.strides],
             padding=padding,
             dilation=[int(d) for d in attrs.dilation],
             zero=zero,
+            **several,
         )
         return Blocked(new, kernel.shape[0])

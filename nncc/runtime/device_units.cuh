@@ -390,12 +390,14 @@ struct UnitColumns {
   }
 };
 
-/* A tile of a convolution of blocked images, [N, C, H, W] of units, with OUT columns of weights; PART units a part. */
+/* A tile of a convolution of blocked images, [N, C, H, W] of units, with weights [groups, DEPTH, OUT]; PART units a part. */
 template <class T, class V, int OUT, int PART, int FILL>
 NNCC_DEVICE void unit_conv2d(void* sums, const void* images, const void* weights, int pixels, int channels, int part) {
   int begin = part * PART, end = begin + PART < V::DEPTH ? begin + PART : V::DEPTH;
-  UnitPatches<T, V, FILL> left(images, pixels * T::M);
-  UnitColumns<T, OUT> right(weights, channels * T::N);
+  constexpr int TILES = (OUT + T::N - 1) / T::N;
+  int group = channels / TILES;
+  UnitPatches<T, V, FILL> left((const uint4*)images + group * (V::C * V::H * V::W), pixels * T::M);
+  UnitColumns<T, OUT> right((const uint4*)weights + group * (V::DEPTH * OUT), channels % TILES * T::N);
   UnitProducts<T>::all(sums, left, right, begin, end);
 }
 

@@ -78,6 +78,7 @@ def network() -> Net:
     x = net.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
     x = net.op("Concat", x, net.op("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1]), axis=1)
     x = net.op("Relu", net.conv(x, 40, 24, (3, 3)))
+    x = net.conv(x, 24, 24, (1, 1), group=3)
     x = net.op("Flatten", net.op("GlobalAveragePool", x))
     net.output(net.op("Softmax", net.op("MatMul", x, net.weight(24, 10))))
     return net

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from emulated import Emulated, emulate, needs_compiler
 from quantized_layers import STEP, QuantizedNet
+
+from nncc.config import Config
+from nncc.pipeline import plan, run
 
 pytestmark = needs_compiler
 
@@ -44,6 +48,7 @@ CASES = {
     "dilation": convolution((1, 8, 13, 13), 6, (3, 3), pads=[2, 2, 2, 2], dilations=[2, 2]),
     "several images": convolution((3, 12, 6, 6), 9, (3, 3), **BORDER),
     "deep, in parts": convolution((1, 300, 4, 4), 12, (3, 3), **BORDER),
+    "groups": convolution((2, 48, 9, 7), 96, (3, 3), **BORDER, group=3),
     "depthwise": convolution((1, 17, 12, 12), 17, (3, 3), **BORDER, group=17),
     "depthwise with strides": convolution(
         (2, 32, 15, 13), 32, (5, 5), pads=[2, 2, 2, 2], strides=[2, 2], group=32, **SIGNED
@@ -79,3 +84,19 @@ def test_every_layer_is_on_integers(layers: tuple[dict[str, str], Emulated]) -> 
     assert quantization is not None and not quantization.float_layers
     templates = {schedule.split()[0] for schedule in emulated.kernels.schedules.values()}
     assert templates == {"cuda_unit_conv2d", "cuda_unit_depthwise", "cuda_unit_matmul", "loops"}
+
+
+def test_the_report_says_what_stays_float_and_why(tmp_path: Path) -> None:
+    net = QuantizedNet()
+    x = net.grid(net.input(1, 12, 6, 6))
+    groups = net.conv(x, 12, 6, (1, 1), group=3)
+    transposed = net.layer("ConvTranspose", x, (12, 4, 2, 2), 4, strides=[2, 2])
+    rows = net.grid(net.input(2, 5, 7))
+    net.output(groups, transposed, net.op("MatMul", rows, net.grid(net.input(2, 7, 3))))
+    config = Config(target="cuda-sm80", until="specialize", verify=False)
+    network = run(plan(net.save(tmp_path / "net.onnx"), config))
+    assert {layer.text.split()[0]: layer.reason for layer in network.quantization.float_layers} == {
+        "conv2d": "no template for GPUs takes groups of channels on integers that are no multiple of 16",
+        "conv2d_transpose": "no template for GPUs takes `conv2d_transpose`",
+        "matmul": "no template for GPUs multiplies two activations on integers",
+    }
