@@ -37,14 +37,15 @@ from models import chosen, models
 from peers import CONTESTANTS
 from qdq import SAMPLES, quantize
 from tables import RESULTS, with_tables
+from turns import Failed, Running, quartiles, take_turns
 
 PEERS = [name for name in CONTESTANTS if not name.startswith("nncc")]
 QUANTIZED = ("onnxruntime", "openvino")
 """The peers that take a QDQ model as it is."""
+PROGRAM = Path(__file__).with_name("peers.py")
+"""What each contestant runs."""
 ISAS = {"avx2": "x86-64-v3"}
 """The targets of the instruction sets that a run can be limited to."""
-SECONDS = 0.25
-"""What one contestant runs in one round, about."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,7 +143,10 @@ def measure(name: str, path: Path, words: argparse.Namespace, peers: Mapping[str
         for who in ("nncc", *(["nncc-float"] if words.int8 else []), *peers):
             python = peers.get(who, sys.executable)
             try:
-                entrant = Running(who, python, files[who], work, words.threads, words.isa, precision)
+                limits = CONTESTANTS[who].limits.get(words.isa, {})
+                entrant = Running(
+                    who, python, PROGRAM, files[who], work, (str(words.threads), words.isa, precision), limits
+                )
                 running[who] = stack.enter_context(entrant)
             except Failed as error:
                 print(f"{name}: {who} is left out: {error}", file=sys.stderr)
@@ -167,77 +171,6 @@ def measure(name: str, path: Path, words: argparse.Namespace, peers: Mapping[str
         "versions": {"nncc": nncc.__version__},
         "rounds": words.rounds,
     }
-
-
-class Failed(Exception):
-    """A contestant ended; the message is its last line."""
-
-
-class Running:
-    """A contestant in a process of its own, which has loaded its model and waits for its turn."""
-
-    def __init__(self, who: str, python: str, model: Path, work: Path, threads: int, isa: str, precision: str) -> None:
-        program = [python, str(Path(__file__).with_name("peers.py")), who, str(model)]
-        files = [str(work / "inputs.npz"), str(work / "expected.npz")]
-        self.said = (work / f"{who}.txt").open("w+")
-        self.process = subprocess.Popen(
-            [*program, *files, str(threads), isa, precision],
-            env=os.environ | CONTESTANTS[who].limits.get(isa, {}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.said,
-            text=True,
-        )
-        self._line()
-
-    def __enter__(self) -> Running:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self.said.close()
-
-    def turn(self, count: int) -> list[float]:
-        """The seconds of each of `count` runs."""
-        try:
-            self.process.stdin.write(f"{count}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what it had to say is in its last line
-        return json.loads(self._line())
-
-    def _line(self) -> str:
-        answer = self.process.stdout.readline()
-        if not answer:
-            status = self.process.wait()
-            self.said.seek(0)
-            last = [text.strip() for text in self.said if text.strip()][-1:] or ["it said nothing"]
-            raise Failed(f"{last[0][:300]} (exit status {status})")
-        return answer
-
-
-def take_turns(running: dict[str, Running], rounds: int, name: str) -> list[dict[str, float]]:
-    """The median seconds of each contestant in each round; who fails on the way is taken out of `running`."""
-    found: list[dict[str, float]] = []
-    counts = dict.fromkeys(running, 5)
-    for _ in range(rounds + 1):
-        times = {}
-        for who in list(running):
-            try:
-                times[who] = statistics.median(running[who].turn(counts[who]))
-            except Failed as error:
-                print(f"{name}: {who} is left out: {error}", file=sys.stderr)
-                del running[who]
-        found.append(times)
-        if len(found) == 1:  # it only says how many runs a round has
-            counts = {who: max(1, int(SECONDS / seconds)) for who, seconds in times.items()}
-    return found[1:]
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """Lower quartile, median, upper quartile."""
-    return [float(q) for q in np.quantile(values, [0.25, 0.5, 0.75])]
 
 
 def processor() -> str:

@@ -256,18 +256,36 @@ def check(found: list[np.ndarray], expected: list[np.ndarray], precision: str = 
 
 
 def main(name: str, model: str, inputs: str, expected: str, threads: str, isa: str, precision: str) -> None:
+    def load(arrays: dict[str, np.ndarray], folder: Path) -> Loaded:
+        return CONTESTANTS[name].load(Task(Path(model), arrays, int(threads), isa, folder))
+
+    serve(name, load, Path(model).parent / f"of-{name}", inputs, expected, precision)
+
+
+def serve(
+    name: str,
+    load: Callable[[dict[str, np.ndarray], Path], Loaded],
+    folder: Path,
+    inputs: str,
+    expected: str,
+    precision: str,
+) -> None:
+    """Load, check, warm up, say ``ready``, and answer each line ``N`` with the seconds of N runs.
+
+    Without `expected`, an empty word, there is nothing to check.
+    """
     # What libraries and converters print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    folder = Path(model).parent / f"of-{name}"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     try:
         with np.load(inputs) as stored:
             arrays = {key: stored[key] for key in stored.files}
-        loaded = CONTESTANTS[name].load(Task(Path(model), arrays, int(threads), isa, folder))
+        loaded = load(arrays, folder)
         loaded.run()
-        with np.load(expected) as stored:
-            check(loaded.outputs(), [stored[key] for key in stored.files], precision)
+        if expected:
+            with np.load(expected) as stored:
+                check(loaded.outputs(), [stored[key] for key in stored.files], precision)
         start = time.perf_counter()
         while time.perf_counter() - start < 0.5:
             loaded.run()

@@ -17,6 +17,8 @@ TUNING = "tuning.jsonl"
 """The file of `tune.py`."""
 ACCURACY = "accuracy.jsonl"
 """The file of `accuracy.py`."""
+GPU = "gpu.jsonl"
+"""The file of `gpu.py`."""
 SPARSE = "sparse.jsonl"
 """The file of `sparse.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
@@ -30,7 +32,7 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
     measured = [
         row
         for path in sorted(results.glob("*.jsonl"))
-        if path.name not in (COUNTS, TUNING, ACCURACY, SPARSE)
+        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE)
         for row in rows(path)
     ]
     tables = {
@@ -39,9 +41,9 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
         "tuning": tuning(rows(results / TUNING)),
         "counts": counts(rows(results / COUNTS)),
         "accuracy": accuracy(rows(results / ACCURACY)),
+        "gpu": gpu(rows(results / GPU)),
+        "sparse": sparse(rows(results / SPARSE)),
     }
-    if START.format("sparse") in readme:
-        tables["sparse"] = sparse(rows(results / SPARSE))
     for name, text in tables.items():
         before, start, rest = readme.partition(START.format(name))
         if not start or END not in rest:
@@ -143,6 +145,29 @@ def accuracy(scored: Iterable[Row]) -> str:
         out.append(
             _line(row["model"], f"{row['samples']}", row["metric"], *scores, f"{100 * row['int8_macs']:.0f} %", size)
         )
+    return _text(out)
+
+
+def gpu(measured: Iterable[Row]) -> str:
+    """A table for each GPU and target."""
+    out = []
+    for title, group in _newest(measured, lambda row: f"{row['gpu']}, {row['target']}").items():
+        peers = list(dict.fromkeys(who for row in group for who in row["milliseconds"] if who != "nncc"))
+        out += [f"{title}, float32, milliseconds of one inference (median), inputs and outputs in its memory:", ""]
+        out += _head("model", "nncc", *peers, "best peer / nncc", "library, MiB")
+        best = []
+        for row in group:
+            ratio = min((middle for _, middle, _ in row["ratios"].values()), default=None)
+            best += [ratio] if ratio else []
+            times = [
+                f"{row['milliseconds'][who]:.3f}" if who in row["milliseconds"] else "" for who in ("nncc", *peers)
+            ]
+            size = f"{row['library_bytes'] / 2**20:.1f}"
+            out.append(_line(row["model"], *times, f"{ratio:.2f}" if ratio else "", size))
+        if best:
+            mean = f"{statistics.geometric_mean(best):.2f}"
+            out.append(_line("geometric mean", *[""] * (len(peers) + 1), mean, ""))
+        out.append("")
     return _text(out)
 
 

@@ -79,7 +79,8 @@ def roofline_facts(found: Roofline | NnccError) -> dict[str, Any]:
         reason = found.message.splitlines()[0].rstrip(":")
         return {"why_not": f"{reason} ({found.hint})" if found.hint else reason}
     bandwidth = [{"bytes": nbytes, "gbps": gbps} for nbytes, gbps in found.bandwidth]
-    return {"gflops": found.gflops, "memory_gbps": found.memory_gbps, "bandwidth": bandwidth}
+    source = "description" if found.described else "measurement"
+    return {"gflops": found.gflops, "memory_gbps": found.memory_gbps, "bandwidth": bandwidth, "source": source}
 
 
 def _roofline_text(found: Roofline | NnccError, threads: int) -> str:
@@ -87,7 +88,8 @@ def _roofline_text(found: Roofline | NnccError, threads: int) -> str:
     if "why_not" in facts:
         return f"roofline  not measured: {facts['why_not']}\n"
     speeds = f"{facts['gflops']:.0f} GFLOP/s, {facts['memory_gbps']:.0f} GB/s from memory"
-    return f"roofline  {speeds} ({_threads(threads)}, measured)\n"
+    whose = "a GPU as the target describes it" if facts["source"] == "description" else f"{_threads(threads)}, measured"
+    return f"roofline  {speeds} ({whose})\n"
 
 
 def _threads(number: int) -> str:

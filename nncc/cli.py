@@ -56,6 +56,7 @@ def cli() -> None:
 @option("shipped_records", "--shipped-records/--no-shipped-records", default=True, show_default=True)
 @option("lock", "--lock", type=Path, metavar="FILE")
 @option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
+@option("precision", "--precision", default="float32", show_default=True, metavar="float32|tf32|float16|bfloat16")
 @option("quantize", "--quantize", type=Path, metavar="DATA")
 @option("recipe", "--recipe", type=Path, metavar="TOML")
 @option("compress_weights", "--compress-weights", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
@@ -64,7 +65,7 @@ def cli() -> None:
 @option(
     "emit", "--emit", "-f", "--output-format", multiple=True, callback=comma_words, metavar="so,a,o", default=("so",)
 )
-@option("dump_code", "--dump-code", multiple=True, callback=comma_words, metavar="asm,ll,tir")
+@option("dump_code", "--dump-code", multiple=True, callback=comma_words, metavar="asm,ll,tir,cu,ptx")
 @option("verify", "--verify/--no-verify", default=True, show_default=True)
 @JSON
 def compile_command(model: Path, as_json: bool, **options: Any) -> None:

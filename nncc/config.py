@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["Config", "Tuning"]
+__all__ = ["Config", "Precision", "Tuning"]
+
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,10 @@ class Config:
     emit: Sequence[str] = ("so",)
     """What to make: so (shared library), a (static archive), o (one object file)."""
     dump_code: Sequence[str] = ()
-    """Code to write beside the library: asm, ll (LLVM), tir."""
+    """Code to write beside the library: asm, ll (LLVM), tir; of a GPU's kernels cu, ptx."""
+    precision: Precision = "float32"
+    """What products of float32 are computed in: float32, or on the tensor cores of GPUs tf32, of 10 bits of fraction,
+    or float16 or bfloat16, in which activations between layers are stored too; sums are float32 always."""
     quantize: Path | None = None
     """Samples, by which the model becomes int8 first: see `nncc quantize --calibration`, which can do more."""
     recipe: Path | None = None

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from nncc.codegen.cuda_compiler import find_compiler
 from nncc.codegen.link import cache_folder, emulator, find_toolchain, toolchains
 from nncc.errors import NnccError
+from nncc.host import driver_problem
 from nncc.target import Target, available, host
 
 __all__ = ["PROBES", "Row", "diagnose"]
@@ -104,6 +106,15 @@ def _compilers() -> Iterator[Row]:
             yield Row(gcc, "ok" if zig else "warn", f"not installed{', zig is' if zig else ''}")
 
 
+def _cuda() -> Iterator[Row]:
+    try:
+        yield Row("cuda compiler", "ok", find_compiler().name)
+    except NnccError as error:
+        yield Row("cuda compiler", "warn", error.message, error.hint or "")
+    problem = driver_problem()
+    yield Row("gpu", "warn" if problem else "ok", problem or "NVIDIA's driver has one")
+
+
 def _emulators() -> Iterator[Row]:
     seen = set()
     for target in available():
@@ -159,6 +170,7 @@ PROBES: dict[str, Callable[[], Iterable[Row]]] = {
     "llvm": _llvm,
     "processor": _processor,
     "compilers": _compilers,
+    "cuda": _cuda,
     "emulators": _emulators,
     "targets": _targets,
     "cache": _cache,

@@ -195,21 +195,22 @@ def target_of(path: Path) -> Target:
 
     A library for a target of the user's own only has its name: then the machine in the file's header decides.
     """
-    from nncc.runtime import loader
+    from nncc.runtime import library_file
     from nncc.target import available, resolve
 
     found = _machine(path) if path.is_file() else None
     if found is None:
-        loader._check_file(str(path))
+        library_file.check_file(str(path))
         raise RunError(f"{path} is not a shared library")
     machine, system = found
     try:
-        target = resolve(loader._target_of(str(path)) or "")
+        target = resolve(library_file.target_of(str(path)) or "")
         if _same(target, machine, system):
             return target
     except NnccError:
         pass
-    alike = [target for target in available() if target.name == target.base and _same(target, machine, system)]
+    processors = [each for each in available() if each.name == each.base and not each.hardware.multiprocessors]
+    alike = [target for target in processors if _same(target, machine, system)]
     if not alike:
         raise TargetError(
             f"`{path}` is for {machine} {system}, which is no target of nncc", "`nncc targets` lists them"
@@ -278,21 +279,21 @@ def write_runner(library: Path, folder: Path) -> Path:
 
 
 def _machine(path: Path) -> tuple[str, str] | None:
-    from nncc.runtime import loader
+    from nncc.runtime import library_file
 
     with path.open("rb") as file:
-        return loader._file_machine(file.read(4096))
+        return library_file.file_machine(file.read(4096))
 
 
 def _foreign_machine(path: Path) -> str | None:
     """The machine of a library that is not for this one; RunError if the file is none at all."""
-    from nncc.runtime import loader
+    from nncc.runtime import library_file
 
     try:
         found = _machine(path)
     except OSError:
         found = None
-    here = (loader._this_machine(), loader._SYSTEMS.get(sys.platform, "Linux"))
+    here = (library_file.this_machine(), library_file.SYSTEMS.get(sys.platform, "Linux"))
     if found is None or found == here:
         return None  # the loader has the words for what is not there or no library
     return f"{found[0]} {found[1]}"
@@ -313,7 +314,7 @@ def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 
 def _info(tensor: Mapping[str, Any]) -> Any:
-    from nncc.runtime.loader import TensorInfo
+    from nncc.runtime.arrays import TensorInfo
 
     return TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]), tensor["nbytes"])
 
@@ -322,14 +323,9 @@ def _checked(tensors: Sequence[Mapping[str, Any]], inputs: Mapping[str, Any]) ->
     """The inputs in order, or one RunError with everything that is wrong: the loader's own words."""
     import numpy as np
 
-    from nncc.runtime.loader import Module
+    from nncc.runtime.arrays import checked_inputs
 
-    class Face:  # what Module._checked reads
-        pass
-
-    face = Face()
-    face.inputs = tuple(map(_info, tensors))  # type: ignore[attr-defined]
-    return [np.ascontiguousarray(array) for array in Module._checked(face, inputs)]  # type: ignore[arg-type]
+    return [np.ascontiguousarray(array) for array in checked_inputs(tuple(map(_info, tensors)), inputs)]
 
 
 def _array(path: Path, tensor: Mapping[str, Any]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from nncc.errors import TargetError
 if TYPE_CHECKING:
     from nncc.target import Target
 
-__all__ = ["Host", "host", "llvm_features", "system_of"]
+__all__ = ["Host", "driver_problem", "host", "llvm_features", "system_of"]
 
 _CPUINFO_WORDS = {"pni": "sse3", "abm": "lzcnt"}
 """Words of /proc/cpuinfo that the C runtime, and so `Hardware.features`, spells otherwise."""
@@ -101,6 +102,19 @@ def host() -> Host:
     processor = ", ".join(facts[key] for key in _CPUINFO_PROCESSOR if key in facts)
     last = max(caches.values(), default=0)
     return Host(system, machine, features, cores, caches.get("1", 0), caches.get("2", 0), last, processor)
+
+
+def driver_problem() -> str:
+    """Why no program can use a GPU of NVIDIA's here; empty where the driver finds one."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        failed, count = driver.cuInit(0), ctypes.c_int()
+        failed = failed or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError) as error:
+        return f"NVIDIA's driver cannot be opened ({error})"
+    if failed:
+        return f"NVIDIA's driver does not start (error {failed})"
+    return "" if count.value else "it has no GPU"
 
 
 def llvm_features(tvm: dict[str, Any] | None) -> tuple[str, ...]:

@@ -206,14 +206,15 @@ class Verify(Instrument):
             )
         except RunError as error:
             raise InternalError(f"{stage.name}: `{artifact.library}` does not run: {error.message}", _REPORT) from error
-        self._compare(stage, found, f"`{artifact.library}` computes something else than ONNX Runtime")
+        problem = f"`{artifact.library}` computes something else than ONNX Runtime"
+        self._compare(stage, found, problem, job.config.precision)
 
-    def _compare(self, stage: Stage, found: dict[str, np.ndarray], problem: str) -> None:
+    def _compare(self, stage: Stage, found: dict[str, np.ndarray], problem: str, precision: str = "float32") -> None:
         from nncc.verify import judge
 
         if self._model is None or self._expected is None:
             return
-        comparisons = judge(self._model, self._inputs, self._expected, found)
+        comparisons = judge(self._model, self._inputs, self._expected, found, precision)
         self.results[stage.name] = comparisons
         wrong = [f"  {comparison}" for comparison in comparisons if not comparison.ok]
         if wrong:

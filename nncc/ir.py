@@ -30,6 +30,8 @@ __all__ = [
     "Decision",
     "FloatLayer",
     "Kernels",
+    "Launch",
+    "Lowered",
     "Model",
     "Network",
     "Packed",
@@ -191,6 +193,39 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """One launch of a device kernel: what a call of a program for a GPU is made of.
+
+    `args` are the kernel's parameters, all pointers, in their order: the number of the call's argument that each points
+    into, and at which byte of it.
+    """
+
+    symbol: str
+    """Name of the kernel in the device code."""
+    grid: tuple[int, int, int]
+    """Blocks along x, y and z."""
+    block: tuple[int, int, int]
+    """Threads of a block along x, y and z."""
+    args: tuple[tuple[int, int], ...]
+    shared_bytes: int = 0
+    """Dynamic shared memory of a block, beside what the kernel declares itself."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a backend makes of scheduled TIR functions, which it is given by name."""
+
+    code: Any
+    """`Program.kernels`."""
+    workspace: dict[str, int]
+    """Bytes by function: where not 0, a call has one argument more."""
+    scratch: dict[str, int] = field(default_factory=dict)
+    """Bytes by function that each thread needs besides."""
+    launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
+    """`Program.launches`."""
+
+
+@dataclass(frozen=True)
 class Packed:
     """A constant that is stored without its zeros, and expanded into the arena: `nbytes` bytes of the weights from `at`
     on become `elements` elements of `width` bytes at byte `to` of the arena."""
@@ -212,7 +247,8 @@ class Program:
 
     `weights` is the constant blob; `arena_bytes` what one context needs for activations, kernel workspaces and the
     constants that are `packed`, which stay there; `scratch_bytes` what each of its threads needs besides. `kernels` is
-    backend-specific (for LLVM: an IRModule of lowered functions with bare-pointer signatures).
+    backend-specific: for LLVM an IRModule of lowered functions with bare-pointer signatures, for GPUs the source of the
+    device kernels.
     """
 
     name: str
@@ -228,6 +264,8 @@ class Program:
     flops: dict[str, int] = field(default_factory=dict)
     argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
+    """For a GPU, what each kernel of `calls` launches, in order."""
     packed: tuple[Packed, ...] = ()
 
     def call_bytes(self, call: Call) -> int:
@@ -253,6 +291,7 @@ class Program:
         """SHA-256 of the text, the kernels and the weights, in hexadecimal: equal digests, equal programs."""
         digest = hashlib.sha256(self.text().encode())
         digest.update(str(self.kernels).encode())
+        digest.update(str(sorted(self.launches.items())).encode() if self.launches else b"")
         digest.update(self.weights.tobytes())
         return digest.hexdigest()
 

@@ -10,7 +10,7 @@ from nncc.compat import Analyzer, structural_walk, tirx, tvm
 from nncc.scheduling import decompose_reduction, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
 
-__all__ = ["elementwise", "reduction"]
+__all__ = ["elementwise", "reduces_rows", "reduction"]
 
 
 def _vectorize_last(sch: Any, block: Any, lanes: int) -> list[Any]:
@@ -137,10 +137,10 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
     if len(spatial) + len(reduced) != len(loops) or not reduced:
         return
     work = prod(extents(sch, block))
-    reduces_rows = _reduces_rows(sch, block)
+    by_rows = reduces_rows(sch, block)
     length = extent(sch, reduced[-1])
     # Without a spatial loop, rfactor fails inside TVM 0.27.
-    if spatial and reduces_rows and lanes > 1 and length >= 2 * lanes and len(sch.get(block).writes) == 1:
+    if spatial and by_rows and lanes > 1 and length >= 2 * lanes and len(sch.get(block).writes) == 1:
         # Several accumulators of one vector each: they hide the latency of an addition, and a long sum in one float32
         # loses digits.
         width = lanes * min(4, length // (2 * lanes))
@@ -161,7 +161,7 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
         parallel(sch, sch.get_loops(block)[:-1], work // length, hardware, choose)
         decompose_reduction(sch, partial, first)
         return
-    if spatial and not reduces_rows and extent(sch, spatial[-1]) >= min(lanes, 4):
+    if spatial and not by_rows and extent(sch, spatial[-1]) >= min(lanes, 4):
         size = extent(sch, spatial[-1])
         if size % lanes == 0 and size > lanes:
             outer, vector = sch.split(spatial[-1], [None, lanes])
@@ -178,7 +178,7 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
         parallel(sch, spatial, work, hardware, choose)
 
 
-def _reduces_rows(sch: Any, block: Any) -> bool:
+def reduces_rows(sch: Any, block: Any) -> bool:
     """Whether the fastest index of what the block reads runs along a reduced axis."""
     reduced = [v.var for v in sch.get(block).iter_vars if v.iter_type == 2]
     written = [region.source for region in sch.get(block).writes]

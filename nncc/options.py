@@ -57,7 +57,7 @@ def option(field: str, *names: str, note: str = "", **settings: Any) -> Callable
 def comma_words(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
     """``--emit so,a --emit o`` and ``--emit so,a,o`` are the same."""
     words = [word.strip() for value in values for word in value.split(",") if word.strip()]
-    known = {"emit": ("so", "a", "o"), "dump_code": ("asm", "ll", "tir")}[str(parameter.name)]
+    known = {"emit": ("so", "a", "o"), "dump_code": ("asm", "ll", "tir", "cu", "ptx")}[str(parameter.name)]
     for word in words:
         if word not in known:
             raise UsageError(f"`{parameter.opts[0]} {word}` is none of {', '.join(known)}")

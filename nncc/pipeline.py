@@ -81,7 +81,8 @@ def _specialize(model: Model, job: Job) -> Any:
     from nncc.passes.specialize import specialize
     from nncc.templates import load_templates
 
-    return specialize(model, job.target, load_templates(job.config.schedules), GraphChoices(job.known))
+    config, templates = job.config, load_templates(job.config.schedules)
+    return specialize(model, job.target, templates, GraphChoices(job.known), config.precision)
 
 
 def _lower(network: Any, job: Job) -> Any:
@@ -103,7 +104,7 @@ def _flatten(kernels: Any, job: Job) -> Any:
     from nncc.codegen.pack_weights import pack_weights
 
     program = flatten(kernels)
-    if job.config.compress_weights == "off" or not getattr(backend(job.target), "EXPANDS_WEIGHTS", False):
+    if job.config.compress_weights == "off" or not backend(job.target).EXPANDS_WEIGHTS:
         return program
     return pack_weights(program)
 
@@ -154,6 +155,9 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
         raise UsageError(f"the name {name!r} cannot be a file's", "choose another with `--name`")
     output = Path(config.output) if config.output is not None else Path(f"{name}-{target.name}")
     if config.until in (None, "build"):
+        forms = backend(target).DUMPS
+        if unknown := [form for form in config.dump_code if form not in forms]:
+            raise UsageError(f"`{target.name}` has no code of the form `{unknown[0]}`", f"it has {', '.join(forms)}")
         backend(target).check(target)
         _check_writable(output)
     if lock is not None:

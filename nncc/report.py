@@ -91,7 +91,8 @@ def target_facts(target: Target) -> dict[str, Any]:
     return {
         "name": target.name,
         "doc": target.doc,
-        "mcpu": target.tvm.get("mcpu", ""),
+        "mcpu": target.tvm.get("mcpu", target.tvm.get("arch", "")),
+        "multiprocessors": hardware.multiprocessors,
         "vector_bits": hardware.vector_bits,
         "cores": hardware.cores,
         "features": list(hardware.features),
@@ -105,6 +106,8 @@ def target_facts(target: Target) -> dict[str, Any]:
 def target_line(target: Target) -> str:
     """The resolved target in a few words."""
     hardware = target.hardware
+    if hardware.multiprocessors:
+        return f"{target.name}: {target.tvm['arch']}, {plural(hardware.multiprocessors, 'multiprocessor')}"
     vector = f"{hardware.vector_bits}-bit vectors" if hardware.vector_bits > 32 else "no vectors"
     # A native target keeps the doc of the file that was chosen: "this machine: x86-64-v3, 8 cores".
     parts = [target.tvm.get("mcpu", ""), vector, plural(hardware.cores, "core")]
@@ -113,12 +116,15 @@ def target_line(target: Target) -> str:
 
 def target_table(facts: Sequence[Mapping[str, Any]]) -> str:
     """One line a target, of the facts of `target_facts`."""
-    rows = [["name", "cpu", "vector", "cores", "links with", "runs", "what it is"]]
+    rows = [["name", "processor", "vector", "cores", "links with", "runs", "what it is"]]
     for each in facts:
         vector = f"{each['vector_bits']} bit" if each["vector_bits"] > 32 else "none"
+        if each["multiprocessors"]:
+            vector = ""
         links = each["links_with"][0] if each["links_with"] else "no"
         run = each["runs"] or "no"
-        rows.append([each["name"], each["mcpu"], vector, str(each["cores"]), links, run, each["doc"]])
+        cores = str(each["multiprocessors"] or each["cores"])
+        rows.append([each["name"], each["mcpu"], vector, cores, links, run, each["doc"]])
     return table(rows, "<<>><<<")
 
 
@@ -129,10 +135,21 @@ def target_text(target: Target) -> str:
     rows = [[key, _words(value)] for key, value in target.tvm.items()]
     lines = [f"{target.name}: {target.doc}\n", "\ntvm\n", table(rows, indent="  "), "\nhardware\n"]
     vector = f"{hardware.vector_registers} registers of {hardware.vector_bits} bits"
-    rows = [["vector", vector + (", fused multiply-add" if hardware.fma else "")], ["int8_dot", hardware.int8_dot]]
-    rows += [["cores", str(hardware.cores)], ["l1", f"{hardware.l1_kib} KiB"], ["l2", f"{hardware.l2_kib} KiB"]]
+    if hardware.multiprocessors:
+        rows = [["multiprocessors", str(hardware.multiprocessors)], ["l2", f"{hardware.l2_kib} KiB"]]
+        rows.append(["shared memory", f"{hardware.shared_kib} KiB a block"])
+    else:
+        rows = [["vector", vector + (", fused multiply-add" if hardware.fma else "")], ["int8_dot", hardware.int8_dot]]
+        rows += [["cores", str(hardware.cores)], ["l1", f"{hardware.l1_kib} KiB"], ["l2", f"{hardware.l2_kib} KiB"]]
     if hardware.peak_gflops:
-        rows.append(["peak", f"{hardware.peak_gflops:g} GFLOP/s a core (float32)"])
+        rows.append(
+            ["peak", f"{hardware.peak_gflops:g} GFLOP/s{'' if hardware.multiprocessors else ' a core'} (float32)"]
+        )
+    for word, peak in (("tf32", hardware.tensor_tf32_gflops), ("float16", hardware.tensor_fp16_gflops)):
+        if peak:
+            rows.append([f"peak, {word}", f"{peak:g} GFLOP/s (tensor cores)"])
+    if hardware.tensor_int8_gops:
+        rows.append(["peak, int8", f"{hardware.tensor_int8_gops:g} GOP/s (tensor cores)"])
     if hardware.dram_gbps:
         rows.append(["memory", f"{hardware.dram_gbps:g} GB/s"])
     rows.append(["features", " ".join(hardware.features) or "the architecture's baseline"])

@@ -45,6 +45,8 @@ class Roofline:
     """Float32 multiply-adds in registers, two operations each."""
     bandwidth: tuple[tuple[int, float], ...]
     """For working sets of so many bytes, how many GB/s are read again and again; the last fits into no cache."""
+    described: bool = False
+    """Whether it is what the target's description says of a GPU, rather than what was measured."""
 
     @property
     def memory_gbps(self) -> float:
@@ -65,11 +67,16 @@ class Roofline:
 
 
 def roofline(library: OpenLibrary) -> Roofline:
-    """The roofline of this machine for a library and its threads: from the cache, or measured in about a second.
+    """The roofline of this machine for a library and its threads: from the cache, or measured in about a second; of a
+    GPU, what the description of the library's target says.
 
     Raises ToolError where there is no C compiler for this machine or it fails, RunError where the measuring fails.
     """
-    return _kept(target_of(library.path), tuple(library.description["features"]), library.threads)
+    target = target_of(library.path)
+    hardware = target.hardware
+    if hardware.multiprocessors:
+        return Roofline(hardware.peak_gflops, ((hardware.l2_kib << 10, hardware.dram_gbps),), described=True)
+    return _kept(target, tuple(library.description["features"]), library.threads)
 
 
 def with_peak(target: Target) -> Target:

@@ -45,6 +45,20 @@ class Hardware:
     """Sustained memory bandwidth in GB/s; 0 where not known."""
     features: tuple[str, ...] = ()
     """Processor features (/proc/cpuinfo words) that kernels need beyond the architecture's baseline."""
+    multiprocessors: int = 0
+    """Of a GPU, its streaming multiprocessors; 0 on a processor. `peak_gflops` is then that of the whole GPU."""
+    shared_kib: int = 0
+    """Shared memory that one block may have, opted in, in KiB."""
+    multiprocessor_shared_kib: int = 0
+    """Shared memory of one multiprocessor, which its resident blocks share."""
+    multiprocessor_threads: int = 0
+    """Threads that may reside on one multiprocessor."""
+    tensor_tf32_gflops: float = 0.0
+    """Dense peak of the tensor cores on float32 rounded to TF32; 0 where they do not take it."""
+    tensor_fp16_gflops: float = 0.0
+    """Dense peak of the tensor cores on float16, accumulated in float32; 0 where there are none."""
+    tensor_int8_gops: float = 0.0
+    """Dense peak of the tensor cores on int8, in 10^9 operations a second."""
 
     @property
     def bytes_per_flop(self) -> float:

@@ -12,8 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nncc import gpu_templates
 from nncc.choices import Choices
 from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
+from nncc.device_units import KIND
 from nncc.dots import PRODUCT
 from nncc.errors import InternalError, ModelError, UsageError
 from nncc.ir import TensorSpec
@@ -94,7 +96,7 @@ def count_flops(function: Any) -> int:
     They are counted as they are executed, which is what a processor's peak can be compared with: Winograd's kernel has
     its own, fewer than those of the convolution that it stands for. Functions like exp count nothing; a word of
     integers, multiplied and added to a lane by one instruction on most processors, counts as a multiplication and an
-    addition.
+    addition; so does each pair that tensor cores multiply.
     """
     if not _has_loops(function):
         return 0
@@ -104,6 +106,8 @@ def count_flops(function: Any) -> int:
 
 def _block_flops(sch: Any, block: Any) -> int:
     """Of a Select by the value of an iterator, as a row of Winograd's matrices is chosen, the chosen side counts."""
+    if KIND in sch.get(block).annotations:
+        return 2 * prod(extents(sch, block))
     body, iterators = sch.get(block).body, sch.get(block).iter_vars
     chosen: dict[int, int] = {}
 
@@ -200,12 +204,16 @@ def schedule_kernel(
 
     `choices` answers the questions of its template, with the defaults where it is None.
     """
-    if not _has_loops(function):
+    if not _has_loops(function) and not (hardware.multiprocessors and gpu_templates.is_block(function)):
+        if hardware.multiprocessors:
+            gpu_templates.refuse_own_code(function)
         return function, "our own C"
     if any(int(d) == 0 for parameter in function.params for d in parameter.shape):
         _refuse_empty_sums(function)
         return function, "a tensor without elements"
     choices = choices or Choices()
+    if hardware.multiprocessors:
+        return gpu_templates.schedule_kernel(function, templates, hardware, choices)
     try:
         sch, origin = apply_template(function, templates, hardware, choices)
     except tvm.s_tir.ScheduleError as error:

@@ -16,7 +16,7 @@ from nncc.ir import Model
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["TOLERANCE", "Comparison", "compare", "judge", "reference", "rounding_level", "sample_inputs"]
+__all__ = ["ROUNDOFF", "TOLERANCE", "Comparison", "compare", "judge", "reference", "rounding_level", "sample_inputs"]
 
 TOLERANCE: dict[str, float] = {
     # Two orders of summing K products differ by about sqrt(K) * eps of the result: 1e-5 for float32 (eps 1.2e-7) and
@@ -161,16 +161,22 @@ def compare(
     return found
 
 
+ROUNDOFF: dict[str, float] = {"float32": 0.0, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""By `Config.precision`: how far, relative to it, the nearest number that products take may be from a factor."""
+
 _KEEP_WEIGHTS = ("Identity", "DequantizeLinear")
 
 
-def rounding_level(model: Model, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, float]:
+def rounding_level(
+    model: Model, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], roundoff: float = 0.0
+) -> dict[str, float]:
     """How far float32 rounding alone may carry each of the outputs, relative to its largest element.
 
     Adding up K products one after the other in float32 is wrong by about eps/2 * sqrt(K) of the sum where signs are
     random (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 4). The same error is put into the
     model by scaling each weight of its convolutions and matrix products by 1 +- eps/2 * sqrt(K), K the products of one
-    output; ONNX Runtime says what becomes of it: a Softmax over large logits makes much of it.
+    output; ONNX Runtime says what becomes of it: a Softmax over large logits makes much of it. Where both factors of
+    each product are off by `roundoff` of themselves, independently, weights are scaled by sqrt(2) of that.
     """
     import numpy as np
     import onnx_ir
@@ -198,7 +204,7 @@ def rounding_level(model: Model, inputs: Mapping[str, np.ndarray], outputs: Sequ
         array = value.const_value.numpy() if value.const_value is not None else np.zeros(0)
         if array.dtype != np.float32:
             continue
-        scale = np.finfo(np.float32).eps / 2 * np.sqrt(products)
+        scale = max(np.finfo(np.float32).eps / 2 * np.sqrt(products), np.sqrt(2) * roundoff)
         noise = generator.choice(np.array([-1, 1], np.float32), array.shape)
         value.const_value = onnx_ir.tensor((array * (1 + scale * noise)).astype(np.float32), name=value.name)
     noisy = reference(replace(model, graph=graph), inputs, outputs=outputs)
@@ -207,10 +213,14 @@ def rounding_level(model: Model, inputs: Mapping[str, np.ndarray], outputs: Sequ
 
 
 def judge(
-    model: Model, inputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray]
+    model: Model,
+    inputs: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    actual: Mapping[str, np.ndarray],
+    precision: str = "float32",
 ) -> list[Comparison]:
     """`compare`; outputs beyond their dtype's tolerance are held against four times the model's own rounding level, or
-    half of the largest output where that is less.
+    half of the largest output where that is less; products of another `precision` round more.
 
     Quantized outputs may be one step of their scale away: a sum that two orders of rounding carry over the border
     between two integers.
@@ -226,7 +236,7 @@ def judge(
     found = list(map(within_step, compare(expected, actual)))
     if all(comparison.ok or not math.isfinite(comparison.relative_error) for comparison in found):
         return found
-    level = rounding_level(model, inputs, list(expected))
+    level = rounding_level(model, inputs, list(expected), ROUNDOFF[precision])
     own = {c.name: max(c.tolerance, min(0.5, 4 * level[c.name])) for c in found if math.isfinite(level[c.name])}
     return compare(expected, actual, tolerance=own)
 

@@ -25,9 +25,8 @@ from nncc.skipping import density
 from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = "".join(
-    f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in ("times", "compile", "tuning", "counts", "accuracy")
-)
+TABLES = ("times", "compile", "tuning", "counts", "accuracy", "gpu", "sparse")
+PLACES = "".join(f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in TABLES)
 
 
 def row(model: str = "small", **other: object) -> dict:
@@ -217,11 +216,23 @@ def test_the_table_of_zeros_says_where_they_are_not_skipped():
     assert lines[6].startswith("A Processor, board code, 1 thread")
 
 
-def test_the_table_of_zeros_comes_where_there_is_a_place_for_it(tmp_path):
-    (tmp_path / tables.SPARSE).write_text(json.dumps(skipped("3x3")) + "\n")
-    place = f"{tables.START.format('sparse')}\n{tables.END}\n"
-    assert "zeros skipped" in tables.with_tables(PLACES + place, tmp_path)
-    assert "zeros skipped" not in tables.with_tables(PLACES, tmp_path)
+def test_the_table_of_a_gpu_names_the_best_peer():
+    row = {
+        "model": "net",
+        "gpu": "A GPU, driver 1.2",
+        "target": "cuda",
+        "milliseconds": {"nncc": 0.5, "torch": 1.0, "tensorrt": 0.75},
+        "ratios": {"torch": [1.9, 2.0, 2.1], "tensorrt": [1.4, 1.5, 1.6]},
+        "library_bytes": 3 << 20,
+    }
+    lines = tables.gpu([row | {"milliseconds": {"nncc": 9.0}, "ratios": {}}, row]).splitlines()
+    assert lines[0].startswith("A GPU, driver 1.2, cuda, float32, milliseconds")
+    assert lines[2:6] == [
+        "| model | nncc | torch | tensorrt | best peer / nncc | library, MiB |",
+        "|---|---:|---:|---:|---:|---:|",
+        "| net | 0.500 | 1.000 | 0.750 | 1.50 | 3.0 |",
+        "| geometric mean |  |  |  | 1.50 |  |",
+    ]
 
 
 def test_layers_have_as_many_blocks_in_each_row_and_are_measured(tmp_path):
@@ -338,6 +349,10 @@ def test_a_contestant_needs_numpy_and_nothing_of_nncc():
     assert "main() missing 7 required positional arguments" in alone.stderr
 
 
+WORDS = ("1", "", "float32")
+"""Threads, instruction set and precision, as peers.py takes them."""
+
+
 @pytest.fixture
 def work(tiny, tmp_path) -> Path:
     """A folder as bench.py makes it for a model."""
@@ -352,7 +367,7 @@ def work(tiny, tmp_path) -> Path:
 
 def test_a_contestant_runs_when_it_is_its_turn(work, library):
     for who, file in (("onnxruntime", work / "fixed.onnx"), ("nncc", library)):
-        with bench.Running(who, sys.executable, file, work, 1, "", "float32") as running:
+        with bench.Running(who, sys.executable, bench.PROGRAM, file, work, WORDS, {}) as running:
             times = running.turn(3)
         assert len(times) == 3 and all(seconds > 0 for seconds in times)
 
@@ -360,7 +375,7 @@ def test_a_contestant_runs_when_it_is_its_turn(work, library):
 def test_a_contestant_that_cannot_load_a_model_says_why_in_one_line(work):
     (work / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(bench.Failed) as caught:
-        bench.Running("onnxruntime", sys.executable, work / "broken.onnx", work, 1, "", "float32")
+        bench.Running("onnxruntime", sys.executable, bench.PROGRAM, work / "broken.onnx", work, WORDS, {})
     assert "broken.onnx failed" in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).endswith(" (exit status 1)")
 
@@ -368,7 +383,7 @@ def test_a_contestant_that_cannot_load_a_model_says_why_in_one_line(work):
 def test_a_contestant_that_computes_something_else_is_refused(work):
     np.savez(work / "expected.npz", y=np.full((2, 5), 1e9, np.float32))
     with pytest.raises(bench.Failed) as caught:
-        bench.Running("onnxruntime", sys.executable, work / "fixed.onnx", work, 1, "", "float32")
+        bench.Running("onnxruntime", sys.executable, bench.PROGRAM, work / "fixed.onnx", work, WORDS, {})
     assert str(caught.value).startswith("ValueError: output 0, with values up to 1e+09, is not among its outputs: ")
 
 

@@ -88,7 +88,7 @@ def test_the_module_is_the_command_line():
         (["compile"], "missing argument `MODEL`", "`nncc compile --help` shows what it takes"),
         (["compile", "m.onnx", "--emitt", "so"], "there is no option `--emitt`", "did you mean `--emit`?"),
         (["compile", "m.onnx", "--emit", "exe"], "`--emit exe` is none of so, a, o", None),
-        (["compile", "m.onnx", "--dump-code", "relay"], "`--dump-code relay` is none of asm, ll, tir", None),
+        (["compile", "m.onnx", "--dump-code", "relay"], "`--dump-code relay` is none of asm, ll, tir, cu, ptx", None),
         (
             ["compile", "m.onnx", "--shape", "1x3x8x8"],
             "`--shape 1x3x8x8` is not NAME=SIZExSIZE...",
@@ -333,7 +333,7 @@ def test_a_library_is_shown_too(call, library):
 
 def test_targets(call):
     lines = call("targets").stdout.splitlines()
-    assert lines[0].split()[:4] == ["name", "cpu", "vector", "cores"]
+    assert lines[0].split()[:4] == ["name", "processor", "vector", "cores"]
     names = [line.split()[0] for line in lines[1:-2]]
     assert {"native", "rpi4", "x86-64-v3"} <= set(names)
     assert [each["name"] for each in json.loads(call("targets", "--json").stdout)] == names

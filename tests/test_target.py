@@ -21,6 +21,8 @@ from nncc.resources import schedules_folder, targets_folder
 from nncc.target import Hardware, Host, Link, available, host, resolve
 
 NAMES = sorted(path.stem for path in targets_folder().glob("*.toml"))
+GPUS = [name for name in NAMES if resolve(name).hardware.multiprocessors]
+PROCESSORS = [name for name in NAMES if name not in GPUS]
 TRIPLES = "aarch64-unknown-linux-gnu, arm64-apple-macos11, armv7l-unknown-linux-gnueabihf, riscv64-unknown-linux-gnu, "
 TRIPLES += "x86_64-unknown-linux-gnu, x86_64-w64-windows-gnu"
 
@@ -58,7 +60,7 @@ def test_resolving_a_name_gives_what_is_listed(name):
     assert target.base == name or name == "native"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROCESSORS)
 def test_facts_are_plausible(name):
     target = resolve(name)
     facts = target.hardware
@@ -72,7 +74,22 @@ def test_facts_are_plausible(name):
     assert len(target.tvm["mtriple"].split("-")) >= 3, "LLVM needs a vendor between machine and system"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GPUS)
+def test_facts_of_gpus_are_plausible(name):
+    target = resolve(name)
+    facts = target.hardware
+    assert 8 <= facts.multiprocessors <= 200
+    assert 48 <= facts.shared_kib <= facts.multiprocessor_shared_kib <= 256
+    assert facts.multiprocessor_threads in (1024, 1536, 2048)
+    cores_ghz = facts.peak_gflops / facts.multiprocessors / 2  # a fused multiply-add is two
+    assert 64 * 0.9 < cores_ghz < 128 * 2.6
+    assert facts.tensor_int8_gops >= facts.tensor_fp16_gflops > 2 * facts.peak_gflops
+    assert target.tvm["arch"].startswith("sm_")
+    assert len(target.tvm["host"]["mtriple"].split("-")) >= 3, "LLVM needs a vendor between machine and system"
+    assert target.tvm_target().kind.name == "cuda"
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
 def test_features_are_those_that_llvm_may_use(name):
     target = resolve(name)
     expected = set(llvm_features(target.tvm))
@@ -81,7 +98,7 @@ def test_features_are_those_that_llvm_may_use(name):
     assert set(target.hardware.features) == expected
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROCESSORS)
 def test_tvm_makes_code_for_it(name, tmp_path):
     import tvm
     from tvm import te
@@ -102,8 +119,8 @@ def test_tvm_makes_code_for_it(name, tmp_path):
 
 def test_boards_and_processors_are_not_named_in_the_code():
     mechanism = Path(nncc.target.__file__).parent
-    processors = {target.tvm.get("mcpu") for target in available()} - {None, "generic"}
-    boards = set(NAMES) - set(general()) - {"native"}
+    processors = {target.tvm.get("mcpu", target.tvm.get("arch")) for target in available()} - {None, "generic"}
+    boards = set(NAMES) - set(general()) - {"native", "cuda"}
     words = [rf"(?<![\w-]){re.escape(word)}(?![\w-])" for word in boards | processors]
     pattern = re.compile("|".join([*words, "cortex-", "znver", "skylake", "haswell", "raspberry", "jetson"]), re.I)
     found = []
@@ -337,7 +354,8 @@ SECTIONS = "doc, extends, choose, tvm, hardware, link"
 ONE_LEVEL = "only one level: extend a target that stands by itself"
 FACTS = (
     "vector_bits, vector_registers, fma, lane_operand, int8_dot, l1_kib, l2_kib, cores, peak_gflops, dram_gbps, "
-    "features"
+    "features, multiprocessors, shared_kib, multiprocessor_shared_kib, multiprocessor_threads, tensor_tf32_gflops, "
+    "tensor_fp16_gflops, tensor_int8_gops"
 )
 
 

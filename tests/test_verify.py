@@ -149,3 +149,24 @@ def test_the_rounding_level_of_a_quantized_model_comes_through_the_scales_of_its
     x = {"x": random.integers(-20, 20, (2, 3)).astype(np.float32) / 4}
     level = rounding_level(given, x, ["y"])
     assert 0 < level["y"] < 1, "ties, of which some fall to the other side"
+
+
+def test_products_of_rounded_factors_are_held_against_that_rounding():
+    random = np.random.default_rng(0)
+    w = random.standard_normal((256, 16)).astype(np.float32)
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    float_ = onnx.TensorProto.FLOAT
+    infos = [onnx.helper.make_tensor_value_info(n, float_, s) for n, s in (("x", (8, 256)), ("y", (8, 16)))]
+    graph = onnx.helper.make_graph([node], "g", infos[:1], infos[1:], [onnx.numpy_helper.from_array(w, "w")])
+    given = Model(
+        onnx_ir.from_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])),
+        "net",
+        (TensorSpec("x", "float32", (8, 256)),),
+        (TensorSpec("y", "float32", (8, 16)),),
+    )
+    x = {"x": random.standard_normal((8, 256)).astype(np.float32)}
+    expected = reference(given, x)
+    halves = {"y": x["x"].astype(np.float16).astype(np.float32) @ w.astype(np.float16).astype(np.float32)}
+    assert not judge(given, x, expected, halves)[0].ok
+    assert judge(given, x, expected, halves, "float16")[0].ok
+    assert not judge(given, x, expected, {"y": expected["y"] * np.float32(1.01)}, "float16")[0].ok

@@ -1,16 +1,17 @@
-"""Backends by the kind of TVM target: each has ``check(target)`` and ``build(program, folder, stem, ...)``."""
+"""Backends by the kind of TVM target: each has ``check``, ``lower`` and ``build``."""
 
 from __future__ import annotations
 
 from types import ModuleType
 
-from nncc.backends import llvm
+from nncc.backends import cuda, llvm
 from nncc.errors import TargetError
 from nncc.target import Target
 
 __all__ = ["BACKENDS", "backend"]
 
 BACKENDS: dict[str, ModuleType] = {
+    "cuda": cuda,
     "llvm": llvm,
 }
 

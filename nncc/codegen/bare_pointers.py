@@ -9,7 +9,6 @@ runtime. Shapes are static here, so a pointer says everything:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nncc.codegen.integer_dots import integer_dots
@@ -20,22 +19,13 @@ from nncc.codegen.vector_math import vector_math
 from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm, vectorize_calls
 from nncc.dots import DOTS, Dot
 from nncc.errors import InternalError
-from nncc.ir import align
+from nncc.ir import Lowered, align
 from nncc.target import Hardware
 
-__all__ = ["BareKernels", "chains_of", "lower_kernels"]
+__all__ = ["chains_of", "lower_kernels"]
 
 _MAX_STACK = 1024
 """Bytes: TVM's kMaxStackAlloca. Smaller buffers live on the stack, in registers once LLVM is done."""
-
-
-@dataclass(frozen=True)
-class BareKernels:
-    """Lowered functions, and for each its bytes of workspace (one argument more where not 0) and of thread scratch."""
-
-    module: IRModule
-    workspace: dict[str, int]
-    scratch: dict[str, int]
 
 
 class _LiftWorkspace:
@@ -155,7 +145,7 @@ def chains_of(hardware: Hardware) -> int:
 
 def lower_kernels(
     functions: dict[str, Any], target: Any, prefix: str, *, chains: int = 1, dots: Sequence[Dot] = (DOTS["none"],)
-) -> BareKernels:
+) -> Lowered:
     """Lower scheduled TIR functions for `target` (a TVM target); symbols are `prefix` + name.
 
     `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers.
@@ -216,4 +206,4 @@ def lower_kernels(
     with target, tvm.transform.PassContext(opt_level=3, config=options):
         module = tvm.transform.Sequential(passes)(module)
     strip = len(prefix)
-    return BareKernels(module, {s[strip:]: n for s, n in workspace.items()}, {s[strip:]: n for s, n in scratch.items()})
+    return Lowered(module, {s[strip:]: n for s, n in workspace.items()}, {s[strip:]: n for s, n in scratch.items()})

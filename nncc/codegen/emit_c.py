@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from nncc.codegen.emit_description import emit_description
 from nncc.codegen.flatten import symbol_prefix
-from nncc.ir import Program, Ref, TensorSpec
+from nncc.ir import Program, Ref
 
 __all__ = ["emit_header", "emit_source"]
+
+_RUN_ON = "int {prefix}run_on(nncc_context* context, const void* const* inputs, void* const* outputs, void* stream);"
+"""What libraries for CUDA have besides."""
 
 
 def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) -> str:
     """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library."""
     prefix = symbol_prefix(program.name)
     arity = {call.kernel: len(call.args) for call in program.calls if call.kernel}
-    features = ",".join(program.target.hardware.features)
-    names = ", ".join(_string(call.kernel or "copy") for call in program.calls) or "0"
-    flops = ", ".join(str(program.flops.get(call.kernel, 0)) for call in program.calls) or "0"
-    nbytes = ", ".join(str(program.call_bytes(call)) for call in program.calls) or "0"
     body = "\n".join(f"  {_call(i, call, prefix)}" for i, call in enumerate(program.calls))
     prototypes = "\n".join(
         f"extern int32_t {prefix}{kernel}({', '.join(['const void*'] * count) or 'void'});"
@@ -28,32 +26,7 @@ def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) 
 
 {prototypes}
 
-{_tensors("inputs", program.inputs)}
-{_tensors("outputs", program.outputs)}
-static const char* const call_names[] = {{{names}}};
-static const double call_flops[] = {{{flops}}};
-static const double call_bytes[] = {{{nbytes}}};
-
-static const nncc_info model_info = {{
-  .abi_version = NNCC_ABI_VERSION,
-  .num_inputs = {len(program.inputs)},
-  .num_outputs = {len(program.outputs)},
-  .num_calls = {len(program.calls)},
-  .name = {_string(program.name)},
-  .target = {_string(program.target.name)},
-  .build = {_string(build)},
-  .compiler = {_string(compiler)},
-  .features = {_string(features)},
-  .inputs = inputs,
-  .outputs = outputs,
-  .call_names = call_names,
-  .call_flops = call_flops,
-  .call_bytes = call_bytes,
-  .arena_bytes = {program.arena_bytes},
-  .scratch_bytes = {program.scratch_bytes},
-  .weights_bytes = {program.weights.nbytes},
-}};
-
+{emit_description(program, build, compiler)}
 static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
                             double* seconds) {{
   (void)arena; (void)weights; (void)in; (void)out; (void)seconds;
@@ -105,31 +78,9 @@ def _place(ref: Ref) -> str:
     return f"{ref.space} + {ref.at}"
 
 
-def _string(text: str) -> str:
-    """A C string literal; ONNX names may hold anything."""
-    out = []
-    for byte in text.encode():
-        plain = 32 <= byte < 127 and chr(byte) not in '"\\?'
-        out.append(chr(byte) if plain else f"\\{byte:03o}")
-    return '"' + "".join(out) + '"'
-
-
 def _comment(text: str) -> str:
     """Text that stays inside a C comment: an ONNX name may hold its end, also spelled by trigraphs and split lines."""
     return "".join(c if c.isprintable() and c not in "*\\?" else "_" for c in text)
-
-
-def _tensors(what: str, specs: Sequence[TensorSpec]) -> str:
-    lines = []
-    for i, spec in enumerate(specs):
-        dims = ", ".join(map(str, spec.shape)) or "0"
-        lines.append(f"static const int64_t {what}_shape_{i}[] = {{{dims}}};")
-    rows = ",\n".join(
-        f"  {{{_string(s.name)}, {_string(s.dtype)}, {len(s.shape)}, {what}_shape_{i}, {s.nbytes}}}"
-        for i, s in enumerate(specs)
-    )
-    lines.append(f"static const nncc_tensor {what}[] = {{\n{rows or '  {0}'}\n}};")
-    return "\n".join(lines)
 
 
 def emit_header(program: Program, interface: str) -> str:
@@ -155,6 +106,7 @@ def emit_header(program: Program, interface: str) -> str:
         f"int {prefix}run(nncc_context* context, const void* const* inputs, void* const* outputs);",
         f"int {prefix}profile(nncc_context* context, const void* const* inputs, void* const* outputs, "
         "double* seconds);",
+        *([_RUN_ON.format(prefix=prefix)] if program.target.tvm.get("kind") == "cuda" else []),
         f"void {prefix}destroy(nncc_context* context);",
         f"const char* {prefix}last_error(void);",
         "#ifdef __cplusplus",

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nncc.codegen.memory import Lifetime, plan
-from nncc.dots import dots_of
 from nncc.errors import InternalError
-from nncc.ir import CONCATENATION, Call, Kernels, Program, Ref, TensorSpec, align
-
-if TYPE_CHECKING:
-    from nncc.codegen.bare_pointers import BareKernels
+from nncc.ir import CONCATENATION, Call, Kernels, Lowered, Program, Ref, TensorSpec, align
 
 __all__ = ["flatten", "symbol_prefix"]
+
+
+_PIECE_ALIGNMENT = 16
+"""Bytes: on a GPU, what vectors of four floats may begin at, and so each piece of a concatenation that is written where
+it belongs. Processors take any."""
 
 
 def symbol_prefix(name: str) -> str:
@@ -27,20 +28,19 @@ def symbol_prefix(name: str) -> str:
 
 def flatten(kernels: Kernels) -> Program:
     """Order the calls, plan the arena, lay the constants out, lower the kernels to bare pointers."""
-    from nncc.codegen.bare_pointers import chains_of, lower_kernels
+    from nncc.backends import backend
     from nncc.compat import tirx
 
     module = _allocated(kernels)
-    walk = _Walk(module)
+    walk = _Walk(module, _PIECE_ALIGNMENT if kernels.target.hardware.multiprocessors else 1)
     used = {call.kernel for call in walk.calls}
     functions = {
         variable.name_hint: f
         for variable, f in module.functions.items()
         if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
     }
-    chains, dots = chains_of(kernels.target.hardware), dots_of(kernels.target.hardware)
-    bare = lower_kernels(functions, kernels.target.tvm_target(), symbol_prefix(kernels.name), chains=chains, dots=dots)
-    return _place(kernels, walk, bare)
+    lowered = backend(kernels.target).lower(functions, kernels.target, symbol_prefix(kernels.name))
+    return _place(kernels, walk, lowered)
 
 
 def _allocated(kernels: Kernels) -> Any:
@@ -84,8 +84,9 @@ _NONE = _Value("none")
 class _Walk:
     """Reads ``main`` once: its buffers, calls, constants and results."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, piece_alignment: int) -> None:
         function = module["main"]
+        self.piece_alignment = piece_alignment
         self.module = module
         self.values: dict[Any, _Value] = {p: _Value("input", i) for i, p in enumerate(function.params)}
         self.sizes: list[int] = []
@@ -157,7 +158,7 @@ class _Walk:
                 "", str(kernel.params[number].dtype), tuple(map(int, kernel.params[number].shape))
             ).nbytes
             buffer, start = self.root(source.at) if source.space == "buffer" else (-1, 0)
-            alone = buffer >= 0 and start == 0 and self.sizes[buffer] == nbytes
+            alone = buffer >= 0 and start == 0 and self.sizes[buffer] == nbytes and offset % self.piece_alignment == 0
             if alone and self.root(target.at)[0] != buffer:
                 self.inside[buffer] = target.at, offset
             else:
@@ -200,11 +201,11 @@ def _leaves(value: _Value) -> list[_Value]:
     return [leaf for part in value.parts for leaf in _leaves(part)] if value.space == "tuple" else [value]
 
 
-def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
+def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
     arguments = [list(call.args) for call in walk.calls]
     sizes = list(walk.sizes)
     for number, call in enumerate(walk.calls):
-        workspace = bare.workspace[call.kernel] if call.kernel else 0
+        workspace = lowered.workspace[call.kernel] if call.kernel else 0
         if workspace:
             arguments[number].append(_Value("buffer", len(sizes)))
             sizes.append(workspace)
@@ -253,10 +254,11 @@ def _place(kernels: Kernels, walk: _Walk, bare: BareKernels) -> Program:
         tuple(calls),
         weights,
         arena,
-        max(bare.scratch.values(), default=0),
-        bare.module,
+        max(lowered.scratch.values(), default=0),
+        lowered.code,
         kernels.schedules,
         kernels.flops,
         kernels.argument_bytes,
         kernels.sources,
+        lowered.launches,
     )

@@ -31,7 +31,7 @@ def integer_dots(*ways: Dot) -> Any:
     @tirx.transform.prim_func_pass(opt_level=0, name="nncc.IntegerDots")
     def apply(function: Any, module: Any, context: Any) -> Any:
         target = function.attrs.get("target", None)
-        triple = str(target.attrs.get("mtriple", "")) if target is not None else ""
+        triple = str(target.attrs.get("mtriple", target.kind.name)) if target is not None else ""
         rules = [(tirx.Add, lambda add: _accumulated(add, dots)), (tvm.ir.Call, lambda call: _alone(call, triple))]
         return function.with_body(structural_map(function.body, rules))
 
@@ -185,8 +185,8 @@ def _biased(value: Any, lanes: int) -> Any:
 
 
 _BIAS = 12582912.0
-_NEAREST = {"aarch64": _biased, "arm": _biased, "thumb": _biased}
-"""By the start of LLVM's triple."""
+_NEAREST = {"cuda": _biased, "aarch64": _biased, "arm": _biased, "thumb": _biased}
+"""By the start of LLVM's triple; GPUs convert a quarter, or less, of what they add."""
 
 
 Values = Callable[[int], Any]

@@ -11,17 +11,19 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nncc.codegen.objectfile import conceal, rename
 from nncc.codegen.publish import workshop
 from nncc.errors import OutputError, TargetError, ToolError, UsageError
+from nncc.host import driver_problem
 from nncc.resources import runtime_folder
 from nncc.target import Target, host
 
 __all__ = [
+    "CUDA_FUNCTIONS",
     "PUBLIC_FUNCTIONS",
     "RPC_FUNCTIONS",
     "Toolchain",
@@ -36,6 +38,9 @@ __all__ = [
 
 PUBLIC_FUNCTIONS = ("nncc_describe", "nncc_create", "nncc_run", "nncc_profile", "nncc_destroy", "nncc_last_error")
 """All that a shared library exports."""
+
+CUDA_FUNCTIONS = ("nncc_run_on",)
+"""What a library for CUDA exports besides."""
 
 RPC_FUNCTIONS = ("__tvm_ffi_nncc_facts", "__tvm_ffi_nncc_measure", "__tvm_ffi_nncc_run")
 """What runtime/rpc_shim.c adds, for TVM's RPC server to call."""
@@ -61,7 +66,7 @@ _SHARED = {
     "macho": ("-dynamiclib", "-Wl,-dead_strip", "-Wl,-s"),
 }
 _SUFFIX = {"elf": ".so", "coff": ".dll", "macho": ".dylib"}
-_WEIGHTS = {
+_BLOB = {
     "elf": """\
     .section .rodata.nncc,"a",%progbits
     .globl {symbol}
@@ -69,7 +74,7 @@ _WEIGHTS = {
     .type {symbol}, %object
     .balign 4096
 {symbol}:
-    .incbin "weights.bin"
+    .incbin "{file}"
     .size {symbol}, . - {symbol}
     .section .note.GNU-stack,"",%progbits
 """,
@@ -78,7 +83,7 @@ _WEIGHTS = {
     .globl {symbol}
     .balign 4096
 {symbol}:
-    .incbin "weights.bin"
+    .incbin "{file}"
 """,
     "macho": """\
     .section __TEXT,__const
@@ -86,7 +91,7 @@ _WEIGHTS = {
     .private_extern _{symbol}
     .p2align 12
 _{symbol}:
-    .incbin "weights.bin"
+    .incbin "{file}"
 """,
 }
 
@@ -165,12 +170,15 @@ def link(
     emit: Sequence[str],
     toolchain: Toolchain | None = None,
     exports: Sequence[str] = PUBLIC_FUNCTIONS,
+    blobs: Mapping[str, Path] | None = None,
 ) -> dict[str, Path]:
     """Compile `source`, which includes the runtime, and link it with the kernel object and the weights.
 
     `emit` says what to make in `folder`: ``so`` the shared library `stem`.so (.dll, .dylib), which exports
     `exports` and nothing else; ``a`` the archive lib`stem`.a and ``o`` the object `stem`.o (ELF only), whose
     functions are ``nncc_<static_prefix>_create`` and so on and in which nothing clashes with another model's.
+    `blobs` are files whose bytes the library has besides the weights: ``{"nncc_ptx": path}`` is the symbol that C
+    finds by the macro ``NNCC_PTX``, which in an archive carries the prefix.
     The same inputs give the same bytes wherever they lie. A failure leaves `folder` as it was.
 
     Raises ToolError if there is no compiler or it fails, OutputError if `folder` cannot be written.
@@ -185,16 +193,18 @@ def link(
     toolchain = toolchain or find_toolchain(target)
     with workshop(folder) as work:
         shutil.copyfile(source, work / "model.c")
-        _borrow(weights, work / "weights.bin")
-        digest = _sha256(weights)
+        digests = {}
+        for name, path in {"nncc_weights": weights, **(blobs or {})}.items():
+            _borrow(path, work / f"{name.removeprefix('nncc_')}.bin")
+            digests[name] = _sha256(path)
         made: dict[str, tuple[Path, str]] = {}
         if "so" in emit:
-            parts = _objects(target, toolchain, work, kernels, include, digest, prefix=None)
+            parts = _objects(target, toolchain, work, kernels, include, digests, prefix=None)
             name = stem + _SUFFIX[target.link.format]
             _link_shared(target, toolchain, work, parts, name, exports)
             made["so"] = (work / name, name)
         if "a" in emit or "o" in emit:
-            parts = _objects(target, toolchain, work, kernels, include, digest, prefix=static_prefix)
+            parts = _objects(target, toolchain, work, kernels, include, digests, prefix=static_prefix)
             if "o" in emit:
                 _call([*toolchain.command, "-r", *parts, "-o", "whole.o"], work)
                 made["o"] = (work / "whole.o", f"{stem}.o")
@@ -212,19 +222,24 @@ def _objects(
     work: Path,
     kernels: Path | None,
     include: Sequence[Path],
-    digest: str,
+    digests: Mapping[str, str],
     prefix: str | None,
 ) -> list[str]:
     """Names of the objects made in `work`; with a `prefix`, every name that others may see carries it."""
     tag = f"{prefix}_" if prefix is not None else ""
     names = static_names(prefix) if prefix is not None else {}
-    symbol = f"nncc_{tag}weights"
-    parts = [f"{tag}model.o", f"{tag}weights.o"]
-    # The digest is there for compilers that cache by the text they compile: they do not look into .incbin.
-    text = f"// {digest}\n" if target.link.format == "macho" else f"/* {digest} */\n"
-    (work / f"{tag}weights.s").write_text(text + _WEIGHTS[target.link.format].format(symbol=symbol))
+    parts = [f"{tag}model.o"]
     quoted = target.name.replace("\\", "\\\\").replace('"', '\\"')
-    defines = [f'-DNNCC_TARGET="{quoted}"', f"-DNNCC_WEIGHTS={symbol}"]
+    defines = [f'-DNNCC_TARGET="{quoted}"']
+    for name, digest in digests.items():
+        short = name.removeprefix("nncc_")
+        symbol = f"nncc_{tag}{short}"
+        # The digest is there for compilers that cache by the text they compile: they do not look into .incbin.
+        text = f"// {digest}\n" if target.link.format == "macho" else f"/* {digest} */\n"
+        text += _BLOB[target.link.format].format(symbol=symbol, file=f"{short}.bin")
+        (work / f"{tag}{short}.s").write_text(text)
+        defines.append(f"-D{name.upper()}={symbol}")
+        parts.append(f"{tag}{short}.o")
     if prefix is not None:
         defines.append(f"-DNNCC_STATIC_PREFIX={prefix}")
         defines += [f"-D{macro}={names[name]}" for macro, name in _RUNTIME_FUNCTIONS.items()]
@@ -239,7 +254,9 @@ def _objects(
     if target.link.format == "coff":
         # What it exports, exports.def says; a program with an archive inside exports nothing.
         (work / parts[0]).write_bytes(conceal((work / parts[0]).read_bytes()))
-    _call([*toolchain.command, "-c", *target.link.cflags, f"{tag}weights.s", "-o", parts[1]], work)
+    for part in parts[1:]:
+        assembly = str(Path(part).with_suffix(".s"))
+        _call([*toolchain.command, "-c", *target.link.cflags, assembly, "-o", part], work)
     if kernels is not None:
         data = conceal(kernels.read_bytes())
         (work / f"{tag}kernels.o").write_bytes(rename(data, names) if names else data)
@@ -264,7 +281,9 @@ def _link_shared(
     else:
         (work / "exports.txt").write_text("".join(f"_{f}\n" for f in exports))
         flags += [f"-Wl,-install_name,@rpath/{name}", "-Wl,-exported_symbols_list,exports.txt"]
-    _call([*toolchain.command, *flags, *parts, "-o", name, "-lm", "-lpthread"], work)
+    # Libraries for CUDA open the driver: before glibc 2.34, dlopen is in a library of its own.
+    libraries = ["-lm", "-lpthread", *(["-ldl"] if form == "elf" else [])]
+    _call([*toolchain.command, *flags, *parts, "-o", name, *libraries], work)
 
 
 def static_names(prefix: str) -> dict[str, str]:
@@ -312,6 +331,8 @@ def emulator(target: Target) -> list[str]:
     Raises TargetError if this machine cannot run it.
     """
     missing = host().missing(target)
+    if missing == [] and target.hardware.multiprocessors and (reason := driver_problem()):
+        raise TargetError(f"this machine cannot run target `{target.name}`: {reason}", "run it on one with such a GPU")
     if missing == []:
         return []
     if missing is not None:

@@ -28,15 +28,15 @@ from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
 
-__all__ = ["Layout", "choose_layout"]
+__all__ = ["BINARY", "UNARY", "Layout", "choose_layout"]
 
-_UNARY = {
+UNARY = {
     "relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.tanh", "relax.nn.leakyrelu", "relax.nn.silu",
     "relax.nn.gelu", "relax.nn.gelu_tanh", "relax.abs", "relax.negative", "relax.erf", "relax.round", "relax.floor",
     "relax.ceil", "relax.square", "relax.nn.softplus",
 }  # fmt: skip
 """Elementwise operators of one tensor that map finite values to finite values."""
-_BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
+BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
 
 
 def choose_layout(module: IRModule, context: Context) -> IRModule:
@@ -53,8 +53,8 @@ class Layout(Rewriter):
                 "relax.nn.conv2d": conv2d,
                 "relax.mean": Layout.mean,
                 "relax.reshape": Layout.reshape,
-                **dict.fromkeys(_UNARY, Layout.unary),
-                **dict.fromkeys(_BINARY, Layout.binary),
+                **dict.fromkeys(UNARY, Layout.unary),
+                **dict.fromkeys(BINARY, Layout.binary),
                 "relax.divide": Layout.divide,
                 "relax.quantize": Layout.scale,
                 "relax.dequantize": Layout.scale,
@@ -269,11 +269,16 @@ class Layout(Rewriter):
         if axes != [2, 3]:
             return None
         tensor, *grid = self.integers(data) or [self.blocked[data]]
-        mean = self.builder.emit_te(_spatial_mean, self.rows(tensor), *grid, primfunc_name_hint="spatial_mean")
+        mean = self.builder.emit_te(self.spatial_mean, self.rows(tensor), *grid, primfunc_name_hint="spatial_mean")
         new = Blocked(mean, tensor.channels, (1, 1))
         if attrs.keepdims:
             return new
         return self.builder.emit(relax.op.reshape(self.unblock(new), new.shape[:2]))
+
+    @staticmethod
+    def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
+        """The mean of (x - zero) step over H and W, as an expression."""
+        return _spatial_mean(x, step, zero)
 
     def reshape(self, call: Any) -> Any:
         """A reshape that only drops the two unit axes of a full blocked tensor is no work."""

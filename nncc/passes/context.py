@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nncc.choices import GraphChoices
+from nncc.config import Precision
 from nncc.passes.product_layers import ProductLayers
 from nncc.target import Target
 
@@ -27,5 +28,7 @@ class Context:
     """By name; a pass that makes calls to a template takes it from here."""
     graph: GraphChoices = field(default_factory=GraphChoices)
     """Asked where there are several ways, of which measuring knows the fastest."""
+    precision: Precision = "float32"
+    """What products of float32 are computed in."""
     layers: ProductLayers = field(default_factory=ProductLayers)
     """Told which convolutions and matrix products run on integers, and why others do not."""

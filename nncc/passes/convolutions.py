@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nncc.passes.choose_layout import Layout
     from nncc.templates import Template
 
-__all__ = ["conv2d", "convolution_texts", "of_integers"]
+__all__ = ["conv2d", "convolution_texts", "is_border", "of_integers"]
 
 _EFFICIENCY = 0.9
 """Of the peak, that others reach."""
@@ -149,7 +149,7 @@ def _of_bytes(layout: Layout, call: Any) -> Blocked:
     data, dot = call.args[0], layout.dot
     this = _Convolution(layout, call)
     kernel, zero, border = this.kernel, 0, layout.made.get(data)
-    if _is_border(border) and not any(this.padding):
+    if is_border(border) and not any(this.padding):
         top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
         data, this.padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
     tensor = layout.block(data)
@@ -202,7 +202,7 @@ def of_integers(call: Any) -> bool:
     return of_bytes and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
 
 
-def _is_border(expr: Any) -> TypeGuard[Any]:
+def is_border(expr: Any) -> TypeGuard[Any]:
     """Whether an expression puts a constant around height and width."""
     if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.nn.pad":
         return False

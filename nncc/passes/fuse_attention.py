@@ -23,14 +23,14 @@ from nncc.compat import GenericConst, IRModule, constant_array, relax, static_sh
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter, variables
 
-__all__ = ["fuse_attention"]
+__all__ = ["Scores", "flat_memory", "fuse_attention"]
 
 
 def fuse_attention(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``relax.matmul`` of a softmax; see the module's equation."""
     template, hardware = context.templates["attention"], context.target.hardware
     lanes = max(4, hardware.vector_bits // 32)
-    scores = _Scores(module["main"])
+    scores = Scores(module["main"])
 
     def matmul(rewriter: Rewriter, call: Any) -> Any:
         found = scores.of(call.args[0])
@@ -48,7 +48,7 @@ def fuse_attention(module: IRModule, context: Context) -> IRModule:
             return None
         tile = template.module.tile(rows, columns, width, lanes, hardware)
         views = [scores.view(operand, number < 2) for number, operand in enumerate(operands)]
-        flat = [_flat(rewriter, view.source) for view in views]
+        flat = [flat_memory(rewriter, view.source) for view in views]
         options = {
             "batch": batch,
             "sizes": [rows, depth, columns, width],
@@ -65,7 +65,7 @@ def fuse_attention(module: IRModule, context: Context) -> IRModule:
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
 
 
-def _flat(rewriter: Rewriter, source: Any) -> Any:
+def flat_memory(rewriter: Rewriter, source: Any) -> Any:
     tensor = rewriter.value(source)
     return rewriter.builder.emit(relax.op.reshape(tensor, (prod(static_shape(tensor)),)))
 
@@ -98,7 +98,7 @@ class _View:
         return self.array.strides
 
 
-class _Scores:
+class Scores:
     """Finds the product that a softmax is made of, through values that nothing else uses."""
 
     def __init__(self, function: Any) -> None:

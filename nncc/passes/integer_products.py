@@ -26,7 +26,7 @@ from nncc.passes.quantization import bounds
 from nncc.passes.relax_grids import Grid, grid_of, named
 from nncc.passes.rewriter import Rewriter
 
-__all__ = ["integer_products"]
+__all__ = ["integer_products", "takes_groups"]
 
 _DATA = ("uint8", "int8")
 _LIKE = 1e-4
@@ -271,6 +271,8 @@ def _product(rule: Any) -> Any:
     def told(integers: Integers, call: Any) -> Any:
         layers = integers.context.layers
         try:
+            if integers.context.target.hardware.multiprocessors and (reason := _gpu_lacks(integers, call)):
+                raise Stays(reason)
             new = rule(integers, call)
         except Stays as reason:
             quantized = any(map(integers.is_quantized, call.args[:2]))
@@ -280,6 +282,27 @@ def _product(rule: Any) -> Any:
         return new
 
     return told
+
+
+def _gpu_lacks(integers: Integers, call: Any) -> str:
+    """Why GPUs have no kernel of integers for a product; empty where they have."""
+    name = call.op.name.removeprefix("relax.").removeprefix("nn.")
+    if name == "conv2d_transpose":
+        return f"no template for GPUs takes `{name}`"
+    if name == "matmul" and integers.is_quantized(call.args[1]) and integers.integers(call.args[1]) is None:
+        return "no template for GPUs multiplies two activations on integers"
+    groups = int(call.attrs.groups) if name == "conv2d" else 1
+    if not takes_groups(static_shape(call.args[1]), groups, 16):
+        return "no template for GPUs takes groups of channels on integers that are no multiple of 16"
+    return ""
+
+
+def takes_groups(weight: tuple[int, ...], groups: int, lanes: int) -> bool:
+    """Whether convolutions for GPUs take weights [O, C, ..] of so many groups: of whole blocks of `lanes` channels, or
+    of one channel each."""
+    if groups == 1 or (weight[1] == 1 and weight[0] == groups):
+        return True
+    return weight[1] % lanes == 0 and weight[0] // groups % lanes == 0
 
 
 def _is_sum(expr: Any) -> TypeGuard[Any]:

@@ -116,7 +116,9 @@ def concat(layout: Layout, call: Any) -> Blocked | None:
     fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
     axis = int(call.attrs.axis) % max(1, len(call.ty.shape))
     dtype = str(call.ty.dtype)
-    known = dtype in ("float32", "uint8", "int8") and all(isinstance(f, relax.Var) for f in fields)
+    known = dtype in ("float32", "float16", "bfloat16", "uint8", "int8") and all(
+        isinstance(f, relax.Var) for f in fields
+    )
     if len(call.ty.shape) != 4 or not known:
         return None
     if not any(map(layout.is_blocked, fields)):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import get_args
 
 from nncc.choices import GraphChoices
 from nncc.compat import relax, tvm
+from nncc.config import Precision
 from nncc.dots import dot_of
-from nncc.errors import InternalError
+from nncc.errors import InternalError, UsageError
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
 from nncc.passes.activation_sign import to_signed, to_unsigned
@@ -19,6 +21,12 @@ from nncc.passes.divide_by_constants import divide_by_constants
 from nncc.passes.fold_dequantize import fold_dequantize
 from nncc.passes.fold_relax import fold_relax
 from nncc.passes.fuse_attention import fuse_attention
+from nncc.passes.gpu_attention import gpu_attention
+from nncc.passes.gpu_concatenations import gpu_concatenations
+from nncc.passes.gpu_halves import gpu_halves
+from nncc.passes.gpu_layout import gpu_layout
+from nncc.passes.gpu_products import gpu_products
+from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
 from nncc.passes.own_quantization import own_quantization
@@ -31,10 +39,11 @@ from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.passes.tabulate import tabulate
 from nncc.passes.weight_only import weight_only
+from nncc.quant.widen import widen
 from nncc.target import Target
 from nncc.templates import Template
 
-__all__ = ["SPECIALIZE", "specialize"]
+__all__ = ["SPECIALIZE", "SPECIALIZE_GPU", "specialize"]
 
 SPECIALIZE = (
     signals_as_images,
@@ -57,11 +66,36 @@ SPECIALIZE = (
 )
 """Rewrites for one target: ``pass_(module: IRModule, context: Context) -> IRModule``, run once, in this order."""
 
+SPECIALIZE_GPU = (
+    signals_as_images,
+    keep_integers,
+    integer_products,
+    requantize,
+    tabulate,
+    fold_relax,
+    fold_dequantize,
+    clamp_take,
+    divide_by_constants,
+    gpu_halves,
+    gpu_layout,
+    own_quantization,
+    softmax_in_place,
+    gpu_attention,
+    gpu_concatenations,
+    gpu_rows,
+    gpu_products,
+)
+"""The same for GPUs."""
+
 
 def specialize(
-    model: Model, target: Target, templates: Mapping[str, Template], graph: GraphChoices | None = None
+    model: Model,
+    target: Target,
+    templates: Mapping[str, Template],
+    graph: GraphChoices | None = None,
+    precision: Precision = "float32",
 ) -> Network:
-    """Import the graph into Relax and run the passes of `SPECIALIZE`, in order.
+    """Import the graph into Relax and run the passes of `SPECIALIZE`, or of `SPECIALIZE_GPU`, in order.
 
     `graph` answers what there are several ways for; with the defaults where it is None.
 
@@ -69,13 +103,25 @@ def specialize(
     ------
     ModelError
         The graph has an operator or an attribute that cannot be imported.
+    UsageError
+        The target has no such precision.
     """
-    context = Context(model.name, target, templates, graph or GraphChoices())
+    if precision not in get_args(Precision):
+        raise UsageError(f"`--precision {precision}` is none of {', '.join(get_args(Precision))}")
+    hardware = target.hardware
+    tensor_gflops = hardware.tensor_fp16_gflops if precision == "float16" else hardware.tensor_tf32_gflops
+    if precision != "float32" and not tensor_gflops:
+        raise UsageError(
+            f"`--precision {precision}` needs tensor cores that take it, which `{target.name}` does not have",
+            f"GPUs have them from compute capability {'7.5' if precision == 'float16' else '8.0'} on: "
+            "`nncc targets` lists targets",
+        )
+    context = Context(model.name, target, templates, graph or GraphChoices(), precision)
     module = import_relax(_signed_for(model, target))
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
     quantized = is_quantized(module)
-    for pass_ in SPECIALIZE:
+    for pass_ in SPECIALIZE_GPU if target.hardware.multiprocessors else SPECIALIZE:
         try:
             module = pass_(module, context)
             relax.analysis.well_formed(module)
@@ -86,7 +132,14 @@ def specialize(
 
 
 def _signed_for(model: Model, target: Target) -> Model:
-    """The model with quantized activations of the sign that the processor multiplies, which is the same function."""
+    """The model with quantized activations of the sign that the processor multiplies, which is the same function.
+
+    GPUs take both, and compute what is float16 in the model in float32, or as the precision says.
+    """
+    if target.hardware.multiprocessors:
+        graph = model.graph.clone()
+        widen(graph)
+        return replace(model, graph=graph)
     wanted = {"int8": to_signed, "uint8": to_unsigned}.get(dot_of(target.hardware).data)
     if wanted is None:
         return model

@@ -1,25 +1,23 @@
-"""Run compiled libraries from Python. Needs numpy and nothing else: neither TVM nor the compiler."""
+"""Run compiled libraries from Python. Needs numpy and nothing else: neither TVM nor the compiler nor CUDA's."""
 
 from __future__ import annotations
 
 import _ctypes
 import ctypes
 import math
-import mmap
 import os
-import platform
-import re
-import struct
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from nncc.errors import RunError
+from nncc.runtime.arrays import TensorInfo, checked_inputs, placed_outputs
+from nncc.runtime.device_arrays import DeviceArray, stream_handle
+from nncc.runtime.library_file import check_file
 
 __all__ = ["Module", "TensorInfo", "load"]
 
@@ -71,65 +69,8 @@ _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("nncc_destroy", None, (ctypes.c_void_p,)),
     ("nncc_last_error", ctypes.c_char_p, ()),
 )
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output: densely packed, row-major.
-
-    Attributes
-    ----------
-    name : str
-    dtype : str
-        numpy's word, or ``bfloat16``.
-    shape : tuple of int
-    nbytes : int
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-    def __str__(self) -> str:
-        return _spelled(self.dtype, self.shape)
-
-    @cached_property
-    def numpy_dtype(self) -> np.dtype[Any]:
-        """What an array of this tensor has: where numpy lacks the dtype, that of ml_dtypes, else unsigned integers."""
-        try:
-            return np.dtype(self.dtype)
-        except TypeError:
-            pass
-        try:
-            import ml_dtypes
-
-            return np.dtype(getattr(ml_dtypes, self.dtype))
-        except (ImportError, AttributeError, TypeError):
-            return self.bits_dtype
-
-    @cached_property
-    def bits_dtype(self) -> np.dtype[Any]:
-        """The unsigned integers that carry the bits of a dtype which numpy lacks, such as uint16 for bfloat16."""
-        elements = int(np.prod(self.shape, dtype=np.int64))
-        width = self.nbytes // elements if elements else 1
-        if width not in (1, 2, 4, 8) or width * elements != self.nbytes:
-            raise RunError(f"tensor `{self.name}` has dtype {self.dtype}, which no numpy array can hold")
-        return np.dtype(f"uint{8 * width}")
-
-    def empty(self) -> np.ndarray:
-        """An array for it at a multiple of 64 bytes, as kernels find what other kernels have written."""
-        memory = np.empty(self.nbytes + 64, np.uint8)
-        start = -memory.ctypes.data % 64
-        return memory[start : start + self.nbytes].view(self.numpy_dtype).reshape(self.shape)
-
-    def problem(self, array: np.ndarray) -> str | None:
-        """Why `array` cannot serve as this tensor, e.g. ``float64[3], expected float32[4]``; None if it can."""
-        own = self.numpy_dtype.isbuiltin == 1
-        fits = array.dtype == self.numpy_dtype or (not own and array.dtype == self.bits_dtype)
-        if fits and array.shape == self.shape:
-            return None
-        return f"{_spelled(str(array.dtype), array.shape)}, expected {self}"
+_RUN_ON = ("nncc_run_on", ctypes.c_int, (ctypes.c_void_p, _POINTERS, _POINTERS, ctypes.c_void_p))
+"""What libraries for CUDA have besides."""
 
 
 def load(path: str | os.PathLike[str], threads: int = 1) -> Module:
@@ -140,7 +81,7 @@ def load(path: str | os.PathLike[str], threads: int = 1) -> Module:
     path : str or os.PathLike
         The ``.so`` (``.dylib``, ``.dll``).
     threads : int
-        Threads of the context, the caller's included; 0 for one per processor.
+        Threads of the context, the caller's included; 0 for one per processor. A library for CUDA uses none.
 
     Raises
     ------
@@ -172,7 +113,7 @@ class Module:
         self._context: ctypes.c_void_p | None = None
         self._handle = 0
         self.path = os.fspath(path)
-        _check_file(self.path)
+        check_file(self.path)
         try:
             self._library = ctypes.CDLL(os.path.abspath(self.path))
         except OSError as error:
@@ -192,6 +133,10 @@ class Module:
                 raise RunError(f"{self.path} is not a library compiled by nncc: it has no function {name}") from None
             function.restype = result
             function.argtypes = arguments
+        name, result, arguments = _RUN_ON
+        self._run_on = getattr(self._library, name, None)
+        if self._run_on is not None:
+            self._run_on.restype, self._run_on.argtypes = result, arguments
         info = self._info = self._library.nncc_describe().contents
         if info.abi_version != _ABI_VERSION:
             raise RunError(
@@ -235,29 +180,43 @@ class Module:
 
     # -- arrays in, arrays out
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(
+        self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None, stream: Any = None
+    ) -> dict[str, Any]:
         """One inference.
 
         Parameters
         ----------
         inputs : mapping of str to array
             Every input by name, with exactly its dtype and shape; nothing is cast. Arrays that are not contiguous are
-            copied.
+            copied. A library for CUDA also takes arrays in the memory of its GPU that know DLPack or the CUDA array
+            interface (torch, cupy, ...), and uses them where they are; these have to be contiguous.
+        outputs : mapping of str to array, optional
+            Where to write outputs, by name: contiguous arrays, of numpy or on the GPU.
+        stream : optional
+            Of CUDA, a handle or an object of torch, cupy or cuda.core: enqueue the inference there and return at once.
+            All inputs and outputs are then arrays on the GPU, which the caller keeps until the stream has passed.
 
         Returns
         -------
-        dict of str to numpy.ndarray
-            Every output by name, freshly allocated.
+        dict of str to array
+            Every output by name: those of `outputs`, the others freshly allocated by numpy.
 
         Raises
         ------
         RunError
-            The inputs do not fit (the message lists all that is wrong), a kernel failed, or the module is closed.
+            The arrays do not fit (the message lists all that is wrong), a kernel failed, or the module is closed.
         """
-        arrays = self._checked(inputs)
-        results = self._empty_outputs()
-        self._run(_pointers(arrays), _pointers(results))
-        return self._named(results)
+        handle = None if stream is None else stream_handle(stream)
+        if handle is not None and self._run_on is None:
+            raise RunError("this library computes on the processor: it takes no stream")
+        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None, handle)
+        results, given = placed_outputs(self.outputs, outputs or {}, self._run_on is not None, handle)
+        if handle is None:
+            self._run(_pointers(arrays), _pointers(given))
+        elif self._run_on and self._run_on(self._live(), _pointers(arrays), _pointers(given), handle):
+            raise RunError(self._last_error())
+        return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
 
     def profile(self, inputs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """One inference and the seconds that each kernel call took, in the order of ``description["calls"]``.
@@ -273,7 +232,7 @@ class Module:
         RunError
             As for `run`.
         """
-        arrays = self._checked(inputs)
+        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
         results = self._empty_outputs()
         seconds = np.zeros(self._num_calls)
         pointer = seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
@@ -281,17 +240,20 @@ class Module:
             raise RunError(self._last_error())
         return self._named(results), seconds
 
-    def benchmark(self, inputs: Mapping[str, Any], repeat: int = 10, warmup: int = 1) -> list[float]:
-        """Seconds of each of `repeat` inferences, after `warmup` that are not timed; all into the same outputs.
+    def benchmark(
+        self, inputs: Mapping[str, Any], repeat: int = 10, warmup: int = 1, outputs: Mapping[str, Any] | None = None
+    ) -> list[float]:
+        """Seconds of each of `repeat` inferences, after `warmup` that are not timed; all into the same outputs, which
+        `outputs` may place as for `run`.
 
         Raises
         ------
         RunError
             As for `run`.
         """
-        arrays = self._checked(inputs)
-        results = self._empty_outputs()
-        ins, outs = _pointers(arrays), _pointers(results)
+        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
+        _, given = placed_outputs(self.outputs, outputs or {}, self._run_on is not None)
+        ins, outs = _pointers(arrays), _pointers(given)
         context, run, clock = self._live(), self._library.nncc_run, time.perf_counter
         for _ in range(warmup):
             self._run(ins, outs)
@@ -321,7 +283,7 @@ class Module:
         RunError
             As for `run`.
         """
-        arrays = self._checked(inputs)
+        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
         results = [tensor.empty() for tensor in self.outputs]
         ins, outs = _pointers(arrays), _pointers(results)
         context, profile, clock = self._live(), self._library.nncc_profile, time.perf_counter
@@ -421,29 +383,6 @@ class Module:
     def _named(self, results: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
 
-    def _checked(self, inputs: Mapping[str, Any]) -> list[np.ndarray]:
-        """The inputs in order and contiguous, or one error with everything that is wrong with them."""
-        arrays, problems = [], []
-        for tensor in self.inputs:
-            if tensor.name not in inputs:
-                problems.append(f"input `{tensor.name}` is missing, expected {tensor}")
-                continue
-            try:
-                array = np.asarray(inputs[tensor.name])
-            except ValueError as error:
-                problems.append(f"input `{tensor.name}` is no array: {error}")
-                continue
-            problem = tensor.problem(array)
-            if problem:
-                problems.append(f"input `{tensor.name}` is {problem}")
-            arrays.append(array if array.flags.c_contiguous else array.copy(order="C"))
-        known = {tensor.name for tensor in self.inputs}
-        expected = ", ".join(f"`{tensor.name}`" for tensor in self.inputs) or "none"
-        problems += [f"there is no input `{name}`; the model's are {expected}" for name in inputs if name not in known]
-        if problems:
-            raise RunError("\n".join(problems))
-        return arrays
-
 
 def _tensor(tensor: _Tensor) -> TensorInfo:
     return TensorInfo(tensor.name.decode(), tensor.dtype.decode(), tuple(tensor.shape[: tensor.ndim]), tensor.nbytes)
@@ -467,93 +406,6 @@ def _details(tensor: TensorInfo, index: int) -> dict[str, Any]:
     }
 
 
-def _spelled(dtype: str, shape: tuple[int, ...]) -> str:
-    return f"{dtype}[{'x'.join(map(str, shape))}]"
-
-
-def _pointers(arrays: list[np.ndarray]) -> Any:
-    return (ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])
-
-
-# -- which machine a file is for, told from its first bytes: dlopen's own words for it help nobody
-
-_ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
-_MACH_MACHINES = {0x01000007: "x86_64", 0x0100000C: "aarch64"}
-_PE_MACHINES = {0x014C: "i686", 0x8664: "x86_64", 0xAA64: "aarch64"}
-_SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
-
-
-def _this_machine() -> str:
-    """The machine this process runs as, which may be narrower than the kernel's."""
-    machine = platform.machine().lower()
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
-    if struct.calcsize("P") == 4:
-        machine = {"x86_64": "i686", "aarch64": "armv7l"}.get(machine, machine)
-    return "armv7l" if machine.startswith("arm") else machine
-
-
-def _file_machine(head: bytes) -> tuple[str, str] | None:
-    """The machine and the system of a shared library, or None where `head` does not begin one."""
-    if head[:4] == b"\x7fELF" and len(head) >= 20:
-        order = "<" if head[5] == 1 else ">"
-        kind, machine = struct.unpack_from(order + "HH", head, 16)
-        return (_ELF_MACHINES.get(machine, f"ELF machine {machine}"), "Linux") if kind == 3 else None
-    if head[:4] == b"\xcf\xfa\xed\xfe" and len(head) >= 8:
-        machine = struct.unpack_from("<I", head, 4)[0]
-        return _MACH_MACHINES.get(machine, f"Mach-O machine {machine:#x}"), "macOS"
-    if head[:2] == b"MZ" and len(head) >= 64:
-        at = struct.unpack_from("<I", head, 60)[0]
-        if head[at : at + 4] == b"PE\0\0" and len(head) >= at + 6:
-            machine = struct.unpack_from("<H", head, at + 4)[0]
-            return _PE_MACHINES.get(machine, f"PE machine {machine:#x}"), "Windows"
-    return None
-
-
-def _elf_size(head: bytes) -> int:
-    """The least size in bytes of an ELF file, from its program headers; 0 for other files."""
-    if head[:4] != b"\x7fELF" or len(head) < 64:
-        return 0
-    order, wide = "<" if head[5] == 1 else ">", head[4] == 2
-    (table,) = struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)
-    entry, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
-    word, offset_at, size_at = ("Q", 8, 32) if wide else ("I", 4, 16)
-    ends = [0]
-    for at in range(table, min(table + entry * count, len(head) - size_at - 8), max(entry, 1)):
-        (offset,) = struct.unpack_from(order + word, head, at + offset_at)
-        (size,) = struct.unpack_from(order + word, head, at + size_at)
-        ends.append(offset + size)
-    return max(ends)
-
-
-def _target_of(path: str) -> str | None:
-    """The name of the target, which runtime.c leaves in the file after a mark."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-        found = re.search(rb"nncc-target:([^\0]{1,80})\0", contents)
-        return found[1].decode(errors="replace") if found else None
-
-
-def _check_file(path: str) -> None:
-    """RunError unless `path` is a shared library for this machine."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-            size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist", "compile a model first: `nncc compile model.onnx`") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from error
-    found = _file_machine(head)
-    if found is None:
-        raise RunError(f"{path} is not a shared library")
-    machine, system = found
-    here = (_this_machine(), _SYSTEMS.get(sys.platform, "Linux"))
-    if found != here:
-        name = _target_of(path)
-        there = machine if system == here[1] else f"{machine} {system}"
-        raise RunError(
-            f"{path} is compiled for {there}{f' ({name})' if name else ''}; "
-            f"this machine is {here[0] if system == here[1] else ' '.join(here)}",
-            "run it with `nncc run`, which uses an emulator where one is installed, or copy it to the board",
-        )
-    if size < _elf_size(head):  # dlopen would map pages that are not there, and kill the process by SIGBUS
-        raise RunError(f"{path} is cut short: it has {size} bytes of at least {_elf_size(head)}", "copy it again")
+def _pointers(arrays: Sequence[np.ndarray | DeviceArray]) -> Any:
+    addresses = [array.pointer if isinstance(array, DeviceArray) else array.ctypes.data for array in arrays]
+    return (ctypes.c_void_p * len(arrays))(*addresses)

@@ -1,7 +1,9 @@
 /* nncc.h: the C interface of every library that nncc compiles, the same for every model and target.
  *
  * C99 and C++. A context holds one arena and one thread pool; it belongs to one thread at a time. Several contexts,
- * of one library or of many, may run at once. No function allocates memory but nncc_create. */
+ * of one library or of many, may run at once. No function allocates memory but nncc_create.
+ *
+ * Libraries for CUDA have the same functions and one more, nncc_run_on; what differs is said at its declaration. */
 #ifndef NNCC_H
 #define NNCC_H
 
@@ -27,7 +29,8 @@ enum {
   NNCC_ERROR_ARGUMENT = 1,    /* a null pointer, a context that is running already */
   NNCC_ERROR_MEMORY = 2,      /* the arena or the thread pool could not be allocated */
   NNCC_ERROR_CPU = 3,         /* this processor lacks a feature that the kernels were compiled for */
-  NNCC_ERROR_KERNEL = 4       /* a kernel refused its data; nncc_create: the library is damaged */
+  NNCC_ERROR_KERNEL = 4,      /* a kernel refused its data; nncc_create: the library is damaged */
+  NNCC_ERROR_DEVICE = 5       /* there is no GPU that can run this, or a call of its driver failed */
 };
 
 /* A tensor: densely packed, row-major. Pointers handed to nncc_run may have any
@@ -73,6 +76,19 @@ NNCC_API int nncc_run(nncc_context* context, const void* const* inputs, void* co
 
 /* The same, adding the seconds of each kernel call to seconds[info->num_calls]. */
 NNCC_API int nncc_profile(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds);
+
+/* Of libraries for CUDA only. A context is one arena, in the memory of one GPU: that of number NNCC_CUDA_DEVICE of the
+ * environment, else 0. nncc_create takes num_threads and does without threads; it is the first to need the driver, and
+ * the contexts of one GPU share kernels and weights. nncc_run takes pointers to the memory of the processor or of this
+ * GPU, in any mixture, and returns when all is done. From the second run with the same device pointers on, it replays
+ * a CUDA graph, whose capture the driver may allocate memory for; with NNCC_CUDA_GRAPH=0 in the environment, kernels
+ * are always launched one by one. nncc_profile measures by the clock of the GPU, in a graph of its own.
+ *
+ * nncc_run_on enqueues an inference in `stream`, a CUstream or cudaStream_t of this GPU's primary context (NULL is the
+ * legacy default stream), and returns at once; all pointers are to device or managed memory, and stay valid until the
+ * stream has passed. Inferences of one context come one after the other, in whatever streams they are. A stream that is
+ * being captured gets the launches; replays of such a graph are the caller's to keep apart from other runs. */
+NNCC_API int nncc_run_on(nncc_context* context, const void* const* inputs, void* const* outputs, void* stream);
 
 NNCC_API void nncc_destroy(nncc_context* context);
 

@@ -2,8 +2,6 @@
  *
  * C11. Needs libc, and pthreads unless NNCC_NO_THREADS. The only mutable static state is thread-local. Everything is
  * static but the public functions of nncc.h and the hidden ones that kernels call. */
-#include <errno.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,19 +41,7 @@ NNCC_HIDDEN void NNCC_SYM_RAISE(const char* kind, const char* message);
 NNCC_HIDDEN void NNCC_SYM_RAISE_PARTS(const char* kind, const char** parts, int32_t num_parts);
 NNCC_HIDDEN int NNCC_SYM_REGISTER_SYMBOL(const char* name, void* symbol);
 
-#ifdef NNCC_STATIC_PREFIX /* nncc.h declares the plain names only */
-NNCC_API const nncc_info* NNCC_FN(describe)(void);
-NNCC_API int NNCC_FN(create)(nncc_context** context, int num_threads);
-NNCC_API int NNCC_FN(run)(nncc_context* context, const void* const* inputs, void* const* outputs);
-NNCC_API int NNCC_FN(profile)(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds);
-NNCC_API void NNCC_FN(destroy)(nncc_context* context);
-NNCC_API const char* NNCC_FN(last_error)(void);
-#endif
-
-#ifdef NNCC_TARGET
-/* A loader that cannot load this file, because it is for another machine, searches it for these bytes. */
-__attribute__((used)) static const char rt_target_mark[] = "nncc-target:" NNCC_TARGET;
-#endif
+#include "interface.c"
 
 /* One thread of a context. Thread 0 is whichever thread calls nncc_run, so it has no handle. */
 typedef struct {
@@ -106,26 +92,17 @@ static _Thread_local struct {
   const rt_thread* thread; /* of which context, while this thread serves one; else NULL */
   size_t scratch_used;
   int inside_task; /* a launch from a task runs inline: its thread pool is busy with the outer one */
-  char error[512];
 } rt_self;
 
 /* ---- errors ---- */
-
-__attribute__((format(printf, 2, 3))) static int rt_fail(int code, const char* format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(rt_self.error, sizeof rt_self.error, format, arguments);
-  va_end(arguments);
-  return code;
-}
 
 NNCC_HIDDEN void NNCC_SYM_RAISE(const char* kind, const char* message) { rt_fail(0, "%s: %s", kind, message); }
 
 NNCC_HIDDEN void NNCC_SYM_RAISE_PARTS(const char* kind, const char** parts, int32_t num_parts) {
   rt_fail(0, "%s: ", kind);
   for (int32_t i = 0; i < num_parts; ++i) {
-    const size_t used = strlen(rt_self.error);
-    snprintf(rt_self.error + used, sizeof rt_self.error - used, "%s", parts[i]);
+    const size_t used = strlen(rt_error);
+    snprintf(rt_error + used, sizeof rt_error - used, "%s", parts[i]);
   }
 }
 
@@ -251,12 +228,12 @@ static void rt_work(nncc_context* context) {
       continue;
     }
     const size_t scratch_used = rt_self.scratch_used;
-    rt_self.error[0] = 0;
+    rt_error[0] = 0;
     const int failed = context->task(unclaimed - 1, &context->group, context->data);
     rt_self.scratch_used = scratch_used; /* a task that failed may not have freed what it took */
     int none = 0;
     if (failed && atomic_compare_exchange_strong(&context->failed, &none, failed)) {
-      snprintf(context->failure, sizeof context->failure, "%.*s", (int)sizeof context->failure - 1, rt_self.error);
+      snprintf(context->failure, sizeof context->failure, "%.*s", (int)sizeof context->failure - 1, rt_error);
     }
     rt_finish_task(context);
     unclaimed = atomic_load_explicit(&context->unclaimed, memory_order_relaxed);
@@ -268,7 +245,7 @@ static void* rt_thread_main(void* argument) {
   nncc_context* context = thread->context;
   rt_self.thread = thread; /* this first touch of thread-local memory may allocate it: nncc_create waits for it */
   rt_self.inside_task = 1;
-  rt_self.error[0] = 0;
+  rt_error[0] = 0;
   rt_finish_task(context);
   for (;;) {
     unsigned rounds = 0;
@@ -402,10 +379,6 @@ NNCC_HIDDEN int NNCC_SYM_REGISTER_SYMBOL(const char* name, void* symbol) {
 
 /* ---- the public functions ---- */
 
-NNCC_API const nncc_info* NNCC_FN(describe)(void) { return &model_info; }
-
-NNCC_API const char* NNCC_FN(last_error)(void) { return rt_self.error; }
-
 /* Reserve `size` bytes at a multiple of a cache line behind `*used`; SIZE_MAX for `*used` once the sum overflows. */
 static size_t rt_reserve(size_t* used, size_t size) {
   const size_t at = *used;
@@ -488,7 +461,7 @@ NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
     return failed;
   }
   *result = context;
-  rt_self.error[0] = 0;
+  rt_error[0] = 0;
   return NNCC_OK;
 }
 
@@ -500,27 +473,8 @@ NNCC_API void NNCC_FN(destroy)(nncc_context* context) {
   }
 }
 
-/* Whether every pointer is there; else an error text that names the first that is not. */
-static int rt_check_pointers(const char* role, const void* const* pointers, const nncc_tensor* tensors, int32_t count) {
-  if (!pointers && count > 0) {
-    return rt_fail(NNCC_ERROR_ARGUMENT, "the array of %s pointers is NULL", role);
-  }
-  for (int32_t i = 0; i < count; ++i) {
-    if (!pointers[i]) {
-      return rt_fail(NNCC_ERROR_ARGUMENT, "the pointer for %s %d, `%s`, is NULL", role, (int)i, tensors[i].name);
-    }
-  }
-  return NNCC_OK;
-}
-
 static int rt_run(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds) {
-  if (!context) {
-    return rt_fail(NNCC_ERROR_ARGUMENT, "the context is NULL");
-  }
-  int code = rt_check_pointers("input", inputs, model_info.inputs, model_info.num_inputs);
-  if (!code) {
-    code = rt_check_pointers("output", (const void* const*)outputs, model_info.outputs, model_info.num_outputs);
-  }
+  const int code = rt_check_arguments(context, inputs, outputs);
   if (code) {
     return code;
   }
@@ -529,16 +483,16 @@ static int rt_run(nncc_context* context, const void* const* inputs, void* const*
   }
   rt_self.thread = &context->threads[0];
   rt_self.scratch_used = 0;
-  rt_self.error[0] = 0;
+  rt_error[0] = 0;
   const int32_t failed = model_invoke(context->arena, NNCC_WEIGHTS, inputs, outputs, seconds);
   rt_self.thread = NULL;
   atomic_store_explicit(&context->running, 0, memory_order_release);
   if (!failed) {
-    rt_self.error[0] = 0;
+    rt_error[0] = 0;
     return NNCC_OK;
   }
-  char reason[sizeof rt_self.error];
-  memcpy(reason, rt_self.error, sizeof reason);
+  char reason[sizeof rt_error];
+  memcpy(reason, rt_error, sizeof reason);
   return rt_fail(NNCC_ERROR_KERNEL, "kernel %d (%s) failed: %.400s", (int)failed - 1, model_info.call_names[failed - 1],
                  *reason ? reason : "it gave no reason");
 }

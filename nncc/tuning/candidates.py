@@ -54,22 +54,19 @@ def build_candidates(
 
     Raises InternalError where LLVM or the linker fails, TVM's ScheduleError where the decisions do not fit.
     """
-    from nncc.backends.llvm import build
-    from nncc.codegen.bare_pointers import chains_of, lower_kernels
+    from nncc.backends import backend
     from nncc.codegen.flatten import symbol_prefix
-    from nncc.dots import dots_of
 
     with target.tvm_target():
         functions = {f"c{n}": _scheduled(kernel, templates, target) for n, kernel in enumerate(kernels)}
-    chains, dots = chains_of(target.hardware), dots_of(target.hardware)
-    bare = lower_kernels(functions, target.tvm_target(), symbol_prefix(NAME), chains=chains, dots=dots)
+    lowered = backend(target).lower(functions, target, symbol_prefix(NAME))
     repeats = 1 if check else _repeats(kernels, weights_bytes)
     memory = _Memory(kernels, repeats, check)
     calls = []
     for again in range(repeats):
         for number in range(len(kernels)):
             args = memory.arguments(number, again)
-            if bare.workspace[f"c{number}"]:
+            if lowered.workspace[f"c{number}"]:
                 args.append(Ref("arena", 0))
             calls.append(Call(f"c{number}", tuple(args)))
     program = Program(
@@ -79,11 +76,12 @@ def build_candidates(
         tuple(memory.outputs),
         tuple(calls),
         np.zeros(0, np.uint8),
-        max(bare.workspace.values(), default=0),
-        max(bare.scratch.values(), default=0),
-        bare.module,
+        max(lowered.workspace.values(), default=0),
+        max(lowered.scratch.values(), default=0),
+        lowered.code,
+        launches=lowered.launches,
     )
-    return build(program, folder, NAME, rpc=rpc).library
+    return backend(target).build(program, folder, NAME, rpc=rpc).library
 
 
 _INTEGERS = ("int8", "uint8", "int16", "int32")

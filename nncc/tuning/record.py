@@ -81,6 +81,7 @@ class Key:
         """The key of what runs on `target`."""
         tvm, hardware = target.tvm, target.hardware
         kind, mtriple, mcpu = (str(tvm.get(name, "")) for name in ("kind", "mtriple", "mcpu"))
+        mcpu = str(tvm.get("arch", mcpu))  # of a GPU
         mattr = tvm.get("mattr", ())
         words = mattr.split(",") if isinstance(mattr, str) else map(str, mattr)
         return cls(target.base, kind, mtriple, mcpu, tuple(words), hardware.cores, hardware.vector_bits)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from compiled import Net, compile_net
 
-from nncc.codegen.emit_c import _string, emit_header, emit_source
+from nncc.codegen.emit_c import emit_header, emit_source
+from nncc.codegen.emit_description import c_string
 from nncc.resources import runtime_folder
 
 ODD = 'in"put\\ ??/*/ é\n%s'
@@ -36,7 +37,7 @@ def odd(tmp_path_factory):
     ],
 )
 def test_strings_are_escaped(text, literal):
-    assert _string(text) == literal
+    assert c_string(text) == literal
 
 
 def test_odd_names_come_back_as_they_were(odd):

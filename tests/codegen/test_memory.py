@@ -11,11 +11,10 @@ from compiled import Net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncc.codegen.bare_pointers import BareKernels
 from nncc.codegen.flatten import _allocated, _place, _Walk
 from nncc.codegen.memory import Lifetime, plan
 from nncc.config import Config
-from nncc.ir import align
+from nncc.ir import Lowered, align
 from nncc.pipeline import plan as job_of
 from nncc.pipeline import run
 
@@ -106,9 +105,9 @@ def without_workspaces(path: Path) -> tuple[int, int]:
         for binding in block.bindings
         if getattr(getattr(binding.value, "op", None), "name", "") == "relax.memory.alloc_storage"
     )
-    walk = _Walk(module)
+    walk = _Walk(module, 1)
     none = {call.kernel: 0 for call in walk.calls}
-    return _place(kernels, walk, BareKernels(module, none, none)).arena_bytes, theirs
+    return _place(kernels, walk, Lowered(module, none, none)).arena_bytes, theirs
 
 
 @pytest.mark.parametrize("name", ["cells", "light_squeezenet", "light_shufflenet", "light_inception_v1"])

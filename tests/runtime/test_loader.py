@@ -77,6 +77,27 @@ def test_all_that_is_wrong_with_the_inputs_is_said_at_once(loaded, inputs, probl
         assert message(call, inputs) == problems
 
 
+def test_outputs_go_where_they_are_to(loaded):
+    y = np.zeros((4, 8), np.float32)
+    results = loaded.run(INPUTS, {"y": y})
+    assert results["y"] is y and np.array_equal(y, Y) and results["counts"].dtype == np.int64
+    assert len(loaded.benchmark(INPUTS, repeat=2, outputs={"y": y})) == 2
+
+
+def test_all_that_is_wrong_with_the_places_of_outputs_is_said_at_once(loaded):
+    fixed = np.zeros(2, np.int64)
+    fixed.flags.writeable = False
+    assert message(loaded.run, INPUTS, {"y": np.asfortranarray(X), "counts": fixed, "z": X}).splitlines() == [
+        "output `y` is not contiguous",
+        "output `counts` cannot be written to",
+        "there is no output `z`; the model's are `y`, `counts`",
+    ]
+    assert message(loaded.run, INPUTS, {"y": X[:2], "counts": [0, 0]}).splitlines() == [
+        "output `y` is float32[2x8], expected float32[4x8]",
+        "output `counts` is neither an array of numpy nor one on a GPU",
+    ]
+
+
 def test_profile_gives_seconds_of_each_call(loaded):
     results, seconds = loaded.profile(INPUTS)
     assert np.array_equal(results["y"], Y)

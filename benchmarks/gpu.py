@@ -1,0 +1,179 @@
+"""Check and measure libraries for a GPU: made on any machine, measured on one that has the GPU, unattended.
+
+    python benchmarks/gpu.py make --zoo FOLDER --target cuda-sm90 --out MADE [--models NAME ...]
+    python benchmarks/gpu.py measure MADE [--rounds 12] [--sanitize]
+
+`make` compiles each model, computes what ONNX Runtime does with made-up inputs, and puts both with the model's file
+into a folder of its own. `measure` needs numpy, the folder, this checkout and the GPU's driver; no TVM. It compares
+nncc's outputs, lets compute-sanitizer look on where that is installed, and then has nncc, onnxruntime-gpu, TensorRT and
+torch run in turn, those that are installed (`gpu_peers.py`). A line of JSON a model is added to
+``benchmarks/results/gpu.jsonl``, from which `bench.py --table` makes README's table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from models import chosen, models
+from turns import Failed, Running, quartiles, take_turns
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = Path(__file__).with_name("gpu_peers.py")
+RESULTS = Path(__file__).with_name("results") / "gpu.jsonl"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    make_ = verbs.add_parser("make", help="compile; no GPU needed")
+    make_.add_argument("--zoo", type=Path, default=Path(os.environ.get("NNCC_ZOO", "zoo")), help="folder with models")
+    make_.add_argument("--models", nargs="+", metavar="NAME", help="of benchmarks/models.toml; by default all")
+    make_.add_argument("--target", default="cuda-sm80")
+    make_.add_argument("--out", type=Path, required=True)
+    measure_ = verbs.add_parser("measure", help="check and measure what `make` has made")
+    measure_.add_argument("made", type=Path)
+    measure_.add_argument("--models", nargs="+", metavar="NAME", help="of those that were made; by default all")
+    measure_.add_argument("--rounds", type=int, default=12)
+    measure_.add_argument("--sanitize", action="store_true", help="run each once under compute-sanitizer")
+    return parser
+
+
+def main() -> None:
+    words = parser().parse_args()
+    if words.verb == "make":
+        make(words)
+        return
+    folders = [path.parent for path in sorted(words.made.glob("*/made.json"))]
+    for folder in folders:
+        if words.models and folder.name not in words.models:
+            continue
+        row = measure(folder, words.rounds, words.sanitize)
+        if row is not None:
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(line(row), flush=True)
+
+
+def make(words: argparse.Namespace) -> None:
+    """A folder for each model: ``model.so``, ``model.onnx``, ``inputs.npz``, ``expected.npz``, ``made.json``."""
+    import nncc
+    from nncc.errors import NnccError
+    from nncc.frontend.onnx import import_onnx, save
+    from nncc.verify import reference, sample_inputs
+
+    files, missing = chosen(words.models, words.zoo)
+    print(*missing, sep="\n", end="\n" * bool(missing), file=sys.stderr)
+    for name, path in files.items():
+        folder = words.out / name
+        try:
+            model = import_onnx(path, shape=models()[name].get("shape", {}), name=name)
+            folder.mkdir(parents=True, exist_ok=True)
+            save(model, folder / "model.onnx")
+            artifact = nncc.compile(folder / "model.onnx", target=words.target, output=folder, name="model")
+        except NnccError as error:
+            print(f"{name}: nncc does not compile it: {error}", file=sys.stderr)
+            continue
+        inputs = sample_inputs(model)
+        np.savez(folder / "inputs.npz", **inputs)
+        np.savez(folder / "expected.npz", **reference(folder / "model.onnx", inputs))
+        facts = {"model": name, "target": words.target, "nncc": nncc.__version__}
+        facts |= {"library_bytes": artifact.library.stat().st_size, "device": artifact.description["device"]}
+        (folder / "made.json").write_text(json.dumps(facts, indent=2) + "\n")
+        print(f"{name}: {artifact.library}", flush=True)
+
+
+def measure(folder: Path, rounds: int, sanitize: bool) -> dict[str, Any] | None:
+    """The row of one model; None where nncc's library does not run or computes something else."""
+    from gpu_peers import CONTESTANTS
+
+    made = json.loads((folder / "made.json").read_text())
+    running: dict[str, Running] = {}
+    with contextlib.ExitStack() as stack:
+        for who in CONTESTANTS:
+            model = folder / ("model.so" if who == "nncc" else "model.onnx")
+            if not model.is_file():
+                continue
+            try:
+                entrant = Running(who, sys.executable, PROGRAM, model, folder, (), {"PYTHONPATH": str(ROOT)})
+                running[who] = stack.enter_context(entrant)
+            except Failed as error:
+                print(f"{folder.name}: {who} is left out: {error}", file=sys.stderr, flush=True)
+        times = take_turns(running, rounds, folder.name)
+    if "nncc" not in running:
+        return None
+    return {
+        "model": folder.name,
+        "gpu": gpu(),
+        "target": made["target"],
+        "milliseconds": {who: round(1e3 * statistics.median(r[who] for r in times), 4) for who in running},
+        "ratios": {
+            who: [round(q, 3) for q in quartiles([r[who] / r["nncc"] for r in times])]
+            for who in running
+            if who != "nncc"
+        },
+        "library_bytes": made["library_bytes"],
+        "sanitizer": sanitized(folder) if sanitize else "",
+        "versions": {"nncc": made["nncc"]} | dict(versions()),
+        "rounds": rounds,
+    }
+
+
+def gpu() -> str:
+    """Its name and the driver's version, as nvidia-smi says them."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "a GPU"
+    name, _, driver = said.splitlines()[0].partition(", ")
+    return f"{name}, driver {driver}"
+
+
+def sanitized(folder: Path) -> str:
+    """What compute-sanitizer's memcheck says of one inference; empty where it is not installed."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return ""
+    program = (
+        "import sys, numpy; from nncc.runtime.loader import load; load(sys.argv[1]).run(dict(numpy.load(sys.argv[2])))"
+    )
+    files = [str(folder / "model.so"), str(folder / "inputs.npz")]
+    done = subprocess.run(
+        # The driver is asked where pointers are; what it says of those of the processor is no error of the program.
+        [tool, "--tool", "memcheck", "--report-api-errors", "no", sys.executable, "-c", program, *files],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"ERROR SUMMARY: (\d+ errors?)", done.stdout + done.stderr)
+    return found.group(1) if found else f"it ended with exit status {done.returncode}"
+
+
+def versions() -> Iterator[tuple[str, str]]:
+    import importlib.metadata
+
+    for package in ("torch", "onnxruntime-gpu", "tensorrt"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield package, importlib.metadata.version(package)
+
+
+def line(row: dict[str, Any]) -> str:
+    times = "  ".join(f"{who} {ms:.3g}" for who, ms in row["milliseconds"].items())
+    ratios = "  ".join(f"{who} {mid:.2f} ({low:.2f}-{high:.2f})" for who, (low, mid, high) in row["ratios"].items())
+    return f"{row['model']:24} ms: {times}   ratios: {ratios}   {row['sanitizer']}"
+
+
+if __name__ == "__main__":
+    main()

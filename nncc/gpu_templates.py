@@ -1,0 +1,149 @@
+"""A kernel's way to its template on GPUs; `nncc.gpu_loops`, then TVM's dlight, for what has none.
+
+Unlike on processors no block may keep plain loops: each is bound to threads, or the kernel is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nncc import gpu_loops
+from nncc.choices import Choices
+from nncc.compat import Schedule, s_tir, structural_walk, tirx, tvm
+from nncc.errors import InternalError, ModelError
+from nncc.scheduling import ANCHOR, PART, is_spatial, transcendentals
+from nncc.target import Hardware
+
+if TYPE_CHECKING:
+    from nncc.templates import Template
+
+_FOR_GPUS = "cuda_"
+
+__all__ = ["is_block", "refuse_own_code", "schedule_kernel"]
+
+
+def is_block(function: Any) -> bool:
+    """Whether a function without loops is one block that stores one value, as against a call of our own C."""
+    realized = function.body.block.body
+    return isinstance(realized, s_tir.SBlockRealize) and isinstance(realized.block.body, tirx.BufferStore)
+
+
+def _refuse_loops_of_others(sch: Any) -> None:
+    """ModelError: TVM brings loops of its own for an operator, several kernels in one block."""
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        node = sch.get(block)
+        if not node.iter_vars and not isinstance(node.body, tirx.BufferStore):
+            raise ModelError(
+                f"the model uses `{node.name_hint.removesuffix('_gpu')}`, which GPUs cannot do yet",
+                "compile the model for a processor, or remove the operator: "
+                "`nncc show MODEL.onnx --stage simplify` shows the graph",
+            )
+
+
+def _name(function: Any) -> str:
+    """The function's, or where it has none, that of its innermost block."""
+    if function.attrs and "global_symbol" in function.attrs:
+        return str(function.attrs["global_symbol"])
+    blocks: list[Any] = []
+    structural_walk(function.body, [(s_tir.SBlock, blocks.append)])
+    return str(next(block.name_hint for block in [*blocks[::-1], *blocks] if block.name_hint != "root"))
+
+
+def refuse_own_code(function: Any) -> None:
+    """ModelError: the kernel is a call of our own C, which no GPU can run."""
+    name = _name(function)
+    raise ModelError(
+        f"the kernel `{name}` is code for processors, which GPUs cannot run",
+        "compile the model for a processor, or remove the operator: "
+        "`nncc show MODEL.onnx --stage simplify` shows the graph",
+    )
+
+
+def schedule_kernel(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
+) -> tuple[Any, str]:
+    """The function with all of its loops bound to threads, and where its schedule came from."""
+    _refuse_loops_of_others(_start(function)[0])
+    attempts = (_by_templates, _by_loops, _by_dlight)
+    reasons = []
+    for attempt in attempts:
+        choices.again()
+        try:
+            sch, origin = attempt(function, templates, hardware, choices)
+        except (tvm.s_tir.ScheduleError, tvm.error.InternalError, ValueError) as error:
+            reasons.append(str(error).strip().splitlines()[0])
+            continue
+        return sch.mod["main"], origin
+    raise InternalError(f"no loops for a GPU could be made: {'; '.join(reasons)}")
+
+
+def _start(function: Any) -> tuple[Any, Any]:
+    """A schedule, and another one: a schedule changes the function that it is given, unless another one holds it."""
+    original = Schedule(function.with_attr("global_symbol", "main"))
+    return original.copy(), original
+
+
+def _by_templates(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
+) -> tuple[Any, str]:
+    sch, _held = _start(function)
+    blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
+    anchors = [b for b in blocks if _owner(sch, b, ANCHOR)]
+    owned = {sch.get(b).name_hint for b in blocks if _owner(sch, b, ANCHOR) or _owner(sch, b, PART)}
+    _inline(sch, blocks, owned)
+    origins = []
+    for block in anchors:
+        name = str(sch.get(block).annotations[ANCHOR])
+        if name not in templates:
+            raise InternalError(f"a kernel asks for the schedule template `{name}`, which no file defines")
+        _, decision = templates[name].schedule(sch, block, hardware, choices)
+        origins.append(f"{name} {decision}")
+    _rest(sch, hardware, choices)
+    return sch, "; ".join(origins) or "loops"
+
+
+def _owner(sch: Any, block: Any, word: str) -> str:
+    """The template for GPUs that a block belongs to; those for processors define what plain loops compute here."""
+    name = str(sch.get(block).annotations.get(word, ""))
+    return name if name.startswith(_FOR_GPUS) else ""
+
+
+def _by_loops(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
+) -> tuple[Any, str]:
+    sch, _held = _start(function)
+    _inline(sch, list(sch.get_child_blocks(sch.get_sblock("root"))), set())
+    _rest(sch, hardware, choices)
+    return sch, "loops"
+
+
+def _by_dlight(
+    function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
+) -> tuple[Any, str]:
+    from tvm.s_tir.dlight import gpu
+
+    sch = gpu.Fallback().apply(function.with_attr("global_symbol", "main"), tvm.target.Target.current(), False)
+    if sch is None:
+        raise ValueError("dlight has no loops for it")
+    return sch, "dlight"
+
+
+def _rest(sch: Any, hardware: Hardware, choices: Choices) -> None:
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        gpu_loops.place(sch, block, hardware, choices)
+
+
+def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> None:
+    """Inline what costs nothing, or little, to compute again where it is used."""
+    for block in blocks:
+        consumers = sch.get_consumers(block)
+        if sch.get(block).name_hint in owned or not consumers or not is_spatial(sch, block):
+            continue
+        reduces = any(not is_spatial(sch, c) for c in consumers)
+        if transcendentals(sch, block) and (reduces or len(consumers) > 1):
+            continue
+        try:
+            sch.compute_inline(block)
+        except tvm.s_tir.ScheduleError:
+            continue

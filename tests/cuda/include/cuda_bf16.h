@@ -1,0 +1,3 @@
+/* cuda_bf16.h for the emulator: with float16. */
+#pragma once
+#include "cuda_fp16.h"
