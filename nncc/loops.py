@@ -94,7 +94,9 @@ def _in_squares(sch: Any, block: Any, lanes: int) -> list[Any] | None:
 
 
 def _along(load: Any, iterators: Any) -> set[Any]:
-    """The iterators that move the last index of a load."""
+    """The iterators that move the last index of a load; none move that of a scalar."""
+    if not load.indices:
+        return set()
     known = Analyzer()
     for v in iterators:
         known.bind(v.var, v.dom)

@@ -22,16 +22,16 @@ def compute(x, table):
 
 
 def schedule(sch, block, hardware, choose):
-    """Some elements a step, so that loads come early."""
-    epilogue = scheduling.epilogue(sch, block)
-    sizes = scheduling.extents(sch, epilogue)
-    loop = sch.fuse(*sch.get_loops(epilogue)) if len(sizes) > 1 else sch.get_loops(epilogue)[0]
+    """Some elements a step, so that loads come early; what is fused with it is computed where they are looked up."""
+    consumers = sch.get_consumers(block)
+    if len(consumers) == 1 and scheduling.is_spatial(sch, consumers[0]):
+        sch.compute_inline(block)
+        [block] = consumers
+    sizes = scheduling.extents(sch, block)
+    loop = sch.fuse(*sch.get_loops(block)) if len(sizes) > 1 else sch.get_loops(block)[0]
     count = prod(sizes)
     unroll = choose("unroll", [size for size in (16, 8, 4, 2, 1) if count % size == 0])
     steps, inner = sch.split(loop, [None, unroll])
-    sch.compute_at(block, steps, preserve_unit_loops=True)
-    for loops in (sch.get_loops(block)[1:], [inner]):
-        for each in loops:
-            sch.unroll(each)
+    sch.unroll(inner)
     scheduling.parallel(sch, [steps], 4 * count, hardware, choose)
-    return [block, epilogue], f"by {unroll}"
+    return [block], f"by {unroll}"
