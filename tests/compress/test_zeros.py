@@ -15,8 +15,10 @@ import nncc
 from nncc.compress.structures import STRUCTURES, structure_of
 from nncc.compress.surgeon import Block
 from nncc.compress.zero_groups import block_groups, weight_groups
+from nncc.layer_time import LayerTimes
 from nncc.prune_report import prune_facts, prune_text
 from nncc.quant.quantize import shapes_of
+from nncc.target import Hardware
 
 
 def blocks_of(kernel: np.ndarray) -> np.ndarray:
@@ -89,7 +91,7 @@ def test_the_report_says_what_zeros_are_good_for(blocks):
     assert facts["structure"]["name"] == "block16x4"
     assert facts["stored_bytes"]["after"] < facts["stored_bytes"]["before"]
     text = prune_text(facts)
-    assert "gain             `nncc compile` skips blocks of zeros in convolutions, where" in text
+    assert "gain             `nncc compile` skips blocks of zeros where that is predicted to be faster\n" in text
     assert "KiB: zeros are in it\nwithout zeros    weights " in text
     assert "\nblocks of each row of blocks, and the error" in text
     assert "\nleft as they were\n" in text and "  first  it reads 3 channels only\n" in text
@@ -216,6 +218,10 @@ def test_wrong_words_have_their_errors(folder):
         "structure `unstructured` saves no time: kernels do not skip single zeros",
         "give `--size` or `--sparsity`, or choose `--structure channels` or `block16x4`",
     )
+    assert error(folder, latency="1ms", structure="block16x2") == (
+        "structure `block16x2` saves no time: kernels skip blocks of 4 inputs, and none of 2",
+        "give `--size` or `--sparsity`, or choose `--structure channels` or `block16x4`",
+    )
     assert error(folder, sparsity=0.5, structure="block16x4", multiple=8) == (
         "`--multiple` is of channels, and structure `block16x4` leaves them all",
         "leave it out",
@@ -234,6 +240,23 @@ def test_wrong_words_have_their_errors(folder):
 
 
 def test_every_structure_says_what_it_is_good_for():
-    assert [each.faster for each in STRUCTURES.values()] == [True, True, False]
+    assert [not each.slow for each in STRUCTURES.values()] == [True, True, False]
     assert structure_of("unstructured").gain.startswith("size only: kernels do not skip single zeros")
     assert structure_of("block8x4").unit == "blocks of each row of blocks"
+
+
+@pytest.mark.parametrize("product", ["conv", "gemm"])
+def test_time_is_predicted_for_the_kernels_that_skip(product):
+    """A convolution's and a matrix product's; of blocks that fit no vector of the target there is none."""
+    net = Net()
+    shape = [64, 1024] if product == "gemm" else [1, 1024, 8, 8]
+    net.whole("w", *([1024, 1024] if product == "gemm" else [1024, 1024, 1, 1]))
+    graph = net.model([net.op("Gemm" if product == "gemm" else "Conv", "x", "w")], {"x": shape})
+    for block, gain in ((Block(16, 4), True), (Block(8, 4), False), (Block(16, 2), False)):
+        analysis = block_groups(graph, shapes_of(graph, {"x": np.zeros(shape, np.float32)}), block)
+        (group,), (cost,) = analysis.found.prunable(), analysis.costs
+        keep = np.zeros(analysis.found.count, bool)
+        keep[group.units[: len(group.units) // 4]] = True
+        times = LayerTimes(Hardware(vector_bits=512, vector_registers=32, peak_gflops=100.0))
+        left = cost.seconds(keep, times) / cost.seconds(keep | True, times)
+        assert (left < 0.5) == gain, f"{block}: {left}"
