@@ -45,7 +45,7 @@ def test_distill_says_what_it_did(call):
     assert lines[3].startswith("held out   loss ") and lines[3].endswith(" on 16 samples")
     assert lines[4].startswith("agreement  top1 ") and " -> top1 " in lines[4]
     assert lines[5].startswith("took       ") and lines[5].endswith("; ended by all epochs")
-    assert text.endswith("\nwritten to s.distilled.onnx\n\nnext: nncc compile s.distilled.onnx\n")
+    assert text.endswith("\nwritten to s.distilled.onnx\n\nnext: nncc compile s.distilled.onnx --shape image=1x3x6x6\n")
 
 
 @WITH_TORCH

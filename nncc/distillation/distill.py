@@ -95,7 +95,7 @@ def distill_graph(
         )
         judge = _Judge(teacher, [samples[at] for at in lesson.held], settings.batch)
         before = judge(student)
-        mark = _mark(student, teacher, len(samples), settings) if checkpoint is not None else ""
+        mark = _mark(student, teacher, samples, settings) if checkpoint is not None else ""
         state = load(checkpoint, mark) if checkpoint is not None and resume else None
         start("train", f"{len(lesson.train)} samples")
         trained = train(
@@ -174,11 +174,11 @@ def _lift_constants(graph: onnx_ir.Model) -> None:
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
 
 
-def _mark(student: onnx_ir.Model, teacher: onnx_ir.Model, count: int, settings: Settings) -> str:
+def _mark(student: onnx_ir.Model, teacher: onnx_ir.Model, samples: Sequence[Feeds], settings: Settings) -> str:
     import onnx_ir
 
     first, second = (onnx_ir.to_proto(g).SerializeToString(deterministic=True) for g in (student, teacher))
-    return fingerprint(first, second, count, settings)
+    return fingerprint(first, second, samples, settings)
 
 
 @contextmanager

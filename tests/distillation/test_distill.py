@@ -182,7 +182,13 @@ def test_models_that_do_not_fit_have_their_errors(files):
     assert refused(student, two, samples) == ("the student has 1 output, the teacher 2", SAME_OUTPUTS)
     renamed = classifier(Path("renamed.onnx"), names=("pixels", "scores"))
     assert refused(student, renamed, samples) == (
-        "the student has the inputs `image` (float32), the teacher `pixels` (float32)",
+        "the student has the inputs `image` (float32 Nx3x6x6), the teacher `pixels` (float32 Nx3x6x6)",
+        "a student takes what its teacher takes: give the model that it was made of",
+    )
+    larger = saved(Path("larger.onnx"), nodes, [("image", FLOAT, ["N", 3, 8, "W"])], [("scores", FLOAT, ["N", 7])],
+                   {"w": wide})  # fmt: skip
+    assert refused(student, larger, samples) == (
+        "the student has the inputs `image` (float32 Nx3x6x6), the teacher `image` (float32 Nx3x8xW)",
         "a student takes what its teacher takes: give the model that it was made of",
     )
     bare = saved(Path("bare.onnx"), nodes[:1], [image], [("a", FLOAT, ["N", 3, 1, 1])], {})
