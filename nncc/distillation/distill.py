@@ -20,6 +20,7 @@ from nncc.distillation.teacher import teacher_of
 from nncc.distillation.train import LEARNING_RATE, LEARNING_RATE_INTEGERS, Lesson, Trained, train
 from nncc.distillation.weights import find_weights, write_weights
 from nncc.errors import ModelError
+from nncc.quant.calibrate import check_samples
 from nncc.quant.metric import agreement_of
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ def distill_graph(
 ) -> Outcome:
     """The student with weights that make it answer as the teacher does. The given graphs are not changed.
 
-    Raises ModelError where the student cannot be trained or the two do not fit, RunError where training diverges,
+    Raises ModelError where the student cannot be trained or the two do not fit, RunError where training diverges and
+    for samples that do not fit or are not finite,
     UsageError and DataError for settings and a checkpoint that do not fit.
     """
+    check_samples(student, samples, "training")
     check_augmentations(settings.augment, samples[0])
     student = student.clone()
     _lift_constants(student)

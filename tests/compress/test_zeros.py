@@ -239,6 +239,24 @@ def test_wrong_words_have_their_errors(folder):
     assert hint == "ask for less; the report of a smaller goal shows which layers are left and why"
 
 
+@pytest.mark.parametrize(
+    ("value", "message", "hint"),
+    [
+        (np.nan, "calibration sample 1 has values for input `x` that are not finite", "leave that sample out"),
+        (
+            3e38,
+            "calibration samples give `point` inputs that are too large, or not finite",
+            "leave out the samples that do",
+        ),
+    ],
+)
+def test_samples_that_say_nothing_are_refused(folder, value, message, hint):
+    samples = [{"x": np.full((1, 3, 6, 6), each, np.float32)} for each in (1, value, 1)]
+    with pytest.raises(nncc.NnccError) as caught:
+        nncc.prune(folder / "m.onnx", samples, folder / "z.onnx", sparsity=0.5, structure="block16x4")
+    assert (str(caught.value), caught.value.hint) == (message, hint)
+
+
 def test_every_structure_says_what_it_is_good_for():
     assert [not each.slow for each in STRUCTURES.values()] == [True, True, False]
     assert structure_of("unstructured").gain.startswith("size only: kernels do not skip single zeros")
