@@ -145,7 +145,7 @@ def _compare(ours: Sequence[InputSpec], theirs: Sequence[InputSpec]) -> None:
 
 
 def _fit(one: InputSpec, other: InputSpec) -> bool:
-    """Whether an array may be both. How many samples are in one is not looked at: that is told by running the models."""
+    """Whether an array may be both; its first axis, that of samples, is not looked at."""
     sizes = zip(one.shape[1:], other.shape[1:], strict=False)
     known = (pair for pair in sizes if not any(isinstance(size, str) for size in pair))
     ranks = {len(spec.shape) for spec in (one, other) if spec.shape}
