@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import ModelError, ToolError, UsageError, did_you_mean
+from nncc.errors import ModelError, OutputError, ToolError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,6 +93,8 @@ def distill(
     path = output_file(student, output, "distilled", "the student")
     if path.exists() and teacher.exists() and path.samefile(teacher):
         raise UsageError(f"`-o {path}` is the teacher itself", "choose another file")
+    if checkpoint is not None:
+        _check_checkpoint(Path(checkpoint), (student, teacher, path))
     graph, samples = read_model(student, data, shape, images, start, "some thousand")
     start("read", str(teacher))
     original = read_graph(teacher)
@@ -128,6 +130,21 @@ def _settings(choices: Mapping[str, Any]) -> Settings:
         if not getattr(settings, name) >= 0:
             raise UsageError(f"`{name}` is {getattr(settings, name)}; it cannot be negative")
     return settings
+
+
+def _check_checkpoint(checkpoint: Path, models: Sequence[Path]) -> None:
+    """Refuse early what cannot be written late, and models that it would replace."""
+    if checkpoint.is_dir():
+        raise UsageError(
+            f"`--checkpoint {checkpoint}` is a folder", f"give a file, for example `{checkpoint / 'state'}`"
+        )
+    if not checkpoint.absolute().parent.is_dir():
+        raise OutputError(f"cannot write `{checkpoint}`: there is no folder `{checkpoint.parent}`", "make it first")
+    for model in models:
+        if checkpoint.absolute() == model.absolute() or (
+            checkpoint.exists() and model.exists() and checkpoint.samefile(model)
+        ):
+            raise UsageError(f"`--checkpoint {checkpoint}` is a model, `{model}`", "choose another file")
 
 
 def _compare(ours: Sequence[InputSpec], theirs: Sequence[InputSpec]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +67,9 @@ def fingerprint(student: bytes, teacher: bytes, samples: Sequence[Feeds], settin
 def save(path: Path, state: State, mark: str) -> None:
     """Write the state, with the `fingerprint` that belongs to it. Raises OutputError."""
     facts = {name: getattr(state, name) for name in _KINDS}
-    write_whole(path, lambda file: torch.save({"nncc.distill": 1, "mark": mark, **facts}, file), "the checkpoint ")
+    made = io.BytesIO()  # torch has no OSError of its own for a file that cannot be written
+    torch.save({"nncc.distill": 1, "mark": mark, **facts}, made)
+    write_whole(path, lambda file: file.write_bytes(made.getbuffer()), "the checkpoint ")
 
 
 def load(path: Path, mark: str) -> State:
