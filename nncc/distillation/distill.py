@@ -19,7 +19,7 @@ from nncc.distillation.objective import Term, features, outputs, scaled
 from nncc.distillation.teacher import teacher_of
 from nncc.distillation.train import LEARNING_RATE, LEARNING_RATE_INTEGERS, Lesson, Trained, train
 from nncc.distillation.weights import find_weights, write_weights
-from nncc.errors import ModelError
+from nncc.errors import ModelError, UsageError
 from nncc.quant.calibrate import check_samples
 from nncc.quant.metric import agreement_of
 
@@ -137,7 +137,14 @@ def _terms(
     feeds = stack(like)
     with torch.no_grad():
         ours = _student(network, terms, samples)[0](feeds)
-    return scaled(terms, ours, teacher_of(teacher, [term.teacher for term in terms], samples)(feeds))
+    found = scaled(terms, ours, teacher_of(teacher, [term.teacher for term in terms], samples)(feeds))
+    if settings.feature_weight and not any(term.inside for term in found):
+        raise UsageError(
+            f"`feature_weight` is {settings.feature_weight:g}, but no layer inside the student corresponds to one of "
+            "the teacher",
+            "leave it out: outputs are compared without it",
+        )
+    return found
 
 
 def _student(network: Network, terms: Sequence[Term], samples: Sequence[Feeds]) -> tuple[Run, bool]:

@@ -147,6 +147,17 @@ def test_layers_inside_are_compared_where_that_is_asked_for(files):
     assert found.outcome.terms == ("divergence of `logits`", "squares of `b`")
 
 
+def test_a_student_without_layers_inside_has_its_error(tmp_path):
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], name="only")]
+    line = saved(tmp_path / "l.onnx", nodes, [("x", FLOAT, ["N", 3])], [("y", FLOAT, ["N", 2])],
+                 {"w": np.ones((3, 2), np.float32)})  # fmt: skip
+    rows = [{"x": np.ones((1, 3), np.float32)}]
+    assert refused(line, line, rows, tmp_path / "o.onnx", feature_weight=0.5) == (
+        "`feature_weight` is 0.5, but no layer inside the student corresponds to one of the teacher",
+        "leave it out: outputs are compared without it",
+    )
+
+
 def test_a_time_budget_ends_training(files):
     teacher, student, samples = files
     found = nncc.distill(student, teacher, samples, **STEPS | {"epochs": 10**6, "time_budget": 0.3})
