@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nncc.cli_quant import IMAGE_OPTIONS, preprocessing
+from nncc.cli_quant import IMAGE_OPTIONS, next_compile, preprocessing
 from nncc.options import JSON, SHAPES, all_of, documentation, time_span
 
 __all__ = ["distill_command"]
@@ -88,7 +87,5 @@ def distill_command(student: Path, teacher: Path, data: Path, as_json: bool, **o
     if as_json:
         return click.echo(json_text(facts), nl=False)
     click.echo(report.distill_text(facts), nl=False)
-    words = ["nncc", "compile", str(found.path)]
-    words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
-    click.echo(f"\nnext: {shlex.join(words)}")
+    click.echo(f"\nnext: {next_compile(found.path, found.outcome.graph)}")
     return None

@@ -217,11 +217,11 @@ def quantize_command(model: Path, as_json: bool, plot: Path | None, **options: A
     return None
 
 
-def next_compile(path: Path, graph: onnx_ir.Model, target: str) -> str:
+def next_compile(path: Path, graph: onnx_ir.Model, target: str | None = None) -> str:
     """The command that compiles a file, with a word for each input of `graph` that still has open dimensions."""
     from nncc.quant.samples import input_specs
 
-    words = ["nncc", "compile", str(path), "--target", target]
+    words = ["nncc", "compile", str(path), *(() if target is None else ("--target", target))]
     for spec in input_specs(graph):
         if any(isinstance(size, str) for size in spec.shape):  # a batch of 1, and what else there is to choose by name
             sizes = ("1" if at == 0 and isinstance(size, str) else str(size) for at, size in enumerate(spec.shape))

@@ -332,7 +332,7 @@ def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: 
     """
     if not hardware.lane_operand:
         return []
-    copy = sch.cache_read(block, index, "global")
+    copy = sch.cache_read(block, index, "global", [block])  # others may read the same tensor: x @ x^T packs it
     sch.compute_at(copy, loop, preserve_unit_loops=True)
     *outer, row, lanes = below(sch, copy, loop)
     dot = dot_in(sch, block, hardware)

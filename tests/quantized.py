@@ -52,8 +52,8 @@ class QuantizedNet(Net):
 
 
 def attention(data: str) -> QuantizedNet:
-    """Products of two activations: with the second one transposed and not, and with all axes odd; and bytes at their
-    ends, -128 by -128 too."""
+    """Products of two activations: with the second one transposed and not, and with all axes odd; of one by itself,
+    transposed; and bytes at their ends, -128 by -128 too."""
     net = QuantizedNet(data)
     for heads, queries, depth, keys, width in ((2, 13, 16, 19, 32), (1, 5, 7, 9, 11)):
         q, k, v = (
@@ -62,6 +62,8 @@ def attention(data: str) -> QuantizedNet:
         k = net.quantized(net.op("Transpose", k, perm=[0, 2, 1]), 0.03)
         scores = net.quantized(net.op("MatMul", q, k), 0.0517)
         net.output(scores, net.quantized(net.op("MatMul", scores, v), 0.0731, 101 if net.data.kind == "u" else -27))
+    same = net.quantized(net.input(48, 64), 0.03)
+    net.output(net.quantized(net.op("MatMul", same, net.op("Transpose", same, perm=[1, 0])), 0.5))
     low = np.iinfo(data).min
     ends, others = (net.quantized(net.input(16, 16, name=name), 1.0, low) for name in ("ends", "others"))
     net.output(net.quantized(net.op("MatMul", ends, others), 16 * 255**2 / 255, low))

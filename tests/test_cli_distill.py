@@ -45,7 +45,7 @@ def test_distill_says_what_it_did(call):
     assert lines[3].startswith("held out   loss ") and lines[3].endswith(" on 16 samples")
     assert lines[4].startswith("agreement  top1 ") and " -> top1 " in lines[4]
     assert lines[5].startswith("took       ") and lines[5].endswith("; ended by all epochs")
-    assert text.endswith("\nwritten to s.distilled.onnx\n\nnext: nncc compile s.distilled.onnx\n")
+    assert text.endswith("\nwritten to s.distilled.onnx\n\nnext: nncc compile s.distilled.onnx --shape image=1x3x6x6\n")
 
 
 @WITH_TORCH
@@ -80,3 +80,17 @@ def test_files_that_must_not_be_overwritten_have_their_errors(call):
     assert call("-o", "t.onnx", status=2).stderr == (
         "error: `-o t.onnx` is the teacher itself\n\nhint: choose another file\n"
     )
+
+
+@WITH_TORCH
+def test_checkpoints_that_cannot_be_written_are_refused_before_the_work(call, tmp_path):
+    assert call("--checkpoint", tmp_path, status=2).stderr == (
+        f"error: `--checkpoint {tmp_path}` is a folder\n\nhint: give a file, for example `{tmp_path / 'state'}`\n"
+    )
+    assert call("--checkpoint", "no/state", status=1).stderr == (
+        "error: cannot write `no/state`: there is no folder `no`\n\nhint: make it first\n"
+    )
+    for model in ("s.onnx", "t.onnx", "s.distilled.onnx"):
+        assert call("--checkpoint", model, status=2).stderr == (
+            f"error: `--checkpoint {model}` is a model, `{model}`\n\nhint: choose another file\n"
+        )

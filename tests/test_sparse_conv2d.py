@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 import pytest
 from compiled import agrees, compile_net
 from onnx import helper, numpy_helper
 
+from nncc.config import Config
 from nncc.dots import DOTS
+from nncc.pipeline import plan, run
 from nncc.skipping import density, list_tiles
 from nncc.target import resolve
 from nncc.templates import load_templates
 
+Case = tuple[np.ndarray, tuple[int, ...], dict[str, object]]
+"""A kernel, the shape of its input, and attributes of Conv."""
 SPARSE = load_templates()["sparse_conv2d"].module
 
 
@@ -29,37 +35,50 @@ def pruned(out: int, channels: int, window: int, keep: float, seed: int = 0) -> 
     return np.ascontiguousarray(kernel[:out, :channels])
 
 
-def model(kernel: np.ndarray, shape: tuple[int, ...], quantized: bool, **attributes: object) -> onnx.ModelProto:
-    out = len(kernel)
-    if quantized:
-        constants = {
-            "sx": np.float32(0.02), "zx": np.uint8(13), "w": kernel.astype(np.int8),
-            "sw": np.linspace(0.005, 0.01, out).astype(np.float32), "zw": np.zeros(out, np.int8),
-            "sy": np.float32(0.31), "zy": np.uint8(117),
-        }  # fmt: skip
-        nodes = [
-            helper.make_node("DequantizeLinear", ["x", "sx", "zx"], ["dx"]),
-            helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["dw"], axis=0),
-            helper.make_node("Conv", ["dx", "dw"], ["c"], **attributes),
-            helper.make_node("QuantizeLinear", ["c", "sy", "zy"], ["y"]),
-        ]
-        kind = onnx.TensorProto.UINT8
-    else:
-        constants = {"w": (kernel / 127).astype(np.float32), "b": np.linspace(-1, 1, out).astype(np.float32)}
-        nodes = [
-            helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes),
-            helper.make_node("Relu", ["c"], ["y"]),
-        ]
-        kind = onnx.TensorProto.FLOAT
+def models(cases: Mapping[str, Case], quantized: bool) -> onnx.ModelProto:
+    """Each case with an input and an output of its own, `x NAME` and `y NAME`."""
+    nodes, constants, shapes = [], {}, {}
+
+    def constant(array: np.ndarray) -> str:
+        name = f"c{len(constants)}"
+        constants[name] = np.asarray(array)
+        return name
+
+    for name, (kernel, shape, attributes) in cases.items():
+        out, x, y = len(kernel), f"x {name}", f"y {name}"
+        shapes[x] = shape
+        if quantized:
+            scales = constant(np.linspace(0.005, 0.01, out).astype(np.float32))
+            weights = constant(kernel.astype(np.int8)), scales, constant(np.zeros(out, np.int8))
+            data = x, constant(np.float32(0.02)), constant(np.uint8(13))
+            result = f"{y} conv", constant(np.float32(0.31)), constant(np.uint8(117))
+            nodes += [
+                helper.make_node("DequantizeLinear", data, [f"{x} real"]),
+                helper.make_node("DequantizeLinear", weights, [f"{x} weights"], axis=0),
+                helper.make_node("Conv", [f"{x} real", f"{x} weights"], [f"{y} conv"], **attributes),
+                helper.make_node("QuantizeLinear", result, [y]),
+            ]
+        else:
+            bias = constant(np.linspace(-1, 1, out).astype(np.float32))
+            weights = constant((kernel / 127).astype(np.float32))
+            nodes += [
+                helper.make_node("Conv", [x, weights, bias], [f"{y} conv"], **attributes),
+                helper.make_node("Relu", [f"{y} conv"], [y]),
+            ]
+    kind = onnx.TensorProto.UINT8 if quantized else onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_empty_tensor_value_info("y")],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        [helper.make_tensor_value_info(x, kind, shape) for x, shape in shapes.items()],
+        [helper.make_empty_tensor_value_info(f"y {name}") for name in cases],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     return onnx.shape_inference.infer_shapes(proto)
+
+
+def model(kernel: np.ndarray, shape: tuple[int, ...], quantized: bool, **attributes: object) -> onnx.ModelProto:
+    return models({"": (kernel, shape, attributes)}, quantized)
 
 
 def takes(compiled) -> list[str]:
@@ -75,24 +94,26 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+@pytest.mark.parametrize(
+    ("target", "names"), [("native", tuple(CASES)), ("x86-64-v3", ("strided", "odd channels"))], ids=["native", "v3"]
+)
 @pytest.mark.parametrize("quantized", [False, True], ids=["float32", "int8"])
-@pytest.mark.parametrize("case", CASES)
-def test_it_computes_what_a_dense_convolution_computes(case, quantized, target, tmp_path):
-    kernel, shape, attributes = CASES[case]
-    given = model(kernel, shape, quantized, **attributes)
-    compiled = compile_net(given, tmp_path, target, threads=1)
-    assert takes(compiled) == ["sparse_conv2d"]
-    x = np.random.default_rng(1).integers(0, 256, shape)
-    inputs = {"x": x.astype(np.uint8) if quantized else (x / 128 - 1).astype(np.float32)}
-    (found,) = compiled.run(inputs).values()
-    (expected,) = compiled.expected(inputs).values()
-    if quantized:
-        assert np.abs(found.astype(int) - expected).max() <= 1
-        assert (found != expected).mean() < 0.01
-    else:
-        # Two orders of adding up at most 300 products.
-        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+def test_it_computes_what_a_dense_convolution_computes(quantized, target, names, tmp_path):
+    cases = {name: CASES[name] for name in names}
+    compiled = compile_net(models(cases, quantized), tmp_path, target, threads=1)
+    assert takes(compiled) == ["sparse_conv2d"] * len(cases)
+    random = np.random.default_rng(1)
+    whole = {f"x {name}": random.integers(0, 256, shape) for name, (_, shape, _) in cases.items()}
+    inputs = {x: a.astype(np.uint8) if quantized else (a / 128 - 1).astype(np.float32) for x, a in whole.items()}
+    results, wanted = compiled.run(inputs), compiled.expected(inputs)
+    for name in cases:
+        found, expected = results[f"y {name}"], wanted[f"y {name}"]
+        if quantized:
+            assert np.abs(found.astype(int) - expected).max() <= 1, name
+            assert (found != expected).mean() < 0.01, name
+        else:
+            # Two orders of adding up at most 300 products.
+            assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max(), name
 
 
 @pytest.mark.parametrize("target", ["rpi4", "rpi5", "riscv64"])
@@ -103,11 +124,16 @@ def test_other_processors_skip_the_same(target, tmp_path):
 
 
 def test_it_is_taken_only_where_it_is_predicted_to_be_faster(tmp_path):
-    for keep, expected in ((1.0, "conv2d"), (0.9, "conv2d"), (0.3, "sparse_conv2d")):
-        compiled = compile_net(model(pruned(64, 64, 1, keep), (1, 64, 8, 8), False), tmp_path / str(keep), threads=1)
-        assert takes(compiled) == [expected]
-    half = model(pruned(64, 64, 3, 0.5), (1, 64, 28, 28), False, pads=[1, 1, 1, 1])
-    assert takes(compile_net(half, tmp_path / "half", threads=1)) == ["winograd"]
+    part = {"all": 1.0, "most": 0.9, "few": 0.3}
+    cases: dict[str, Case] = {name: (pruned(64, 64, 1, keep), (1, 64, 8, 8), {}) for name, keep in part.items()}
+    cases["half"] = pruned(64, 64, 3, 0.5), (1, 64, 28, 28), {"pads": [1, 1, 1, 1]}
+    path = tmp_path / "cases.onnx"
+    onnx.save(models(cases, False), path)
+    kernels = run(plan(path, Config(until="lower", threads=1)))
+    kinds = ("sparse_conv2d", "winograd", "conv2d")
+    names = [var.name_hint for var in kernels.module.get_global_vars()]
+    found = [next((kind for kind in kinds if kind in name), "") for name in names]
+    assert [found.count(kind) for kind in kinds] == [1, 1, 2], names
 
 
 def test_the_longest_list_counts():

@@ -130,9 +130,9 @@ def prune(
     way = structure_of(structure)
     _check_words(structure, way, importance, multiple)
     goal = goal_of(sparsity, size, latency, max_drop)
-    if goal is not None and goal.kind == "latency" and not way.faster:
+    if goal is not None and goal.kind == "latency" and way.slow:
         raise UsageError(
-            f"structure `{structure}` saves no time: kernels do not skip single zeros",
+            f"structure `{structure}` saves no time: {way.slow}",
             "give `--size` or `--sparsity`, or choose `--structure channels` or `block16x4`",
         )
     drop = None if max_drop is None else read_drop(max_drop)

@@ -45,6 +45,12 @@ class _NoRule(Exception):
     """A form of an operator that its rule does not cover."""
 
 
+def _only_first(node: onnx_ir.Node) -> None:
+    """Raise _NoRule where an operand beside the first is no constant, for rules that say nothing of it."""
+    if any(value is not None and constant(value) is None for value in node.inputs[1:]):
+        raise _NoRule
+
+
 def _same(tape: Tape, node: onnx_ir.Node, g: str) -> list[str | None]:
     return [g]
 
@@ -78,6 +84,7 @@ def _slope(slope: Callable[[Tape, onnx_ir.Node, str, str], str]) -> _Rule:
     """The rule of a function of one number, of `slope(tape, node, x, y)`, its derivative."""
 
     def rule(tape: Tape, node: onnx_ir.Node, g: str) -> list[str | None]:
+        _only_first(node)
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
         return [tape.op("Mul", g, slope(tape, node, str(x.name), str(y.name)))]
@@ -123,6 +130,7 @@ def _hard_swish(tape: Tape, node: onnx_ir.Node, x: str, y: str) -> str:
 
 def _conv(tape: Tape, node: onnx_ir.Node, g: str) -> list[str | None]:
     """The transposed convolution by the same weights, cut to the input: [0, full) without its pads."""
+    _only_first(node)
     x, weight = node.inputs[0], node.inputs[1]
     assert x is not None and weight is not None
     rank, where = len(tape.shape(x)) - 2, _geometry(node)
@@ -151,6 +159,7 @@ def _inside(tape: Tape, wide: str, x: onnx_ir.Value, pads: Sequence[int], stride
 
 
 def _conv_transpose(tape: Tape, node: onnx_ir.Node, g: str) -> list[str | None]:
+    _only_first(node)
     weight = node.inputs[1]
     if weight is None or attribute(node, "output_shape") is not None:
         raise _NoRule
@@ -159,6 +168,7 @@ def _conv_transpose(tape: Tape, node: onnx_ir.Node, g: str) -> list[str | None]:
 
 
 def _gemm(tape: Tape, node: onnx_ir.Node, g: str) -> list[str | None]:
+    _only_first(node)
     weight = node.inputs[1]
     if weight is None or attribute(node, "transA", 0):
         raise _NoRule

@@ -135,8 +135,9 @@ def collect(
             rows = rows[np.sort(rng.choice(len(rows), most, replace=False))]
         if layer.bias is not None:
             rows = np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
-        part = rows.T @ rows
-        gram = part if gram is None else gram + part
+        with np.errstate(over="ignore", invalid="ignore"):
+            part = rows.T @ rows
+            gram = part if gram is None else gram + part
     if gram is None or not np.isfinite(gram).all():
         return False
     np.save(file, gram.astype(np.float32))

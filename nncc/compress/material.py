@@ -10,6 +10,7 @@ from nncc.compress.cost import Cost, Part, total
 from nncc.compress.groups import Dependencies
 from nncc.compress.structures import STRUCTURES, Structure
 from nncc.errors import ModelError
+from nncc.quant.calibrate import check_samples
 from nncc.quant.metric import Agreement, MaxDrop, Metric, Noise, agreement_of
 from nncc.quant.prepare import prepare
 from nncc.quant.quantize import shapes_of
@@ -88,8 +89,10 @@ def gather(
     start: Start = lambda name, what: None,
     structure: Structure = STRUCTURES["channels"],
 ) -> Material:
-    """Prepare the graph, find its groups, keep samples back. Raises ModelError where nothing can be pruned."""
+    """Prepare the graph, find its groups, keep samples back. Raises ModelError where nothing can be pruned, RunError
+    for samples that do not fit or are not finite."""
     start("prepare", "")
+    check_samples(graph, samples)
     prepared = prepare(graph, least_opset=0)
     seen, held = hold_out(samples, seed)
     analysis = structure.analyze(prepared, shapes_of(prepared, samples[0]))

@@ -174,7 +174,7 @@ def _seconds(
 
 def _aim(material: Material, hardware: Hardware) -> Kind:
     """What is saved where only the accuracy is given: what the structure is good for."""
-    if not material.structure.faster:
+    if material.structure.slow:
         return "size"
     return "latency" if hardware.peak_gflops else "sparsity"
 

@@ -7,7 +7,7 @@ losses of groups are taken to add up. Step by step, the group goes on whose next
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nncc.compress.cut import chosen, kept_counts
@@ -94,8 +94,8 @@ def allocate(
 ) -> tuple[Step, ...]:
     """Steps from the whole model until the sum of `terms` is at most `goal`, or until nothing more can go.
 
-    Each prefix of them is a pruning; see `counts_after`. Of equal steps, that of the earlier group is taken; one that
-    saves nothing only where there is no other.
+    Each prefix of them is a pruning; see `counts_after`. Of groups at equal prices, the earlier one goes on; one that
+    saves nothing, however far it goes, only where there is no other.
     """
     import numpy as np
 
@@ -109,29 +109,60 @@ def allocate(
     now = sum(values)
     steps: list[Step] = []
     while now > goal:
-        best: tuple[float, _Way, np.ndarray] | None = None
+        best: _Offer | None = None
         for way in ways:
-            if way.place + 1 == len(way.counts):
-                continue
-            count, whole = way.counts[way.place + 1], len(way.group.units)
-            other = keep.copy()
-            own = chosen((way.group,), {way.group.name: count}, importance, found.count)
-            other[way.group.units] = own[way.group.units]
-            saved = sum(values[at] - terms[at](other) for at in way.terms)
-            curve = curves[way.group.name]
-            lost = curve.at(1 - count / whole) - curve.at(1 - way.counts[way.place] / whole)
-            price = lost / saved if saved > 0 else float("inf")
-            if best is None or price < best[0]:
-                best = price, way, other
+            state = way.place, *(values[at] for at in way.terms)
+            if way.state != state:  # else nothing has changed for it
+                offer = _offer(way, curves[way.group.name], importance, keep, terms, values)
+                way.state, way.offer = state, offer
+            if way.offer is not None and (best is None or way.offer.price < best.price):
+                best, moved = way.offer, way
         if best is None:
             break
-        _, way, keep = best
-        way.place += 1
-        for at in way.terms:
+        moved.place, units = best.place, moved.group.units
+        keep[units] = best.keep
+        for at in moved.terms:
             values[at] = terms[at](keep)
         now = sum(values)
-        steps.append(Step(way.group.name, way.counts[way.place], now))
+        steps.append(Step(moved.group.name, moved.counts[moved.place], now))
     return tuple(steps)
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """How a group would go on."""
+
+    price: float
+    """What is lost for what is saved, at the least, the further it goes; infinite where nothing is saved."""
+    place: int
+    """The next count that saves something; or the next one, where none does."""
+    keep: np.ndarray
+    """Of the group's units, with that count."""
+
+
+def _offer(
+    way: _Way, curve: Curve, importance: np.ndarray, keep: np.ndarray, terms: Sequence[Term], values: Sequence[float]
+) -> _Offer | None:
+    """None where no fewer units are allowed.
+
+    The price is that of the best of all further counts: what is stored without zeros needs an index first, and kernels
+    that skip zeros are of no use before many are there, so that one step by itself may save nothing.
+    """
+    group, whole = way.group, len(way.group.units)
+    before = curve.at(1 - way.counts[way.place] / whole)
+    found: _Offer | None = None
+    for place in range(way.place + 1, len(way.counts)):
+        count = way.counts[place]
+        own = chosen((group,), {group.name: count}, importance, len(keep))[group.units]
+        other = keep.copy()
+        other[group.units] = own
+        saved = sum(values[at] - terms[at](other) for at in way.terms)
+        price = (curve.at(1 - count / whole) - before) / saved if saved > 0 else float("inf")
+        if found is None or (price < found.price and found.price == float("inf")):
+            found = _Offer(price, place, own)
+        elif price < found.price:
+            found = replace(found, price=price)
+    return found
 
 
 @dataclass
@@ -143,6 +174,9 @@ class _Way:
     terms: list[int]
     """Places of the terms that change with it."""
     place: int = 0
+    state: tuple[float, ...] = ()
+    """What `offer` depends on: the place, and the values of the terms."""
+    offer: _Offer | None = None
 
 
 def _touched(group: Group, count: int, terms: Sequence[Term], values: Sequence[float]) -> list[int]:

@@ -16,6 +16,7 @@ from nncc.compress.surgeon import RANKS, Block
 from nncc.compress.zero_groups import block_groups, weight_groups
 from nncc.compress.zeros import Zeros, some_blocks, some_weights
 from nncc.errors import UsageError, did_you_mean
+from nncc.skipping import MOST_OUTPUTS, WORD
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -49,13 +50,16 @@ class Structure:
     """What its user gets."""
     needs: str
     """What a model must have."""
-    faster: bool = True
-    """Whether it saves time."""
+    slow: str = ""
+    """Why it saves no time; empty where it does."""
     shrinks: bool = False
     """Whether tensors have fewer elements; else there are zeros in them."""
 
 
 def _blocks(block: Block) -> Structure:
+    slow = "" if block.inputs % WORD == 0 else f"kernels skip blocks of {WORD} inputs, and none of {block.inputs}"
+    few = "" if block.outputs % MOST_OUTPUTS == 0 else f" and vectors have at most {block.outputs} floats"
+    skipped = f"`nncc compile` skips blocks of zeros where that is predicted to be faster{few}"
     return Structure(
         unit="blocks of each row of blocks",
         counted="multiplications",
@@ -63,8 +67,9 @@ def _blocks(block: Block) -> Structure:
         analyze=partial(block_groups, block=block),
         cutter=partial(Zeros, masks=some_blocks(block)),
         ratios=_RATIOS,
-        gain="`nncc compile` skips blocks of zeros in convolutions, where that is predicted to be faster",
+        gain=f"size only: {slow}; `nncc compile` stores zeros compressed" if slow else skipped,
         needs="a convolution or product with constant weights is needed, of twice a block's inputs at least",
+        slow=slow,
     )
 
 
@@ -90,7 +95,7 @@ STRUCTURES: Mapping[str, Structure] = {
         ratios=_RATIOS,
         gain="size only: kernels do not skip single zeros; `nncc compile` stores them compressed",
         needs="a convolution or product with constant weights is needed, of a thousand weights at least",
-        faster=False,
+        slow="kernels do not skip single zeros",
     ),
 }
 """Blocks may be of other sizes too: see `structure_of`."""

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["block_groups", "weight_groups", "window"]
 
-SKIPPING = ("Conv",)
-"""Operators of which kernels skip blocks of zeros; see `nncc.passes.convolutions`."""
 _LEVELS = 64
 """At so many counts of units a layer may stop, at most."""
 _LEAST_BLOCKS = 4
@@ -70,14 +68,20 @@ def _skipping(product: Product, block: Block, count: int, hardware: Hardware) ->
     """The time of a kernel that skips zeros, as a multiple of that of a dense one at the peak, where `count` blocks of
     each row of blocks are left. None where no kernel skips them: it does a vector of outputs by four inputs."""
     lanes, places = max(4, hardware.vector_bits // 32), prod(product.window)
-    if block.inputs % WORD or block.outputs % lanes:
+    matrix = product.kind == "matmul"
+    if block.inputs % WORD or block.outputs % lanes or (matrix and (product.depth % WORD or product.columns % lanes)):
         return None
     row = np.arange(block.count(product.depth * places, places)) < count
     rows = [np.roll(row, number * count) for number in range(-(-product.columns // block.outputs))]
-    blocks = np.stack(rows).reshape(len(rows), -1, *product.window).repeat(block.outputs, 0).repeat(block.inputs, 1)
+    window = product.window or (1, 1)
+    blocks = np.stack(rows).reshape(len(rows), -1, *window).repeat(block.outputs, 0).repeat(block.inputs, 1)
     kernel = blocks[: product.columns, : product.depth]
-    plain = places == 1 and set(product.strides) == {1}
-    lists = best_lists(kernel, lanes, prod(product.image) if plain else product.image[-1], hardware)
+    if matrix:
+        steps = product.batch
+    else:
+        plain = places == 1 and set(product.strides) == {1}
+        steps = prod(product.image) if plain else product.image[-1]
+    lists = best_lists(kernel, lanes, steps, hardware)
     return None if lists is None else lists.cost
 
 
@@ -95,7 +99,6 @@ def block_groups(graph: onnx_ir.Model, shapes: Shapes, block: Block) -> Analysis
     """Blocks of one row of blocks. Multiplications by them are skipped, and so they are what counts."""
     found = _groups(graph, shapes, lambda node, inputs, outputs: _blocks(node, inputs, outputs, block))
     units = {group.name: group.units for group in found.prunable()}
-    kinds = {str(node.name): node.op_type for node in graph.graph}
     layers = []
     for cost in costs(graph, found):
         if cost.name in units:
@@ -103,7 +106,7 @@ def block_groups(graph: onnx_ir.Model, shapes: Shapes, block: Block) -> Analysis
             along = (units[cost.name],)
             moved = (first, replace(weight, factors=along), *others)
             macs = replace(cost.macs, factors=along)
-            if kinds[cost.name] in SKIPPING and len(cost.product.window) == 2:
+            if cost.product.kind == "matmul" or len(cost.product.window) == 2:
                 facts = {field.name: getattr(cost, field.name) for field in fields(cost)}
                 cost = _Sparse(**facts | {"macs": macs, "moved": moved}, block=block)
             else:  # it is computed as it was

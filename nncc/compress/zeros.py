@@ -13,6 +13,7 @@ from nncc.compress.linear import linear
 from nncc.compress.refit import refit
 from nncc.compress.surgeon import Block, Problem, fitted, keep_blocks, keep_weights
 from nncc.compress.zero_groups import window
+from nncc.errors import RunError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +43,10 @@ def some_weights(node: onnx_ir.Node, problem: Problem, count: int, whole: int, r
 
 
 class Zeros:
-    """Puts zeros into the model of a `Material`. Statistics are kept in files, which go with this object."""
+    """Puts zeros into the model of a `Material`. Statistics are kept in files, which go with this object.
+
+    Raises RunError where a layer that may get zeros has none that are finite.
+    """
 
     def __init__(self, material: Material, choices: Choices, start: Start, tell: Tell, masks: Masks) -> None:
         import numpy as np
@@ -58,7 +62,11 @@ class Zeros:
             tell(done, len(self._groups), group.name)
             layer = linear(nodes[group.name])
             assert layer is not None
-            collect(material.prepared, layer, material.seen, self._file(group), choices.seed)
+            if not collect(material.prepared, layer, material.seen, self._file(group), choices.seed):
+                raise RunError(
+                    f"calibration samples give `{group.name}` inputs that are too large, or not finite",
+                    "leave out the samples that do",
+                )
 
     def alone(self, group: Group, keep: np.ndarray) -> onnx_ir.Model:
         """The graph with zeros in this layer only, its other weights fitted if that is chosen."""
@@ -95,7 +103,7 @@ class Zeros:
         for group in groups:
             layer = linear(nodes[group.name])
             assert layer is not None
-            if keep[group.units].all() or not self._file(group).exists():
+            if keep[group.units].all():
                 continue
             problem = self._problem(group)
             mask = self._mask(layer.node, group, keep, problem)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import ModelError, ToolError, UsageError, did_you_mean
+from nncc.errors import ModelError, OutputError, ToolError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nncc.distillation.settings import Settings
     from nncc.quant.images import Preprocessing
     from nncc.quant.request import Start, Tell
+    from nncc.quant.samples import InputSpec
 
 __all__ = ["Distilled", "distill"]
 
@@ -92,12 +93,14 @@ def distill(
     path = output_file(student, output, "distilled", "the student")
     if path.exists() and teacher.exists() and path.samefile(teacher):
         raise UsageError(f"`-o {path}` is the teacher itself", "choose another file")
+    if checkpoint is not None:
+        _check_checkpoint(Path(checkpoint), (student, teacher, path))
     graph, samples = read_model(student, data, shape, images, start, "some thousand")
     start("read", str(teacher))
     original = read_graph(teacher)
     if shape:
         fix_shapes(original, shape)
-    _compare([(s.name, s.dtype) for s in input_specs(graph)], [(s.name, s.dtype) for s in input_specs(original)])
+    _compare(input_specs(graph), input_specs(original))
 
     from nncc.distillation.distill import distill_graph
 
@@ -117,7 +120,8 @@ def _settings(choices: Mapping[str, Any]) -> Settings:
     for name in choices:
         if name not in known:
             raise UsageError(f"distillation has no setting `{name}`", did_you_mean(name, known) or None)
-    settings = Settings(**{**choices, "augment": tuple(choices.get("augment", ()))})
+    augment = choices.get("augment", ())
+    settings = Settings(**{**choices, "augment": (augment,) if isinstance(augment, str) else tuple(augment)})
     for name in ("epochs", "batch", "learning_rate", "time_budget", "temperature", "patience"):
         value = getattr(settings, name)
         if value is not None and not value > 0:
@@ -128,13 +132,41 @@ def _settings(choices: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _compare(ours: list[tuple[str, str]], theirs: list[tuple[str, str]]) -> None:
-    if sorted(ours) != sorted(theirs):
-        words = [", ".join(f"`{name}` ({dtype})" for name, dtype in each) or "none" for each in (ours, theirs)]
+def _check_checkpoint(checkpoint: Path, models: Sequence[Path]) -> None:
+    """Refuse early what cannot be written late, and models that it would replace."""
+    if checkpoint.is_dir():
+        raise UsageError(
+            f"`--checkpoint {checkpoint}` is a folder", f"give a file, for example `{checkpoint / 'state'}`"
+        )
+    if not checkpoint.absolute().parent.is_dir():
+        raise OutputError(f"cannot write `{checkpoint}`: there is no folder `{checkpoint.parent}`", "make it first")
+    for model in models:
+        if checkpoint.absolute() == model.absolute() or (
+            checkpoint.exists() and model.exists() and checkpoint.samefile(model)
+        ):
+            raise UsageError(f"`--checkpoint {checkpoint}` is a model, `{model}`", "choose another file")
+
+
+def _compare(ours: Sequence[InputSpec], theirs: Sequence[InputSpec]) -> None:
+    """Raise ModelError where a sample of one model is none of the other."""
+    words = [
+        ", ".join(f"`{spec.name}` ({spec.dtype} {'x'.join(map(str, spec.shape))})" for spec in each) or "none"
+        for each in (ours, theirs)
+    ]
+    other = {spec.name: spec for spec in theirs}
+    if sorted(spec.name for spec in ours) != sorted(other) or not all(_fit(s, other[s.name]) for s in ours):
         raise ModelError(
             f"the student has the inputs {words[0]}, the teacher {words[1]}",
             "a student takes what its teacher takes: give the model that it was made of",
         )
+
+
+def _fit(one: InputSpec, other: InputSpec) -> bool:
+    """Whether an array may be both; its first axis, that of samples, is not looked at."""
+    sizes = zip(one.shape[1:], other.shape[1:], strict=False)
+    known = (pair for pair in sizes if not any(isinstance(size, str) for size in pair))
+    ranks = {len(spec.shape) for spec in (one, other) if spec.shape}
+    return one.dtype == other.dtype and len(ranks) < 2 and all(a == b for a, b in known)
 
 
 def _record(settings: Settings, outcome: Outcome) -> str:

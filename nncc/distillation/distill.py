@@ -19,7 +19,8 @@ from nncc.distillation.objective import Term, features, outputs, scaled
 from nncc.distillation.teacher import teacher_of
 from nncc.distillation.train import LEARNING_RATE, LEARNING_RATE_INTEGERS, Lesson, Trained, train
 from nncc.distillation.weights import find_weights, write_weights
-from nncc.errors import ModelError
+from nncc.errors import ModelError, UsageError
+from nncc.quant.calibrate import check_samples
 from nncc.quant.metric import agreement_of
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ def distill_graph(
 ) -> Outcome:
     """The student with weights that make it answer as the teacher does. The given graphs are not changed.
 
-    Raises ModelError where the student cannot be trained or the two do not fit, RunError where training diverges,
+    Raises ModelError where the student cannot be trained or the two do not fit, RunError where training diverges and
+    for samples that do not fit or are not finite,
     UsageError and DataError for settings and a checkpoint that do not fit.
     """
+    check_samples(student, samples, "training")
     check_augmentations(settings.augment, samples[0])
     student = student.clone()
     _lift_constants(student)
@@ -95,7 +98,7 @@ def distill_graph(
         )
         judge = _Judge(teacher, [samples[at] for at in lesson.held], settings.batch)
         before = judge(student)
-        mark = _mark(student, teacher, len(samples), settings) if checkpoint is not None else ""
+        mark = _mark(student, teacher, samples, settings) if checkpoint is not None else ""
         state = load(checkpoint, mark) if checkpoint is not None and resume else None
         start("train", f"{len(lesson.train)} samples")
         trained = train(
@@ -134,7 +137,14 @@ def _terms(
     feeds = stack(like)
     with torch.no_grad():
         ours = _student(network, terms, samples)[0](feeds)
-    return scaled(terms, ours, teacher_of(teacher, [term.teacher for term in terms], samples)(feeds))
+    found = scaled(terms, ours, teacher_of(teacher, [term.teacher for term in terms], samples)(feeds))
+    if settings.feature_weight and not any(term.inside for term in found):
+        raise UsageError(
+            f"`feature_weight` is {settings.feature_weight:g}, but no layer inside the student corresponds to one of "
+            "the teacher",
+            "leave it out: outputs are compared without it",
+        )
+    return found
 
 
 def _student(network: Network, terms: Sequence[Term], samples: Sequence[Feeds]) -> tuple[Run, bool]:
@@ -174,11 +184,11 @@ def _lift_constants(graph: onnx_ir.Model) -> None:
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
 
 
-def _mark(student: onnx_ir.Model, teacher: onnx_ir.Model, count: int, settings: Settings) -> str:
+def _mark(student: onnx_ir.Model, teacher: onnx_ir.Model, samples: Sequence[Feeds], settings: Settings) -> str:
     import onnx_ir
 
     first, second = (onnx_ir.to_proto(g).SerializeToString(deterministic=True) for g in (student, teacher))
-    return fingerprint(first, second, count, settings)
+    return fingerprint(first, second, samples, settings)
 
 
 @contextmanager

@@ -43,6 +43,8 @@ class Term:
     """What differences are divided by: how much the teacher's value varies."""
     axis: int = 1
     """Of span, where the channels are."""
+    inside: bool = False
+    """Whether it is a layer inside, which may be left out, and no output."""
 
 
 def outputs(student: onnx_ir.Model, teacher: onnx_ir.Model) -> tuple[Term, ...]:
@@ -97,7 +99,7 @@ def features(student: onnx_ir.Model, teacher: onnx_ir.Model, known: Sequence[str
     pairs = {pair.made: pair for pair in correspondence(teacher, student) if pair.op_type in _FEATURES}
     found = [pair for pair in pairs.values() if pair.seen in known]
     spread = [found[round(at)] for at in torch.linspace(0, len(found) - 1, min(len(found), MOST_FEATURES)).tolist()]
-    return tuple(Term("squares", pair.seen, pair.name, weight / len(spread)) for pair in spread)
+    return tuple(Term("squares", pair.seen, pair.name, weight / len(spread), inside=True) for pair in spread)
 
 
 def scaled(terms: Sequence[Term], student: Sequence[Tensor], teacher: Sequence[Tensor]) -> tuple[Term, ...]:
@@ -111,7 +113,7 @@ def scaled(terms: Sequence[Term], student: Sequence[Tensor], teacher: Sequence[T
         variance = max(float(theirs.float().var()), 1e-12) if theirs.numel() > 1 else 1.0
         if ours.shape == theirs.shape:
             found.append(replace(term, scale=variance))
-        elif term.weight == 1.0:
+        elif not term.inside:
             shapes = ["x".join(map(str, each.shape[1:])) for each in (ours, theirs)]
             raise ModelError(f"`{term.student}` of the student is {shapes[0]}, the teacher's is {shapes[1]}", _SAME)
         elif ours.ndim == theirs.ndim:

@@ -43,7 +43,7 @@ def product_of_activations(integers: Integers, call: Any) -> Any:
         raise Stays(f"sums of more than {_MOST_PRODUCTS} products of bytes may leave int32")
     if _begins_attention(integers.made, call):
         raise Stays("attention in float32 from its scores on is one kernel, which makes the scores too")
-    if reason := slower(call, np.broadcast_to(np.int8(0), (depth, columns)), data.dtype, integers.context):
+    if reason := slower(call, np.broadcast_to(np.int8(1), (depth, columns)), data.dtype, integers.context):
         raise Stays(reason)
     a, a_zero = _signed_as(integers, data, integers.dot.data)
     b, b_zero = _signed_as(integers, other, integers.dot.weight)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nncc.quant.recipe import Recipe
 
-__all__ = ["Statistics", "collect"]
+__all__ = ["Statistics", "check_samples", "collect"]
 
 AVERAGING = 0.1
 """Weight of a new sample in the moving average of extremes; the first sample is where it starts."""
@@ -47,8 +47,7 @@ def collect(graph: onnx_ir.Model, samples: Iterable[Mapping[str, np.ndarray]], r
     kept = samples if isinstance(samples, Sequence) else tuple(samples)
     if not len(kept):
         raise RunError("there are no calibration samples", "give at least one; a hundred, like real inputs, are better")
-    for number, sample in enumerate(kept):
-        _check(graph, number, sample)
+    check_samples(graph, kept)
     names = _observed(graph)
     limits = _limits(graph, names, kept)
     return Statistics(_histograms(graph, names, kept, limits), kept)
@@ -65,10 +64,15 @@ def _observed(graph: onnx_ir.Model) -> list[str]:
     return list(found)
 
 
-def _check(graph: onnx_ir.Model, number: int, sample: Mapping[str, np.ndarray]) -> None:
+def check_samples(graph: onnx_ir.Model, samples: Sequence[Mapping[str, np.ndarray]], what: str = "calibration") -> None:
+    """Raise RunError for samples that do not fit the graph's inputs or hold values that are not finite."""
+    for number, sample in enumerate(samples):
+        _check(graph, f"{what} sample {number}", sample)
+
+
+def _check(graph: onnx_ir.Model, what: str, sample: Mapping[str, np.ndarray]) -> None:
     import numpy as np
 
-    what = f"calibration sample {number}"
     names = [str(value.name) for value in graph.graph.inputs]
     for name in sample:
         if name not in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compiled import Net, agrees
+from compiled import ROUNDING, Net, agrees
 
 from nncc.codegen.transpose_lanes import transpose_lanes
 from nncc.compat import IRModule, structural_walk, tirx, tvm
@@ -49,12 +49,11 @@ def test_a_square_takes_as_many_shuffles_as_a_sorting_network_has_levels():
 
 
 @pytest.mark.parametrize("target", ["native", "x86-64-v3", "rpi4"])
-@pytest.mark.parametrize("size", [(8, 8), (9, 7), (2, 3), (1, 40)])
+@pytest.mark.parametrize("size", [(9, 7), (2, 3), (1, 40)])
 def test_channels_go_into_blocks_and_back(size, target, tmp_path):
     """Squares, what is left of them in rows that they do not divide, and images that are smaller than one."""
     net = Net()
-    net.output(net.op("Relu", net.conv(net.input(2, 32, *size), 32, 48, (1, 1))))
-    agrees(net, tmp_path, target)
-    squares = Net()
-    squares.output(squares.conv(squares.input(1, 16, *size), 16, 32, (3, 3), pads=[1] * 4))
-    agrees(squares, tmp_path / "3x3", target, 1e-4)
+    point = net.op("Relu", net.conv(net.input(2, 32, *size), 32, 48, (1, 1)))
+    window = net.conv(net.input(1, 16, *size), 16, 32, (3, 3), pads=[1] * 4)
+    net.output(point, window)
+    agrees(net, tmp_path, target, {point: ROUNDING, window: 1e-4})

@@ -123,3 +123,12 @@ def test_what_is_read_twice_adds_up_and_what_is_not_known_is_not_guessed():
     np.testing.assert_allclose(found, v * [1, 1, 2, 2], rtol=1e-6)
     nodes[2] = helper.make_node("Add", ["a", "b"], ["y"], name="y")
     assert gradient(model(nodes, (4,)), {"x": np.ones(4, np.float32)})[0] is None, "there is no rule for Neg"
+
+
+@pytest.mark.parametrize("op_type", ["Gemm", "Conv", "ConvTranspose", "Clip"])
+def test_operands_that_are_computed_have_no_gradient_rather_than_none_of_it(op_type):
+    """Both operands of the last node depend on x."""
+    shape = (2, 2) if op_type == "Gemm" else () if op_type == "Clip" else (2, 2, 2, 2)
+    last = helper.make_node(op_type, ["x", "a"], ["y"], name="y")
+    graph = model([helper.make_node("Tanh", ["x"], ["a"], name="a"), last], shape)
+    assert gradient(graph, {"x": np.ones(shape, np.float32)})[0] is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from compress_models import Net, analyzed
@@ -64,6 +66,17 @@ def test_the_group_that_loses_least_for_what_it_saves_goes_first(chain):
     everything = allocate(found, curves, np.arange(found.count), 4, parts)
     assert counts_after(everything) == {"conv0": 4, "conv2": 4}
     assert everything[: len(steps)] == steps
+
+
+def test_what_saves_nothing_at_first_is_priced_by_what_it_saves_later(chain):
+    """As with an index that takes a quarter of what there was: the first step of each group saves nothing."""
+    _, found = chain
+    groups = found.prunable()
+    stored = [lambda keep, units=g.units: min(1.0, float(keep[units].mean()) + 0.25) for g in groups]
+    curves = {groups[0].name: Curve(((0.5, 9.0),)), groups[1].name: Curve(((0.5, 0.01),))}
+    steps = allocate(found, curves, np.arange(found.count), 4, stored, 1.8)
+    assert {step.group for step in steps} == {groups[1].name}
+    assert all(before.left > after.left for before, after in pairwise(steps)), "each saves something"
 
 
 def test_each_group_is_measured_alone_at_three_counts(chain):

@@ -15,8 +15,10 @@ import nncc
 from nncc.compress.structures import STRUCTURES, structure_of
 from nncc.compress.surgeon import Block
 from nncc.compress.zero_groups import block_groups, weight_groups
+from nncc.layer_time import LayerTimes
 from nncc.prune_report import prune_facts, prune_text
 from nncc.quant.quantize import shapes_of
+from nncc.target import Hardware
 
 
 def blocks_of(kernel: np.ndarray) -> np.ndarray:
@@ -29,10 +31,10 @@ def blocks_of(kernel: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model of two convolutions of 128 channels behind a first one, `m.onnx`, and samples, `c.npz`."""
+    """A model of two convolutions of 64 channels behind a first one, `m.onnx`, and samples, `c.npz`."""
     folder = tmp_path_factory.mktemp("zeros")
     rng = np.random.default_rng(0)
-    shapes = {"w1": (128, 3, 3, 3), "w2": (128, 128, 1, 1), "b2": (128,), "w3": (72, 128, 3, 3), "w4": (72, 40)}
+    shapes = {"w1": (64, 3, 3, 3), "w2": (64, 64, 1, 1), "b2": (64,), "w3": (72, 64, 3, 3), "w4": (72, 40)}
     arrays = {n: rng.standard_normal(s) * (2 / max(1, np.prod(s[1:]))) ** 0.5 for n, s in shapes.items()}
     graph = helper.make_graph(
         [
@@ -72,8 +74,8 @@ def test_each_row_of_blocks_keeps_as_many_as_the_report_says(blocks):
     assert set(blocks_of(arrays["w4"].T[:, :, None, None]).sum(axis=1)) == {kept["last"]}
     before, after = blocks.outcome.macs
     assert after <= 0.25 * before
-    skipped = {name: 1 - kept[name] / whole for name, whole in (("point", 32), ("window", 288), ("last", 18))}
-    macs = 36 * (skipped["point"] * 128 * 128 + skipped["window"] * 9 * 128 * 72) + skipped["last"] * 72 * 40
+    skipped = {name: 1 - kept[name] / whole for name, whole in (("point", 16), ("window", 144), ("last", 18))}
+    macs = 36 * (skipped["point"] * 64 * 64 + skipped["window"] * 9 * 64 * 72) + skipped["last"] * 72 * 40
     assert before - after == pytest.approx(macs), "multiplications that are skipped, and no others"
 
 
@@ -81,7 +83,7 @@ def test_the_record_says_what_was_done(blocks):
     record = {prop.key: prop.value for prop in onnx.load(blocks.path).metadata_props}
     done = json.loads(record["nncc.prune"])
     assert (done["structure"], done["multiple"]) == ("block16x4", None)
-    assert done["blocks"]["window"][0] == 288 and "first" not in done["blocks"]
+    assert done["blocks"]["window"][0] == 144 and "first" not in done["blocks"]
 
 
 def test_the_report_says_what_zeros_are_good_for(blocks):
@@ -89,7 +91,7 @@ def test_the_report_says_what_zeros_are_good_for(blocks):
     assert facts["structure"]["name"] == "block16x4"
     assert facts["stored_bytes"]["after"] < facts["stored_bytes"]["before"]
     text = prune_text(facts)
-    assert "gain             `nncc compile` skips blocks of zeros in convolutions, where" in text
+    assert "gain             `nncc compile` skips blocks of zeros where that is predicted to be faster\n" in text
     assert "KiB: zeros are in it\nwithout zeros    weights " in text
     assert "\nblocks of each row of blocks, and the error" in text
     assert "\nleft as they were\n" in text and "  first  it reads 3 channels only\n" in text
@@ -140,7 +142,7 @@ def test_single_weights_shrink_the_library_and_nothing_else(folder, tmp_path):
     text = prune_text(prune_facts(made, "x86-64-v3"))
     assert "gain             size only: kernels do not skip single zeros; `nncc compile` stores them compressed" in text
     zeros = {name: 1 - np.count_nonzero(array) / array.size for name, array in weights(made.path).items()}
-    assert zeros["w2"] > 0.3 and zeros["w3"] > 0.6
+    assert zeros["w2"] > 0.2 and zeros["w3"] > 0.6
     sizes = {}
     for way in ("auto", "off"):
         library = nncc.compile(made.path, "x86-64-v3", tmp_path / way, compress_weights=way, shipped_records=False)
@@ -153,8 +155,8 @@ def test_single_weights_shrink_the_library_and_nothing_else(folder, tmp_path):
 
 def test_size_is_a_goal(folder, tmp_path):
     given = {"structure": "unstructured", "refit": False}
-    made = nncc.prune(folder / "m.onnx", folder / "c.npz", tmp_path / "u.onnx", size="150KB", **given)
-    assert 0.9 * 150e3 < made.outcome.stored_bytes[1] <= 150e3
+    made = nncc.prune(folder / "m.onnx", folder / "c.npz", tmp_path / "u.onnx", size="80KB", **given)
+    assert 0.9 * 80e3 < made.outcome.stored_bytes[1] <= 80e3
 
 
 def test_what_stays_dense_says_why():
@@ -216,6 +218,10 @@ def test_wrong_words_have_their_errors(folder):
         "structure `unstructured` saves no time: kernels do not skip single zeros",
         "give `--size` or `--sparsity`, or choose `--structure channels` or `block16x4`",
     )
+    assert error(folder, latency="1ms", structure="block16x2") == (
+        "structure `block16x2` saves no time: kernels skip blocks of 4 inputs, and none of 2",
+        "give `--size` or `--sparsity`, or choose `--structure channels` or `block16x4`",
+    )
     assert error(folder, sparsity=0.5, structure="block16x4", multiple=8) == (
         "`--multiple` is of channels, and structure `block16x4` leaves them all",
         "leave it out",
@@ -233,7 +239,42 @@ def test_wrong_words_have_their_errors(folder):
     assert hint == "ask for less; the report of a smaller goal shows which layers are left and why"
 
 
+@pytest.mark.parametrize(
+    ("value", "message", "hint"),
+    [
+        (np.nan, "calibration sample 1 has values for input `x` that are not finite", "leave that sample out"),
+        (
+            3e38,
+            "calibration samples give `point` inputs that are too large, or not finite",
+            "leave out the samples that do",
+        ),
+    ],
+)
+def test_samples_that_say_nothing_are_refused(folder, value, message, hint):
+    samples = [{"x": np.full((1, 3, 6, 6), each, np.float32)} for each in (1, value, 1)]
+    with pytest.raises(nncc.NnccError) as caught:
+        nncc.prune(folder / "m.onnx", samples, folder / "z.onnx", sparsity=0.5, structure="block16x4")
+    assert (str(caught.value), caught.value.hint) == (message, hint)
+
+
 def test_every_structure_says_what_it_is_good_for():
-    assert [each.faster for each in STRUCTURES.values()] == [True, True, False]
+    assert [not each.slow for each in STRUCTURES.values()] == [True, True, False]
     assert structure_of("unstructured").gain.startswith("size only: kernels do not skip single zeros")
     assert structure_of("block8x4").unit == "blocks of each row of blocks"
+
+
+@pytest.mark.parametrize("product", ["conv", "gemm"])
+def test_time_is_predicted_for_the_kernels_that_skip(product):
+    """A convolution's and a matrix product's; of blocks that fit no vector of the target there is none."""
+    net = Net()
+    shape = [64, 1024] if product == "gemm" else [1, 1024, 8, 8]
+    net.whole("w", *([1024, 1024] if product == "gemm" else [1024, 1024, 1, 1]))
+    graph = net.model([net.op("Gemm" if product == "gemm" else "Conv", "x", "w")], {"x": shape})
+    for block, gain in ((Block(16, 4), True), (Block(8, 4), False), (Block(16, 2), False)):
+        analysis = block_groups(graph, shapes_of(graph, {"x": np.zeros(shape, np.float32)}), block)
+        (group,), (cost,) = analysis.found.prunable(), analysis.costs
+        keep = np.zeros(analysis.found.count, bool)
+        keep[group.units[: len(group.units) // 4]] = True
+        times = LayerTimes(Hardware(vector_bits=512, vector_registers=32, peak_gflops=100.0))
+        left = cost.seconds(keep, times) / cost.seconds(keep | True, times)
+        assert (left < 0.5) == gain, f"{block}: {left}"

@@ -147,6 +147,17 @@ def test_layers_inside_are_compared_where_that_is_asked_for(files):
     assert found.outcome.terms == ("divergence of `logits`", "squares of `b`")
 
 
+def test_a_student_without_layers_inside_has_its_error(tmp_path):
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], name="only")]
+    line = saved(tmp_path / "l.onnx", nodes, [("x", FLOAT, ["N", 3])], [("y", FLOAT, ["N", 2])],
+                 {"w": np.ones((3, 2), np.float32)})  # fmt: skip
+    rows = [{"x": np.ones((1, 3), np.float32)}]
+    assert refused(line, line, rows, tmp_path / "o.onnx", feature_weight=0.5) == (
+        "`feature_weight` is 0.5, but no layer inside the student corresponds to one of the teacher",
+        "leave it out: outputs are compared without it",
+    )
+
+
 def test_a_time_budget_ends_training(files):
     teacher, student, samples = files
     found = nncc.distill(student, teacher, samples, **STEPS | {"epochs": 10**6, "time_budget": 0.3})
@@ -182,7 +193,13 @@ def test_models_that_do_not_fit_have_their_errors(files):
     assert refused(student, two, samples) == ("the student has 1 output, the teacher 2", SAME_OUTPUTS)
     renamed = classifier(Path("renamed.onnx"), names=("pixels", "scores"))
     assert refused(student, renamed, samples) == (
-        "the student has the inputs `image` (float32), the teacher `pixels` (float32)",
+        "the student has the inputs `image` (float32 Nx3x6x6), the teacher `pixels` (float32 Nx3x6x6)",
+        "a student takes what its teacher takes: give the model that it was made of",
+    )
+    larger = saved(Path("larger.onnx"), nodes, [("image", FLOAT, ["N", 3, 8, "W"])], [("scores", FLOAT, ["N", 7])],
+                   {"w": wide})  # fmt: skip
+    assert refused(student, larger, samples) == (
+        "the student has the inputs `image` (float32 Nx3x6x6), the teacher `image` (float32 Nx3x8xW)",
         "a student takes what its teacher takes: give the model that it was made of",
     )
     bare = saved(Path("bare.onnx"), nodes[:1], [image], [("a", FLOAT, ["N", 3, 1, 1])], {})

@@ -15,6 +15,7 @@ from nncc.distillation.augment import augmented  # noqa: E402
 from nncc.distillation.batches import batches, held_out, one_by_one, stack, takes_batches  # noqa: E402
 from nncc.distillation.objective import Term, features, loss, outputs, scaled  # noqa: E402
 from nncc.distillation.settings import Settings  # noqa: E402
+from nncc.errors import ModelError  # noqa: E402
 
 
 def test_logits_count_where_both_end_in_a_softmax(tmp_path):
@@ -44,7 +45,7 @@ def test_fewer_channels_are_compared_by_what_they_span():
     mix, other = torch.randn(5, 3, generator=random), torch.randn(3, 3, generator=random)
     teacher = torch.einsum("oc,nchw->nohw", mix, base)
     same = torch.einsum("oc,nchw->nohw", other, base)
-    (term,) = scaled([Term("squares", "s", "t", weight=0.5)], [same], [teacher])
+    (term,) = scaled([Term("squares", "s", "t", weight=0.5, inside=True)], [same], [teacher])
     assert (term.kind, term.axis) == ("span", 1)
     settings = Settings()
     assert float(loss([term], [same], [teacher], settings)) < 0.01
@@ -53,13 +54,20 @@ def test_fewer_channels_are_compared_by_what_they_span():
 
 
 def test_layers_that_differ_in_more_are_left_out():
-    terms = [Term("squares", "s", "t", weight=0.5)]
+    terms = [Term("squares", "s", "t", weight=0.5, inside=True)]
     assert scaled(terms, [torch.ones(2, 3, 4)], [torch.ones(2, 5, 8)]) == ()
+
+
+def test_layers_inside_may_differ_whatever_their_weight_and_outputs_may_not():
+    narrow, wide = torch.ones(2, 3, 4), torch.ones(2, 5, 6)
+    assert scaled([Term("squares", "s", "t", inside=True)], [narrow], [wide]) == ()
+    with pytest.raises(ModelError):
+        scaled([Term("squares", "s", "t", weight=0.5)], [narrow], [wide])
 
 
 def test_layers_inside_correspond_by_name(tmp_path):
     graph = onnx_ir.load(classifier(tmp_path / "a.onnx"))
-    assert features(graph, graph, ["a", "b", "logits"], 2.0) == (Term("squares", "b", "b", weight=2.0),)
+    assert features(graph, graph, ["a", "b", "logits"], 2.0) == (Term("squares", "b", "b", weight=2.0, inside=True),)
 
 
 def test_batches_are_of_samples_of_one_shape_and_of_nearly_equal_size():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,16 @@ def test_input_of_wide_integers(net: QuantizedNet, tmp_path: Path) -> None:
 def test_two_activations(net: QuantizedNet, tmp_path: Path) -> None:
     net.output(net.op("MatMul", net.grid(net.input(2, 8, 16)), net.grid(net.input(2, 16, 8))))
     assert quantization(net, tmp_path) == Quantization(2 * 8 * 8 * 16, 2 * 8 * 8 * 16)
+
+
+def test_two_activations_where_their_product_is_what_takes_the_time(net: QuantizedNet, tmp_path: Path) -> None:
+    """Few channels and many sums, of which each becomes float32 again: integers still win by the product; and without
+    instructions for integers, where a product costs a dozen operations, they do not."""
+    net.output(net.op("MatMul", net.grid(net.input(32, 16)), net.grid(net.input(16, 512))))
+    assert quantization(net, tmp_path) == Quantization(32 * 16 * 512, 32 * 16 * 512)
+    assert re.fullmatch(
+        r"predicted 0\.\d+ million vector operations on integers, 0\.\d+ in float32", reason(net, tmp_path, "riscv64")
+    )
 
 
 def test_two_activations_with_axes_that_are_broadcast(net: QuantizedNet, tmp_path: Path) -> None:
