@@ -10,6 +10,7 @@ from nncc.compress.cost import Cost, Part, total
 from nncc.compress.groups import Dependencies
 from nncc.compress.structures import STRUCTURES, Structure
 from nncc.errors import ModelError
+from nncc.passes.rewriting import constant, is_op
 from nncc.quant.calibrate import check_samples
 from nncc.quant.metric import Agreement, MaxDrop, Metric, Noise, agreement_of
 from nncc.quant.prepare import prepare
@@ -89,11 +90,12 @@ def gather(
     start: Start = lambda name, what: None,
     structure: Structure = STRUCTURES["channels"],
 ) -> Material:
-    """Prepare the graph, find its groups, keep samples back. Raises ModelError where nothing can be pruned, RunError
-    for samples that do not fit or are not finite."""
+    """Prepare the graph, find its groups, keep samples back. Raises ModelError where nothing can be pruned or weights
+    are not finite, RunError for samples that do not fit or are not finite."""
     start("prepare", "")
     check_samples(graph, samples)
     prepared = prepare(graph, least_opset=0)
+    _check_weights(prepared)
     seen, held = hold_out(samples, seed)
     analysis = structure.analyze(prepared, shapes_of(prepared, samples[0]))
     found = analysis.found
@@ -118,3 +120,17 @@ def gather(
         agreement,
         noise,
     )
+
+
+def _check_weights(graph: onnx_ir.Model) -> None:
+    import numpy as np
+
+    for node in graph.graph:
+        if not is_op(node, "Conv", "ConvTranspose", "Gemm", "MatMul"):
+            continue
+        for value in node.inputs[1:]:
+            weight = constant(value)
+            if weight is not None and weight.dtype.kind == "f" and not np.isfinite(weight).all():
+                raise ModelError(
+                    f"the weights of `{node.name}` are not all finite", "such a model computes nothing: export it again"
+                )

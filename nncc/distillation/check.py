@@ -10,7 +10,7 @@ import torch
 
 from nncc.distillation.batches import Feeds, Run, batches, stack
 from nncc.distillation.teacher import teacher_of
-from nncc.errors import InternalError
+from nncc.errors import InternalError, ModelError
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -32,7 +32,8 @@ def check_faithful(network: Network, graph: onnx_ir.Model, samples: Sequence[Fee
     """The largest relative error (root of mean squares) of torch's outputs by those of ONNX Runtime, over the first
     samples.
 
-    Raises InternalError, with `when` in it, where it is more than rounding explains.
+    Raises InternalError, with `when` in it, where it is more than rounding explains; ModelError for outputs that are
+    not finite.
     """
     names = [str(value.name) for value in graph.graph.outputs]
     referee = teacher_of(graph, names, samples)
@@ -44,6 +45,11 @@ def check_faithful(network: Network, graph: onnx_ir.Model, samples: Sequence[Fee
         with torch.no_grad():
             found = network(feeds, network.outputs)
         for at, (ours, theirs) in enumerate(zip(found, referee(sample), strict=True)):
+            if not torch.isfinite(theirs).all():
+                raise ModelError(
+                    f"{when}, the student gives `{names[at]}` values that are not finite",
+                    "leave out the samples for which it does; or its weights are damaged: export it again",
+                )
             noise[at] += float((ours.double() - theirs.double()).square().sum())
             signal[at] += float(theirs.double().square().sum())
     errors = [math.sqrt(n / s) if s else math.sqrt(n) for n, s in zip(noise, signal, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,9 @@ def load(path: Path, mark: str) -> State:
     Raises DataError where it is none, UsageError where it belongs to another training.
     """
     try:
-        facts = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of what a damaged file seems to be
+            warnings.simplefilter("ignore")
+            facts = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"the checkpoint `{path}` cannot be read: {error.strerror or error}", _HINT) from error
     except _DAMAGED as error:

@@ -11,6 +11,7 @@ from nncc.compat import static_shape
 from nncc.dots import Dot, dot_of
 from nncc.layer_time import QUANTIZED_BLOCK, LayerTimes, Product
 from nncc.passes.context import Context
+from nncc.passes.pack_matmul import panel_lanes
 from nncc.skipping import WORD, best_lists
 
 __all__ = ["predicted", "slower"]
@@ -54,8 +55,12 @@ def _skipping(call: Any, kernel: np.ndarray, lanes: int, context: Context, dot: 
     hardware, result = context.target.hardware, static_shape(call)
     lists = None
     if call.op.name == "relax.matmul":
-        if len(kernel) % WORD == 0:
-            lists = best_lists(kernel.T[:, :, None, None], lanes, result[-2], hardware, dot)
+        depth, columns = kernel.shape
+        width = panel_lanes(columns, lanes)
+        if depth % WORD == 0 and columns % width == 0 and width >= WORD:  # as `nncc.passes.pack_matmul` takes them
+            lists = best_lists(kernel.T[:, :, None, None], width, result[-2], hardware, dot)
+            whole = columns // width / -(-columns // lanes)
+            return inf if lists is None else lists.cost * whole
     elif call.op.name == "relax.nn.conv2d" and int(call.attrs.groups) == 1:
         strides = [int(v) for v in call.attrs.strides]
         plain = kernel.shape[2:] == (1, 1) and strides == [1, 1]

@@ -257,6 +257,22 @@ def test_samples_that_say_nothing_are_refused(folder, value, message, hint):
     assert (str(caught.value), caught.value.hint) == (message, hint)
 
 
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_weights_that_are_not_finite_are_refused(folder, structure, tmp_path):
+    proto = onnx.load(folder / "m.onnx")
+    (tensor,) = (each for each in proto.graph.initializer if each.name == "w2")
+    array = np.array(numpy_helper.to_array(tensor))
+    array[0, 0] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(array, "w2"))
+    onnx.save(proto, tmp_path / "nan.onnx")
+    with pytest.raises(nncc.NnccError) as caught:
+        nncc.prune(tmp_path / "nan.onnx", folder / "c.npz", tmp_path / "z.onnx", sparsity=0.5, structure=structure)
+    assert (str(caught.value), caught.value.hint) == (
+        "the weights of `point` are not all finite",
+        "such a model computes nothing: export it again",
+    )
+
+
 def test_every_structure_says_what_it_is_good_for():
     assert [not each.slow for each in STRUCTURES.values()] == [True, True, False]
     assert structure_of("unstructured").gain.startswith("size only: kernels do not skip single zeros")

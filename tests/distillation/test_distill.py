@@ -158,6 +158,17 @@ def test_a_student_without_layers_inside_has_its_error(tmp_path):
     )
 
 
+def test_a_student_of_no_numbers_has_its_error(tmp_path):
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["a"]), helper.make_node("Log", ["a"], ["y"])]
+    line = saved(tmp_path / "l.onnx", nodes, [("x", FLOAT, ["N", 3])], [("y", FLOAT, ["N", 2])],
+                 {"w": np.full((3, 2), -1, np.float32)})  # fmt: skip
+    rows = [{"x": np.ones((1, 3), np.float32)}]
+    assert refused(line, line, rows, tmp_path / "o.onnx") == (
+        "before training, the student gives `y` values that are not finite",
+        "leave out the samples for which it does; or its weights are damaged: export it again",
+    )
+
+
 def test_a_time_budget_ends_training(files):
     teacher, student, samples = files
     found = nncc.distill(student, teacher, samples, **STEPS | {"epochs": 10**6, "time_budget": 0.3})

@@ -95,6 +95,16 @@ def test_models_that_mix_samples_take_no_batches():
     assert not one_by_one(mean, samples[0])(stack(samples))[0].any()
 
 
+def test_what_is_no_number_and_truth_values_are_batched_too():
+    rows = [{"x": np.array([[each]], np.float32)} for each in (1, -1)]
+
+    def run(feeds):
+        x = torch.from_numpy(feeds["x"])
+        return [torch.log(x), x > 0, x[:, :0]]
+
+    assert takes_batches(run, rows)
+
+
 def test_augmentations_vary_samples_and_keep_their_form():
     random = np.random.default_rng(0)
     images = {"x": random.standard_normal((16, 3, 20, 20)).astype(np.float32)}

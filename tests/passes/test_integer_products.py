@@ -105,6 +105,20 @@ def test_two_activations_where_their_product_is_what_takes_the_time(net: Quantiz
     )
 
 
+@pytest.mark.parametrize(("columns", "skipped"), [(64, True), (10, False)])
+def test_zeros_count_where_a_kernel_skips_them(tmp_path: Path, columns: int, skipped: bool) -> None:
+    """Where columns are no whole panels, zeros are multiplied as other weights are."""
+    reasons = []
+    for rows in (4, 64):
+        net = QuantizedNet()
+        q = np.zeros((64, columns), np.int8)
+        q[:rows] = 1
+        grid = net.constant(0.01, np.float32), net.constant(0, np.int8)
+        net.output(net.op("MatMul", net.grid(net.input(32, 64)), net.op("DequantizeLinear", net.constant(q), *grid)))
+        reasons.append(reason(net, tmp_path, "riscv64"))
+    assert (reasons[0] != reasons[1]) == skipped
+
+
 def test_two_activations_with_axes_that_are_broadcast(net: QuantizedNet, tmp_path: Path) -> None:
     net.output(net.op("MatMul", net.grid(net.input(3, 2, 8, 16)), net.grid(net.input(1, 2, 16, 8))))
     assert reason(net, tmp_path) == "its leading axes are broadcast"
