@@ -52,7 +52,7 @@ def architecture(program: Program) -> tuple[int, bool]:
     if found is None:
         raise TargetError(
             f"target `{program.target.name}`: `{arch}` is no architecture of CUDA",
-            "give [tvm] an `arch` such as `sm_80` or `sm_90a`",
+            "give [tvm] an `arch` as TVM spells it, `sm_` and two or three digits",
         )
     return int(found[1]), bool(found[2])
 

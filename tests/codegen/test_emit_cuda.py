@@ -75,7 +75,7 @@ def test_what_is_no_architecture(arch):
     with pytest.raises(TargetError) as caught:
         emit_source(small(replace(X86, tvm={"arch": arch})), "0", "nncc test")
     assert str(caught.value) == f"target `gpu`: `{arch}` is no architecture of CUDA"
-    assert caught.value.hint == "give [tvm] an `arch` such as `sm_80` or `sm_90a`"
+    assert caught.value.hint == "give [tvm] an `arch` as TVM spells it, `sm_` and two or three digits"
 
 
 @pytest.mark.parametrize(
