@@ -31,6 +31,8 @@ from turns import Failed, Running, quartiles, take_turns
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = Path(__file__).with_name("gpu_peers.py")
+PATHS = os.pathsep.join([str(ROOT), str(PROGRAM.parent)])
+"""Where it finds its modules, even where Python does not look into a program's own folder (PYTHONSAFEPATH)."""
 RESULTS = Path(__file__).with_name("results") / "gpu.jsonl"
 
 
@@ -104,7 +106,7 @@ def measure(folder: Path, rounds: int, sanitize: bool) -> dict[str, Any] | None:
         for who in CONTESTANTS:
             model = folder / ("model.so" if who == "nncc" else "model.onnx")
             try:
-                entrant = Running(who, sys.executable, PROGRAM, model, folder, (), {"PYTHONPATH": str(ROOT)})
+                entrant = Running(who, sys.executable, PROGRAM, model, folder, (), {"PYTHONPATH": PATHS})
                 running[who] = stack.enter_context(entrant)
             except Failed as error:
                 print(f"{folder.name}: {who} is left out: {error}", file=sys.stderr, flush=True)

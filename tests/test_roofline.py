@@ -105,6 +105,7 @@ def test_the_report_says_what_the_machine_can_do(opened):
         "gflops": 100.0,
         "memory_gbps": 10.0,
         "bandwidth": [{"bytes": size, "gbps": gbps} for size, gbps in ROOF.bandwidth],
+        "source": "measurement",
     }
     assert facts["kernels"] == rows
 
@@ -235,3 +236,10 @@ def test_a_failure_while_measuring_is_a_reason_too(opened, measured, monkeypatch
     monkeypatch.setattr(module, "measure", fail)
     found = attempt(opened)
     assert isinstance(found, NnccError) and roofline_facts(found) == {"why_not": "no memory for the arena"}
+
+
+def test_the_roofline_of_a_gpu_is_that_of_its_description(opened):
+    roof = Roofline(10_000.0, ((1 << 20, 300.0),), described=True)
+    text = measurement_text(opened, MEASURED, kernel_rows(CALLS, SECONDS, {}, roof), roof)
+    words = "roofline  10000 GFLOP/s, 300 GB/s from memory (a GPU as the target describes it)"
+    assert text.split("\n\n")[2] == words

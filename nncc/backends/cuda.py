@@ -75,7 +75,7 @@ def _device_facts(program: Program, device: DeviceCode, arch: str) -> dict[str, 
             "kernels": {
                 each.kernel: {
                     "calls": each.calls,
-                    "least_us": round(1e6 * each.seconds, 3),
+                    "least_us": float(f"{1e6 * each.seconds:.4g}"),
                     "bound": each.bound,
                     "launches": [_launch_facts(launch, device) for launch in each.launches],
                 }
