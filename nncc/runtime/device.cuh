@@ -215,11 +215,12 @@ NNCC_DEVICE void add_slices(float* sums, float* shared) {
   }
 }
 
-/* Calls add(left slab, right slab) for the slabs of the depths begin .. end, copying ahead of it. */
-template <class T, class L, class R, class F>
-NNCC_DEVICE void over_slabs(float* shared, const L& left, const R& right, int begin, int end, const F& add) {
-  float* const lefts = shared;
-  float* const rights = shared + T::STAGES * T::K * T::LEFT;
+/* Calls add(left slab, right slab) for the slabs of the depths begin .. end, copying ahead of it. An element E of a slab
+ * is a depth of T: a float, or a unit of 16 bytes. */
+template <class T, class E, class L, class R, class F>
+NNCC_DEVICE void over_slabs(E* shared, const L& left, const R& right, int begin, int end, const F& add) {
+  E* const lefts = shared;
+  E* const rights = shared + T::STAGES * T::K * T::LEFT;
   const int steps = (end - begin + T::K - 1) / T::K;
 #pragma unroll
   for (int s = 0; s < T::STAGES - 1; ++s) {

@@ -116,18 +116,24 @@ struct Bytes {
 #endif
 };
 
-struct Half {
+/* Numbers of 16 bits, D: eight to a unit, summed as float32. */
+template <class D>
+struct Sixteen {
   typedef float Sum;
   typedef uint2 Four;
   static constexpr int EACH = 8;
   NNCC_DEVICE static float of_four(uint2 four, int i) {
-    return from_half((unsigned short)((i < 2 ? four.x : four.y) >> 16 * (i & 1)));
+    return D::value((unsigned short)((i < 2 ? four.x : four.y) >> 16 * (i & 1)));
   }
   NNCC_DEVICE static float weight_of_four(uint2 four, int i) { return of_four(four, i); }
   NNCC_DEVICE static void add(float& sum, float a, float b) { sum = fmaf(a, b, sum); }
   NNCC_DEVICE static void dot(float& sum, unsigned a, unsigned b) {
-    for (int i = 0; i < 2; ++i) add(sum, from_half((unsigned short)(a >> 16 * i)), from_half((unsigned short)(b >> 16 * i)));
+    for (int i = 0; i < 2; ++i) add(sum, D::value((unsigned short)(a >> 16 * i)), D::value((unsigned short)(b >> 16 * i)));
   }
+};
+
+struct Half : Sixteen<Half> {
+  NNCC_DEVICE static float value(unsigned short bits) { return from_half(bits); }
 #ifdef __CUDACC__
   NNCC_DEVICE static void mma(float* low, float* high, const unsigned* a, const unsigned* b) {
 #if __CUDA_ARCH__ >= 800
@@ -145,18 +151,8 @@ struct Half {
 #endif
 };
 
-struct Bfloat {
-  typedef float Sum;
-  typedef uint2 Four;
-  static constexpr int EACH = 8;
-  NNCC_DEVICE static float of_four(uint2 four, int i) {
-    return from_bfloat((unsigned short)((i < 2 ? four.x : four.y) >> 16 * (i & 1)));
-  }
-  NNCC_DEVICE static float weight_of_four(uint2 four, int i) { return of_four(four, i); }
-  NNCC_DEVICE static void add(float& sum, float a, float b) { sum = fmaf(a, b, sum); }
-  NNCC_DEVICE static void dot(float& sum, unsigned a, unsigned b) {
-    for (int i = 0; i < 2; ++i) add(sum, from_bfloat((unsigned short)(a >> 16 * i)), from_bfloat((unsigned short)(b >> 16 * i)));
-  }
+struct Bfloat : Sixteen<Bfloat> {
+  NNCC_DEVICE static float value(unsigned short bits) { return from_bfloat(bits); }
 #ifdef __CUDACC__
   NNCC_DEVICE static void mma(float* low, float* high, const unsigned* a, const unsigned* b) {
 #if __CUDA_ARCH__ >= 800
@@ -227,37 +223,6 @@ NNCC_DEVICE void multiply(typename T::D::Sum* sums, const unsigned (*a)[4], cons
 #endif
 }
 
-/* Calls add(left slab, right slab) for the slabs of the units begin .. end, copying ahead of it. */
-template <class T, class L, class R, class F>
-NNCC_DEVICE void over_unit_slabs(uint4* shared, const L& left, const R& right, int begin, int end, const F& add) {
-  uint4* const lefts = shared;
-  uint4* const rights = shared + T::STAGES * T::K * T::LEFT;
-  const int steps = (end - begin + T::K - 1) / T::K;
-#pragma unroll
-  for (int s = 0; s < T::STAGES - 1; ++s) {
-    if (s < steps) {
-      left.load(lefts + s * T::K * T::LEFT, begin + s * T::K, end);
-      right.load(rights + s * T::K * T::RIGHT, begin + s * T::K, end);
-    }
-    copies_commit();
-  }
-  int reading = 0, writing = T::STAGES - 1;
-#pragma unroll 1
-  for (int step = 0; step < steps; ++step) {
-    copies_wait<T::STAGES - 2>();
-    __syncthreads();
-    if (step + T::STAGES - 1 < steps) {
-      int k = begin + (step + T::STAGES - 1) * T::K;
-      left.load(lefts + writing * T::K * T::LEFT, k, end);
-      right.load(rights + writing * T::K * T::RIGHT, k, end);
-    }
-    copies_commit();
-    add(lefts + reading * T::K * T::LEFT, rights + reading * T::K * T::RIGHT);
-    reading = reading + 1 == T::STAGES ? 0 : reading + 1;
-    writing = writing + 1 == T::STAGES ? 0 : writing + 1;
-  }
-}
-
 template <class T>
 struct UnitProducts {
   typename T::D::Sum* sums;
@@ -285,7 +250,7 @@ struct UnitProducts {
     typename T::D::Sum* sums = (typename T::D::Sum*)to;
 #pragma unroll
     for (int i = 0; i < T::DOWN * T::ALONG * 4; ++i) sums[i] = 0;
-    over_unit_slabs<T>(shared, left, right, begin, end, UnitProducts{sums});
+    over_slabs<T>(shared, left, right, begin, end, UnitProducts{sums});
   }
 };
 
