@@ -7,13 +7,14 @@ where few warps reside; the start of a block, whose first slices come from memor
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nncc.choices import Choices
+from nncc.device_plans import STAGES, Plan, choose_plan, fitting, part_of, resident_blocks
 from nncc.target import Hardware
 
-__all__ = ["SIZES", "TENSOR_SIZES", "Plan", "TensorTile", "Tile", "choose_tile", "seconds"]
+__all__ = ["SIZES", "TENSOR_SIZES", "TensorTile", "Tile", "choose_tile", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -134,18 +135,6 @@ class TensorTile:
         return f"{self.m}x{self.n}x{self.k} by warps of {self.wm}x{self.wn}, TF32"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A tile; how many parts the depth has; and how deep one is."""
-
-    tile: Tile | TensorTile
-    parts: int
-    part: int
-
-    def __str__(self) -> str:
-        return f"{self.tile}, {self.parts} parts" if self.parts > 1 else str(self.tile)
-
-
 SIZES = (
     (128, 128, 8, 8, 1), (128, 64, 8, 8, 1), (64, 128, 8, 8, 1), (64, 64, 8, 8, 1), (64, 64, 8, 8, 2),
     (64, 64, 8, 4, 1),
@@ -161,11 +150,6 @@ TENSOR_SIZES = (
 )  # fmt: skip
 """M, N, WM and WN of the tiles for tensor cores."""
 _DEPTHS = (8, 16, 32)
-_PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-_STATIC_SHARED = 48 * 1024
-"""Bytes of shared memory that a kernel may declare itself, on every GPU."""
-_REGISTERS = 65536
-"""Of a multiprocessor, on all GPUs since 2012."""
 _LAUNCH = 1.8e-6
 """Seconds that a second launch adds: its own, and the end of the first, whose blocks do not end together."""
 _START = 1.4e-6
@@ -182,32 +166,25 @@ _TENSOR_LATENCY = 32
 """The same for tensor cores, in multiply-adds of float32: their own latency and that of shared memory."""
 _CACHE = 0.9
 """Bandwidth of the second-level cache, as a multiple of the memory's."""
-MOST_OPTIONS = 16
-"""Of tiles, so many are worth a try."""
 
 
 def _tiles() -> list[Tile]:
-    found = []
-    for m, n, tm, tn, slices in SIZES:
-        for k in _DEPTHS:
-            for stages in (4, 3):
-                tile = Tile(m, n, k, tm, tn, stages, slices)
-                if k // slices >= 4 and tile.shared_bytes <= _STATIC_SHARED:
-                    found.append(tile)
-                    break
-    return found
+    return [
+        tile
+        for m, n, tm, tn, slices in SIZES
+        for k in _DEPTHS
+        if k // slices >= 4
+        for tile in fitting(Tile(m, n, k, tm, tn, stages, slices) for stages in STAGES)
+    ]
 
 
 def _tensor_tiles() -> list[TensorTile]:
-    found = []
-    for sizes in TENSOR_SIZES:
-        for k in _DEPTHS:
-            for stages in (4, 3):
-                tile = TensorTile(*sizes[:2], k, *sizes[2:], stages)
-                if tile.shared_bytes <= _STATIC_SHARED:
-                    found.append(tile)
-                    break
-    return found
+    return [
+        tile
+        for m, n, wm, wn in TENSOR_SIZES
+        for k in _DEPTHS
+        for tile in fitting(TensorTile(m, n, k, wm, wn, stages) for stages in STAGES)
+    ]
 
 
 def seconds(
@@ -221,14 +198,10 @@ def seconds(
     steps_of: int = 0,
 ) -> float:
     """The predicted time of `batch` products of [rows, depth] and [depth, columns]."""
-    each = _part(depth, parts, tile.k)
+    each = part_of(depth, parts, tile.k)
     blocks = -(-rows // tile.m) * -(-columns // tile.n) * batch * parts
     processors = hardware.multiprocessors or 1
-    resident = min(
-        (hardware.multiprocessor_threads or 1536) // tile.threads,
-        _REGISTERS // (tile.registers * tile.threads),
-        max(1, (hardware.multiprocessor_shared_kib or 64) * 1024 // (tile.shared_bytes + 1024)),
-    )
+    resident = resident_blocks(tile, hardware)
     busiest = -(-blocks // processors)
     together = min(busiest, max(1, resident))
     warps = together * tile.threads / 32 / _SCHEDULERS
@@ -263,12 +236,6 @@ def seconds(
     return max(arithmetic, moved, cached) + started + second
 
 
-def _part(depth: int, parts: int, k: int) -> int:
-    """Depths of one part: whole slices."""
-    each = -(-depth // parts)
-    return -(-each // k) * k
-
-
 def choose_tile(
     rows: int,
     columns: int,
@@ -279,25 +246,15 @@ def choose_tile(
     *,
     steps_of: int = 0,
     tf32: bool = False,
-) -> Plan:
+) -> Plan[Tile | TensorTile]:
     """The tile and the parts of `batch` products [rows, depth] x [depth, columns].
 
     With `tf32`, tensor cores take float32 rounded to TF32. `steps_of` is what a slab should divide for its right-hand
     side to be gathered cheaply, 0 where it does not matter.
     """
 
-    def possible(tile: Tile | TensorTile) -> list[tuple[float, int]]:
-        found = []
-        for parts in _PARTS:
-            each = _part(depth, parts, tile.k)
-            if parts == 1 or (each * (parts - 1) < depth and each >= 2 * tile.k):
-                found.append((seconds(tile, parts, rows, columns, depth, batch, hardware, steps_of), parts))
-        return sorted(found)
+    def predicted(tile: Tile | TensorTile, parts: int) -> float:
+        return seconds(tile, parts, rows, columns, depth, batch, hardware, steps_of)
 
-    known: list[Tile | TensorTile] = [*(_tensor_tiles() if tf32 else _tiles())]
-    tiles = sorted(known, key=lambda tile: possible(tile)[0][0])
-    options = [list(astuple(tile)) for tile in tiles[:MOST_OPTIONS]]
-    kind = TensorTile if tf32 else Tile
-    tile = kind(*choose("tile", options))
-    parts = choose("parts", [parts for _, parts in possible(tile)[:6]])
-    return Plan(tile, parts, _part(depth, parts, tile.k) if parts > 1 else max(depth, 1))
+    tiles: list[Tile | TensorTile] = [*(_tensor_tiles() if tf32 else _tiles())]
+    return choose_plan(tiles, predicted, depth, choose)

@@ -8,9 +8,10 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from nncc.choices import Choices
+from nncc.device_plans import STAGES, Plan, choose_plan, fitting, part_of, resident_blocks
 from nncc.target import Hardware
 
-__all__ = ["KIND", "KINDS", "SIZES", "Kind", "UnitPlan", "UnitTile", "choose_unit_tile", "decoded", "seconds"]
+__all__ = ["KIND", "KINDS", "SIZES", "Kind", "UnitTile", "choose_unit_tile", "decoded", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,6 @@ class UnitTile:
         return f"{self.m}x{self.n}x{self.k} by warps of {self.wm}x{self.wn}"
 
 
-@dataclass(frozen=True)
-class UnitPlan:
-    """A tile; how many parts the depth has; and how many units one is."""
-
-    tile: UnitTile
-    parts: int
-    part: int
-
-    def __str__(self) -> str:
-        return f"{self.tile}, {self.parts} parts" if self.parts > 1 else str(self.tile)
-
-
 SIZES = (
     (128, 128, 64, 32), (128, 64, 32, 32), (64, 128, 32, 32), (64, 64, 32, 32), (64, 64, 32, 16), (64, 32, 32, 16),
     (32, 64, 16, 32), (32, 32, 16, 16), (64, 16, 16, 16), (16, 64, 16, 16), (128, 32, 32, 32), (128, 16, 32, 16),
@@ -107,11 +96,6 @@ SIZES = (
 )  # fmt: skip
 """M, N, WM and WN of the tiles that are considered."""
 _DEPTHS = (2, 4, 8)
-_PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-_STATIC_SHARED = 48 * 1024
-"""Bytes of shared memory that a kernel may declare itself, on every GPU."""
-_REGISTERS = 65536
-"""Of a multiprocessor, on all GPUs since 2012."""
 _LAUNCH = 2.0e-6
 """Seconds that a second launch adds."""
 _START = 1.5e-6
@@ -122,37 +106,25 @@ _FILLED = 0.7
 """Of the peak, what a loop of fragments from shared memory reaches."""
 _CACHE = 2.0
 """Bandwidth of the second-level cache, as a multiple of the memory's."""
-MOST_OPTIONS = 16
-"""Of tiles, so many are worth a try."""
 
 
 def _tiles() -> list[UnitTile]:
-    found = []
-    for m, n, wm, wn in SIZES:
-        for k in _DEPTHS:
-            stages = [s for s in (4, 3) if UnitTile(m, n, k, wm, wn, s).shared_bytes <= _STATIC_SHARED]
-            found += [UnitTile(m, n, k, wm, wn, s) for s in stages[:1]]
-    return found
-
-
-def _part(units: int, parts: int, k: int) -> int:
-    """Units of one part: whole slabs."""
-    each = -(-units // parts)
-    return -(-each // k) * k
+    return [
+        tile
+        for m, n, wm, wn in SIZES
+        for k in _DEPTHS
+        for tile in fitting(UnitTile(m, n, k, wm, wn, stages) for stages in STAGES)
+    ]
 
 
 def seconds(
     tile: UnitTile, parts: int, rows: int, columns: int, units: int, kind: Kind, hardware: Hardware, batch: int = 1
 ) -> float:
     """The predicted time of `batch` products of [rows, units] and [units, columns]."""
-    each = _part(units, parts, tile.k)
+    each = part_of(units, parts, tile.k)
     blocks = -(-rows // tile.m) * -(-columns // tile.n) * parts * batch
     processors = hardware.multiprocessors or 1
-    resident = min(
-        (hardware.multiprocessor_threads or 1024) // tile.threads,
-        _REGISTERS // (tile.registers * tile.threads),
-        max(1, (hardware.multiprocessor_shared_kib or 64) * 1024 // (tile.shared_bytes + 1024)),
-    )
+    resident = resident_blocks(tile, hardware)
     busiest = -(-blocks // processors)
     together = min(busiest, max(1, resident))
     peak = (hardware.tensor_int8_gops if kind.each == 16 else hardware.tensor_fp16_gflops) or 10_000.0
@@ -173,18 +145,10 @@ def seconds(
 
 def choose_unit_tile(
     rows: int, columns: int, units: int, kind: Kind, hardware: Hardware, choose: Choices, batch: int = 1
-) -> UnitPlan:
+) -> Plan[UnitTile]:
     """The tile and the parts of `batch` products of [rows, units] and [units, columns]."""
 
-    def possible(tile: UnitTile) -> list[tuple[float, int]]:
-        found = []
-        for parts in _PARTS:
-            each = _part(units, parts, tile.k)
-            if parts == 1 or (each * (parts - 1) < units and each >= 2 * tile.k):
-                found.append((seconds(tile, parts, rows, columns, units, kind, hardware, batch), parts))
-        return sorted(found)
+    def predicted(tile: UnitTile, parts: int) -> float:
+        return seconds(tile, parts, rows, columns, units, kind, hardware, batch)
 
-    tiles = sorted(_tiles(), key=lambda tile: possible(tile)[0][0])
-    tile = UnitTile(*choose("tile", [list(astuple(tile)) for tile in tiles[:MOST_OPTIONS]]))
-    parts = choose("parts", [parts for _, parts in possible(tile)[:6]])
-    return UnitPlan(tile, parts, _part(units, parts, tile.k) if parts > 1 else max(units, 1))
+    return choose_plan(_tiles(), predicted, units, choose)

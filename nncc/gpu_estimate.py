@@ -11,29 +11,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import TYPE_CHECKING
 
+from nncc.device_plans import REGISTERS
 from nncc.ir import Program
 from nncc.target import Hardware
 
-__all__ = ["KernelEstimate", "LaunchEstimate", "Resources", "estimates", "estimates_text"]
+if TYPE_CHECKING:
+    from nncc.codegen.cuda_compiler import Resources
 
-_REGISTERS = 65536
-"""Of a multiprocessor, on all GPUs since 2012 (CUDA C++ Programming Guide, "Technical Specifications")."""
+__all__ = ["KernelEstimate", "LaunchEstimate", "estimates", "estimates_text"]
+
 _MOST_BLOCKS = 32
 """That may reside on one; 16 on some."""
-
-
-class Resources(Protocol):
-    """What a compiler reports of a device kernel."""
-
-    @property
-    def registers(self) -> int:
-        """Of a thread."""
-
-    @property
-    def shared_bytes(self) -> int:
-        """Of a block."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,7 @@ def _launch(symbol: str, blocks: int, threads: int, hardware: Hardware, used: Re
         return LaunchEstimate(symbol, blocks, threads, 0, 0.0, 0.0)
     warps = -(-threads // 32) * 32
     registers = -(-max(1, used.registers) // 8) * 8  # given out by eight
-    resident = min(_MOST_BLOCKS, hardware.multiprocessor_threads // warps, _REGISTERS // (registers * warps))
+    resident = min(_MOST_BLOCKS, hardware.multiprocessor_threads // warps, REGISTERS // (registers * warps))
     if used.shared_bytes:
         # Beside what a block declares, the system takes 1 KiB.
         resident = min(resident, hardware.multiprocessor_shared_kib * 1024 // (used.shared_bytes + 1024))

@@ -12,6 +12,7 @@ from math import prod
 
 from nncc import device_loops, scheduling
 from nncc.compat import te, tirx
+from nncc.device_plans import STATIC_SHARED
 
 NAME = "cuda_attention"
 MOST_SHARED = 256
@@ -20,8 +21,6 @@ _WARPS = 4
 """Of a block that takes some keys a step."""
 _THREADS = 256
 """About, of a block that takes them all."""
-_STATIC_SHARED = 48 * 1024
-"""Bytes of shared memory that a kernel may declare itself, on every GPU."""
 
 
 def compute(q, keys, values, *masks, batch, sizes, views, alpha):
@@ -101,7 +100,7 @@ def schedule(sch, block, hardware, choose):
     wide = -(-width // 32) * 32
     threads = max(1, _THREADS // wide) * wide
     groups = threads // wide
-    together = [n for n in (4, 8, 16, 2, 1) if n % groups == 0 and _scores_bytes(n, depth, length) <= _STATIC_SHARED]
+    together = [n for n in (4, 8, 16, 2, 1) if n % groups == 0 and _scores_bytes(n, depth, length) <= STATIC_SHARED]
     if choose("scores", ["whole", "steps"] if together else ["steps"]) == "whole":
         busy = [n for n in (16, 8, 4, 2, 1) if n in together and heads * -(-queries // n) >= hardware.multiprocessors]
         tile = choose("queries", list(dict.fromkeys([*busy[:1], *together])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from compiled import Net, Stages
 from nncc.config import Config
 from nncc.ir import Kernels, Model, Program
 from nncc.pipeline import plan, run
+from nncc.target import Target
 from nncc.verify import reference, sample_inputs
 
 needs_compiler = pytest.mark.skipif(fake_cuda.compiler() is None, reason="no g++ or clang++ to emulate a GPU with")
@@ -49,6 +50,23 @@ def emulate(
     model: Model = stages.values["import"]
     inputs = sample_inputs(model, 0) | given
     return Emulated(stages.values["schedule"], program, execute(program, inputs), reference(model, inputs))
+
+
+def computed(
+    functions: Mapping[str, Any], target: Target, inputs: Sequence[np.ndarray], empty: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """By name, what each of some scheduled functions of the same arguments writes over a copy of `empty`."""
+    from nncc.codegen.device_kernels import lower_device_kernels
+
+    lowered = lower_device_kernels(dict(functions), target.tvm_target(), "k_")
+    library = fake_cuda.emulated(lowered.code, "-O1")
+    for name in functions:
+        result = empty.copy()
+        workspace = np.full(4 + lowered.workspace[name], 255, np.uint8)  # NaN: nothing may be read that was not written
+        for launch in lowered.launches[name]:
+            arrays = [(*inputs, result, workspace)[number] for number, _ in launch.args]
+            fake_cuda.launch(library, launch.symbol, launch.grid, launch.block, arrays)
+        yield name, result
 
 
 def execute(program: Program, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

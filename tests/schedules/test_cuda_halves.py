@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-import fake_cuda
 import numpy as np
 import pytest
 from compiled import Net
-from emulated import Emulated, emulate, needs_compiler
+from emulated import Emulated, computed, emulate, needs_compiler
 
 from nncc.choices import Choices
 from nncc.device_units import KINDS, SIZES
@@ -24,8 +23,7 @@ HALF = 2.0**-11
 def test_every_tile_of_units_is_exact_on_small_integers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of integers below 2^7 no bit is lost, and sums below 2^24 are exact in any order; depths, rows and columns fill
     no tile."""
-    from nncc import device_units
-    from nncc.codegen.device_kernels import lower_device_kernels
+    from nncc import device_plans
     from nncc.compat import te
     from nncc.templates import load_templates, schedule_kernel
 
@@ -41,7 +39,7 @@ def test_every_tile_of_units_is_exact_on_small_integers(kind: str, monkeypatch: 
     weight = "int8" if KINDS[kind].sum == "int32" else kind
     a, b = te.placeholder(x.shape, kind, name="x"), te.placeholder(packed.shape, weight, name="w")
     function = te.create_prim_func([a, b, template.compute(a, b, kind=kind, columns=columns)])
-    monkeypatch.setattr(device_units, "MOST_OPTIONS", 1000)
+    monkeypatch.setattr(device_plans, "MOST_OPTIONS", 1000)
     first = Choices()
     schedule_kernel(function, templates, target.hardware, first)
     by_size = defaultdict(list)
@@ -55,17 +53,11 @@ def test_every_tile_of_units_is_exact_on_small_integers(kind: str, monkeypatch: 
         choices = Choices({"tile": tile})
         scheduled[f"tile_{number}"], _ = schedule_kernel(function, templates, target.hardware, choices)
         assert choices.taken["tile"] == tile
-    lowered = lower_device_kernels(scheduled, target.tvm_target(), "k_")
-    library = fake_cuda.emulated(lowered.code, "-O1")
     data = [x.astype(signed), packed.astype(stored)]
     if kind == "bfloat16":
         data = [(array.view(np.uint32) >> 16).astype(np.uint16) for array in data]
-    for name in scheduled:
-        y = np.full((rows, columns), -7, KINDS[kind].sum)
-        workspace = np.zeros(1 + lowered.workspace[name] // 4, np.int32)
-        for launch in lowered.launches[name]:
-            arrays = [(*data, y, workspace)[number] for number, _ in launch.args]
-            fake_cuda.launch(library, launch.symbol, launch.grid, launch.block, arrays)
+    empty = np.full((rows, columns), -7, KINDS[kind].sum)
+    for name, y in computed(scheduled, target, data, empty):
         assert (y == x @ w).all(), name
 
 

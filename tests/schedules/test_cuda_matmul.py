@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import fake_cuda
 import numpy as np
 import pytest
 from compiled import ROUNDING, Net
-from emulated import Emulated, emulate, needs_compiler
+from emulated import Emulated, computed, emulate, needs_compiler
 
 from nncc.choices import Choices
 from nncc.target import resolve
@@ -50,8 +49,7 @@ def test_every_product_has_the_template(products: tuple[dict[str, str], Emulated
 
 def test_every_tile_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever tuning may choose, with sizes that no tile divides, and where that is possible in parts."""
-    from nncc import device_tiles
-    from nncc.codegen.device_kernels import lower_device_kernels
+    from nncc import device_plans, device_tiles
     from nncc.compat import te
     from nncc.templates import load_templates, schedule_kernel
 
@@ -61,7 +59,7 @@ def test_every_tile_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     target, templates = resolve("cuda-sm80"), load_templates()
     a, b = te.placeholder(x.shape, name="x"), te.placeholder(w.shape, name="w")
     function = te.create_prim_func([a, b, templates["cuda_matmul"].compute(a, b)])
-    monkeypatch.setattr(device_tiles, "MOST_OPTIONS", 1000)
+    monkeypatch.setattr(device_plans, "MOST_OPTIONS", 1000)
     first = Choices()
     schedule_kernel(function, templates, target.hardware, first)
     shapes = {
@@ -74,14 +72,8 @@ def test_every_tile_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         scheduled[f"tile_{number}"], _ = schedule_kernel(function, templates, target.hardware, choices)
         assert choices.taken["tile"] == tile
     assert len(scheduled) == len(device_tiles.SIZES)
-    lowered = lower_device_kernels(scheduled, target.tvm_target(), "k_")
-    library = fake_cuda.emulated(lowered.code, "-O1")
-    for name in scheduled:
-        y = np.full((rows, columns), np.nan, np.float32)
-        workspace = np.full(1 + lowered.workspace[name] // 4, np.nan, np.float32)
-        for launch in lowered.launches[name]:
-            arrays = [(x, w, y, workspace)[number] for number, _ in launch.args]
-            fake_cuda.launch(library, launch.symbol, launch.grid, launch.block, arrays)
+    empty = np.full((rows, columns), np.nan, np.float32)
+    for _, y in computed(scheduled, target, (x, w), empty):
         assert np.abs(y - x @ w).max() <= ROUNDING * np.abs(x @ w).max(), shapes
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fake_cuda
 import numpy as np
 import pytest
 from compiled import Net, compile_net
-from emulated import emulate, needs_compiler
+from emulated import computed, emulate, needs_compiler
 
 from nncc.choices import Choices
 from nncc.errors import UsageError
@@ -22,8 +21,7 @@ errors of others cancel as the products do."""
 @needs_compiler
 def test_every_tile_for_tensor_cores_is_exact_on_small_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of integers below 2^10 no bit is lost, and sums below 2^24 are exact in any order."""
-    from nncc import device_tiles
-    from nncc.codegen.device_kernels import lower_device_kernels
+    from nncc import device_plans, device_tiles
     from nncc.compat import te
     from nncc.templates import load_templates, schedule_kernel
 
@@ -33,7 +31,7 @@ def test_every_tile_for_tensor_cores_is_exact_on_small_integers(monkeypatch: pyt
     target, templates = resolve("cuda-sm80"), load_templates()
     a, b = te.placeholder(x.shape, name="x"), te.placeholder(w.shape, name="w")
     function = te.create_prim_func([a, b, templates["cuda_matmul"].compute(a, b, tf32=True)])
-    monkeypatch.setattr(device_tiles, "MOST_OPTIONS", 1000)
+    monkeypatch.setattr(device_plans, "MOST_OPTIONS", 1000)
     first = Choices()
     schedule_kernel(function, templates, target.hardware, first)
     shapes = {(m, n, wm, wn): [m, n, k, wm, wn, stages] for m, n, k, wm, wn, stages in first.options["tile"]}
@@ -43,14 +41,8 @@ def test_every_tile_for_tensor_cores_is_exact_on_small_integers(monkeypatch: pyt
         choices = Choices({"tile": tile})
         scheduled[f"tile_{number}"], _ = schedule_kernel(function, templates, target.hardware, choices)
         assert choices.taken["tile"] == tile
-    lowered = lower_device_kernels(scheduled, target.tvm_target(), "k_")
-    library = fake_cuda.emulated(lowered.code, "-O1")
-    for name in scheduled:
-        y = np.full((rows, columns), np.nan, np.float32)
-        workspace = np.full(1 + lowered.workspace[name] // 4, np.nan, np.float32)
-        for launch in lowered.launches[name]:
-            arrays = [(x, w, y, workspace)[number] for number, _ in launch.args]
-            fake_cuda.launch(library, launch.symbol, launch.grid, launch.block, arrays)
+    empty = np.full((rows, columns), np.nan, np.float32)
+    for name, y in computed(scheduled, target, (x, w), empty):
         assert (y == x @ w).all(), name
 
 
