@@ -23,7 +23,7 @@ from nncc.compat import GenericConst, IRModule, constant_array, relax, static_sh
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter, variables
 
-__all__ = ["Scores", "flat_memory", "fuse_attention"]
+__all__ = ["Scores", "fuse_attention"]
 
 
 def fuse_attention(module: IRModule, context: Context) -> IRModule:
@@ -33,41 +33,18 @@ def fuse_attention(module: IRModule, context: Context) -> IRModule:
     scores = Scores(module["main"])
 
     def matmul(rewriter: Rewriter, call: Any) -> Any:
-        found = scores.of(call.args[0])
-        if found is None:
+        found = scores.attention(rewriter, call)
+        if found is None or found.width % lanes:
             return None
-        operands = [*found.operands, call.args[1]]
-        mask = [rewriter.value(m) for m in found.mask]
-        shapes = [static_shape(a) for a in operands]
-        if len({shape[:-2] for shape in shapes}) > 1:
-            return None
-        if any(str(a.ty.dtype) != "float32" for a in (*operands, *mask)):
-            return None
-        (*batch, rows, depth), columns, width = shapes[0], shapes[1][-1], shapes[2][-1]
-        if not batch or width % lanes or 0 in (*batch, rows, depth, columns):
-            return None
+        batch, (rows, _, columns, width) = found.batch, found.sizes
         tile = template.module.tile(rows, columns, width, lanes, hardware)
-        views = [scores.view(operand, number < 2) for number, operand in enumerate(operands)]
-        flat = [flat_memory(rewriter, view.source) for view in views]
-        options = {
-            "batch": batch,
-            "sizes": [rows, depth, columns, width],
-            "views": [[view.start, *view.strides] for view in views],
-            "alpha": found.alpha * views[0].factor * views[1].factor,
-            "lanes": lanes,
-            "tile": tile,
-        }
-        mixed = rewriter.emit_anchor(template, *flat, *mask, **options)
+        tensors, options = found.arguments(rewriter)
+        mixed = rewriter.emit_anchor(template, *tensors, **options, lanes=lanes, tile=tile)
         padded = static_shape(mixed)[1]
         mixed = rewriter.builder.emit(relax.op.reshape(mixed, (*batch, padded, width)))
         return mixed if padded == rows else relax.op.strided_slice(mixed, [len(batch)], [0], [rows])
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
-
-
-def flat_memory(rewriter: Rewriter, source: Any) -> Any:
-    tensor = rewriter.value(source)
-    return rewriter.builder.emit(relax.op.reshape(tensor, (prod(static_shape(tensor)),)))
 
 
 @dataclass(frozen=True)
@@ -98,6 +75,36 @@ class _View:
         return self.array.strides
 
 
+@dataclass(frozen=True)
+class Attention:
+    """A product of a softmax of scores, which one kernel can compute."""
+
+    batch: tuple[int, ...]
+    """The leading axes."""
+    sizes: tuple[int, int, int, int]
+    """Queries, depth, keys and width: M, D, N and E."""
+    views: list[_View]
+    """Of q, k and v."""
+    mask: list[Any]
+    alpha: float
+
+    @property
+    def width(self) -> int:
+        return self.sizes[-1]
+
+    def arguments(self, rewriter: Rewriter) -> tuple[list[Any], dict[str, Any]]:
+        """What templates of attention take: flat memory of q, k and v, with the mask; and by name what says of it."""
+        tensors = [rewriter.value(view.source) for view in self.views]
+        flat = [rewriter.builder.emit(relax.op.reshape(t, (prod(static_shape(t)),))) for t in tensors]
+        options = {
+            "batch": list(self.batch),
+            "sizes": list(self.sizes),
+            "views": [[view.start, *view.strides] for view in self.views],
+            "alpha": self.alpha,
+        }
+        return [*flat, *self.mask], options
+
+
 class Scores:
     """Finds the product that a softmax is made of, through values that nothing else uses."""
 
@@ -110,7 +117,26 @@ class Scores:
                 self.uses.update(variables(binding.value))
         self.uses.update(variables(function.body.body))
 
-    def of(self, weights: Any) -> _Found | None:
+    def attention(self, rewriter: Rewriter, call: Any) -> Attention | None:
+        """The attention whose last product `call` is; None for another product, or one that no kernel computes."""
+        found = self._of(call.args[0])
+        if found is None:
+            return None
+        operands = [*found.operands, call.args[1]]
+        mask = [rewriter.value(m) for m in found.mask]
+        shapes = [static_shape(a) for a in operands]
+        if len({shape[:-2] for shape in shapes}) > 1:
+            return None
+        if any(str(a.ty.dtype) != "float32" for a in (*operands, *mask)):
+            return None
+        (*batch, rows, depth), columns, width = shapes[0], shapes[1][-1], shapes[2][-1]
+        if not batch or 0 in (*batch, rows, depth, columns):
+            return None
+        views = [self.view(operand, number < 2) for number, operand in enumerate(operands)]
+        alpha = found.alpha * views[0].factor * views[1].factor
+        return Attention(tuple(batch), (rows, depth, columns, width), views, mask, alpha)
+
+    def _of(self, weights: Any) -> _Found | None:
         softmax = self._call(weights, "relax.nn.softmax")
         if softmax is None or int(softmax.attrs.axis) not in (-1, len(static_shape(weights)) - 1):
             return None
