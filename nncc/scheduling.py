@@ -32,6 +32,7 @@ __all__ = [
     "extent",
     "extents",
     "finish_in_registers",
+    "finish_tiles",
     "flops",
     "in_vectors",
     "is_padding",
@@ -302,6 +303,21 @@ def finish_in_registers(sch: Any, block: Any, epilogue: Any, loop: Any, unrolled
     in_vectors(sch, copy, len(below(sch, copy, loop)) - 1)
     chains(sch, epilogue, unrolled)
     return [copy]
+
+
+def finish_tiles(sch: Any, block: Any, epilogue: Any, loop: Any, *, whole: bool, unrolled: int) -> list[Any]:
+    """Let `block` compute a tile at `loop`, and its epilogue, at which `loop` is, finish it there; or, where the
+    epilogue does not read `whole` tiles, let tiles go to memory, from where it reads them in a loop of its own: `loop`
+    is then one of `block`. The blocks that are placed so.
+    """
+    if whole:
+        placed = [block, epilogue, *finish_in_registers(sch, block, epilogue, loop, unrolled)]
+        sch.compute_at(block, loop, preserve_unit_loops=True)
+        return placed
+    copy = sch.cache_write(block, 0, "global")
+    sch.reverse_compute_at(copy, loop, preserve_unit_loops=True)
+    in_vectors(sch, copy, 2)
+    return [block, copy]
 
 
 def chains(sch: Any, block: Any, within: int) -> None:

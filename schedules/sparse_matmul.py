@@ -72,14 +72,7 @@ def schedule(sch, block, hardware, choose):
     sch.reorder(*outer, no, mo, mi, nl, nv, lane)
     if rows % row_tile:
         sch.annotate(mo, "pragma_loop_partition_hint", 1)
-    if whole:
-        placed = [block, epilogue, *scheduling.finish_in_registers(sch, block, epilogue, mo, unrolled=3)]
-        sch.compute_at(block, mo, preserve_unit_loops=True)
-    else:
-        copy = sch.cache_write(block, 0, "global")
-        sch.reverse_compute_at(copy, mo, preserve_unit_loops=True)
-        scheduling.in_vectors(sch, copy, 2)
-        placed = [block, copy]
+    placed = scheduling.finish_tiles(sch, block, epilogue, mo, whole=whole, unrolled=3)
     threads = [*outer, no]
     if rows % row_tile == 0 and hardware.cores > 1 and prod(batch) * (panels // vectors // lists) < 4 * hardware.cores:
         threads.append(mo)  # few panels and many rows: both feed the threads
