@@ -67,7 +67,7 @@ def make_library(program: Program, folder: Path, stem: str, code: Code, emit: Se
             emit=emit,
             toolchain=find_toolchain(program.target),
             exports=code.exports,
-            **({"blobs": {symbol: work / f"{symbol}.bin" for symbol in code.blobs}} if code.blobs else {}),
+            blobs={symbol: work / f"{symbol}.bin" for symbol in code.blobs},
         )
         header = work / f"{stem}.h"
         header.write_text(emit_header(program, (runtime_folder() / "nncc.h").read_text()))
