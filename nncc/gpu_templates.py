@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nncc import gpu_loops
+from nncc.anchors import place_anchors, start
 from nncc.choices import Choices
-from nncc.compat import Schedule, s_tir, structural_walk, tirx, tvm
+from nncc.compat import s_tir, structural_walk, tirx, tvm
 from nncc.errors import InternalError, ModelError
 from nncc.scheduling import ANCHOR, PART, is_spatial, transcendentals
 from nncc.target import Hardware
@@ -18,9 +19,11 @@ from nncc.target import Hardware
 if TYPE_CHECKING:
     from nncc.templates import Template
 
-_FOR_GPUS = "cuda_"
-
 __all__ = ["is_block", "refuse_own_code", "schedule_kernel"]
+
+_FOR_GPUS = "cuda_"
+_HINT = "compile the model for a processor, or remove the operator: "
+_HINT += "`nncc show MODEL.onnx --stage simplify` shows the graph"
 
 
 def is_block(function: Any) -> bool:
@@ -36,8 +39,7 @@ def _refuse_loops_of_others(sch: Any) -> None:
         if not node.iter_vars and not isinstance(node.body, tirx.BufferStore):
             raise ModelError(
                 f"the model uses `{node.name_hint.removesuffix('_gpu')}`, which GPUs cannot do yet",
-                "compile the model for a processor, or remove the operator: "
-                "`nncc show MODEL.onnx --stage simplify` shows the graph",
+                _HINT,
             )
 
 
@@ -55,8 +57,7 @@ def refuse_own_code(function: Any) -> None:
     name = _name(function)
     raise ModelError(
         f"the kernel `{name}` is code for processors, which GPUs cannot run",
-        "compile the model for a processor, or remove the operator: "
-        "`nncc show MODEL.onnx --stage simplify` shows the graph",
+        _HINT,
     )
 
 
@@ -64,7 +65,7 @@ def schedule_kernel(
     function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
 ) -> tuple[Any, str]:
     """The function with all of its loops bound to threads, and where its schedule came from."""
-    _refuse_loops_of_others(_start(function)[0])
+    _refuse_loops_of_others(start(function)[0])
     attempts = (_by_templates, _by_loops, _by_dlight)
     reasons = []
     for attempt in attempts:
@@ -78,27 +79,15 @@ def schedule_kernel(
     raise InternalError(f"no loops for a GPU could be made: {'; '.join(reasons)}")
 
 
-def _start(function: Any) -> tuple[Any, Any]:
-    """A schedule, and another one: a schedule changes the function that it is given, unless another one holds it."""
-    original = Schedule(function.with_attr("global_symbol", "main"))
-    return original.copy(), original
-
-
 def _by_templates(
     function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
 ) -> tuple[Any, str]:
-    sch, _held = _start(function)
+    sch, _held = start(function)
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
     anchors = [b for b in blocks if _owner(sch, b, ANCHOR)]
     owned = {sch.get(b).name_hint for b in blocks if _owner(sch, b, ANCHOR) or _owner(sch, b, PART)}
     _inline(sch, blocks, owned)
-    origins = []
-    for block in anchors:
-        name = str(sch.get(block).annotations[ANCHOR])
-        if name not in templates:
-            raise InternalError(f"a kernel asks for the schedule template `{name}`, which no file defines")
-        _, decision = templates[name].schedule(sch, block, hardware, choices)
-        origins.append(f"{name} {decision}")
+    _, origins = place_anchors(sch, anchors, templates, hardware, choices)
     _rest(sch, hardware, choices)
     return sch, "; ".join(origins) or "loops"
 
@@ -112,7 +101,7 @@ def _owner(sch: Any, block: Any, word: str) -> str:
 def _by_loops(
     function: Any, templates: Mapping[str, Template], hardware: Hardware, choices: Choices
 ) -> tuple[Any, str]:
-    sch, _held = _start(function)
+    sch, _held = start(function)
     _inline(sch, list(sch.get_child_blocks(sch.get_sblock("root"))), set())
     _rest(sch, hardware, choices)
     return sch, "loops"

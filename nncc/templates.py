@@ -13,11 +13,12 @@ from types import ModuleType
 from typing import Any
 
 from nncc import gpu_templates
+from nncc.anchors import place_anchors, start
 from nncc.choices import Choices
 from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
 from nncc.device_units import KIND
 from nncc.dots import PRODUCT
-from nncc.errors import InternalError, ModelError, UsageError
+from nncc.errors import ModelError, UsageError
 from nncc.ir import TensorSpec
 from nncc.loops import elementwise, reduction
 from nncc.resources import schedules_folder
@@ -240,23 +241,13 @@ def apply_template(
 
     Without `loops`, blocks that no template places keep those they came with. TVM's ScheduleError where a step fails.
     """
-    # A schedule changes the function that it is given, unless another schedule holds it.
-    original = Schedule(function.with_attr("global_symbol", "main"))
-    sch = original.copy()
+    sch, _held = start(function)
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
     anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
     parts = [b for b in blocks if PART in sch.get(b).annotations]
     owned = {sch.get(b).name_hint for b in [*anchors, *parts]}
     remaining = [b for b in _inline(sch, blocks, owned) if sch.get(b).name_hint not in owned]
-    placed: list[Any] = []
-    origins = []
-    for block in anchors:
-        name = str(sch.get(block).annotations[ANCHOR])
-        if name not in templates:
-            raise InternalError(f"a kernel asks for the schedule template `{name}`, which no file defines")
-        handled, decision = templates[name].schedule(sch, block, hardware, choices)
-        placed += handled
-        origins.append(f"{name} {decision}")
+    placed, origins = place_anchors(sch, anchors, templates, hardware, choices)
     done = {sch.get(b).name_hint for b in placed}
     for block in remaining if loops else []:
         if sch.get(block).name_hint in done:
