@@ -23,7 +23,6 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from models import chosen, models
 from peers import CONTESTANTS
 from qdq import SAMPLES, quantize
 from tables import RESULTS, with_tables
-from turns import Failed, Running, quartiles, take_turns
+from turns import Failed, Running, row_text, take_turns, times_and_ratios
 
 PEERS = [name for name in CONTESTANTS if not name.startswith("nncc")]
 QUANTIZED = ("onnxruntime", "openvino")
@@ -102,7 +101,7 @@ def main() -> None:
         row["versions"] |= {who: versions[who] for who in row["ratios"] if who in versions}
         with (RESULTS / file_name(row)).open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(line(row), flush=True)
+        print(row_text(row), flush=True)
 
 
 def version(python: str, package: str) -> str:
@@ -161,12 +160,7 @@ def measure(name: str, path: Path, words: argparse.Namespace, peers: Mapping[str
         "precision": precision,
         "unlimited": [who for who in running if words.isa and words.isa not in CONTESTANTS[who].limits],
         "target": target,
-        "milliseconds": {who: round(1e3 * statistics.median(r[who] for r in rounds), 4) for who in running},
-        "ratios": {
-            who: [round(q, 3) for q in quartiles([r[who] / r["nncc"] for r in rounds])]
-            for who in running
-            if who != "nncc"
-        },
+        **times_and_ratios(running, rounds),
         "compile": cost,
         "versions": {"nncc": nncc.__version__},
         "rounds": words.rounds,
@@ -189,12 +183,6 @@ def file_name(row: Mapping[str, Any]) -> str:
     words = [re.sub(r"[^A-Za-z0-9]+", "-", row["processor"]).strip("-"), str(row["threads"]), row["isa"]]
     words += ["int8"] if row.get("precision") == "int8" else []
     return "-".join(filter(None, words)) + ".jsonl"
-
-
-def line(row: Mapping[str, Any]) -> str:
-    times = "  ".join(f"{who} {ms:.3g}" for who, ms in row["milliseconds"].items())
-    ratios = "  ".join(f"{who} {mid:.2f} ({low:.2f}-{high:.2f})" for who, (low, mid, high) in row["ratios"].items())
-    return f"{row['model']:24} ms: {times}   ratios: {ratios}"
 
 
 if __name__ == "__main__":

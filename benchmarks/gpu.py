@@ -18,7 +18,6 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from models import chosen, models
-from turns import Failed, Running, quartiles, take_turns
+from turns import Failed, Running, row_text, take_turns, times_and_ratios
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = Path(__file__).with_name("gpu_peers.py")
@@ -65,7 +64,7 @@ def main() -> None:
         if row is not None:
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(line(row), flush=True)
+            print(f"{row_text(row)}   {row['sanitizer']}", flush=True)
 
 
 def make(words: argparse.Namespace) -> None:
@@ -117,12 +116,7 @@ def measure(folder: Path, rounds: int, sanitize: bool) -> dict[str, Any] | None:
         "model": folder.name,
         "gpu": gpu(),
         "target": made["target"],
-        "milliseconds": {who: round(1e3 * statistics.median(r[who] for r in times), 4) for who in running},
-        "ratios": {
-            who: [round(q, 3) for q in quartiles([r[who] / r["nncc"] for r in times])]
-            for who in running
-            if who != "nncc"
-        },
+        **times_and_ratios(running, times),
         "library_bytes": made["library_bytes"],
         "sanitizer": sanitized(folder) if sanitize else "",
         "versions": {"nncc": made["nncc"]} | dict(versions()),
@@ -167,12 +161,6 @@ def versions() -> Iterator[tuple[str, str]]:
     for package in ("torch", "onnxruntime-gpu", "tensorrt"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             yield package, importlib.metadata.version(package)
-
-
-def line(row: dict[str, Any]) -> str:
-    times = "  ".join(f"{who} {ms:.3g}" for who, ms in row["milliseconds"].items())
-    ratios = "  ".join(f"{who} {mid:.2f} ({low:.2f}-{high:.2f})" for who, (low, mid, high) in row["ratios"].items())
-    return f"{row['model']:24} ms: {times}   ratios: {ratios}   {row['sanitizer']}"
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from bench import processor, quartiles
+from bench import processor
 from onnx import helper, numpy_helper
 from tables import RESULTS, SPARSE
+from turns import quartiles
 
 import nncc
 

@@ -7,12 +7,13 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Failed", "Running", "quartiles", "take_turns"]
+__all__ = ["Failed", "Running", "quartiles", "row_text", "take_turns", "times_and_ratios"]
 
 SECONDS = 0.25
 """What one contestant runs in one round, about."""
@@ -95,3 +96,23 @@ def take_turns(running: dict[str, Running], rounds: int, name: str) -> list[dict
 def quartiles(values: list[float]) -> list[float]:
     """Lower quartile, median, upper quartile."""
     return [float(q) for q in np.quantile(values, [0.25, 0.5, 0.75])]
+
+
+def times_and_ratios(running: Iterable[str], rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What a row says of the rounds: by contestant the median in milliseconds, and of all but nncc the quartiles of
+    the ratios to nncc's time in the same round."""
+    return {
+        "milliseconds": {who: round(1e3 * statistics.median(r[who] for r in rounds), 4) for who in running},
+        "ratios": {
+            who: [round(q, 3) for q in quartiles([r[who] / r["nncc"] for r in rounds])]
+            for who in running
+            if who != "nncc"
+        },
+    }
+
+
+def row_text(row: Mapping[str, Any]) -> str:
+    """A row in one line, for who watches."""
+    times = "  ".join(f"{who} {ms:.3g}" for who, ms in row["milliseconds"].items())
+    ratios = "  ".join(f"{who} {mid:.2f} ({low:.2f}-{high:.2f})" for who, (low, mid, high) in row["ratios"].items())
+    return f"{row['model']:24} ms: {times}   ratios: {ratios}"
