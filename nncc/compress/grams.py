@@ -88,8 +88,7 @@ class Grams:
         self._folder = tempfile.TemporaryDirectory(prefix="nncc-")
         self.readers: list[Reader] = []
         nodes = list(graph.graph)
-        free = {unit for group in found.prunable() for unit in group.units.tolist()}
-        sites = [site for site in found.sites if site.kind == "reads" and not free.isdisjoint(site.units.tolist())]
+        sites = found.prunable_sites("reads")
         makes = {site.node: site.units for site in found.sites if site.kind == "makes"}
         for done, site in enumerate(sites):
             layer = linear(nodes[site.node]) if site.operand == 1 else None

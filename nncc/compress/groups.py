@@ -77,6 +77,11 @@ class Dependencies:
         """The groups without a reason against it."""
         return tuple(group for group in self.groups if not group.reason)
 
+    def prunable_sites(self, kind: Kind) -> list[Site]:
+        """The sites of this kind with a unit of a prunable group."""
+        free = {unit for group in self.prunable() for unit in group.units.tolist()}
+        return [site for site in self.sites if site.kind == kind and not free.isdisjoint(site.units.tolist())]
+
 
 class Flow:
     """The graph while channels are followed through it; what the rules of `nncc.compress.rules` read and write."""
