@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nncc.compress.adjust import ADJUST, Cutting
+from nncc.compress.linear import set_constant
 from nncc.passes.rewriting import constant, is_op, quiet
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def cut(graph: onnx_ir.Model, found: Dependencies, keep: np.ndarray) -> onnx_ir.
         assert array is not None
         for axis, mask in masks.items():
             array = np.compress(mask, array, axis)
-        cutting.set_operand(nodes[at], operand, np.ascontiguousarray(array))
+        set_constant(nodes[at], operand, np.ascontiguousarray(array))
     for node in nodes:
         for value in node.outputs:
             if not value.is_graph_output():
