@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nncc.compress.groups import Dependencies, Group
+    from nncc.quant.request import Tell
 
 __all__ = ["RATIOS", "Curve", "Step", "allocate", "counts_after", "sensitivity"]
 
@@ -27,7 +28,6 @@ Loss = Callable[["Group", "np.ndarray"], float]
 Term = Callable[["np.ndarray"], float]
 """What one layer or weight adds to what the goal is about (multiplications, bytes or seconds), without the units that
 an array of bool leaves out."""
-Tell = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
