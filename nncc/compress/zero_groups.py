@@ -58,9 +58,7 @@ class _Sparse(Cost):
         if relative is None:
             return dense
         seconds = relative * 2e-9 * self.macs.amount / (hardware.peak_gflops or 1.0)
-        known = hardware.dram_gbps and hardware.peak_gflops
-        moved = sum(part.left(keep) for part in self.moved)
-        return min(dense, max(seconds, moved / (hardware.dram_gbps * 1e9) if known else 0.0))
+        return min(dense, max(seconds, times.moving(sum(part.left(keep) for part in self.moved))))
 
 
 @lru_cache(maxsize=4096)
