@@ -95,14 +95,18 @@ class LayerTimes:
         distinct bytes that it reads and writes, once from memory.
 
         Where `peak_gflops` of the hardware is not known, it is in units of 10^9 float32 operations instead, which
-        compare with each other; where `dram_gbps` is not, memory takes no time.
+        compare with each other; then, or where `dram_gbps` is not, memory takes no time.
         """
         key = product, integers
         if key not in self._seconds:
             counted = self.on_integers(product) if integers else self.in_float(product)[0]
             self._seconds[key] = 2e-9 * counted * self._lanes / (self.hardware.peak_gflops or 1.0)
+        return max(self._seconds[key], self.moving(nbytes))
+
+    def moving(self, nbytes: float) -> float:
+        """The time that it takes to move bytes from or to memory; 0 where `seconds` takes it for none."""
         known = self.hardware.dram_gbps and self.hardware.peak_gflops
-        return max(self._seconds[key], nbytes / (self.hardware.dram_gbps * 1e9) if known else 0.0)
+        return nbytes / (self.hardware.dram_gbps * 1e9) if known else 0.0
 
     def in_float(self, product: Product, block: int = 0, skipping: float = inf) -> tuple[float, str]:
         """Vector operations in float32, and a word on how. Channels lie in blocks of `block`, by default a vector.

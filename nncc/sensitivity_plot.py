@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import OutputError, ToolError, UsageError
+from nncc.errors import ToolError, UsageError
+from nncc.quant.request import check_folder
 from nncc.report import clipped
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def check_plot(path: Path) -> None:
         raise UsageError(
             f"`--plot {path}` is no kind of picture", f"name a file `{path.stem}.svg` or `{path.stem}.png`"
         )
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"cannot write `{path}`: there is no folder `{path.parent}`", "make it first")
+    check_folder(path)
     if importlib.util.find_spec("matplotlib") is None:
         raise ToolError("`--plot` draws with matplotlib, which is not installed", "`pip install 'nncc[plot]'`")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nncc.compress.linear import set_constant
 from nncc.compress.movement_rules import sliced_axes
 from nncc.passes.rewriting import add_constant, attribute, constant
 
@@ -34,18 +35,6 @@ class Cutting:
         mask = self.keep[units]
         return None if mask.all() else mask
 
-    def set_operand(self, node: onnx_ir.Node, at: int, array: np.ndarray) -> None:
-        """Give the node a constant of its own."""
-        import onnx_ir
-
-        value = node.inputs[at]
-        assert value is not None
-        if value.is_initializer() and len(value.uses()) == 1 and not value.is_graph_output():
-            value.const_value = onnx_ir.tensor(array, name=value.name)
-            value.shape = onnx_ir.Shape(array.shape)
-        else:
-            node.replace_input_with(at, add_constant(self.graph, array, str(value.name)))
-
 
 def _set_int(node: onnx_ir.Node, name: str, number: int | list[int]) -> None:
     import onnx_ir
@@ -73,7 +62,7 @@ def _reshape(cutting: Cutting, node: onnx_ir.Node) -> None:
         if mask is not None and sizes[axis] > 0:
             sizes[axis] = mask.sum()
     if (sizes != target).any():
-        cutting.set_operand(node, 1, sizes)
+        set_constant(node, 1, sizes)
 
 
 def _resize(cutting: Cutting, node: onnx_ir.Node) -> None:
@@ -88,7 +77,7 @@ def _resize(cutting: Cutting, node: onnx_ir.Node) -> None:
         if mask is not None:
             changed[at] = mask.sum()
     if (changed != sizes).any():
-        cutting.set_operand(node, 3, changed)
+        set_constant(node, 3, changed)
 
 
 def _slice(cutting: Cutting, node: onnx_ir.Node) -> None:
@@ -106,8 +95,8 @@ def _slice(cutting: Cutting, node: onnx_ir.Node) -> None:
         if mask is not None:
             starts[at], ends[at], changed = mask[:start].sum(), mask[:end].sum(), True
     if changed:
-        cutting.set_operand(node, 1, starts)
-        cutting.set_operand(node, 2, ends)
+        set_constant(node, 1, starts)
+        set_constant(node, 2, ends)
 
 
 def _split(cutting: Cutting, node: onnx_ir.Node) -> None:
@@ -132,7 +121,7 @@ def _split(cutting: Cutting, node: onnx_ir.Node) -> None:
         return _set_int(node, "split", sizes)
     node.attributes.pop("num_outputs", None)
     if len(node.inputs) > 1 and node.inputs[1] is not None:
-        return cutting.set_operand(node, 1, np.array(sizes, np.int64))
+        return set_constant(node, 1, np.array(sizes, np.int64))
     node.resize_inputs(2)
     return node.replace_input_with(1, add_constant(cutting.graph, np.array(sizes, np.int64), f"{node.name}/sizes"))
 

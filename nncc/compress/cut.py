@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nncc.compress.adjust import ADJUST, Cutting
+from nncc.compress.linear import set_constant
 from nncc.passes.rewriting import constant, is_op, quiet
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from nncc.compress.groups import Dependencies, Group
 
-__all__ = ["chosen", "cut", "kept_counts"]
+__all__ = ["chosen", "cut", "kept_counts", "ranked"]
 
 
 def cut(graph: onnx_ir.Model, found: Dependencies, keep: np.ndarray) -> onnx_ir.Model:
@@ -44,7 +45,7 @@ def cut(graph: onnx_ir.Model, found: Dependencies, keep: np.ndarray) -> onnx_ir.
         assert array is not None
         for axis, mask in masks.items():
             array = np.compress(mask, array, axis)
-        cutting.set_operand(nodes[at], operand, np.ascontiguousarray(array))
+        set_constant(nodes[at], operand, np.ascontiguousarray(array))
     for node in nodes:
         for value in node.outputs:
             if not value.is_graph_output():
@@ -66,11 +67,18 @@ def kept_counts(group: Group, multiple: int) -> list[int]:
     return [whole, *range((whole - 1) // step * step, 0, -step)]
 
 
-def chosen(groups: tuple[Group, ...], counts: Mapping[str, int], importance: np.ndarray, total: int) -> np.ndarray:
-    """Which of `total` units stay (bool): of each group named in `counts` so many, the most important ones.
+def ranked(group: Group, importance: np.ndarray) -> tuple[np.ndarray, int]:
+    """The units of a group in the order in which they stay, and how many of them, the first ones, do in any case: the
+    most important unit of every axis. Of equals, the first ones stay."""
+    import numpy as np
 
-    Every axis keeps its most important unit. Of equals, the first ones stay.
-    """
+    order = group.units[np.argsort(-importance[group.units], kind="stable")]
+    first = dict.fromkeys(int(span[np.argmax(importance[span])]) for span in group.spans)
+    return np.array([*first, *(unit for unit in order.tolist() if unit not in first)]), len(first)
+
+
+def chosen(groups: tuple[Group, ...], counts: Mapping[str, int], importance: np.ndarray, total: int) -> np.ndarray:
+    """Which of `total` units stay (bool): of each group named in `counts` so many, the first ones of `ranked`."""
     import numpy as np
 
     keep = np.ones(total, bool)
@@ -78,9 +86,7 @@ def chosen(groups: tuple[Group, ...], counts: Mapping[str, int], importance: np.
         count = counts.get(group.name, len(group.units))
         if count >= len(group.units):
             continue
-        order = group.units[np.argsort(-importance[group.units], kind="stable")]
-        first = dict.fromkeys(int(span[np.argmax(importance[span])]) for span in group.spans)
-        ranked = [*first, *(unit for unit in order.tolist() if unit not in first)]
+        order, least = ranked(group, importance)
         keep[group.units] = False
-        keep[ranked[: max(count, len(first))]] = True
+        keep[order[: max(count, least)]] = True
     return keep

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from nncc.compress.cost import Cost, Part
 from nncc.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
+    from nncc.compress.parts import Analysis
     from nncc.compress.search import Term
     from nncc.layer_time import LayerTimes
 
@@ -87,19 +86,19 @@ def goal_of(
     return Goal(given[0], read(word))  # type: ignore[arg-type]
 
 
-def terms(kind: Kind, costs: Sequence[Cost], nbytes: Sequence[Part], times: LayerTimes, target: str) -> list[Term]:
-    """What adds up to the amount that a goal of this kind is about: multiplications (of all that there are, for
-    sparsity), bytes, or seconds. Raises TargetError where the target's peak, and so a time, is not known."""
+def terms(kind: Kind, analysis: Analysis, times: LayerTimes, target: str) -> list[Term]:
+    """What adds up to the amount that a goal of this kind is about: what `--sparsity` is a part of, all that there is
+    of it, bytes, or seconds. Raises TargetError where the target's peak, and so a time, is not known."""
     if kind == "size":
-        return [part.left for part in nbytes]
+        return [part.left for part in analysis.nbytes]
     if kind == "sparsity":
-        return [cost.macs.left for cost in costs]
+        return [part.left for part in analysis.counted]
     if not times.hardware.peak_gflops:
         raise TargetError(
             f"target `{target}` does not say what its processor can do, so no time can be predicted",
             f"say it: `--target {target},peak_gflops=50,dram_gbps=10`; `nncc bench --profile` measures both",
         )
-    return [lambda keep, cost=cost: cost.seconds(keep, times) for cost in costs]  # type: ignore[misc]
+    return [lambda keep, cost=cost: cost.seconds(keep, times) for cost in analysis.costs]  # type: ignore[misc]
 
 
 def text(kind: Kind, amount: float) -> str:

@@ -7,7 +7,7 @@ and what is lost by that. Kept in files, since those of large layers take 85 MB 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from nncc.compress.groups import Dependencies, Group, Site
+    from nncc.quant.request import Tell
 
 __all__ = ["Grams", "Reader", "collect", "damped", "refit_readers"]
 
@@ -83,13 +84,12 @@ class Grams:
         found: Dependencies,
         samples: Sequence[Mapping[str, np.ndarray]],
         seed: int = 0,
-        tell: Callable[[int, int, str], None] = lambda done, total, what: None,
+        tell: Tell = lambda done, total, what: None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="nncc-")
         self.readers: list[Reader] = []
         nodes = list(graph.graph)
-        free = {unit for group in found.prunable() for unit in group.units.tolist()}
-        sites = [site for site in found.sites if site.kind == "reads" and not free.isdisjoint(site.units.tolist())]
+        sites = found.prunable_sites("reads")
         makes = {site.node: site.units for site in found.sites if site.kind == "makes"}
         for done, site in enumerate(sites):
             layer = linear(nodes[site.node]) if site.operand == 1 else None

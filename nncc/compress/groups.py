@@ -9,8 +9,9 @@ for every pixel. What a rule does not understand fixes the units that it meets, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from nncc.passes.rewriting import is_op
@@ -76,6 +77,11 @@ class Dependencies:
         """The groups without a reason against it."""
         return tuple(group for group in self.groups if not group.reason)
 
+    def prunable_sites(self, kind: Kind) -> list[Site]:
+        """The sites of this kind with a unit of a prunable group."""
+        free = {unit for group in self.prunable() for unit in group.units.tolist()}
+        return [site for site in self.sites if site.kind == kind and not free.isdisjoint(site.units.tolist())]
+
 
 class Flow:
     """The graph while channels are followed through it; what the rules of `nncc.compress.rules` read and write."""
@@ -126,6 +132,15 @@ class Flow:
         for unit in units.reshape(-1).tolist():
             self.reasons.setdefault(self.root(unit), why)
 
+    def together(self, node: onnx_ir.Node, units: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """Units of axes that must stay of one length: united; where one of them carries none, the others stay."""
+        found = [each for each in units if each is not None]
+        for each in found[1:]:
+            self.unite(found[0], each)
+        if found and len(found) < len(units):
+            self.freeze(found[0], f"`{node.name}` combines them with values that are no channels")
+        return found[0] if found else None
+
     def freeze_value(self, value: onnx_ir.Value | None, why: str) -> None:
         """All channels of a tensor stay."""
         for units in self.of(value).values():
@@ -156,7 +171,7 @@ class Flow:
         value = node.inputs[operand]
         assert value is not None
         shape = self.shape(value)
-        if kind != "along" or (shape is not None and len(shape) > 1 and max(shape) != _size(shape)):
+        if kind != "along" or (shape is not None and len(shape) > 1 and max(shape) != prod(shape)):
             others = {str(user.name) for user, _ in value.uses() if user is not node}
             if others:
                 self.freeze(units, f"weights `{value.name}` are shared with `{min(others)}`")
@@ -176,12 +191,6 @@ class Flow:
         sites = tuple(Site(s.node, s.operand, s.axis, numbers[s.units], s.kind) for s in self.sites)
         groups = _groups([(numbers[a:b], maker) for a, b, maker in self._batches], axes, reasons)
         return Dependencies(groups, sites, axes, count, self.shapes)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    from math import prod
-
-    return prod(shape)
 
 
 def _groups(

@@ -57,16 +57,11 @@ def activation(evidence: Evidence) -> np.ndarray:
     import numpy as np
 
     found, nodes = evidence.found, list(evidence.graph.graph)
-    reads = [site for site in found.sites if site.kind == "reads"]
-    axes: dict[str, int] = {}
-    for site in reads:
-        value, axis = _read_axis(nodes, found, site)
-        axes[value] = axis
-    variances = _variances(evidence, axes)
+    reads = [(site, *_read_axis(nodes, found, site)) for site in found.sites if site.kind == "reads"]
+    variances = _variances(evidence, {value: axis for _, value, axis in reads})
     squares = np.zeros(found.count)
     seen = np.zeros(found.count, bool)
-    for site in reads:
-        value, _ = _read_axis(nodes, found, site)
+    for site, value, _ in reads:
         array = _weights(nodes, site)
         if array is None:
             continue

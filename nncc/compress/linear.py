@@ -102,14 +102,15 @@ def values(graph: onnx_ir.Model, name: str, samples: Sequence[Mapping[str, np.nd
 
 
 def set_constant(node: onnx_ir.Node, at: int, array: np.ndarray) -> None:
-    """Give the node a constant of the same shape, in place of one that it may share."""
+    """Give the node a constant of its own, in place of one that it may share."""
     import onnx_ir
 
     from nncc.passes.rewriting import add_constant
 
     value = node.inputs[at]
     assert value is not None and node.graph is not None
-    if value.is_initializer() and len(value.uses()) == 1:
+    if value.is_initializer() and len(value.uses()) == 1 and not value.is_graph_output():
         value.const_value = onnx_ir.tensor(array, name=value.name)
+        value.shape = onnx_ir.Shape(array.shape)
     else:
         node.replace_input_with(at, add_constant(node.graph, array, str(value.name)))  # type: ignore[arg-type]

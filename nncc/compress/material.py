@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nncc.compress.cost import Cost, Part, total
+from nncc.compress.cost import total
 from nncc.compress.groups import Dependencies
+from nncc.compress.parts import Analysis
 from nncc.compress.structures import STRUCTURES, Structure
 from nncc.errors import ModelError
 from nncc.passes.rewriting import constant, is_op
@@ -62,24 +63,26 @@ class Material:
     graph: onnx_ir.Model
     """As it was read."""
     prepared: onnx_ir.Model
-    found: Dependencies
-    costs: tuple[Cost, ...]
-    nbytes: tuple[Part, ...]
-    counted: tuple[Part, ...]
-    """What `--sparsity` is a part of."""
+    analysis: Analysis
     structure: Structure
     seen: Sequence[Mapping[str, np.ndarray]]
     held_out: Sequence[Mapping[str, np.ndarray]]
     agreement: Agreement
     noise: Noise
 
+    @property
+    def found(self) -> Dependencies:
+        """What a cut must know of the graph."""
+        return self.analysis.found
+
     def macs(self, keep: np.ndarray) -> float:
         """Multiplications of the graph without the units that `keep` leaves out, for the first sample."""
-        return total(tuple(cost.macs for cost in self.costs), keep)
+        return total(tuple(cost.macs for cost in self.analysis.costs), keep)
 
     def gone(self, keep: np.ndarray) -> float:
         """The part that goes of what `--sparsity` is a part of."""
-        return 1 - total(self.counted, keep) / total(self.counted, keep | True)
+        counted = self.analysis.counted
+        return 1 - total(counted, keep) / total(counted, keep | True)
 
 
 def gather(
@@ -98,28 +101,15 @@ def gather(
     _check_weights(prepared)
     seen, held = hold_out(samples, seed)
     analysis = structure.analyze(prepared, shapes_of(prepared, samples[0]))
-    found = analysis.found
-    if not found.prunable():
-        reasons = "; ".join(f"`{group.name}`: {group.reason}" for group in found.groups[:5])
+    if not analysis.found.prunable():
+        reasons = "; ".join(f"`{group.name}`: {group.reason}" for group in analysis.found.groups[:5])
         raise ModelError(
             f"the model has no {structure.unit.split()[0]} that can be removed{': ' + reasons if reasons else ''}",
             f"`nncc show` shows the model; {structure.needs}",
         )
     agreement = Agreement(kind or agreement_of(graph), open_graph(graph), held)
     noise = Noise(prepared, held[:_MOST_JUDGED])
-    return Material(
-        graph,
-        prepared,
-        found,
-        analysis.costs,
-        analysis.nbytes,
-        analysis.counted,
-        structure,
-        seen,
-        held,
-        agreement,
-        noise,
-    )
+    return Material(graph, prepared, analysis, structure, seen, held, agreement, noise)
 
 
 def _check_weights(graph: onnx_ir.Model) -> None:

@@ -26,22 +26,17 @@ def concat(flow: Flow, node: onnx_ir.Node) -> None:
     along = int(attribute(node, "axis", 1)) % max(rank, 1)
     for axis in range(rank):
         met = [flow.of(value).get(axis) for value in node.inputs]
-        found = [units for units in met if units is not None]
-        if not found:
-            continue
-        if axis == along:
+        if axis != along:
+            units = flow.together(node, met)
+            if units is not None:
+                flow.put(node.outputs[0], axis, units)
+        elif any(units is not None for units in met):
             sizes = [shape[axis] for shape in shapes if shape is not None]
             parts = [
                 flow.fixed(size, "it is no channel") if units is None else units
                 for units, size in zip(met, sizes, strict=True)
             ]
             flow.put(node.outputs[0], axis, np.concatenate(parts))
-            continue
-        for units in found[1:]:
-            flow.unite(found[0], units)
-        if len(found) < len(met):
-            flow.freeze(found[0], f"`{node.name}` combines them with values that are no channels")
-        flow.put(node.outputs[0], axis, found[0])
     return None
 
 

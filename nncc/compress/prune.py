@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,9 +83,7 @@ def prune_graph(
     found, hardware, times = material.found, target.hardware, LayerTimes(target.hardware)
     cutter = material.structure.cutter(material, choices, start, tell)
     kind = goal.kind if goal is not None else _aim(material, hardware)
-    parts: list[Term] = [part.left for part in material.counted]
-    if kind != "sparsity":
-        parts = terms(kind, material.costs, material.nbytes, times, target.name)
+    parts = terms(kind, material.analysis, times, target.name)
     start("sensitivity", f"{len(found.prunable())} groups")
     curves = sensitivity(
         found,
@@ -107,6 +105,7 @@ def prune_graph(
     agreement = material.agreement
     kinds = {kind: agreement(session, kind) for kind in dict.fromkeys((agreement.kind, "sqnr"))}
     everything, shrinks = np.ones(found.count, bool), material.structure.shrinks
+    nbytes = material.analysis.nbytes
     return Outcome(
         graph=trial.graph,
         found=found,
@@ -114,7 +113,7 @@ def prune_graph(
         refitted=trial.refitted,
         macs=(material.macs(everything), material.macs(trial.keep)),
         parameters=(_parameters(material.prepared, shrinks), _parameters(trial.graph, shrinks)),
-        stored_bytes=(total(material.nbytes, everything), total(material.nbytes, trial.keep)),
+        stored_bytes=(total(nbytes, everything), total(nbytes, trial.keep)),
         structure=material.structure,
         seconds=_seconds(material, times, everything, trial.keep),
         curves=curves,
@@ -133,7 +132,7 @@ def _steps(
     goal: Goal | None,
     curves: Mapping[str, Curve],
     importance: np.ndarray,
-    parts: Sequence[Callable[[np.ndarray], float]],
+    parts: Sequence[Term],
 ) -> tuple[Step, ...]:
     """The steps to the goal; ModelError with the best that there is where they do not lead there."""
     import numpy as np
@@ -167,8 +166,8 @@ def _seconds(
     if not times.hardware.peak_gflops:
         return None
     return (
-        sum(cost.seconds(before, times) for cost in material.costs),
-        sum(cost.seconds(after, times) for cost in material.costs),
+        sum(cost.seconds(before, times) for cost in material.analysis.costs),
+        sum(cost.seconds(after, times) for cost in material.analysis.costs),
     )
 
 

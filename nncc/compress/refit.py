@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from nncc.compress.groups import Dependencies
+    from nncc.quant.request import Tell
 
 __all__ = ["DAMPINGS", "Operation", "refit"]
 
@@ -30,7 +31,6 @@ _MOST_ROWS = 60_000
 """Positions of all samples together that a layer is fitted to; of more, as many are drawn from each sample."""
 _MOST_SAMPLES = 256
 
-Tell = Callable[[int, int, str], None]
 Operation = Callable[[Problem], "np.ndarray"]
 """A matrix with zeros, the bias in its last row, that does nearly what the problem asks for."""
 NO_OPERATIONS: Mapping[str, Operation] = {}

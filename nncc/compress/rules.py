@@ -21,10 +21,10 @@ def unknown(flow: Flow, node: onnx_ir.Node) -> None:
     flow.stay(node, f"`{node.name}` is a {node.op_type}, of which channels cannot be removed")
 
 
-def _pass(flow: Flow, node: onnx_ir.Node, moved: Mapping[int, int] | None = None) -> None:
-    """The first output carries what the first input does, on the axes where `moved` says they go."""
+def _pass(flow: Flow, node: onnx_ir.Node) -> None:
+    """The first output carries what the first input does."""
     for axis, units in flow.of(node.inputs[0]).items():
-        flow.put(node.outputs[0], axis if moved is None else moved[axis], units)
+        flow.put(node.outputs[0], axis, units)
 
 
 # Products with weights
@@ -92,26 +92,16 @@ def matmul(flow: Flow, node: onnx_ir.Node) -> None:
         return flow.stay(node, f"`{node.name}` has a batch of weights")
     a = {axis - len(shapes[0]): units for axis, units in flow.of(left).items()}
     b = {axis - len(shapes[1]): units for axis, units in flow.of(right).items()}
-    _together(flow, node, [a.pop(-1, None), b.pop(-2, None)])
+    flow.together(node, [a.pop(-1, None), b.pop(-2, None)])
     for axis in range(-rank, -2):
         sizes = [shape[axis] if len(shape) >= -axis else 1 for shape in shapes[:2]]  # type: ignore[arg-type,index]
         units = [each.pop(axis, None) for each, size in zip((a, b), sizes, strict=True) if size > 1]
-        if (found := _together(flow, node, units)) is not None:
+        if (found := flow.together(node, units)) is not None:
             flow.put(out, rank + axis, found)
     for axis, units_ in ((-2, a.get(-2)), (-1, b.get(-1))):
         if units_ is not None:
             flow.put(out, rank + axis, units_)
     return None
-
-
-def _together(flow: Flow, node: onnx_ir.Node, units: list[np.ndarray | None]) -> np.ndarray | None:
-    """Units of axes that must stay of one length: united; where one of them carries none, the others stay."""
-    found = [each for each in units if each is not None]
-    for each in found[1:]:
-        flow.unite(found[0], each)
-    if found and len(found) < len(units):
-        flow.freeze(found[0], f"`{node.name}` combines them with values that are no channels")
-    return found[0] if found else None
 
 
 def _product(
@@ -178,7 +168,7 @@ def elementwise(flow: Flow, node: onnx_ir.Node) -> None:
                 constants.append((at, own))
             else:
                 met.append(flow.of(value).get(own))
-        units = _together(flow, node, met)
+        units = flow.together(node, met)
         if units is not None:
             for at, own in constants:
                 flow.site(node, at, own, units)

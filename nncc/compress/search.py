@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nncc.compress.cut import chosen, kept_counts
+from nncc.compress.cut import chosen, kept_counts, ranked
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nncc.compress.groups import Dependencies, Group
+    from nncc.quant.request import Tell
 
 __all__ = ["RATIOS", "Curve", "Step", "allocate", "counts_after", "sensitivity"]
 
@@ -27,7 +28,6 @@ Loss = Callable[["Group", "np.ndarray"], float]
 Term = Callable[["np.ndarray"], float]
 """What one layer or weight adds to what the goal is about (multiplications, bytes or seconds), without the units that
 an array of bool leaves out."""
-Tell = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ def allocate(
     keep = np.ones(found.count, bool)
     values = [term(keep) for term in terms]
     ways = [
-        _Way(group, kept_counts(group, multiple), _touched(group, found.count, terms, values))
+        _Way(
+            group, kept_counts(group, multiple), _touched(group, found.count, terms, values), *ranked(group, importance)
+        )
         for group in found.prunable()
         if group.name in curves
     ]
@@ -113,14 +115,14 @@ def allocate(
         for way in ways:
             state = way.place, *(values[at] for at in way.terms)
             if way.state != state:  # else nothing has changed for it
-                offer = _offer(way, curves[way.group.name], importance, keep, terms, values)
+                offer = _offer(way, curves[way.group.name], keep, terms, values)
                 way.state, way.offer = state, offer
             if way.offer is not None and (best is None or way.offer.price < best.price):
                 best, moved = way.offer, way
         if best is None:
             break
-        moved.place, units = best.place, moved.group.units
-        keep[units] = best.keep
+        moved.place = best.place
+        keep = moved.without(keep, best.place)
         for at in moved.terms:
             values[at] = terms[at](keep)
         now = sum(values)
@@ -136,30 +138,23 @@ class _Offer:
     """What is lost for what is saved, at the least, the further it goes; infinite where nothing is saved."""
     place: int
     """The next count that saves something; or the next one, where none does."""
-    keep: np.ndarray
-    """Of the group's units, with that count."""
 
 
-def _offer(
-    way: _Way, curve: Curve, importance: np.ndarray, keep: np.ndarray, terms: Sequence[Term], values: Sequence[float]
-) -> _Offer | None:
+def _offer(way: _Way, curve: Curve, keep: np.ndarray, terms: Sequence[Term], values: Sequence[float]) -> _Offer | None:
     """None where no fewer units are allowed.
 
     The price is that of the best of all further counts: what is stored without zeros needs an index first, and kernels
     that skip zeros are of no use before many are there, so that one step by itself may save nothing.
     """
-    group, whole = way.group, len(way.group.units)
+    whole = len(way.group.units)
     before = curve.at(1 - way.counts[way.place] / whole)
     found: _Offer | None = None
     for place in range(way.place + 1, len(way.counts)):
-        count = way.counts[place]
-        own = chosen((group,), {group.name: count}, importance, len(keep))[group.units]
-        other = keep.copy()
-        other[group.units] = own
+        other = way.without(keep, place)
         saved = sum(values[at] - terms[at](other) for at in way.terms)
-        price = (curve.at(1 - count / whole) - before) / saved if saved > 0 else float("inf")
+        price = (curve.at(1 - way.counts[place] / whole) - before) / saved if saved > 0 else float("inf")
         if found is None or (price < found.price and found.price == float("inf")):
-            found = _Offer(price, place, own)
+            found = _Offer(price, place)
         elif price < found.price:
             found = replace(found, price=price)
     return found
@@ -173,10 +168,20 @@ class _Way:
     counts: list[int]
     terms: list[int]
     """Places of the terms that change with it."""
+    order: np.ndarray
+    least: int
+    """Its units as `ranked` orders them, and how many always stay."""
     place: int = 0
     state: tuple[float, ...] = ()
     """What `offer` depends on: the place, and the values of the terms."""
     offer: _Offer | None = None
+
+    def without(self, keep: np.ndarray, place: int) -> np.ndarray:
+        """`keep` where of this group as many units stay as the count at `place` says."""
+        other = keep.copy()
+        other[self.group.units] = False
+        other[self.order[: max(self.counts[place], self.least)]] = True
+        return other
 
 
 def _touched(group: Group, count: int, terms: Sequence[Term], values: Sequence[float]) -> list[int]:

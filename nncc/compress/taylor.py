@@ -69,14 +69,12 @@ def _made(graph: onnx_ir.Model, found: Dependencies) -> list[tuple[str, int, np.
     import numpy as np
 
     nodes = list(graph.graph)
-    free = {unit for group in found.prunable() for unit in group.units.tolist()}
     tensors = []
-    for site in found.sites:
-        if site.kind == "makes" and not free.isdisjoint(site.units.tolist()):
-            name = str(nodes[site.node].outputs[0].name)
-            for axis, units in found.axes.get(name, {}).items():
-                if np.array_equal(units, site.units):
-                    tensors.append((name, axis, units))
+    for site in found.prunable_sites("makes"):
+        name = str(nodes[site.node].outputs[0].name)
+        for axis, units in found.axes.get(name, {}).items():
+            if np.array_equal(units, site.units):
+                tensors.append((name, axis, units))
     return tensors
 
 

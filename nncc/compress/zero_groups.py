@@ -16,7 +16,7 @@ import numpy as np
 
 from nncc.compress.cost import Cost, Part, costs, nbytes
 from nncc.compress.groups import Dependencies, Group
-from nncc.compress.linear import MOST_COLUMNS, linear
+from nncc.compress.linear import MOST_COLUMNS, Linear, linear
 from nncc.compress.parts import Analysis
 from nncc.compress.surgeon import Block
 from nncc.passes.rewriting import attribute, constant, is_op
@@ -58,9 +58,7 @@ class _Sparse(Cost):
         if relative is None:
             return dense
         seconds = relative * 2e-9 * self.macs.amount / (hardware.peak_gflops or 1.0)
-        known = hardware.dram_gbps and hardware.peak_gflops
-        moved = sum(part.left(keep) for part in self.moved)
-        return min(dense, max(seconds, moved / (hardware.dram_gbps * 1e9) if known else 0.0))
+        return min(dense, max(seconds, times.moving(sum(part.left(keep) for part in self.moved))))
 
 
 @lru_cache(maxsize=4096)
@@ -123,7 +121,7 @@ def block_groups(graph: onnx_ir.Model, shapes: Shapes, block: Block) -> Analysis
 def weight_groups(graph: onnx_ir.Model, shapes: Shapes) -> Analysis:
     """Weights of one output, on average. They are what counts: no multiplication is skipped."""
     found = _groups(graph, shapes, _weights)
-    units = {group.name: group.units for group in found.groups if not group.reason}
+    units = {group.name: group.units for group in found.prunable()}
     counted = []
     for node in graph.graph:
         weight = constant(node.inputs[1]) if _is_layer(node) else None
@@ -156,9 +154,9 @@ def _groups(
     for node in graph.graph:
         if not _is_layer(node):
             continue
-        size, why = 1, _unfit(node)
-        layer = None if why else linear(node)
-        if layer is not None:
+        layer = linear(node)
+        size, why = 1, _unfit(node, layer)
+        if layer is not None and not why:
             size, why = judged(node, *layer.matrix.shape)
         units = np.arange(count, count + size)
         count += size
@@ -166,7 +164,7 @@ def _groups(
     return Dependencies(tuple(groups), (), {}, count, shapes)
 
 
-def _unfit(node: onnx_ir.Node) -> str:
+def _unfit(node: onnx_ir.Node, layer: Linear | None) -> str:
     """Why nothing can be said of what a layer's weights do; empty where it can."""
     weight, value = constant(node.inputs[1]), node.inputs[1]
     assert weight is not None and value is not None
@@ -175,7 +173,7 @@ def _unfit(node: onnx_ir.Node) -> str:
     others = sorted(str(user.name) for user, _ in value.uses() if user is not node)
     if others:
         return f"weights `{value.name}` are shared with `{others[0]}`"
-    if linear(node) is not None:
+    if layer is not None:
         return ""
     columns = prod(weight.shape[1:]) if is_op(node, "Conv") else max(weight.shape, default=0)
     if columns > MOST_COLUMNS:

@@ -56,11 +56,11 @@ class Zeros:
         self._folder = tempfile.TemporaryDirectory(prefix="nncc-")
         self._last: tuple[str, Problem] | None = None
         self.importance = np.zeros(material.found.count)
-        nodes = {str(node.name): node for node in material.prepared.graph}
+        self._nodes = {str(node.name): node for node in material.prepared.graph}
         start("statistics", f"{len(material.seen)} samples")
         for done, group in enumerate(self._groups):
             tell(done, len(self._groups), group.name)
-            layer = linear(nodes[group.name])
+            layer = linear(self._nodes[group.name])
             assert layer is not None
             if not collect(material.prepared, layer, material.seen, self._file(group), choices.seed):
                 raise RunError(
@@ -79,11 +79,11 @@ class Zeros:
     def refitted(self, keep: np.ndarray, damping: float) -> onnx_ir.Model:
         """The same, but each layer is judged, and all behind the first one fitted, by what it now gets."""
         material, choices = self._material, self._choices
-        operations = {}
-        nodes = {str(node.name): node for node in material.prepared.graph}
-        for group in self._groups:
-            if not keep[group.units].all():
-                operations[group.name] = self._operation(nodes[group.name], group, keep)
+        operations = {
+            group.name: self._operation(self._nodes[group.name], group, keep)
+            for group in self._groups
+            if not keep[group.units].all()
+        }
         graph = material.prepared
         return refit(graph, graph, material.found, keep, material.seen, damping, choices.seed, self._tell, operations)
 
@@ -101,10 +101,10 @@ class Zeros:
         result = self._material.prepared.clone()
         nodes = {str(node.name): node for node in result.graph}
         for group in groups:
-            layer = linear(nodes[group.name])
-            assert layer is not None
             if keep[group.units].all():
                 continue
+            layer = linear(nodes[group.name])
+            assert layer is not None
             problem = self._problem(group)
             mask = self._mask(layer.node, group, keep, problem)
             whole = fitted(problem, mask) if fit else problem.best.copy()
@@ -115,8 +115,7 @@ class Zeros:
     def _problem(self, group: Group) -> Problem:
         """Of a layer of the original; the last one is kept, with its inverse."""
         if self._last is None or self._last[0] != group.name:
-            node = next(node for node in self._material.prepared.graph if node.name == group.name)
-            layer = linear(node)
+            layer = linear(self._nodes[group.name])
             assert layer is not None
             self._last = group.name, Problem(damped(self._file(group), layer), layer.whole(), len(layer.matrix))
         return self._last[1]

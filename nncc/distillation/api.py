@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import ModelError, OutputError, ToolError, UsageError, did_you_mean
+from nncc.errors import ModelError, ToolError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,12 +134,13 @@ def _settings(choices: Mapping[str, Any]) -> Settings:
 
 def _check_checkpoint(checkpoint: Path, models: Sequence[Path]) -> None:
     """Refuse early what cannot be written late, and models that it would replace."""
+    from nncc.quant.request import check_folder
+
     if checkpoint.is_dir():
         raise UsageError(
             f"`--checkpoint {checkpoint}` is a folder", f"give a file, for example `{checkpoint / 'state'}`"
         )
-    if not checkpoint.absolute().parent.is_dir():
-        raise OutputError(f"cannot write `{checkpoint}`: there is no folder `{checkpoint.parent}`", "make it first")
+    check_folder(checkpoint)
     for model in models:
         if checkpoint.absolute() == model.absolute() or (
             checkpoint.exists() and model.exists() and checkpoint.samefile(model)

@@ -35,11 +35,11 @@ def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
     return apply
 
 
+_sum = _folded(torch.add)
+
+
 def _mean(node: onnx_ir.Node, *operands: Tensor) -> Tensor:
-    total = operands[0]
-    for operand in operands[1:]:
-        total = total + operand
-    return total / len(operands)
+    return _sum(node, *operands) / len(operands)
 
 
 def _divide(node: onnx_ir.Node, a: Tensor, b: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ ARITHMETIC: dict[str, Operator] = {
     "Softsign": _plain(F.softsign),
     "Sqrt": _plain(torch.sqrt),
     "Sub": _plain(torch.sub),
-    "Sum": _folded(torch.add),
+    "Sum": _sum,
     "Tanh": _plain(torch.tanh),
     "Where": lambda node, condition, a, b: torch.where(condition, a, b),
 }

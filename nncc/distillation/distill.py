@@ -17,7 +17,7 @@ from nncc.distillation.checkpoint import fingerprint, load, save
 from nncc.distillation.network import Network, trainable_graph
 from nncc.distillation.objective import Term, features, outputs, scaled
 from nncc.distillation.teacher import teacher_of
-from nncc.distillation.train import LEARNING_RATE, LEARNING_RATE_INTEGERS, Lesson, Trained, train
+from nncc.distillation.train import Lesson, Trained, train
 from nncc.distillation.weights import find_weights, write_weights
 from nncc.errors import ModelError, UsageError
 from nncc.quant.calibrate import check_samples
@@ -108,11 +108,10 @@ def distill_graph(
         write_weights(student, weights, network.real())
         check_faithful(network, student, samples, "after training")
         after = judge(student)
-    rate = LEARNING_RATE if all(weight.grid is None for weight in weights) else LEARNING_RATE_INTEGERS
     return Outcome(
         graph=student,
         trained=trained,
-        learning_rate=settings.learning_rate or rate,
+        learning_rate=lesson.learning_rate,
         terms=tuple(f"{term.kind} of `{term.teacher}`" for term in terms),
         parameters=sum(weight.start.size for weight in weights),
         integers=sum(weight.start.size for weight in weights if weight.grid is not None),

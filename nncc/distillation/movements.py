@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,10 +51,7 @@ def _transpose(node: onnx_ir.Node, x: Tensor) -> Tensor:
 def _flatten(node: onnx_ir.Node, x: Tensor) -> Tensor:
     axis = attribute(node, "axis", 1)
     axis += x.ndim if axis < 0 else 0
-    lead = 1
-    for size in x.shape[:axis]:
-        lead *= size
-    return x.reshape(lead, -1)
+    return x.reshape(prod(x.shape[:axis]), -1)
 
 
 def _concat(node: onnx_ir.Node, *operands: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nncc.distillation.weights import limits
 from nncc.passes.rewriting import attribute
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ def _limits(node: onnx_ir.Node) -> tuple[int, int]:
     kind = zero_point.dtype if zero_point is not None else node.outputs[0].dtype
     if given := attribute(node, "output_dtype", 0):
         kind = onnx_ir.DataType(given)
-    kind = kind or onnx_ir.DataType.UINT8
-    bits = kind.bitwidth
-    return (0, 2**bits - 1) if kind.name.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return limits(kind or onnx_ir.DataType.UINT8)
 
 
 def _along(node: onnx_ir.Node, numbers: Tensor, x: Tensor) -> Tensor:

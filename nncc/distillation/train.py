@@ -52,6 +52,12 @@ class Lesson:
     held: Sequence[int]
     settings: Settings
 
+    @property
+    def learning_rate(self) -> float:
+        """The largest one."""
+        integers = any(weight.grid is not None for weight in self.network.weights)
+        return self.settings.learning_rate or (LEARNING_RATE_INTEGERS if integers else LEARNING_RATE)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -78,11 +84,8 @@ def train(
     The same lesson gives the same weights, on the same machine and without a time budget. Raises RunError where the
     loss is no number any more.
     """
-    settings, network = lesson.settings, lesson.network
-    parameters = list(network.parameters())
-    rate = settings.learning_rate or (
-        LEARNING_RATE_INTEGERS if any(w.grid is not None for w in network.weights) else LEARNING_RATE
-    )
+    settings, rate = lesson.settings, lesson.learning_rate
+    parameters = list(lesson.network.parameters())
     optimizer = torch.optim.Adam(parameters, rate)
     if state is None:
         first = evaluate(lesson)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
-__all__ = ["Grid", "Weight", "find_weights", "write_weights"]
+__all__ = ["Grid", "Weight", "find_weights", "limits", "write_weights"]
 
 ZERO_SHARE = 0.02
 """From this share of exact zeros on, those of a tensor of floats are a pattern: training alone leaves none."""
@@ -146,10 +146,8 @@ def _grid(value: onnx_ir.Value, array: np.ndarray) -> Grid | None:
     zero_point = np.zeros_like(scale) if given is None else constant(given)
     if scale is None or zero_point is None or scale.dtype != np.float32 or value.dtype is None:
         return None
-    bits = value.dtype.bitwidth
-    signed = value.dtype.name.startswith("I")
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    if signed and bits <= 8 and not np.any(zero_point) and array.min() > low:
+    low, high = limits(value.dtype)
+    if low < 0 and value.dtype.bitwidth <= 8 and not np.any(zero_point) and array.min() > low:
         low += 1  # weights on [-127, 127] stay there: kernels may rely on it
     return Grid(
         _spread(node, scale, array.shape),
@@ -158,6 +156,12 @@ def _grid(value: onnx_ir.Value, array: np.ndarray) -> Grid | None:
         high,
         array.dtype,
     )
+
+
+def limits(kind: onnx_ir.DataType) -> tuple[int, int]:
+    """The least and the largest integer of a type."""
+    bits = kind.bitwidth
+    return (0, 2**bits - 1) if kind.name.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def _spread(node: onnx_ir.Node, numbers: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

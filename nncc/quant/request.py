@@ -1,4 +1,4 @@
-"""What `nncc.quantize` and `nncc.prune` are asked for alike: a model, samples, a metric, a file to write."""
+"""What `nncc.quantize`, `nncc.prune` and `nncc.distill` are asked for alike: a model, samples, a file to write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nncc.quant.images import Preprocessing
     from nncc.quant.metric import Metric
 
-__all__ = ["Samples", "Start", "Tell", "judge_of", "output_file", "read_model"]
+__all__ = ["Samples", "Start", "Tell", "check_folder", "judge_of", "output_file", "read_model"]
 
 Start = Callable[[str, str], None]
 """Told what begins: a word, and on what."""
@@ -76,6 +76,11 @@ def output_file(model: Path, output: str | Path | None, ending: str, itself: str
         raise UsageError(f"`-o {path}` is a folder", f"give a file, for example `{path / name}`")
     if path.exists() and model.exists() and path.samefile(model):
         raise UsageError(f"`-o {path}` is {itself} itself", "choose another file")
+    check_folder(path)
+    return path
+
+
+def check_folder(path: Path) -> None:
+    """Raise OutputError where there is no folder to write a file into."""
     if not path.absolute().parent.is_dir():
         raise OutputError(f"cannot write `{path}`: there is no folder `{path.parent}`", "make it first")
-    return path

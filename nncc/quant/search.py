@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from nncc.quant.calibrate import Statistics
+    from nncc.quant.request import Tell
     from nncc.target import Hardware
 
 __all__ = ["Found", "Judge", "best_observer", "rank", "search"]
 
 Score = Callable[["onnx_ir.Model"], float]
 """A figure for a quantized graph."""
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Judge:
     floor: float
     """The least score that holds."""
     most: int
-    progress: Progress = lambda done, total, what: None
+    progress: Tell = lambda done, total, what: None
     scores: dict[frozenset[str], float] = field(default_factory=dict)
     """By the nodes that stayed float."""
 
@@ -74,9 +73,7 @@ def with_floats(recipe: Recipe, names: Iterable[str]) -> Recipe:
     return replace(recipe, float_nodes=tuple(sorted({*recipe.float_nodes, *names})))
 
 
-def best_observer(
-    graph: onnx_ir.Model, statistics: Statistics, recipe: Recipe, loss: Score, progress: Progress
-) -> Recipe:
+def best_observer(graph: onnx_ir.Model, statistics: Statistics, recipe: Recipe, loss: Score, progress: Tell) -> Recipe:
     """The recipe with the observer that loses least; the earlier in `Observer` where several do."""
     known = get_args(Observer)
     losses = []
@@ -97,7 +94,7 @@ def rank(
     recipe: Recipe,
     layers: Sequence[Layer],
     loss: Score,
-    progress: Progress,
+    progress: Tell,
 ) -> dict[str, float]:
     """What each product loses by itself: `loss` (0 is none) of the graph in which it is the only one in int8.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nncc.compress.goals import Goal, goal_of, latency, size, sparsity, terms
+from nncc.compress.groups import Dependencies
+from nncc.compress.parts import Analysis
 from nncc.errors import TargetError, UsageError
 from nncc.layer_time import LayerTimes
 from nncc.target import Hardware
@@ -46,7 +48,7 @@ def test_errors_have_their_whole_text():
 
 def test_a_time_needs_a_target_that_knows_its_peak():
     with pytest.raises(TargetError) as caught:
-        terms("latency", (), (), LayerTimes(Hardware()), "board")
+        terms("latency", Analysis(Dependencies((), (), {}, 0, {}), (), (), ()), LayerTimes(Hardware()), "board")
     assert (caught.value.message, caught.value.hint) == (
         "target `board` does not say what its processor can do, so no time can be predicted",
         "say it: `--target board,peak_gflops=50,dram_gbps=10`; `nncc bench --profile` measures both",

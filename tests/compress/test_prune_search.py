@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from compress_models import Net, analyzed
 
+from nncc.compress.channels import channel_groups
 from nncc.compress.cost import costs, nbytes, total
 from nncc.compress.cut import chosen, cut
 from nncc.compress.goals import terms
@@ -57,7 +58,8 @@ def test_the_time_of_what_is_left_is_that_of_the_cut_graph(chain):
 
 def test_the_group_that_loses_least_for_what_it_saves_goes_first(chain):
     graph, found = chain
-    parts = terms("sparsity", costs(graph, found), nbytes(graph, found), LayerTimes(Hardware()), "x")
+    analysis = channel_groups(graph, found.shapes)
+    parts = terms("sparsity", analysis, LayerTimes(Hardware()), "x")
     whole = sum(part(np.ones(found.count, bool)) for part in parts)
     curves = {"conv0": Curve(((0.5, 9.0),)), "conv2": Curve(((0.5, 0.01),))}
     steps = allocate(found, curves, np.arange(found.count), 4, parts, 0.7 * whole)
