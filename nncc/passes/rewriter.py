@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -33,6 +33,10 @@ class Rewriter:
         """By variable of the old function, how it is made."""
         self.uses: Counter[Any] = Counter()
         """By variable of the old function, how often it is read."""
+        self.readers: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
+        """By variable of the old function, who reads it: variables and how each is made; twice None for the result."""
+        self.variable: Any = None
+        """That of the old function which is being bound: the call that a rule gets is how it is made."""
 
     def look(self, main: Any) -> None:
         """Called with the old function before the walk."""
@@ -41,9 +45,15 @@ class Rewriter:
         """The module with ``main`` rebuilt and what became unused dropped."""
         main = module["main"]
         self.made = {binding.var: binding.value for block in main.body.blocks for binding in block.bindings}
-        self.uses = Counter(
-            variable for value in (*self.made.values(), main.body.body) for variable in variables(value)
-        )
+        self.uses, self.readers = Counter(), defaultdict(list)
+        for variable, value in self.made.items():
+            read = variables(value)
+            self.uses.update(read)
+            for each in dict.fromkeys(read):
+                self.readers[each].append((variable, value))
+        for each in variables(main.body.body):
+            self.uses[each] += 1
+            self.readers[each].append((None, None))
         self.look(main)
         kernels = {name: function for name, function in module.functions.items() if name.name_hint != "main"}
         self.builder = builder = relax.BlockBuilder(IRModule(kernels, attrs=module.attrs))
@@ -57,7 +67,7 @@ class Rewriter:
         return relax.transform.DeadCodeElimination(["main"])(builder.get())
 
     def _bind(self, binding: Any) -> None:
-        value = binding.value
+        value, self.variable = binding.value, binding.var
         if isinstance(binding, relax.MatchCast):
             self.replaced[binding.var] = self.builder.match_cast(self.value(value), binding.ty)
             return
