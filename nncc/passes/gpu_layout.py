@@ -18,7 +18,7 @@ from nncc.compat import GenericConst, IRModule, constant_array, relax, te, tirx
 from nncc.passes.blocked import Blocked
 from nncc.passes.choose_layout import Layout
 from nncc.passes.context import Context
-from nncc.passes.convolutions import is_border, of_integers
+from nncc.passes.convolutions import of_integers, without_border
 from nncc.passes.layout_rules import pool2d
 from nncc.passes.quantization import dequantized
 
@@ -124,12 +124,8 @@ class _GpuLayout(Layout):
         """Of uint8 or int8 by int8, where a constant border that it was given is padding again; or of halves."""
         if not of_integers(call) and str(call.args[0].ty.dtype) not in _HALVES:
             return None
-        data, attrs = call.args[0], call.attrs
-        kernel, padding, zero = constant_array(call.args[1]), [int(p) for p in attrs.padding], 0
-        border = self.made.get(data)
-        if is_border(border) and not any(padding):
-            top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
-            data, padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
+        attrs, kernel = call.attrs, constant_array(call.args[1])
+        data, padding, zero = without_border(self, call.args[0], [int(p) for p in attrs.padding])
         groups = int(attrs.groups)
         depthwise = groups > 1 and kernel.shape[1] == 1
         template = self.templates["cuda_unit_depthwise" if depthwise else "cuda_unit_conv2d"]
