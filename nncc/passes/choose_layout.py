@@ -203,6 +203,10 @@ class Layout(Rewriter):
             return None
         return integers, *parameters
 
+    def pooled(self, expr: Any) -> tuple[Blocked, Template]:
+        """What a pool of a blocked tensor of the old function reads, and the template for it."""
+        return self.blocked[expr], self.templates["pool2d"]
+
     def unary(self, call: Any) -> Blocked | None:
         data = call.args[0]
         if not self.is_blocked(data):

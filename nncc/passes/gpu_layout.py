@@ -19,8 +19,8 @@ from nncc.passes.blocked import Blocked
 from nncc.passes.choose_layout import Layout
 from nncc.passes.context import Context
 from nncc.passes.convolutions import of_integers, without_border
-from nncc.passes.layout_rules import pool2d
 from nncc.passes.quantization import dequantized
+from nncc.templates import Template
 
 __all__ = ["gpu_layout"]
 
@@ -51,7 +51,6 @@ class _GpuLayout(Layout):
             "relax.nn.conv2d": _GpuLayout.conv2d,
             "relax.nn.conv2d_transpose": lambda *_: None,
             "relax.astype": _GpuLayout.astype,
-            **dict.fromkeys(("relax.nn.max_pool2d", "relax.nn.avg_pool2d"), _GpuLayout.pool2d),
         }
         own |= dict.fromkeys(("relax.quantize", "relax.dequantize"), _GpuLayout.scale)
         self.rules = {**self.rules, **own}
@@ -80,18 +79,13 @@ class _GpuLayout(Layout):
         halves = self.halves.get(self.blocked[expr].expr)
         return super().integers(expr) if halves is None else (halves, 1.0, 0)
 
-    def pool2d(self, call: Any) -> Blocked | None:
-        """Of halves, as numbers of float32 in the kernel that reads them."""
-        data = call.args[0]
-        halves = self.halves.get(self.blocked[data].expr) if self.is_blocked(data) else None
+    def pooled(self, expr: Any) -> tuple[Blocked, Template]:
+        """Halves are numbers of float32 in the kernel that reads them."""
+        tensor, template = super().pooled(expr)
+        halves = self.halves.get(tensor.expr)
         if halves is None:
-            return pool2d(self, call)
-        template, before = self.templates["pool2d"], self.blocked[data]
-        self.templates = {**self.templates, "pool2d": replace(template, compute=_from_halves(template.compute))}
-        self.blocked[data] = halves
-        result = pool2d(self, call)
-        self.templates, self.blocked[data] = {**self.templates, "pool2d": template}, before
-        return result
+            return tensor, template
+        return halves, replace(template, compute=_from_halves(template.compute))
 
     @staticmethod
     def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:

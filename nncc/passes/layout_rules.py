@@ -72,7 +72,7 @@ def pool2d(layout: Layout, call: Any) -> Blocked | None:
     data, attrs = call.args[0], call.attrs
     if not layout.is_blocked(data) or attrs.layout != "NCHW":
         return None
-    tensor, template = layout.blocked[data], layout.templates["pool2d"]
+    tensor, template = layout.pooled(data)
     window: dict[str, Any] = {
         name: [int(v) for v in getattr(attrs, name)] for name in ("strides", "dilation", "padding")
     }
