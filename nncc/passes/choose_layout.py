@@ -28,7 +28,7 @@ from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
 
-__all__ = ["BINARY", "UNARY", "Layout", "choose_layout"]
+__all__ = ["BINARY", "UNARY", "Layout", "choose_layout", "mean_of"]
 
 UNARY = {
     "relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.tanh", "relax.nn.leakyrelu", "relax.nn.silu",
@@ -281,8 +281,24 @@ class Layout(Rewriter):
 
     @staticmethod
     def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
-        """The mean of (x - zero) step over H and W, as an expression."""
-        return _spatial_mean(x, step, zero)
+        """Mean over H and W, row by row: H + W additions in a chain err less than H * W; of integers the mean of
+        (x - zero) step, by exact sums.
+        """
+        batch, blocks, height, width, lanes = x.shape
+        kind = "float32" if str(x.dtype) == "float32" else "int32"
+        h, w = te.reduce_axis((0, height), name="h"), te.reduce_axis((0, width), name="w")
+        rows = te.compute(
+            (batch, blocks, height, lanes),
+            lambda n, c, i, lane: te.sum(x[n, c, i, w, lane].astype(kind), axis=[w]),
+            name="row_sum",
+        )
+        total = te.compute((batch, blocks, lanes), lambda n, c, lane: te.sum(rows[n, c, h, lane], axis=[h]), name="sum")
+        count = int(height) * int(width)
+        return te.compute(
+            (batch, blocks, 1, 1, lanes),
+            lambda n, c, _, __, lane: mean_of(total[n, c, lane], count, step, zero),
+            name="mean",
+        )
 
     def reshape(self, call: Any) -> Any:
         """A reshape that only drops the two unit axes of a full blocked tensor is no work."""
@@ -295,24 +311,7 @@ class Layout(Rewriter):
         return None
 
 
-def _spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
-    """Mean over H and W, row by row: H + W additions in a chain err less than H * W; of integers the mean of
-    (x - zero) step, by exact sums.
-    """
-    batch, blocks, height, width, lanes = x.shape
-    kind = "float32" if str(x.dtype) == "float32" else "int32"
-    h, w = te.reduce_axis((0, height), name="h"), te.reduce_axis((0, width), name="w")
-    rows = te.compute(
-        (batch, blocks, height, lanes),
-        lambda n, c, i, lane: te.sum(x[n, c, i, w, lane].astype(kind), axis=[w]),
-        name="row_sum",
-    )
-    total = te.compute((batch, blocks, lanes), lambda n, c, lane: te.sum(rows[n, c, h, lane], axis=[h]), name="sum")
-    count = int(height) * int(width)
-    scale = tirx.const(step / count, "float32")
-
-    def mean(n: Any, c: Any, _: Any, __: Any, lane: Any) -> Any:
-        value = total[n, c, lane]
-        return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * scale
-
-    return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")
+def mean_of(total: Any, count: int, step: float, zero: int) -> Any:
+    """The mean of (x - zero) step, from the `total` of `count` numbers x."""
+    centred = total if str(total.dtype) == "float32" else dequantized(total, 1.0, zero * count)
+    return centred * tirx.const(step / count, "float32")

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from nncc.compat import GenericConst, IRModule, constant_array, relax, te, tirx
+from nncc.compat import GenericConst, IRModule, constant_array, relax, te
 from nncc.passes.blocked import Blocked
-from nncc.passes.choose_layout import Layout
+from nncc.passes.choose_layout import Layout, mean_of
 from nncc.passes.context import Context
 from nncc.passes.convolutions import of_integers, without_border
-from nncc.passes.quantization import dequantized
 from nncc.templates import Template
 
 __all__ = ["gpu_layout"]
@@ -97,14 +96,11 @@ class _GpuLayout(Layout):
             (batch, blocks, lanes), lambda n, c, i: te.sum(x[n, c, h, w, i].astype(kind), axis=[h, w]), name="sum"
         )
         count = int(height) * int(width)
-
-        def mean(n: Any, c: Any, _: Any, __: Any, i: Any) -> Any:
-            value = total[n, c, i]
-            return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * tirx.const(
-                step / count, "float32"
-            )
-
-        return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")
+        return te.compute(
+            (batch, blocks, 1, 1, lanes),
+            lambda n, c, _, __, i: mean_of(total[n, c, i], count, step, zero),
+            name="mean",
+        )
 
     def scale(self, call: Any) -> Blocked | None:
         """Zero points that are all 0 are no tensor to load."""
