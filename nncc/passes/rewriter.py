@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from nncc.compat import GenericConst, IRModule, relax
+from nncc.compat import GenericConst, IRModule, relax, topi
+from nncc.ir import CONCATENATION
 from nncc.templates import Template
 
 __all__ = ["Rewriter", "variables"]
 
-_OUT_ELEMENTWISE_FUSABLE = 4
-"""TVM's OpPatternKind: elementwise operators behind the function may be fused into it."""
+_OUT_ELEMENTWISE_FUSABLE, _OPAQUE = 4, 8
+"""TVM's OpPatternKind: elementwise operators behind the function may be fused into it; nothing is fused with it."""
 
 Rule = Callable[[Any, Any], Any]
 """Called with the rewriter, of whatever subclass, and the call."""
@@ -102,6 +103,11 @@ class Rewriter:
         """Call a template's compute definition; elementwise operators behind it may be fused into its kernel."""
         hint = {"primfunc_name_hint": template.name, "primfunc_attrs": {"op_pattern": _OUT_ELEMENTWISE_FUSABLE}}
         return self.builder.emit_te(partial(template.compute, **options), *args, **hint)
+
+    def emit_concatenation(self, tensors: list[Any], axis: int) -> Any:
+        """Pieces that follow each other in memory: `flatten` lets their kernels write where they belong."""
+        hint = {"primfunc_name_hint": "concatenate", "primfunc_attrs": {CONCATENATION: True, "op_pattern": _OPAQUE}}
+        return self.builder.emit_te(topi.concatenate, tensors, axis=axis, **hint)
 
 
 def variables(value: Any) -> list[Any]:
