@@ -74,7 +74,7 @@ class Layout(Rewriter):
         self.shifted: dict[Any, tuple[Blocked, Any]] = {}
         """By new variable: one that is dequantized and the number that is added to it."""
 
-    def look(self, main: Any) -> None:
+    def look(self) -> None:
         convolutions = convolution_texts(self.made.values())
         if self.dot.lanes >= 4 and any(of_integers(call) for call in self.made.values()):
             self.lanes = 16  # bytes, of which most processors store no fewer at once

@@ -56,7 +56,7 @@ class _GpuLayout(Layout):
         self.halves: dict[Any, Blocked] = {}
         """By new variable of float32, the halves that it is made of."""
 
-    def look(self, main: Any) -> None:
+    def look(self) -> None:
         integers = any(of_integers(call) for call in self.made.values())
         self.lanes = 16 if integers else 8
 

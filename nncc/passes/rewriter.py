@@ -39,8 +39,8 @@ class Rewriter:
         self.variable: Any = None
         """That of the old function which is being bound: the call that a rule gets is how it is made."""
 
-    def look(self, main: Any) -> None:
-        """Called with the old function before the walk."""
+    def look(self) -> None:
+        """Called before the walk, when it is known how values are made and who reads them."""
 
     def rewrite(self, module: IRModule) -> IRModule:
         """The module with ``main`` rebuilt and what became unused dropped."""
@@ -55,7 +55,7 @@ class Rewriter:
         for each in variables(main.body.body):
             self.uses[each] += 1
             self.readers[each].append((None, None))
-        self.look(main)
+        self.look()
         kernels = {name: function for name, function in module.functions.items() if name.name_hint != "main"}
         self.builder = builder = relax.BlockBuilder(IRModule(kernels, attrs=module.attrs))
         with builder.function("main", list(main.params), attrs=dict(main.attrs.items()) if main.attrs else {}):
