@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -293,8 +292,7 @@ def _foreign_machine(path: Path) -> str | None:
         found = _machine(path)
     except OSError:
         found = None
-    here = (library_file.this_machine(), library_file.SYSTEMS.get(sys.platform, "Linux"))
-    if found is None or found == here:
+    if found is None or found == library_file.this_machine():
         return None  # the loader has the words for what is not there or no library
     return f"{found[0]} {found[1]}"
 

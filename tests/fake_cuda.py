@@ -43,6 +43,17 @@ def compiler() -> str | None:
     return shutil.which("g++") or shutil.which("clang++") if platform.system() == "Linux" else None
 
 
+def device_compiler() -> str:
+    """The compiler of machine code for real GPUs; empty where there is none."""
+    from nncc.codegen.cuda_compiler import find_compiler
+    from nncc.errors import NnccError
+
+    try:
+        return find_compiler().name
+    except NnccError:
+        return ""
+
+
 def emulated(source: str, *flags: str) -> Path:
     """The library of the device kernels of `source`, CUDA C++; compiled once for each source and set of `flags`."""
     bounds = {name: bound or "1024" for bound, name in _KERNEL.findall(source)}

@@ -34,10 +34,9 @@ def lower_device_kernels(functions: dict[str, Any], target: Any, prefix: str) ->
     with target, tvm.transform.PassContext(opt_level=3):
         module = tvm.transform.Sequential(_passes())(module)
         device = {v: f for v, f in module.functions.items() if int(f.attrs.get("calling_conv", 0)) == _DEVICE_KERNEL}
-        kernels = {v.name_hint: f for v, f in device.items()}
         launches, workspace = {}, {}
         for name in functions:
-            walk = _Host(module[name], kernels)
+            walk = _Host(module[name])
             launches[name], workspace[name] = tuple(walk.launches), walk.workspace
         finish = tvm.transform.Sequential(_device_passes())
         code = _source(finish(IRModule(device)), target) if device else ""
@@ -117,9 +116,8 @@ def _source(module: Any, target: Any) -> str:
 class _Host:
     """Reads the host half of a function: its launches, and what it allocates for them in device memory."""
 
-    def __init__(self, function: Any, kernels: dict[str, Any]) -> None:
+    def __init__(self, function: Any) -> None:
         self.name = str(function.attrs["global_symbol"])
-        self.kernels = kernels
         self.launches: list[Launch] = []
         self.workspace = 0
         self.places: list[tuple[Any, int, int]] = []

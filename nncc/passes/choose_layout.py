@@ -28,7 +28,7 @@ from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
 
-__all__ = ["BINARY", "UNARY", "Layout", "choose_layout"]
+__all__ = ["BINARY", "UNARY", "Layout", "choose_layout", "mean_of"]
 
 UNARY = {
     "relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.tanh", "relax.nn.leakyrelu", "relax.nn.silu",
@@ -74,8 +74,8 @@ class Layout(Rewriter):
         self.shifted: dict[Any, tuple[Blocked, Any]] = {}
         """By new variable: one that is dequantized and the number that is added to it."""
 
-    def look(self, main: Any) -> None:
-        convolutions = convolution_texts(main)
+    def look(self) -> None:
+        convolutions = convolution_texts(self.made.values())
         if self.dot.lanes >= 4 and any(of_integers(call) for call in self.made.values()):
             self.lanes = 16  # bytes, of which most processors store no fewer at once
         if convolutions:
@@ -203,6 +203,10 @@ class Layout(Rewriter):
             return None
         return integers, *parameters
 
+    def pooled(self, expr: Any) -> tuple[Blocked, Template]:
+        """What a pool of a blocked tensor of the old function reads, and the template for it."""
+        return self.blocked[expr], self.templates["pool2d"]
+
     def unary(self, call: Any) -> Blocked | None:
         data = call.args[0]
         if not self.is_blocked(data):
@@ -277,8 +281,24 @@ class Layout(Rewriter):
 
     @staticmethod
     def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
-        """The mean of (x - zero) step over H and W, as an expression."""
-        return _spatial_mean(x, step, zero)
+        """Mean over H and W, row by row: H + W additions in a chain err less than H * W; of integers the mean of
+        (x - zero) step, by exact sums.
+        """
+        batch, blocks, height, width, lanes = x.shape
+        kind = "float32" if str(x.dtype) == "float32" else "int32"
+        h, w = te.reduce_axis((0, height), name="h"), te.reduce_axis((0, width), name="w")
+        rows = te.compute(
+            (batch, blocks, height, lanes),
+            lambda n, c, i, lane: te.sum(x[n, c, i, w, lane].astype(kind), axis=[w]),
+            name="row_sum",
+        )
+        total = te.compute((batch, blocks, lanes), lambda n, c, lane: te.sum(rows[n, c, h, lane], axis=[h]), name="sum")
+        count = int(height) * int(width)
+        return te.compute(
+            (batch, blocks, 1, 1, lanes),
+            lambda n, c, _, __, lane: mean_of(total[n, c, lane], count, step, zero),
+            name="mean",
+        )
 
     def reshape(self, call: Any) -> Any:
         """A reshape that only drops the two unit axes of a full blocked tensor is no work."""
@@ -291,24 +311,7 @@ class Layout(Rewriter):
         return None
 
 
-def _spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
-    """Mean over H and W, row by row: H + W additions in a chain err less than H * W; of integers the mean of
-    (x - zero) step, by exact sums.
-    """
-    batch, blocks, height, width, lanes = x.shape
-    kind = "float32" if str(x.dtype) == "float32" else "int32"
-    h, w = te.reduce_axis((0, height), name="h"), te.reduce_axis((0, width), name="w")
-    rows = te.compute(
-        (batch, blocks, height, lanes),
-        lambda n, c, i, lane: te.sum(x[n, c, i, w, lane].astype(kind), axis=[w]),
-        name="row_sum",
-    )
-    total = te.compute((batch, blocks, lanes), lambda n, c, lane: te.sum(rows[n, c, h, lane], axis=[h]), name="sum")
-    count = int(height) * int(width)
-    scale = tirx.const(step / count, "float32")
-
-    def mean(n: Any, c: Any, _: Any, __: Any, lane: Any) -> Any:
-        value = total[n, c, lane]
-        return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * scale
-
-    return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")
+def mean_of(total: Any, count: int, step: float, zero: int) -> Any:
+    """The mean of (x - zero) step, from the `total` of `count` numbers x."""
+    centred = total if str(total.dtype) == "float32" else dequantized(total, 1.0, zero * count)
+    return centred * tirx.const(step / count, "float32")

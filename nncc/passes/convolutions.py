@@ -6,6 +6,7 @@ the one that is predicted to be fastest; where a record or a search says so, ano
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -15,15 +16,16 @@ import numpy as np
 from nncc import scheduling
 from nncc.choices import graph_task
 from nncc.compat import GenericConst, constant_array, relax, static_shape
-from nncc.dots import wide_dot_of
+from nncc.dots import Dot, wide_dot_of
 from nncc.passes.blocked import Blocked, block_array
+from nncc.passes.relax_grids import named
 from nncc.skipping import Lists
 
 if TYPE_CHECKING:
     from nncc.passes.choose_layout import Layout
     from nncc.templates import Template
 
-__all__ = ["conv2d", "convolution_texts", "is_border", "of_integers"]
+__all__ = ["conv2d", "convolution_texts", "of_integers", "without_border"]
 
 _EFFICIENCY = 0.9
 """Of the peak, that others reach."""
@@ -72,13 +74,15 @@ class _Convolution:
         """What a direct convolution reads: all rows in one where they do not matter."""
         return self.layout.rows(tensor, (1, self.row) if self.plain else ())
 
-    def way(self, lanes: tuple[int, int], text: str, **of_integers: Any) -> tuple[Any, str]:
+    def way(
+        self, lanes: tuple[int, int], text: str, dot: Dot | None = None, exact: Callable[[Any], bool] = lambda _: True
+    ) -> tuple[Any, str]:
         """Winograd's plan, lists that skip zeros, or None for a direct convolution; and the hash of what was asked.
 
-        `lanes` are those of the input and of the output.
+        `lanes` are those of the input and of the output. Integers are multiplied by `dot`, and by Winograd's where a
+        tile of it is `exact`.
         """
         layout, winograd = self.layout, self.template("winograd").module
-        dot, exact = of_integers.get("dot"), of_integers.get("exact", lambda _: True)
         found: list[Any] = [None]
         if dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
             shape = self.kernel.shape, self.strides, self.dilation, self.batch, *self.size
@@ -109,7 +113,7 @@ def conv2d(layout: Layout, call: Any) -> Blocked | None:
         return None
     this, tables = _Convolution(layout, call), []
     kernel = this.kernel
-    lanes_out = layout.lanes if this.out_channels >= layout.lanes else this.out_channels
+    lanes_out = layout.lanes_of(this.out_channels)
     if this.groups == 1:
         if not layout.is_blocked(data) and kernel.shape[1] < layout.lanes:
             tensor, this.padding = layout.plain(data, this.padding), [0, 0, 0, 0]
@@ -148,10 +152,8 @@ def _of_bytes(layout: Layout, call: Any) -> Blocked:
     """Of uint8 or int8 by int8; a constant border that it was given is padding again."""
     data, dot = call.args[0], layout.dot
     this = _Convolution(layout, call)
-    kernel, zero, border = this.kernel, 0, layout.made.get(data)
-    if is_border(border) and not any(this.padding):
-        top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
-        data, this.padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
+    kernel = this.kernel
+    data, this.padding, zero = without_border(layout, data, this.padding)
     tensor = layout.block(data)
     lanes = tensor.lanes, layout.lanes_of(this.out_channels, "int32")
     shift = scheduling.shift(str(data.ty.dtype), dot)
@@ -196,29 +198,33 @@ def _of_bytes(layout: Layout, call: Any) -> Blocked:
 
 def of_integers(call: Any) -> bool:
     """Whether an expression is a convolution of integers by constants."""
-    if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.nn.conv2d":
+    if not named(call, "relax.nn.conv2d"):
         return False
     of_bytes = str(call.ty.dtype) == "int32" and str(call.args[0].ty.dtype) in ("uint8", "int8")
     return of_bytes and isinstance(call.args[1], GenericConst) and call.attrs.data_layout == "NCHW"
 
 
-def is_border(expr: Any) -> TypeGuard[Any]:
+def without_border(layout: Layout, data: Any, padding: list[int]) -> tuple[Any, list[int], int]:
+    """The input of a convolution, its padding, and the number there: a constant border around `data` is padding again,
+    where there is no other."""
+    border = layout.made.get(data)
+    if any(padding) or not _is_border(border):
+        return data, padding, 0
+    top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
+    return border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
+
+
+def _is_border(expr: Any) -> TypeGuard[Any]:
     """Whether an expression puts a constant around height and width."""
-    if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.nn.pad":
+    if not named(expr, "relax.nn.pad"):
         return False
     widths = [int(n) for n in expr.attrs.pad_width]
     return str(expr.attrs.pad_mode) == "constant" and not any(widths[:4]) and min(widths) >= 0
 
 
-def convolution_texts(main: Any) -> list[str]:
-    """The convolutions of a function that may be blocked, each once, as text."""
-    found = []
-    for block in main.body.blocks:
-        for binding in block.bindings:
-            call = binding.value
-            if isinstance(call, relax.Call) and getattr(call.op, "name", "") == "relax.nn.conv2d":
-                found.append(_text(call))
-    return list(dict.fromkeys(found))
+def convolution_texts(values: Iterable[Any]) -> list[str]:
+    """The convolutions among expressions that may be blocked, each once, as text."""
+    return list(dict.fromkeys(_text(value) for value in values if named(value, "relax.nn.conv2d")))
 
 
 def _text(call: Any) -> str:

@@ -9,15 +9,11 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nncc.compat import IRModule, relax, static_shape, topi
-from nncc.ir import CONCATENATION
+from nncc.compat import IRModule, relax, static_shape
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["gpu_concatenations"]
-
-_OPAQUE = 8
-"""TVM's OpPatternKind: nothing is fused with the function."""
 
 
 def gpu_concatenations(module: IRModule, context: Context) -> IRModule:
@@ -36,7 +32,6 @@ def gpu_concatenations(module: IRModule, context: Context) -> IRModule:
         tensors = [rewriter.value(field) for field in fields.fields]
         if len({str(t) for t in tensors}) < len(tensors):  # one tensor cannot be in two places
             return None
-        hint = {"primfunc_name_hint": "concatenate", "primfunc_attrs": {CONCATENATION: True, "op_pattern": _OPAQUE}}
-        return rewriter.builder.emit_te(topi.concatenate, tensors, axis=axis, **hint)
+        return rewriter.emit_concatenation(tensors, axis)
 
     return Rewriter({"relax.concat": concat}).rewrite(module)

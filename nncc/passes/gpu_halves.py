@@ -8,7 +8,6 @@ Sums, softmaxes and normalizations compute in float32 and read it; so a residual
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
@@ -16,7 +15,7 @@ from nncc.passes.choose_layout import BINARY, UNARY
 from nncc.passes.context import Context
 from nncc.passes.integer_products import takes_groups
 from nncc.passes.relax_grids import is_quantized, named
-from nncc.passes.rewriter import Rewriter, variables
+from nncc.passes.rewriter import Rewriter
 
 __all__ = ["gpu_halves"]
 
@@ -51,18 +50,9 @@ class _Halves(Rewriter):
         )
         self.dtype = dtype
         self.images = images
-        self.readers: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
-        """By variable: the variables and expressions that read it."""
         self.known: dict[Any, bool] = {}
         self.halves: dict[Any, Any] = {}
         """By variable of the old function, its halves in the new one."""
-
-    def look(self, main: Any) -> None:
-        for variable, value in self.made.items():
-            for read in set(variables(value)):
-                self.readers[read].append((variable, value))
-        for read in variables(main.body.body):
-            self.readers[read].append((None, None))
 
     # What is stored as halves
 
@@ -145,21 +135,20 @@ class _Halves(Rewriter):
         return relax.op.matmul(*map(self.half, call.args), out_dtype="float32")
 
     def reshape(self, call: Any) -> Any:
-        return self.moved(call, lambda: relax.op.reshape(self.half(call.args[0]), static_shape(call)), call.args[0])
+        return self.moved(lambda: relax.op.reshape(self.half(call.args[0]), static_shape(call)), call.args[0])
 
     def permute_dims(self, call: Any) -> Any:
         axes = None if call.attrs.axes is None else [int(a) for a in call.attrs.axes]
-        return self.moved(call, lambda: relax.op.permute_dims(self.half(call.args[0]), axes), call.args[0])
+        return self.moved(lambda: relax.op.permute_dims(self.half(call.args[0]), axes), call.args[0])
 
     def concat(self, call: Any) -> Any:
         fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []
         axis = int(call.attrs.axis) if call.attrs.axis is not None else None
-        return self.moved(call, lambda: relax.op.concat([self.half(f) for f in fields], axis), *fields)
+        return self.moved(lambda: relax.op.concat([self.half(f) for f in fields], axis), *fields)
 
-    def moved(self, call: Any, move: Any, *sources: Any) -> Any:
+    def moved(self, move: Any, *sources: Any) -> Any:
         """A move of halves, if some of its sources are; None otherwise."""
-        variable = next((v for v, value in self.made.items() if value.same_as(call)), None)
-        if variable is None or not any(s in self.halves for s in sources) or not self.only_halves(variable):
+        if not any(s in self.halves for s in sources) or not self.only_halves(self.variable):
             return None
-        self.halves[variable] = self.builder.emit(move())
-        return self.halves[variable]
+        self.halves[self.variable] = self.builder.emit(move())
+        return self.halves[self.variable]

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from nncc.compat import GenericConst, IRModule, constant_array, relax, te, tirx
+from nncc.compat import GenericConst, IRModule, constant_array, relax, te
 from nncc.passes.blocked import Blocked
-from nncc.passes.choose_layout import Layout
+from nncc.passes.choose_layout import Layout, mean_of
 from nncc.passes.context import Context
-from nncc.passes.convolutions import is_border, of_integers
-from nncc.passes.layout_rules import pool2d
-from nncc.passes.quantization import dequantized
+from nncc.passes.convolutions import of_integers, without_border
+from nncc.templates import Template
 
 __all__ = ["gpu_layout"]
 
@@ -51,14 +50,13 @@ class _GpuLayout(Layout):
             "relax.nn.conv2d": _GpuLayout.conv2d,
             "relax.nn.conv2d_transpose": lambda *_: None,
             "relax.astype": _GpuLayout.astype,
-            **dict.fromkeys(("relax.nn.max_pool2d", "relax.nn.avg_pool2d"), _GpuLayout.pool2d),
         }
         own |= dict.fromkeys(("relax.quantize", "relax.dequantize"), _GpuLayout.scale)
         self.rules = {**self.rules, **own}
         self.halves: dict[Any, Blocked] = {}
         """By new variable of float32, the halves that it is made of."""
 
-    def look(self, main: Any) -> None:
+    def look(self) -> None:
         integers = any(of_integers(call) for call in self.made.values())
         self.lanes = 16 if integers else 8
 
@@ -80,18 +78,13 @@ class _GpuLayout(Layout):
         halves = self.halves.get(self.blocked[expr].expr)
         return super().integers(expr) if halves is None else (halves, 1.0, 0)
 
-    def pool2d(self, call: Any) -> Blocked | None:
-        """Of halves, as numbers of float32 in the kernel that reads them."""
-        data = call.args[0]
-        halves = self.halves.get(self.blocked[data].expr) if self.is_blocked(data) else None
+    def pooled(self, expr: Any) -> tuple[Blocked, Template]:
+        """Halves are numbers of float32 in the kernel that reads them."""
+        tensor, template = super().pooled(expr)
+        halves = self.halves.get(tensor.expr)
         if halves is None:
-            return pool2d(self, call)
-        template, before = self.templates["pool2d"], self.blocked[data]
-        self.templates = {**self.templates, "pool2d": replace(template, compute=_from_halves(template.compute))}
-        self.blocked[data] = halves
-        result = pool2d(self, call)
-        self.templates, self.blocked[data] = {**self.templates, "pool2d": template}, before
-        return result
+            return tensor, template
+        return halves, replace(template, compute=_from_halves(template.compute))
 
     @staticmethod
     def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
@@ -103,14 +96,11 @@ class _GpuLayout(Layout):
             (batch, blocks, lanes), lambda n, c, i: te.sum(x[n, c, h, w, i].astype(kind), axis=[h, w]), name="sum"
         )
         count = int(height) * int(width)
-
-        def mean(n: Any, c: Any, _: Any, __: Any, i: Any) -> Any:
-            value = total[n, c, i]
-            return (value if kind == "float32" else dequantized(value, 1.0, zero * count)) * tirx.const(
-                step / count, "float32"
-            )
-
-        return te.compute((batch, blocks, 1, 1, lanes), mean, name="mean")
+        return te.compute(
+            (batch, blocks, 1, 1, lanes),
+            lambda n, c, _, __, i: mean_of(total[n, c, i], count, step, zero),
+            name="mean",
+        )
 
     def scale(self, call: Any) -> Blocked | None:
         """Zero points that are all 0 are no tensor to load."""
@@ -124,12 +114,8 @@ class _GpuLayout(Layout):
         """Of uint8 or int8 by int8, where a constant border that it was given is padding again; or of halves."""
         if not of_integers(call) and str(call.args[0].ty.dtype) not in _HALVES:
             return None
-        data, attrs = call.args[0], call.attrs
-        kernel, padding, zero = constant_array(call.args[1]), [int(p) for p in attrs.padding], 0
-        border = self.made.get(data)
-        if is_border(border) and not any(padding):
-            top, bottom, left, right = (int(n) for n in border.attrs.pad_width[4:])
-            data, padding, zero = border.args[0], [top, left, bottom, right], int(border.attrs.pad_value)
+        attrs, kernel = call.attrs, constant_array(call.args[1])
+        data, padding, zero = without_border(self, call.args[0], [int(p) for p in attrs.padding])
         groups = int(attrs.groups)
         depthwise = groups > 1 and kernel.shape[1] == 1
         template = self.templates["cuda_unit_depthwise" if depthwise else "cuda_unit_conv2d"]

@@ -11,8 +11,7 @@ from nncc.compat import static_shape
 from nncc.dots import Dot, dot_of
 from nncc.layer_time import QUANTIZED_BLOCK, LayerTimes, Product
 from nncc.passes.context import Context
-from nncc.passes.pack_matmul import panel_lanes
-from nncc.skipping import WORD, best_lists
+from nncc.passes.pack_matmul import lists_of_panels, panel_lanes
 
 __all__ = ["predicted", "slower"]
 
@@ -53,19 +52,17 @@ def predicted(call: Any, kernel: np.ndarray, dtype: str, context: Context) -> tu
 def _skipping(call: Any, kernel: np.ndarray, lanes: int, context: Context, dot: Dot | None = None) -> float:
     """The time of a kernel that skips zeros over that of a dense one at the peak; infinite where there is none."""
     hardware, result = context.target.hardware, static_shape(call)
-    lists = None
     if call.op.name == "relax.matmul":
-        depth, columns = kernel.shape
+        columns = kernel.shape[1]
         width = panel_lanes(columns, lanes)
-        if depth % WORD == 0 and columns % width == 0 and width >= WORD:  # as `nncc.passes.pack_matmul` takes them
-            lists = best_lists(kernel.T[:, :, None, None], width, result[-2], hardware, dot)
-            whole = columns // width / -(-columns // lanes)
-            return inf if lists is None else lists.cost * whole
-    elif call.op.name == "relax.nn.conv2d" and int(call.attrs.groups) == 1:
-        strides = [int(v) for v in call.attrs.strides]
-        plain = kernel.shape[2:] == (1, 1) and strides == [1, 1]
-        row = prod(result[2:]) if plain else result[3]
-        lists = context.templates["sparse_conv2d"].module.lists(kernel, lanes, lanes, row, hardware, dot)
+        lists = lists_of_panels(kernel, result[-2], width, hardware, dot)
+        return inf if lists is None else lists.cost * (columns // width / -(-columns // lanes))
+    if call.op.name != "relax.nn.conv2d" or int(call.attrs.groups) != 1:
+        return inf
+    strides = [int(v) for v in call.attrs.strides]
+    plain = kernel.shape[2:] == (1, 1) and strides == [1, 1]
+    row = prod(result[2:]) if plain else result[3]
+    lists = context.templates["sparse_conv2d"].module.lists(kernel, lanes, lanes, row, hardware, dot)
     return inf if lists is None else lists.cost
 
 

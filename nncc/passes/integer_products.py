@@ -86,6 +86,10 @@ class Integers(Rewriter):
             call = self.made.get(call.args[0], call.args[0])
         return named(call, "relax.dequantize")
 
+    def is_of_activations(self, product: Any) -> bool:
+        """Whether its second factor is quantized, and no constant."""
+        return self.is_quantized(product.args[1]) and self.integers(product.args[1]) is None
+
     def data(self, expr: Any) -> Grid:
         """The activations of a product, as integers with one scale and one zero point; a number that they are
         multiplied by, as `Gemm` does, is part of the scale.
@@ -200,7 +204,7 @@ class Integers(Rewriter):
         return self.real(product, data, scale, np.moveaxis(kernel, 1, 0).reshape(len(scale), -1), 1)
 
     def matmul(self, call: Any) -> Any:
-        if self.is_quantized(call.args[1]) and self.integers(call.args[1]) is None:
+        if self.is_of_activations(call):
             return product_of_activations(self, call)
         data, (matrix, scale) = self.data(call.args[0]), self.weights(call.args[1], -1)
         if matrix.ndim != 2:
@@ -289,7 +293,7 @@ def _gpu_lacks(integers: Integers, call: Any) -> str:
     name = call.op.name.removeprefix("relax.").removeprefix("nn.")
     if name == "conv2d_transpose":
         return f"no template for GPUs takes `{name}`"
-    if name == "matmul" and integers.is_quantized(call.args[1]) and integers.integers(call.args[1]) is None:
+    if name == "matmul" and integers.is_of_activations(call):
         return "no template for GPUs multiplies two activations on integers"
     groups = int(call.attrs.groups) if name == "conv2d" else 1
     if not takes_groups(static_shape(call.args[1]), groups, 16):

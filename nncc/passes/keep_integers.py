@@ -21,7 +21,7 @@ from nncc.compat import GenericConst, IRModule, relax
 from nncc.passes.context import Context
 from nncc.passes.quantization import bounds
 from nncc.passes.relax_grids import Grid, grid_of, is_quantized, named
-from nncc.passes.rewriter import Rewriter, variables
+from nncc.passes.rewriter import Rewriter
 
 __all__ = ["keep_integers"]
 
@@ -55,16 +55,8 @@ class KeepIntegers(Rewriter):
         """By variable of the old function, the integers in terms of the new one."""
         self.parts: dict[Any, list[Grid]] = {}
         """By variable of the old function, those of the fields of a tuple."""
-        self.readers: dict[Any, list[Any]] = defaultdict(list)
         self.rounded: dict[Any, list[tuple[Grid, Any]]] = defaultdict(list)
         """By variable of the old function: a grid, and its integers there."""
-
-    def look(self, main: Any) -> None:
-        for value in self.made.values():
-            for variable in set(variables(value)):
-                self.readers[variable].append(value)
-        for variable in variables(main.body.body):
-            self.readers[variable].append(None)
 
     def keep(self, variable: Any, new: Any) -> None:
         if isinstance(new, list):
@@ -149,7 +141,7 @@ class KeepIntegers(Rewriter):
             return False
         if named(made, "relax.nn.pad") and str(made.attrs.pad_mode) == "constant" and float(made.attrs.pad_value):
             return False
-        return all(_as(reader, quantize) for reader in self.readers[x])
+        return all(_as(reader, quantize) for _, reader in self.readers[x])
 
     def integers(self, x: Any, quantize: Any, grid: Grid) -> Any:
         """`x` of the old function, rounded as `quantize` does, in the new one."""

@@ -13,7 +13,6 @@ import numpy as np
 
 from nncc import scheduling
 from nncc.compat import GenericConst, constant_array, relax, te, tirx, topi
-from nncc.ir import CONCATENATION
 from nncc.passes.blocked import Blocked
 from nncc.passes.tabulate import looked_up_bytes
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from nncc.passes.choose_layout import Layout
 
 __all__ = ["RULES"]
-
-_OPAQUE = 8
-"""TVM's OpPatternKind of functions that are fused with no other."""
 
 
 def conv2d_transpose(layout: Layout, call: Any) -> Blocked | None:
@@ -72,7 +68,7 @@ def pool2d(layout: Layout, call: Any) -> Blocked | None:
     data, attrs = call.args[0], call.attrs
     if not layout.is_blocked(data) or attrs.layout != "NCHW":
         return None
-    tensor, template = layout.blocked[data], layout.templates["pool2d"]
+    tensor, template = layout.pooled(data)
     window: dict[str, Any] = {
         name: [int(v) for v in getattr(attrs, name)] for name in ("strides", "dilation", "padding")
     }
@@ -138,9 +134,8 @@ def concat(layout: Layout, call: Any) -> Blocked | None:
 
 
 def _concatenated(layout: Layout, tensors: list[Blocked]) -> Blocked:
-    """Whole blocks one after the other, which `flatten` lets their kernels write where they belong."""
-    hint = {"primfunc_name_hint": "concatenate", "primfunc_attrs": {CONCATENATION: True, "op_pattern": _OPAQUE}}
-    together = layout.builder.emit_te(topi.concatenate, [layout.rows(t) for t in tensors], axis=1, **hint)
+    """Whole blocks one after the other."""
+    together = layout.emit_concatenation([layout.rows(t) for t in tensors], axis=1)
     return Blocked(together, sum(t.channels for t in tensors))
 
 

@@ -58,7 +58,7 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
             matrix = constant_array(weight)
             if lists := skipped(matrix, prod(left[:-1]), left[-2], width, context.target.hardware):
                 return sparse(rewriter, x, matrix, width, lists)
-            weight = relax.const(pack_panels(constant_array(weight), width), "float32")
+            weight = relax.const(pack_panels(matrix, width), "float32")
         return rewriter.emit_anchor(template, x, weight, columns=columns, lanes=width, packed=constant)
 
     def integers(rewriter: Rewriter, x: Any, matrix: np.ndarray) -> Any:
@@ -100,10 +100,8 @@ def skipped(
     their weights come from memory.
     """
     depth, columns = matrix.shape
-    if depth % WORD or columns % lanes or lanes < 4 or rows == 0:
-        return None
-    lists = best_lists(matrix.T[:, :, None, None], lanes, tiled, hardware, dot)
-    if lists is None:
+    lists = lists_of_panels(matrix, tiled, lanes, hardware, dot)
+    if lists is None or rows == 0:
         return None
     tile, *_ = scheduling.register_tiles(tiled, columns // lanes, lanes, hardware, streamed=True, dot=dot)
     dense = scheduling.tile_cost(tile[0], tile[1], tiled, lanes, hardware) / _EFFICIENCY
@@ -112,6 +110,16 @@ def skipped(
     fetching = nbytes / hardware.bytes_per_flop / (2 * lanes)
     faster = max(lists.cost * steps, lists.density * fetching) < _WORTH * max(dense * steps, fetching)
     return lists if faster else None
+
+
+def lists_of_panels(
+    matrix: np.ndarray, tiled: int, lanes: int, hardware: Hardware, dot: Dot | None = None
+) -> Lists | None:
+    """How the zeros of a constant are best skipped, in panels of `lanes` columns; None where that is no way."""
+    depth, columns = matrix.shape
+    if depth % WORD or columns % lanes or lanes < WORD:
+        return None
+    return best_lists(matrix.T[:, :, None, None], lanes, tiled, hardware, dot)
 
 
 def _swaps_last_axes(call: Any) -> TypeGuard[Any]:

@@ -16,7 +16,6 @@ import numpy as np
 from nncc.compat import relax, static_shape
 from nncc.passes.integer_costs import slower
 from nncc.passes.relax_grids import Grid, named
-from nncc.passes.rewriter import variables
 
 if TYPE_CHECKING:
     from nncc.passes.integer_products import Integers
@@ -41,7 +40,7 @@ def product_of_activations(integers: Integers, call: Any) -> Any:
     depth, columns = right[-2:]
     if depth > _MOST_PRODUCTS:
         raise Stays(f"sums of more than {_MOST_PRODUCTS} products of bytes may leave int32")
-    if _begins_attention(integers.made, call):
+    if _begins_attention(integers):
         raise Stays("attention in float32 from its scores on is one kernel, which makes the scores too")
     if reason := slower(call, np.broadcast_to(np.int8(1), (depth, columns)), data.dtype, integers.context):
         raise Stays(reason)
@@ -55,16 +54,12 @@ def product_of_activations(integers: Integers, call: Any) -> Any:
     return integers.dequantize(acc, (data.scale * other.scale).astype(np.float32), -1)
 
 
-def _begins_attention(made: dict[Any, Any], product: Any) -> bool:
-    """Whether a product, scaled and masked, goes to a softmax, and that to a product, all of it in float32: then
-    `nncc.passes.fuse_attention` makes one kernel of it."""
-    readers: dict[Any, list[Any]] = {}
-    for variable, call in made.items():
-        for read in variables(call):
-            readers.setdefault(read, []).append((variable, call))
-    value, after = next(variable for variable, call in made.items() if call.same_as(product)), False
-    while len(readers.get(value, [])) == 1:
-        ((result, reader),) = readers[value]
+def _begins_attention(integers: Integers) -> bool:
+    """Whether the product that is being bound, scaled and masked, goes to a softmax, and that to a product, all of it
+    in float32: then `nncc.passes.fuse_attention` makes one kernel of it."""
+    value, after = integers.variable, False
+    while len(integers.readers[value]) == 1:
+        ((result, reader),) = integers.readers[value]
         if named(reader, "relax.nn.softmax"):
             after = True
         elif after and named(reader, "relax.matmul"):

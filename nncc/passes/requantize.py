@@ -97,7 +97,7 @@ class _Requantize(Rewriter):
         # ONNX Runtime's compiler fused the other product with the sum.
         zeros = np.float32(np.float64(ratio) * (first.zero[0] - least) + np.float64(rounded))
         fixed = np.float32(result.zero[0] - least) - zeros
-        if isinstance(first.q, GenericConst) or _count(first.q) == 1:
+        if isinstance(first.q, GenericConst) or prod(static_shape(first.q)) == 1:
             parts.reverse()
         return self.builder.emit(relax.op.add(self.scaled(*parts[0]), self.scaled(*parts[1], fixed)))
 
@@ -160,7 +160,3 @@ class _Requantize(Rewriter):
 
 
 _ONE = relax.const(np.float32(1), "float32")
-
-
-def _count(tensor: Any) -> int:
-    return prod(static_shape(tensor))

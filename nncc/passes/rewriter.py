@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from nncc.compat import GenericConst, IRModule, relax
+from nncc.compat import GenericConst, IRModule, relax, topi
+from nncc.ir import CONCATENATION
 from nncc.templates import Template
 
 __all__ = ["Rewriter", "variables"]
 
-_OUT_ELEMENTWISE_FUSABLE = 4
-"""TVM's OpPatternKind: elementwise operators behind the function may be fused into it."""
+_OUT_ELEMENTWISE_FUSABLE, _OPAQUE = 4, 8
+"""TVM's OpPatternKind: elementwise operators behind the function may be fused into it; nothing is fused with it."""
 
 Rule = Callable[[Any, Any], Any]
 """Called with the rewriter, of whatever subclass, and the call."""
@@ -33,18 +34,28 @@ class Rewriter:
         """By variable of the old function, how it is made."""
         self.uses: Counter[Any] = Counter()
         """By variable of the old function, how often it is read."""
+        self.readers: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
+        """By variable of the old function, who reads it: variables and how each is made; twice None for the result."""
+        self.variable: Any = None
+        """That of the old function which is being bound: the call that a rule gets is how it is made."""
 
-    def look(self, main: Any) -> None:
-        """Called with the old function before the walk."""
+    def look(self) -> None:
+        """Called before the walk, when it is known how values are made and who reads them."""
 
     def rewrite(self, module: IRModule) -> IRModule:
         """The module with ``main`` rebuilt and what became unused dropped."""
         main = module["main"]
         self.made = {binding.var: binding.value for block in main.body.blocks for binding in block.bindings}
-        self.uses = Counter(
-            variable for value in (*self.made.values(), main.body.body) for variable in variables(value)
-        )
-        self.look(main)
+        self.uses, self.readers = Counter(), defaultdict(list)
+        for variable, value in self.made.items():
+            read = variables(value)
+            self.uses.update(read)
+            for each in dict.fromkeys(read):
+                self.readers[each].append((variable, value))
+        for each in variables(main.body.body):
+            self.uses[each] += 1
+            self.readers[each].append((None, None))
+        self.look()
         kernels = {name: function for name, function in module.functions.items() if name.name_hint != "main"}
         self.builder = builder = relax.BlockBuilder(IRModule(kernels, attrs=module.attrs))
         with builder.function("main", list(main.params), attrs=dict(main.attrs.items()) if main.attrs else {}):
@@ -57,7 +68,7 @@ class Rewriter:
         return relax.transform.DeadCodeElimination(["main"])(builder.get())
 
     def _bind(self, binding: Any) -> None:
-        value = binding.value
+        value, self.variable = binding.value, binding.var
         if isinstance(binding, relax.MatchCast):
             self.replaced[binding.var] = self.builder.match_cast(self.value(value), binding.ty)
             return
@@ -92,6 +103,11 @@ class Rewriter:
         """Call a template's compute definition; elementwise operators behind it may be fused into its kernel."""
         hint = {"primfunc_name_hint": template.name, "primfunc_attrs": {"op_pattern": _OUT_ELEMENTWISE_FUSABLE}}
         return self.builder.emit_te(partial(template.compute, **options), *args, **hint)
+
+    def emit_concatenation(self, tensors: list[Any], axis: int) -> Any:
+        """Pieces that follow each other in memory: `flatten` lets their kernels write where they belong."""
+        hint = {"primfunc_name_hint": "concatenate", "primfunc_attrs": {CONCATENATION: True, "op_pattern": _OPAQUE}}
+        return self.builder.emit_te(topi.concatenate, tensors, axis=axis, **hint)
 
 
 def variables(value: Any) -> list[Any]:

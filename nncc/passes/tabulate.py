@@ -97,9 +97,9 @@ class _Tables(Rewriter):
         root, way = found
         if not static_shape(root) or 0 in static_shape(root) or self.cost(way) <= _LOOKUP * self.lanes:
             return None
-        info = np.iinfo(str(root.ty.dtype))
+        least, most = bounds(str(root.ty.dtype))
         with np.errstate(all="ignore"):
-            values = {root: np.arange(info.min, info.max + 1)}
+            values = {root: np.arange(least, most + 1)}
             table = _rounded(self.evaluate(call.args[0], values), grid, dtype)
         index = self.builder.emit(relax.op.astype(self.value(root), "int32"))
         found = self.builder.emit(relax.op.take(relax.const(table, dtype), index, axis=0, mode="clip"))

@@ -68,8 +68,8 @@ class TensorInfo:
     def problem(self, array: np.ndarray | DeviceArray) -> str | None:
         """Why `array` cannot serve as this tensor, e.g. ``float64[3], expected float32[4]``; None if it can."""
         own = self.numpy_dtype.isbuiltin == 1
-        known = (self.dtype,) if isinstance(array, DeviceArray) else (self.numpy_dtype,)
-        fits = array.dtype in known or (not own and array.dtype == self.bits_dtype)
+        known = self.dtype if isinstance(array, DeviceArray) else self.numpy_dtype
+        fits = array.dtype == known or (not own and array.dtype == self.bits_dtype)
         if fits and array.shape == self.shape:
             return None
         return f"{_spelled(str(array.dtype), array.shape)}, expected {self}"

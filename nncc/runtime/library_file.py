@@ -11,21 +11,22 @@ import sys
 
 from nncc.errors import RunError
 
-__all__ = ["SYSTEMS", "check_file", "file_machine", "target_of", "this_machine"]
+__all__ = ["check_file", "file_machine", "target_of", "this_machine"]
 
 _ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 _MACH_MACHINES = {0x01000007: "x86_64", 0x0100000C: "aarch64"}
 _PE_MACHINES = {0x014C: "i686", 0x8664: "x86_64", 0xAA64: "aarch64"}
-SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
+_SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
 
 
-def this_machine() -> str:
-    """The machine this process runs as, which may be narrower than the kernel's."""
+def this_machine() -> tuple[str, str]:
+    """The machine this process runs as, which may be narrower than the kernel's, and the system."""
     machine = platform.machine().lower()
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
     if struct.calcsize("P") == 4:
         machine = {"x86_64": "i686", "aarch64": "armv7l"}.get(machine, machine)
-    return "armv7l" if machine.startswith("arm") else machine
+    machine = "armv7l" if machine.startswith("arm") else machine
+    return machine, _SYSTEMS.get(sys.platform, "Linux")
 
 
 def file_machine(head: bytes) -> tuple[str, str] | None:
@@ -82,7 +83,7 @@ def check_file(path: str) -> None:
     if found is None:
         raise RunError(f"{path} is not a shared library")
     machine, system = found
-    here = (this_machine(), SYSTEMS.get(sys.platform, "Linux"))
+    here = this_machine()
     if found != here:
         name = target_of(path)
         there = machine if system == here[1] else f"{machine} {system}"

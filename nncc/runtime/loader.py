@@ -216,7 +216,7 @@ class Module:
             self._run(_pointers(arrays), _pointers(given))
         elif self._run_on and self._run_on(self._live(), _pointers(arrays), _pointers(given), handle):
             raise RunError(self._last_error())
-        return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
+        return self._named(results)
 
     def profile(self, inputs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """One inference and the seconds that each kernel call took, in the order of ``description["calls"]``.
@@ -233,10 +233,10 @@ class Module:
             As for `run`.
         """
         arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
-        results = self._empty_outputs()
+        results, given = placed_outputs(self.outputs, {})
         seconds = np.zeros(self._num_calls)
         pointer = seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-        if self._library.nncc_profile(self._live(), _pointers(arrays), _pointers(results), pointer):
+        if self._library.nncc_profile(self._live(), _pointers(arrays), _pointers(given), pointer):
             raise RunError(self._last_error())
         return self._named(results), seconds
 
@@ -377,10 +377,7 @@ class Module:
         if self._library.nncc_run(self._live(), ins, outs):
             raise RunError(self._last_error())
 
-    def _empty_outputs(self) -> list[np.ndarray]:
-        return [np.empty(tensor.shape, tensor.numpy_dtype) for tensor in self.outputs]
-
-    def _named(self, results: list[np.ndarray]) -> dict[str, np.ndarray]:
+    def _named(self, results: list[Any]) -> dict[str, Any]:
         return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
 
 

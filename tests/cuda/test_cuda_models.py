@@ -11,27 +11,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from fake_cuda import compiler, emulated, fake_gpu, run_python
+from fake_cuda import compiler, device_compiler, emulated, fake_gpu, run_python
 from onnx import TensorProto, helper
 
 import nncc
-from nncc.codegen.cuda_compiler import find_compiler
-from nncc.errors import NnccError
 from nncc.frontend.onnx import import_onnx
 from nncc.verify import reference, sample_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def cuda_compiler() -> str:
-    try:
-        return find_compiler().name
-    except NnccError:
-        return ""
-
-
 pytestmark = [
-    pytest.mark.skipif(not cuda_compiler(), reason="no compiler for CUDA on this machine"),
+    pytest.mark.skipif(not device_compiler(), reason="no compiler for CUDA on this machine"),
     pytest.mark.skipif(compiler() is None, reason="no C++ compiler on this machine"),
     pytest.mark.skipif(sys.platform != "linux", reason="the fake driver is for Linux"),
 ]

@@ -8,22 +8,14 @@ from typing import Any
 
 import pytest
 from compiled import Net
+from fake_cuda import device_compiler
 from quantized_layers import QuantizedNet
 
-from nncc.codegen.cuda_compiler import compile_device_code, find_compiler
+from nncc.codegen.cuda_compiler import compile_device_code
 from nncc.config import Config
-from nncc.errors import NnccError
 from nncc.pipeline import plan, run
 
-
-def cuda_compiler() -> str:
-    try:
-        return find_compiler().name
-    except NnccError:
-        return ""
-
-
-pytestmark = pytest.mark.skipif(not cuda_compiler(), reason="no compiler for CUDA on this machine")
+pytestmark = pytest.mark.skipif(not device_compiler(), reason="no compiler for CUDA on this machine")
 
 
 def quantized() -> Net:

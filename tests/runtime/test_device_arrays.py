@@ -73,7 +73,7 @@ def test_an_array_is_ready_for_the_stream_that_it_is_used_in():
     assert tensor.streams == [1, 1, 2, 0x5555], "1 is the legacy default stream"
 
 
-@pytest.mark.parametrize("strides", [None, (3, 1), (3, 1)])
+@pytest.mark.parametrize("strides", [None, (3, 1)])
 def test_dense_rows_are_taken(strides):
     assert found(Tensor((2, 3), strides))[2] == (2, 3)
     assert found(Tensor((1, 3, 1), (77, 1, 5)))[2] == (1, 3, 1), "where there is one step, its stride does not matter"
