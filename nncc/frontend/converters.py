@@ -14,6 +14,9 @@ import numpy as np
 from nncc.compat import GenericConst, constant_array, relax
 from nncc.frontend.integer_converters import conv_integer, matmul_integer
 from nncc.frontend.quantization_converters import dequantize_linear, dynamic_quantize_linear, quantize_linear
+from nncc.operators.gru import gru
+from nncc.operators.lstm import lstm
+from nncc.operators.rnn import rnn
 
 __all__ = ["CONVERTERS"]
 
@@ -73,8 +76,11 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]] = {
     "ConvInteger": conv_integer,
     "DequantizeLinear": dequantize_linear,
     "DynamicQuantizeLinear": dynamic_quantize_linear,
+    "GRU": gru,
+    "LSTM": lstm,
     "MatMulInteger": matmul_integer,
     "Pad": pad,
     "QuantizeLinear": quantize_linear,
+    "RNN": rnn,
 }
 """By operator of the standard domain."""

@@ -36,6 +36,8 @@ def import_relax(model: Model):
     try:
         with contextlib.redirect_stdout(chatter):
             module = onnx_importer(CONVERTERS)(to_proto(model))
+    except ModelError:
+        raise
     except Exception as error:  # the importer raises whatever its converters raise
         operator = re.search(r"Error converting operator (\w+)", chatter.getvalue())
         what = f"the operator `{operator.group(1)}`" if operator else f"`{model.name}`"

@@ -30,6 +30,7 @@ from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
 from nncc.passes.own_quantization import own_quantization
+from nncc.passes.own_recurrent import own_recurrent
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
@@ -46,6 +47,7 @@ from nncc.templates import Template
 __all__ = ["SPECIALIZE", "SPECIALIZE_GPU", "specialize"]
 
 SPECIALIZE = (
+    own_recurrent,
     signals_as_images,
     keep_integers,
     integer_products,
@@ -67,6 +69,7 @@ SPECIALIZE = (
 """Rewrites for one target: ``pass_(module: IRModule, context: Context) -> IRModule``, run once, in this order."""
 
 SPECIALIZE_GPU = (
+    own_recurrent,
     signals_as_images,
     keep_integers,
     integer_products,
