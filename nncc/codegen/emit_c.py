@@ -1,5 +1,5 @@
-"""The C source of a model: its description, its calls, in loops and branches where there are some, and the runtime, all in one
-translation unit."""
+"""The C source of a model: its description, its calls, in loops and branches where there are some, and the runtime, all
+in one translation unit."""
 
 from __future__ import annotations
 

@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from nncc.codegen.place import Memory, PendingCall, PendingStep, Value, pending_calls, place
+from nncc.codegen.place import REGION, Memory, PendingCall, PendingStep, Value, pending_calls, place
 from nncc.codegen.regions import Body, branch_steps, loop_steps
 from nncc.errors import InternalError
 from nncc.ir import CONCATENATION, Kernels, Program, Region, TensorSpec
 
-__all__ = ["REGION", "flatten", "symbol_prefix"]
-
-REGION = "nncc.region"
-"""The name of the function that control flow calls in Relax; its first argument is the name of a `Region`."""
+__all__ = ["flatten", "symbol_prefix", "walk_of"]
 
 _PIECE_ALIGNMENT = 16
 """Bytes: on a GPU, what vectors of four floats may begin at, and so each piece of a concatenation that is written where

@@ -11,7 +11,20 @@ import numpy as np
 from nncc.codegen.memory import Lifetime, plan
 from nncc.ir import Branch, Call, Kernels, Loop, Lowered, Program, Ref, Step, align
 
-__all__ = ["Memory", "PendingBranch", "PendingCall", "PendingLoop", "PendingStep", "Value", "pending_calls", "place"]
+__all__ = [
+    "REGION",
+    "Memory",
+    "PendingBranch",
+    "PendingCall",
+    "PendingLoop",
+    "PendingStep",
+    "Value",
+    "pending_calls",
+    "place",
+]
+
+REGION = "nncc.region"
+"""The name of the function that control flow calls in Relax; its first argument is the name of a `Region`."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.onnx import to_proto, unsupported
-from nncc.ir import Model
+from nncc.ir import Model, Region
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -17,16 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["import_relax"]
 
 
-def import_relax(model: Model):
+def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
     """The Relax module of a portable model: one function ``main``, weights as constants, shapes static.
+
+    The operator ``Region``, which `nncc.passes.outline` puts in place of control flow, becomes a call of what is not
+    here: `regions` say what it gives.
 
     Raises ModelError that lists every operator which TVM's importer does not know.
     """
     from nncc.compat import importable_operators, onnx_importer, relax
     from nncc.frontend.converters import CONVERTERS
+    from nncc.operators.region import region_call
 
     supported = importable_operators()
     supported[""] |= set(CONVERTERS)
+    supported["nncc"] = {"Region"}
     if refusal := unsupported(model, supported):
         raise refusal
     for node in model.graph.graph:
@@ -35,7 +41,7 @@ def import_relax(model: Model):
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
-            module = onnx_importer(CONVERTERS)(to_proto(model))
+            module = onnx_importer({**CONVERTERS, "Region": region_call(regions or {})})(to_proto(model))
     except ModelError:
         raise
     except Exception as error:  # the importer raises whatever its converters raise

@@ -16,6 +16,10 @@ def infer_shapes(graph: onnx_ir.Model) -> Report:
     """Annotate every value with the type and shape that onnx infers, data propagation included. Never a rewrite."""
     from onnx_ir.passes.common import ShapeInferencePass
 
+    from nncc.passes.infer_regions import infer_regions
+
     with quiet():
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph)
+        while infer_regions(graph):
+            ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph)
     return Report()
