@@ -119,7 +119,7 @@ def _moving(source: Value, target: Value, nbytes: int, count: int, backwards: bo
     """A copy in a loop of `count` iterations, of which argument `of` is one slice further on each time."""
     ends = [source, target]
     if backwards:
-        ends[of] = replace(ends[of], offset=ends[of].offset + (count - 1) * nbytes)
+        ends[of] = replace(ends[of], offset=ends[of].offset + max(0, count - 1) * nbytes)
     strides = [0, 0]
     strides[of] = -nbytes if backwards else nbytes
     return PendingCall("", ends, nbytes, tuple(strides))

@@ -6,6 +6,7 @@ from nncc.passes.canonical_arithmetic import canonical_arithmetic
 from nncc.passes.canonical_quantization import canonical_quantization
 from nncc.passes.drop_noops import drop_noops
 from nncc.passes.drop_requantize import drop_implied_clips, drop_requantize
+from nncc.passes.expand_loops import expand_loops
 from nncc.passes.fold_affine import expand_batch_norm, fold_affine_after, fold_affine_before
 from nncc.passes.fold_constants import fold_constants
 from nncc.passes.fold_pads import explicit_pads, fold_pads
@@ -27,6 +28,7 @@ SIMPLIFY = (
     integer_matmuls,
     infer_shapes,
     fold_constants,
+    expand_loops,
     canonical_quantization,
     widen_integers,
     fold_quantize,

@@ -148,7 +148,7 @@ def loop_body(loop: LoopNode) -> tuple[onnx_ir.Graph, list[onnx_ir.Value]]:
         counter.name = number.name or counter.name
         given[number] = counter
         given[condition] = _truth(str(condition.name))
-    arguments = []
+    arguments: list[onnx_ir.Value] = []
     for formal, value in zip(formals, (*loop.carried, *loop.scanned), strict=False):
         shape = static_shape(value)
         at = len(arguments) - len(loop.carried)
@@ -197,7 +197,7 @@ def _standalone(
         known = value.const_value if value in constants else None
         if known is None and value in constants:
             known = onnx_ir.convenience.get_const_tensor(value)
-        shape = value.shape if known is None else onnx_ir.Shape(known.shape)
+        shape = value.shape if known is None else onnx_ir.Shape(known.numpy().shape)
         copy = onnx_ir.Value(name=name, type=value.type, shape=shape, const_value=known)
         if known is not None and copy.type is None:
             copy.type = onnx_ir.TensorType(known.dtype)

@@ -72,15 +72,15 @@ def _infer_loop(node: onnx_ir.Node, graph: onnx_ir.Model) -> bool:
     return changed
 
 
-def always(value: onnx_ir.Value) -> bool:
-    """Whether a condition is a constant that is true."""
-    while is_op(value.producer(), "Identity"):
+def always(value: onnx_ir.Value, held: onnx_ir.Value | None = None) -> bool:
+    """Whether a condition is a constant that is true, or `held`, which is known to be."""
+    while value is not held and is_op(value.producer(), "Identity"):
         following = value.producer().inputs[0]  # type: ignore[union-attr]
         if following is None:
             return False
         value = following
     known = constant(value)
-    return known is not None and bool(known.all())
+    return value is held or (known is not None and bool(known.all()))
 
 
 def _annotate(value: onnx_ir.Value, like: onnx_ir.Value, shape: tuple[int, ...] | None) -> bool:
