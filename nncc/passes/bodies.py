@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nncc.errors import ModelError
 from nncc.passes.rewriting import attribute, constant, is_op, scalar, static_shape
 
@@ -162,6 +160,7 @@ def loop_body(loop: LoopNode) -> tuple[onnx_ir.Graph, list[onnx_ir.Value]]:
 
 
 def _truth(name: str) -> onnx_ir.Value:
+    import numpy as np
     import onnx_ir
 
     tensor = onnx_ir.tensor(np.array(True), name=name)

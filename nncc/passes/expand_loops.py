@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nncc.passes.bodies import LoopNode, loop_node, subgraphs
 from nncc.passes.grids import opset
 from nncc.passes.infer_regions import always
@@ -79,6 +77,7 @@ class _Expansion:
     loop: LoopNode
 
     def expand(self) -> None:
+        import numpy as np
         from onnx_ir._cloner import Cloner
 
         node, loop = self.node, self.loop
@@ -121,6 +120,8 @@ class _Expansion:
 
     def slices(self, number: int, stem: str) -> list[onnx_ir.Value]:
         """What iteration `number` gets of each scanned value."""
+        import numpy as np
+
         found = []
         loop = self.loop
         for at, (value, axis, backwards) in enumerate(zip(loop.scanned, loop.scan_axes, loop.backwards, strict=True)):
@@ -133,6 +134,8 @@ class _Expansion:
 
     def stacked(self, values: list[onnx_ir.Value], axis: int, stem: str) -> onnx_ir.Value:
         """One value of those of all iterations, along a new axis."""
+        import numpy as np
+
         pieces = []
         for number, value in enumerate(values):
             name = f"{stem}/{number}"
