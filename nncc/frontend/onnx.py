@@ -128,17 +128,19 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
     """Set output shapes that inference left open: fold shape arithmetic, then run the model if it ends."""
     import onnx_ir
 
+    from nncc.passes.expand_loops import expand_loops
     from nncc.passes.fold_constants import fold_constants
     from nncc.passes.infer_shapes import infer_shapes
     from nncc.passes.integer_matmuls import integer_matmuls
     from nncc.passes.qoperators import qoperators_to_qdq
+    from nncc.passes.resolve_sequences import resolve_sequences
 
     trial = graph.clone()
     for pass_ in (qoperators_to_qdq, integer_matmuls):  # inference knows the standard operators only
         pass_(trial)
     for _ in range(4):
         infer_shapes(trial)
-        if not fold_constants(trial).rewrites:
+        if not sum(pass_(trial).rewrites for pass_ in (fold_constants, expand_loops, resolve_sequences)):
             break
     for value, found in zip(graph.graph.outputs, trial.graph.outputs, strict=True):
         if static_shape(value) is None and static_shape(found) is not None:

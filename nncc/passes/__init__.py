@@ -18,6 +18,7 @@ from nncc.passes.merge_reshapes import merge_reshapes
 from nncc.passes.merge_transposes import merge_transposes
 from nncc.passes.qoperators import qoperators_to_qdq
 from nncc.passes.remove_unused import merge_equal, remove_unused
+from nncc.passes.resolve_sequences import resolve_sequences
 from nncc.passes.sink_dequantize import sink_dequantize
 from nncc.passes.widen_integers import widen_integers
 
@@ -29,6 +30,7 @@ SIMPLIFY = (
     infer_shapes,
     fold_constants,
     expand_loops,
+    resolve_sequences,
     canonical_quantization,
     widen_integers,
     fold_quantize,
