@@ -26,7 +26,6 @@ from nncc.passes.gpu_concatenations import gpu_concatenations
 from nncc.passes.gpu_halves import gpu_halves
 from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
-from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
 from nncc.passes.own_quantization import own_quantization
@@ -82,7 +81,7 @@ SPECIALIZE_GPU = (
     softmax_in_place,
     gpu_attention,
     gpu_concatenations,
-    gpu_rows,
+    own_rows,
     gpu_products,
 )
 """The same for GPUs."""
