@@ -39,6 +39,7 @@ def cli() -> None:
     """An ONNX model in, one small, fast, self-contained shared library out.
 
     \b
+      nncc check   model.onnx --target rpi4
       nncc compile model.onnx --target rpi4
       nncc run     model-rpi4/model.so --fill random --print-top 5
       nncc bench   model-rpi4/model.so --threads 2
@@ -120,6 +121,40 @@ def _next(facts: Mapping[str, Any]) -> str:
     if facts["target"]["runs"]:
         return f"nncc run {library} --fill random --print-top 5"
     return f"nncc bench {library} --runner {folder}   # a bench program for the board"
+
+
+@cli.command("check", short_help="What a model needs, and whether all of it can be compiled.")
+@click.argument("model", type=Path)
+@TARGET
+@all_of(*SHAPES)
+@JSON
+def check_command(
+    model: Path,
+    target: str,
+    shape: Mapping[str, tuple[int, ...]],
+    input_shapes: Mapping[str, tuple[int, ...]],
+    as_json: bool,
+) -> int:
+    """Look at MODEL without compiling it: each operator that can or cannot be compiled and why, open dimensions, sizes,
+    and what it will take on the target. The exit status is 1 where something cannot be compiled.
+
+    Dimensions that are open, and not given by `--shape`, are guessed.
+    """
+    from nncc.check import check_model
+    from nncc.check_report import check_facts, check_text
+    from nncc.roofline import with_peak
+    from nncc.target import resolve
+
+    with working() as progress:
+        progress.start("check", str(model))
+        named = resolve(target)
+        found = check_model(model, with_peak(named, required=False), {**shape, **input_shapes}, progress.tell)
+    facts = check_facts(found, named)
+    if as_json:
+        _print_json(facts)
+    else:
+        click.echo(check_text(facts), nl=False)
+    return 0 if found.compiles else 1
 
 
 cli.add_command(quantize_command)

@@ -14,7 +14,17 @@ from nncc.ir import Model
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["import_relax"]
+__all__ = ["import_relax", "known_operators"]
+
+
+def known_operators() -> dict[str, set[str]]:
+    """By domain, the names of the ONNX operators that have a way into Relax; some of their forms may have none."""
+    from nncc.compat import importable_operators
+    from nncc.frontend.converters import CONVERTERS
+
+    supported = importable_operators()
+    supported[""] |= set(CONVERTERS)
+    return supported
 
 
 def import_relax(model: Model):
@@ -22,12 +32,10 @@ def import_relax(model: Model):
 
     Raises ModelError that lists every operator which TVM's importer does not know.
     """
-    from nncc.compat import importable_operators, onnx_importer, relax
+    from nncc.compat import onnx_importer, relax
     from nncc.frontend.converters import CONVERTERS
 
-    supported = importable_operators()
-    supported[""] |= set(CONVERTERS)
-    if refusal := unsupported(model, supported):
+    if refusal := unsupported(model, known_operators()):
         raise refusal
     for node in model.graph.graph:
         if node.op_type in ("Resize", "Upsample") and (reason := _resize_problem(node)):
