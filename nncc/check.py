@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from nncc.errors import InternalError, ModelError, NnccError
 from nncc.ir import Model, TensorSpec
+from nncc.passes.part import part
 from nncc.passes.rewriting import is_op, static_shape
 
 if TYPE_CHECKING:
@@ -243,54 +244,14 @@ def _problem(node: onnx_ir.Node, model: Model, target: Target) -> tuple[str, str
     from nncc.frontend.relax_import import known_operators
 
     problem, hint = _unknown(node, known_operators())
-    alone = _alone(node, model)
-    if problem or alone is None:
+    alone = None if problem else part(model, [node])
+    if alone is None:
         return problem, hint
     try:
         _lowered(alone, target)
     except (ModelError, InternalError) as error:
         return error.message, error.hint or ""
     return "", ""
-
-
-def _alone(node: onnx_ir.Node, model: Model) -> Model | None:
-    """A model of this node alone, constants included; None where it cannot be one: a shape is not known, or it holds
-    graphs, which read what is around them."""
-    import onnx_ir
-
-    if any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values()):
-        return None
-    made: dict[onnx_ir.Value, onnx_ir.Value] = {}
-    inputs, constants = [], []
-    for value in node.inputs:
-        if value is None or value in made:
-            continue
-        if value.dtype is None or static_shape(value) is None:
-            return None
-        new = onnx_ir.Value(name=value.name, type=value.type, shape=value.shape)
-        made[value] = new
-        if value.const_value is not None:
-            new.const_value = value.const_value
-            constants.append(new)
-        else:
-            inputs.append(new)
-    given = [None if value is None else made[value] for value in node.inputs]
-    outputs = [onnx_ir.Value(name=v.name, type=v.type, shape=v.shape) for v in node.outputs]
-    used = [value for value in outputs if value.name]
-    if any(value.dtype is None or static_shape(value) is None for value in used):
-        return None
-    single = onnx_ir.Node(node.domain, node.op_type, given, list(node.attributes.values()), outputs=outputs)
-    graph = onnx_ir.Graph(
-        inputs, used, nodes=[single], initializers=constants, opset_imports=dict(model.graph.opset_imports), name="node"
-    )
-    whole = onnx_ir.Model(graph, ir_version=model.graph.ir_version)
-    return Model(whole, model.name, _specs(inputs), _specs(used))
-
-
-def _specs(values: Sequence[onnx_ir.Value]) -> tuple[TensorSpec, ...]:
-    from nncc.frontend.onnx import specs
-
-    return specs(values, "tensor")
 
 
 def _lowered(model: Model, target: Target) -> None:

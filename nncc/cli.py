@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nncc.cli_compare import compare_command
 from nncc.cli_distill import distill_command
 from nncc.cli_errors import Group
 from nncc.cli_prune import prune_command
-from nncc.cli_quant import compare_command, quantize_command
+from nncc.cli_quant import quantize_command
 from nncc.cli_records import records
 from nncc.cli_tune import tune_command
 from nncc.config import Config
