@@ -392,6 +392,17 @@ def _print_json(value: Any) -> None:
     click.echo(json_text(value), nl=False)
 
 
+_ISOLATED = ("check", "compare", "compile", "show")
+"""Commands in which models of others reach TVM and LLVM; `tune` isolates every candidate by itself."""
+
+
 def main() -> None:
     """The console script."""
+    import sys
+
+    if sys.argv[1:2] and sys.argv[1] in _ISOLATED:
+        from nncc.cli_errors import said
+        from nncc.isolation import isolated
+
+        sys.exit(said(lambda: isolated(cli), sys.argv[1:]))
     cli()

@@ -34,6 +34,7 @@ from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
 from nncc.passes.relax_grids import is_quantized
 from nncc.passes.requantize import requantize
+from nncc.passes.safe_divisors import safe_divisors
 from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.passes.tabulate import tabulate
@@ -54,6 +55,7 @@ SPECIALIZE = (
     fold_relax,
     fold_dequantize,
     clamp_take,
+    safe_divisors,
     divide_by_constants,
     choose_layout,
     own_quantization,
@@ -74,6 +76,7 @@ SPECIALIZE_GPU = (
     fold_relax,
     fold_dequantize,
     clamp_take,
+    safe_divisors,
     divide_by_constants,
     gpu_halves,
     gpu_layout,
