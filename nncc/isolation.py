@@ -64,16 +64,16 @@ def _awaited(child: int) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
     try:
         _, status = os.waitpid(child, 0)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
-    number = os.WTERMSIG(status)
+    number = int(os.WTERMSIG(status))
     if number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         return 128 + number
     if number == signal.SIGKILL:
