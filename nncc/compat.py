@@ -19,6 +19,7 @@ from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_map, structural_walk
 
 from nncc.dots import PRODUCT, ROUND
+from nncc.operators.attributes import Attributes
 
 __all__ = [
     "Analyzer",
@@ -117,7 +118,7 @@ def importable_operators() -> dict[str, set[str]]:
 
 
 def onnx_importer(
-    converters: Mapping[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]],
+    converters: Mapping[str, Callable[[Any, Sequence[Any], Attributes], Any]],
 ) -> Callable[[Any], Any]:
     """A function from an ONNX ModelProto to a Relax module, weights inside; `converters` go before TVM's own, which
     take what these return None for.
@@ -131,7 +132,13 @@ def onnx_importer(
             if op_name not in converters:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             given = [inputs[i] for i in range(len(inputs))]
-            attributes = {name: value for name, value in attrs.items() if name != "tvm_custom"}
+            facts = attrs["tvm_custom"]
+            attributes = Attributes(
+                {name: value for name, value in attrs.items() if name != "tvm_custom"},
+                name=facts["name"],
+                opset=opset,
+                outputs=facts["num_outputs"],
+            )
             converted = converters[op_name](self.bb, given, attributes)
             if converted is None:
                 return super()._convert_operator(op_name, inputs, attrs, opset)

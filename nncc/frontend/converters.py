@@ -14,6 +14,7 @@ import numpy as np
 from nncc.compat import GenericConst, constant_array, relax
 from nncc.frontend.integer_converters import conv_integer, matmul_integer
 from nncc.frontend.quantization_converters import dequantize_linear, dynamic_quantize_linear, quantize_linear
+from nncc.operators.resize import resize, upsample
 
 __all__ = ["CONVERTERS"]
 
@@ -68,7 +69,7 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-CONVERTERS: dict[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]] = {
+CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Clip": clip,
     "ConvInteger": conv_integer,
     "DequantizeLinear": dequantize_linear,
@@ -76,5 +77,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]] = {
     "MatMulInteger": matmul_integer,
     "Pad": pad,
     "QuantizeLinear": quantize_linear,
+    "Resize": resize,
+    "Upsample": upsample,
 }
 """By operator of the standard domain."""
