@@ -14,7 +14,12 @@ import numpy as np
 from nncc.compat import GenericConst, constant_array, relax
 from nncc.frontend.integer_converters import conv_integer, matmul_integer
 from nncc.frontend.quantization_converters import dequantize_linear, dynamic_quantize_linear, quantize_linear
+from nncc.operators.cumulative import cum_prod, cum_sum
+from nncc.operators.det import det
+from nncc.operators.gather import gather_elements, gather_nd
 from nncc.operators.resize import resize, upsample
+from nncc.operators.scatter import scatter_elements, scatter_nd
+from nncc.operators.sequences import reverse_sequence, tensor_scatter, top_k
 
 __all__ = ["CONVERTERS"]
 
@@ -72,12 +77,23 @@ def _text(value: Any) -> str:
 CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Clip": clip,
     "ConvInteger": conv_integer,
+    "CumProd": cum_prod,
+    "CumSum": cum_sum,
     "DequantizeLinear": dequantize_linear,
+    "Det": det,
     "DynamicQuantizeLinear": dynamic_quantize_linear,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
     "MatMulInteger": matmul_integer,
     "Pad": pad,
     "QuantizeLinear": quantize_linear,
     "Resize": resize,
+    "ReverseSequence": reverse_sequence,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
+    "TensorScatter": tensor_scatter,
+    "TopK": top_k,
     "Upsample": upsample,
 }
 """By operator of the standard domain."""
