@@ -214,11 +214,6 @@ def one_hot(net: Net) -> str:
     return net.op("OneHot", net.input(3, dtype=np.int64), net.constant(4, np.int64), values)
 
 
-def uneven_resize(net: Net) -> str:
-    scales = net.constant([1, 1, 0.5, 2], np.float32)
-    return net.op("Resize", net.input(1, 3, 7, 5), "", scales, mode="linear")
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -227,7 +222,6 @@ def uneven_resize(net: Net) -> str:
             one_hot,
             "output `OneHot_4` is float32[3x4] in the model and would be compiled as float64[3x4]: TVM's importer",
         ),
-        (uneven_resize, "Resize `Resize_3` scales 7 by 0.5, to no whole number, which cannot be compiled exactly"),
     ],
 )
 def test_what_would_be_computed_wrongly_is_refused(tmp_path, make, message):

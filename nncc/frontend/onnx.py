@@ -225,11 +225,13 @@ def import_onnx(
     """
     import onnx_ir
 
+    from nncc.passes.explicit_defaults import explicit_defaults
     from nncc.passes.infer_shapes import infer_shapes
 
     path = Path(path)
     graph = read_graph(path)
     main = graph.graph
+    explicit_defaults(graph)
     fix_shapes(graph, shape or {})
     infer_shapes(graph)
     check_quantization(graph)
