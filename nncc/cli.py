@@ -22,7 +22,7 @@ from nncc.cli_records import records
 from nncc.cli_tune import tune_command
 from nncc.config import Config
 from nncc.console import working
-from nncc.options import FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
+from nncc.options import BIND, FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
 from nncc.pipeline import STAGES, stages
 from nncc.version import VERSION
 
@@ -52,7 +52,7 @@ def cli() -> None:
 @TARGET
 @option("output", "-o", "--output", type=Path, metavar="FOLDER")
 @option("name", "--name", "--module-name")
-@all_of(*SHAPES)
+@all_of(*SHAPES, BIND)
 @option("threads", "--threads", type=int, metavar="N")
 @option("records", "--records", "--tuning-records", multiple=True, metavar="PLACE", note=" Repeatable.")
 @option("shipped_records", "--shipped-records/--no-shipped-records", default=True, show_default=True)
@@ -298,7 +298,7 @@ def bench_command(
     help="Show the model after this stage.",
 )
 @TARGET
-@all_of(*SHAPES)
+@all_of(*SHAPES, BIND)
 @option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
 @JSON
 def show_command(
@@ -307,6 +307,7 @@ def show_command(
     target: str,
     shape: dict[str, tuple[int, ...]],
     input_shapes: dict[str, tuple[int, ...]],
+    bind: dict[str, str],
     schedules: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -316,7 +317,8 @@ def show_command(
     from nncc.instruments import stage_text
     from nncc.pipeline import plan, run
 
-    config = Config(target=target, shape=shape | input_shapes, schedules=schedules, until=stage, verify=False)
+    shape = shape | input_shapes
+    config = Config(target=target, shape=shape, bind=bind, schedules=schedules, until=stage, verify=False)
     with working() as progress:
         text = stage_text(run(plan(file, config, progress.tell), [progress]))
     if as_json:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
+from nncc.frontend.binding import bind_hint, bind_inputs
 from nncc.frontend.container import read_container
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
@@ -109,8 +110,11 @@ def _dtype(value: onnx_ir.Value, what: str) -> str:
     return value.dtype.numpy().name
 
 
-def specs(values: Sequence[onnx_ir.Value], what: str) -> tuple[TensorSpec, ...]:
-    """A TensorSpec for each value; `what` ("input", "output") names them in errors."""
+_CUT = "cut the model before it: for a detector, before its non-maximum suppression"
+
+
+def specs(values: Sequence[onnx_ir.Value], what: str, hint: str | None = _CUT) -> tuple[TensorSpec, ...]:
+    """A TensorSpec for each value; `what` ("input", "output") names them in errors, `hint` says what to do."""
     found = []
     for value in values:
         dtype = _dtype(value, what)
@@ -118,7 +122,7 @@ def specs(values: Sequence[onnx_ir.Value], what: str) -> tuple[TensorSpec, ...]:
         if shape is None:
             raise ModelError(
                 f"the shape of {what} `{value.name}` depends on the data, not only on the shapes of the inputs",
-                "cut the model before it: for a detector, before its non-maximum suppression",
+                hint,
             )
         found.append(TensorSpec(str(value.name), dtype, shape))
     return tuple(found)
@@ -170,7 +174,7 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
             raise foreign from error
         raise ModelError(
             f"the shape of output `{names[0]}` cannot be derived from the shapes of the inputs: {error.message}",
-            "it may depend on the data: cut the model before it",
+            bind_hint(graph, "it may depend on the data: cut the model before it"),
         ) from error
     for value in unknown:
         shapes = {tuple(run[str(value.name)].shape) for run in runs}
@@ -215,13 +219,17 @@ def read_graph(path: str | Path) -> onnx_ir.Model:
 
 
 def import_onnx(
-    path: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, name: str | None = None
+    path: str | Path,
+    *,
+    shape: Mapping[str, Sequence[int]] | None = None,
+    bind: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Model:
     """Read, check and fix an ONNX file.
 
-    `shape` gives the dimensions of inputs that the file leaves open; `name` is the model's name, by default the
-    file's stem. Local functions are inlined, initializers are no inputs, every input and output has a static shape,
-    and all weights are in memory. Raises ModelError.
+    `shape` gives the dimensions of inputs that the file leaves open; the inputs in `bind` become constants (see
+    `bind_inputs`); `name` is the model's name, by default the file's stem. Local functions are inlined, initializers
+    are no inputs, every input and output has a static shape, and all weights are in memory. Raises ModelError.
     """
     import onnx_ir
 
@@ -231,6 +239,7 @@ def import_onnx(
     path = Path(path)
     graph = read_graph(path)
     main = graph.graph
+    bind_inputs(graph, bind or {})
     explicit_defaults(graph)
     fix_shapes(graph, shape or {})
     infer_shapes(graph)
@@ -246,7 +255,7 @@ def import_onnx(
     inputs = specs(main.inputs, "input")
     if any(static_shape(value) is None for value in main.outputs):
         _derive_outputs(graph, name or path.stem, inputs)
-    return Model(graph, name or path.stem, inputs, specs(main.outputs, "output"))
+    return Model(graph, name or path.stem, inputs, specs(main.outputs, "output", bind_hint(graph, _CUT)))
 
 
 def to_proto(model: Model) -> onnx.ModelProto:

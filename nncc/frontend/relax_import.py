@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
+from nncc.frontend.binding import bind_hint
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model
 
@@ -47,7 +48,8 @@ def import_relax(model: Model):
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{what} is used in a form that cannot be compiled: {reason}",
-            getattr(error, "hint", None) or "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
+            getattr(error, "hint", None)
+            or bind_hint(model.graph, "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled"),
         ) from error
     module = relax.transform.CanonicalizeBindings()(module)
     _check_outputs(module["main"].ret_ty, model)

@@ -62,10 +62,11 @@ def open_dimensions(
 
 
 def _given(value: onnx_ir.Value, sizes: Sequence[int]) -> list[int]:
-    """The sizes a user gave for one input, checked against what the model says."""
+    """The sizes a user gave for one input, checked against what the model says; 0 where that says 0."""
     sizes = [int(size) for size in sizes]
     text = "x".join(map(str, sizes))
-    if any(size <= 0 for size in sizes):
+    empty = [d == 0 for d in value.shape] if value.shape is not None and len(value.shape) == len(sizes) else ()
+    if any(size < 0 or (size == 0 and not any(empty[at : at + 1])) for at, size in enumerate(sizes)):
         raise ModelError(
             f"`--shape {value.name}={text}` has a dimension that is not positive", "every one must be 1 or more"
         )
