@@ -1,4 +1,5 @@
-"""Recurrent layers beside ONNX Runtime: LSTM, GRU and RNN of the sizes that voice models have, one thread each, in turn.
+"""Recurrent layers beside ONNX Runtime: LSTM, GRU and RNN of the sizes that voice models have, one thread each.
+
 
     taskset -c 1 python benchmarks/recurrent.py [--target native] [--layers WORD ...] [--rounds 15]
 
