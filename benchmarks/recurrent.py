@@ -1,6 +1,5 @@
 """Recurrent layers beside ONNX Runtime: LSTM, GRU and RNN of the sizes that voice models have, one thread each.
 
-
     taskset -c 1 python benchmarks/recurrent.py [--target native] [--layers WORD ...] [--rounds 15]
 
 A row a layer: the median milliseconds of a run of nncc, of ONNX Runtime, and of nncc's recurrent kernel alone, which is
