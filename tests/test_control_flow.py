@@ -218,24 +218,26 @@ def refusal(text: str, folder: Path, target: str = "native") -> str:
     return f"{caught.value.message}\nhint: {caught.value.hint}"
 
 
-BIND = "where inputs decide it, `--bind NAME=VALUE` makes constants of them"
+def bind(name: str) -> str:
+    return f"fix it with `--bind {name}=...`, if it is the same in every run"
 
 
 def test_branches_of_different_shapes_are_refused(tmp_path: Path) -> None:
     assert refusal(DIFFERENT, tmp_path) == (
-        f"in If `x`: one branch gives float32[2], the other float32[4]\nhint: {BIND}"
+        f"in If `x`: one branch gives float32[2], the other float32[4]\nhint: {bind('c')}"
     )
 
 
 def test_what_grows_in_a_loop_is_refused(tmp_path: Path) -> None:
     assert refusal(GROWS, tmp_path) == (
-        f"in Loop `x`: `p` is float32[1] before an iteration and float32[2] after it\nhint: {BIND}"
+        f"in Loop `x`: `p` is float32[1] before an iteration and float32[2] after it\nhint: {bind('n')}"
     )
 
 
 def test_a_stack_of_unknown_height_is_refused(tmp_path: Path) -> None:
     assert refusal(UNKNOWN, tmp_path) == (
-        f"in Loop `x`: how often it runs is known at run time only, and so the length of its output `xs`\nhint: {BIND}"
+        f"in Loop `x`: how often it runs is known at run time only, and so the length of its output `xs`\nhint: "
+        + bind("n")
     )
 
 
@@ -245,5 +247,5 @@ def test_gpus_do_not_decide_what_they_compute(tmp_path: Path) -> None:
         run(plan(tmp_path / "net.onnx", Config(target="cuda-sm80", until="specialize", verify=False)))
     assert f"{caught.value.message}\nhint: {caught.value.hint}" == (
         "the model decides at run time what it computes (1 x If, Loop or Scan), which cannot be compiled for "
-        f"`cuda-sm80`\nhint: {BIND}; or compile it for a processor"
+        f"`cuda-sm80`\nhint: {bind('n')}"
     )

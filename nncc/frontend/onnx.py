@@ -148,7 +148,7 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
         pass_(trial)
     for _ in range(4):
         infer_shapes(trial)
-        if not sum(pass_(trial).rewrites for pass_ in (fold_constants, expand_loops, resolve_sequences)):
+        if not sum(pass_(trial).rewrites for pass_ in (expand_loops, resolve_sequences, fold_constants)):
             break
     for value, found in zip(graph.graph.outputs, trial.graph.outputs, strict=True):
         if static_shape(value) is None and static_shape(found) is not None:

@@ -11,6 +11,7 @@ from nncc.compat import relax, tvm
 from nncc.config import Precision
 from nncc.dots import dot_of
 from nncc.errors import InternalError, ModelError, UsageError
+from nncc.frontend.binding import bind_hint
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
 from nncc.passes.activation_sign import to_signed, to_unsigned
@@ -123,12 +124,13 @@ def specialize(
             "`nncc targets` lists targets",
         )
     context = Context(model.name, target, templates, graph or GraphChoices(), precision)
-    model, outlined = outline(model)
+    given = model
+    model, outlined = outline(given)
     if outlined and hardware.multiprocessors:
         raise ModelError(
             f"the model decides at run time what it computes ({len(outlined)} x If, Loop or Scan), which cannot be "
             f"compiled for `{target.name}`",
-            "where inputs decide it, `--bind NAME=VALUE` makes constants of them; or compile it for a processor",
+            bind_hint(given.graph, "compile it for a processor: `nncc targets` lists targets"),
         )
 
     def network(body: Model) -> Network:
