@@ -236,7 +236,7 @@ def test_what_grows_in_a_loop_is_refused(tmp_path: Path) -> None:
 
 def test_a_stack_of_unknown_height_is_refused(tmp_path: Path) -> None:
     assert refusal(UNKNOWN, tmp_path) == (
-        f"in Loop `x`: how often it runs is known at run time only, and so the length of its output `xs`\nhint: "
+        "in Loop `x`: how often it runs is known at run time only, and so the length of its output `xs`\nhint: "
         + bind("n")
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint, bind_inputs
 from nncc.frontend.container import read_container
+from nncc.frontend.lists import open_inputs, open_outputs
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
@@ -184,11 +185,11 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
             value.shape = onnx_ir.Shape(shapes.pop())
 
 
-def read_graph(path: str | Path) -> onnx_ir.Model:
+def read_graph(path: str | Path, *, lists: bool = False) -> onnx_ir.Model:
     """Read and check an ONNX file; its inputs may still have open dimensions.
 
-    Local functions are inlined, initializers are no inputs, every input and output is a tensor, and all weights are in
-    memory. Raises ModelError.
+    Local functions are inlined, initializers are no inputs, every input and output is a tensor, or with `lists` perhaps
+    a list of them or optional, and all weights are in memory. Raises ModelError.
     """
     import onnx_ir
     from google.protobuf.message import DecodeError
@@ -213,10 +214,11 @@ def read_graph(path: str | Path) -> onnx_ir.Model:
             del main.initializers[str(value.name)]
     if not main.outputs:
         raise ModelError(f"`{path}` has no outputs: there is nothing to compute")
-    for value in main.inputs:
-        _dtype(value, "input")
-    for value in main.outputs:
-        _dtype(value, "output") if value.type is not None else None
+    for what, values in (("input", main.inputs), ("output", main.outputs)):
+        for value in values:
+            tensor = value.type is None or isinstance(value.type, onnx_ir.TensorType)
+            if (tensor or not lists) and (what == "input" or value.type is not None):
+                _dtype(value, what)
     return graph
 
 
@@ -239,12 +241,14 @@ def import_onnx(
     from nncc.passes.infer_shapes import infer_shapes
 
     path = Path(path)
-    graph = read_graph(path)
+    graph = read_graph(path, lists=True)
     main = graph.graph
+    sizes_of = open_inputs(graph, shape or {}, bind or {})
     bind_inputs(graph, bind or {})
     explicit_defaults(graph)
-    fix_shapes(graph, shape or {})
+    fix_shapes(graph, sizes_of)
     infer_shapes(graph)
+    open_outputs(graph)
     check_quantization(graph)
     check_operand_types(graph)
     check_outputs(graph)
