@@ -21,6 +21,7 @@ from nncc.operators.det import det
 from nncc.operators.dft import dft, stft
 from nncc.operators.gather import gather_elements, gather_nd
 from nncc.operators.gru import gru
+from nncc.operators.hyperbolic import cosh, sinh
 from nncc.operators.lstm import lstm
 from nncc.operators.mel_weight_matrix import mel_weight_matrix
 from nncc.operators.resize import resize, upsample
@@ -85,6 +86,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Clip": clip,
     "Col2Im": col2im,
     "ConvInteger": conv_integer,
+    "Cosh": cosh,
     "CumProd": cum_prod,
     "CumSum": cum_sum,
     "DFT": dft,
@@ -104,6 +106,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Resize": resize,
     "ReverseSequence": reverse_sequence,
     "STFT": stft,
+    "Sinh": sinh,
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,

@@ -39,16 +39,17 @@ def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
     """
     from nncc.compat import onnx_importer, relax
     from nncc.frontend.converters import CONVERTERS
+    from nncc.operators.operands import OperatorError
     from nncc.operators.region import region_call
 
-    supported = known_operators() | {"nncc": {"Region"}}
-    if refusal := unsupported(model, supported):
+    known = known_operators() | {"nncc": {"Region"}}
+    if refusal := unsupported(model, known):
         raise refusal
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
             module = onnx_importer({**CONVERTERS, "Region": region_call(regions or {})})(_proto(model))
-    except ModelError:
+    except OperatorError:
         raise
     except Exception as error:  # the importer raises whatever its converters raise
         operator = re.search(r"Error converting operator (\w+)", chatter.getvalue())

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import GenericConst, StringImm, constant_array, relax
-from nncc.errors import ModelError
 from nncc.operators.activations import ACTIVATIONS
+from nncc.operators.operands import OperatorError
 
 __all__ = ["FUNCTION", "Activation", "Recurrence", "convert_recurrent"]
 
@@ -74,7 +74,7 @@ def convert_recurrent(kind: str, builder: Any, inputs: Sequence[Any], attributes
     x, weights, recurrent, bias, lengths, h, c, peepholes = [*inputs, *[None] * 8][:8]
     dtype = str(x.ty.dtype)
     if dtype not in ("float32", "float64", "float16", "bfloat16"):
-        raise ModelError(f"{kind} of {dtype} is no operator of ONNX", "cast to float32 first")
+        raise OperatorError(f"{kind} of {dtype} is no operator of ONNX", "cast to float32 first")
     batch_first = bool(attributes.get("layout", 0))
     shape = [int(d) for d in x.ty.shape]
     if batch_first:
@@ -129,7 +129,7 @@ def _text(value: Any) -> str:
 def _directions(kind: str, attributes: dict[str, Any]) -> tuple[str, ...]:
     direction = _text(attributes.get("direction", "forward"))
     if direction not in _DIRECTIONS:
-        raise ModelError(
+        raise OperatorError(
             f"{kind} has the direction `{direction}`", f"ONNX knows {', '.join(_DIRECTIONS)}: export the model again"
         )
     return _DIRECTIONS[direction]
@@ -154,13 +154,13 @@ def _check(
         found = tuple(int(d) for d in value.ty.shape)
         if name != "x" and found != expected[name]:
             what = f"{kind} with {hidden} hidden units, {directions} direction{'s' * (directions > 1)}"
-            raise ModelError(
+            raise OperatorError(
                 f"{what} and an input of {steps}x{batch}x{inputs} has {_WORDS[name]} of the shape "
                 f"{'x'.join(map(str, found))}, not {'x'.join(map(str, expected[name]))}",
                 "export the model again: it cannot be run",
             )
     if int(attributes.get("hidden_size", hidden)) != hidden:
-        raise ModelError(
+        raise OperatorError(
             f"{kind} says hidden_size={attributes['hidden_size']} and has recurrent weights for {hidden} units",
             "export the model again: it cannot be run",
         )
@@ -182,19 +182,19 @@ def _activations(kind: str, attributes: dict[str, Any], directions: int) -> tupl
     defaults = _ACTIVATIONS[kind] * directions
     names = tuple(_text(name) for name in attributes.get("activations", ())) or defaults
     if len(names) != len(defaults):
-        raise ModelError(
+        raise OperatorError(
             f"{kind} has {len(names)} activations, not {len(defaults)}", "export the model again: it cannot be run"
         )
     alphas, betas = list(attributes.get("activation_alpha", ())), list(attributes.get("activation_beta", ()))
     found = []
     for name in map(str.lower, names):
         if name not in ACTIVATIONS:
-            raise ModelError(f"{kind} has the activation `{name}`", f"ONNX knows {', '.join(sorted(ACTIVATIONS))}")
+            raise OperatorError(f"{kind} has the activation `{name}`", f"ONNX knows {', '.join(sorted(ACTIVATIONS))}")
         function = ACTIVATIONS[name]
         alpha = float(alphas.pop(0)) if function.takes_alpha and alphas else function.alpha
         beta = float(betas.pop(0)) if function.takes_beta and betas else function.beta
         if alpha is None or beta is None:
-            raise ModelError(
+            raise OperatorError(
                 f"{kind} has the activation `{name}` without its {'alpha' if alpha is None else 'beta'}, for which "
                 "there is no default that is agreed on",
                 "export the model again with `activation_alpha` and `activation_beta`",
