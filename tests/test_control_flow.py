@@ -165,6 +165,7 @@ def test_slices_are_taken_and_stacked_where_a_loop_is_short_and_where_it_is_kept
     text = text.replace("TIMES", str(times)).replace("z = Mul(y, w)", "v = Tanh(y) z = Mul(v, w)")
     compiled = agrees(model(text), tmp_path, tolerance=2e-5 * times)  # sums of so many terms, squared
     assert len(steps(compiled, Loop)) == loops
+    assert max(compiled.program.times) == (times if loops else 1)
 
 
 def test_loops_and_branches_within_loops(tmp_path: Path) -> None:

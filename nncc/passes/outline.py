@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,9 @@ from nncc.passes.rewriting import insert_before, is_op, static_shape
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["DOMAIN", "outline"]
+    from nncc.target import Target
+
+__all__ = ["DOMAIN", "outline", "refuse_regions"]
 
 DOMAIN = "nncc"
 """Of the operator ``Region``, whose attribute ``name`` names one."""
@@ -52,6 +54,16 @@ def outline(model: Model) -> tuple[Model, dict[str, Region]]:
                 message = error.message if error.message.startswith("in ") else f"{word}: {error.message}"
                 raise ModelError(message, bind_hint(model.graph, error.hint)) from error
     return replace(model, graph=graph), regions
+
+
+def refuse_regions(model: Model, regions: Mapping[str, Region], target: Target) -> None:
+    """ModelError where a model has control flow left and the target is a GPU, whose programs have none."""
+    if regions and target.hardware.multiprocessors:
+        raise ModelError(
+            f"the model decides at run time what it computes ({len(regions)} x If, Loop or Scan), which cannot be "
+            f"compiled for `{target.name}`",
+            bind_hint(model.graph, "compile it for a processor: `nncc targets` lists targets"),
+        )
 
 
 def _simplified(body: onnx_ir.Graph, name: str, like: onnx_ir.Model) -> Model:
