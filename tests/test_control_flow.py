@@ -250,3 +250,30 @@ def test_gpus_do_not_decide_what_they_compute(tmp_path: Path) -> None:
         "the model decides at run time what it computes (1 x If, Loop or Scan), which cannot be compiled for "
         f"`cuda-sm80`\nhint: {bind('n')}"
     )
+
+
+SCAN_8 = """
+net (float[1,2] h, float[1,3,2] xs) => (float[1,2] last, float[1,3,2] sums) {
+  last, sums = Scan ("", h, xs) <num_scan_inputs = 1,
+    body = body (float[2] p, float[2] x) => (float[2] r, float[2] s) { r = Add (p, x) s = Identity (r) }>
+}"""
+
+
+def test_scans_over_batches_are_refused(tmp_path: Path) -> None:
+    onnx.save(onnx.parser.parse_model(HEAD.replace("17", "8") + SCAN_8), tmp_path / "net.onnx")
+    with pytest.raises(ModelError) as caught:
+        compile_net(tmp_path / "net.onnx", tmp_path)
+    assert f"{caught.value.message}\nhint: {caught.value.hint}" == (
+        "in Scan `last`: it is that of opset 8, over batches, which cannot be compiled\n"
+        "hint: export the model again with a newer opset"
+    )
+
+
+def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
+    inside = "y = Neg (x)"
+    for level in range(9):
+        other = f"else_branch = other{level} () => (y) {{ y = Exp (x) }}"
+        inside = f"y = If (c) < then_branch = then{level} () => (y) {{ {inside} }}, {other} >"
+    assert refusal(f"net (bool c, float[2] x) => (float[2] y) {{ {inside} }}", tmp_path) == (
+        "the model's control flow is nested more than 8 deep, in `then0`\nhint: export it again with less of it"
+    )

@@ -16,6 +16,7 @@ from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
 from nncc.frontend.types import check_operand_types, check_outputs
 from nncc.ir import Model, TensorSpec
+from nncc.passes.bodies import subgraphs
 from nncc.passes.rewriting import is_op, static_shape
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["import_onnx", "read_graph", "save", "specs", "to_proto", "unsupported"]
 
+MOST_DEPTH = 8
+"""Graphs in graphs: what looks into all of them at each level would take too long for a file that is all nesting."""
 MOST_NODES = 1_000_000
 """Nodes after inlining: a model of more is refused, since nested functions can multiply without bound."""
 
@@ -96,6 +99,18 @@ def _inline(graph: onnx_ir.Model) -> None:
         InlinePass()(graph)
     except Exception as error:  # onnx_ir wraps whatever went wrong in a function body
         raise ModelError(f"the functions of the model cannot be inlined: {error.__cause__ or error}") from error
+
+
+def _check_depth(graph: onnx_ir.Graph, depth: int = 0) -> None:
+    """ModelError where control flow is nested deeper than `MOST_DEPTH`."""
+    if depth > MOST_DEPTH:
+        raise ModelError(
+            f"the model's control flow is nested more than {MOST_DEPTH} deep, in `{graph.name}`",
+            "export it again with less of it",
+        )
+    for node in graph:
+        for inner in subgraphs(node):
+            _check_depth(inner, depth + 1)
 
 
 def _dtype(value: onnx_ir.Value, what: str) -> str:
@@ -206,6 +221,7 @@ def read_graph(path: str | Path, *, lists: bool = False) -> onnx_ir.Model:
     except (onnx_ir.serde.SerdeError, DecodeError, ValueError, TypeError, OSError) as error:
         raise ModelError(f"`{path}` cannot be read: {error.__cause__ or error}") from error
     _inline(graph)
+    _check_depth(graph.graph)
     main = graph.graph
     main.inputs[:] = [value for value in main.inputs if value.name not in main.initializers]
     graph.ir_version = max(graph.ir_version or 0, 4)  # before 4, every initializer had to be an input

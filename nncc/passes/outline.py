@@ -15,6 +15,7 @@ import numpy as np
 
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint
+from nncc.frontend.tensors import LARGEST
 from nncc.ir import Model, Region, TensorSpec
 from nncc.passes.bodies import branch_bodies, is_region, loop_body, loop_node
 from nncc.passes.infer_regions import always, as_model
@@ -150,6 +151,8 @@ def _loop(node: onnx_ir.Node, name: str, graph: onnx_ir.Model) -> Region:
     outputs = [replace(spec, name=str(value.name)) for spec, value in zip(results[:count], node.outputs, strict=False)]
     for value, spec, axis in zip(node.outputs[count:], stacked, loop.stack_axes, strict=True):
         outputs.append(replace(spec, name=str(value.name), shape=(loop.trips or 0, *spec.shape)))
+        if outputs[-1].nbytes > LARGEST:
+            raise ModelError(f"its output `{value.name}` would have the form {_form(outputs[-1])}: over 2^40 bytes")
         _axis_back(value, len(spec.shape) + 1, axis, outputs[-1])
     arguments = [v for v in (loop.most, condition) if v is not None] + [*loop.carried, *scanned, *captured]
     _replace(node, name, arguments, outputs)

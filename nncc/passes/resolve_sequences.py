@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["resolve_sequences"]
 
-_MOST = 4096
+_MOST = 512
 """Elements of a list: a longer one stays as it is, and is refused."""
 
 
