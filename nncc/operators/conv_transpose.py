@@ -68,11 +68,11 @@ def _padding(
         if len(pads) != 2 * rank:
             raise ModelError(f"its {len(pads)} pads do not fit {rank} axes")
         return pads[:rank], pads[rank:]
-    shape = shape[-rank:] if shape else [n * s for n, s in zip(size, strides, strict=True)]
-    if len(shape) != rank or min(shape) < 1:
+    wanted = shape[-rank:] if shape else [n * s for n, s in zip(size, strides, strict=True)]
+    if len(wanted) != rank or min(wanted) < 1:
         raise ModelError(f"its output_shape {shape} does not fit {rank} axes")
-    totals = [f + o - n for f, o, n in zip(full, extra, shape, strict=True)]
-    short = [t if t < 0 else 0 for t in totals]
+    totals = [f + o - n for f, o, n in zip(full, extra, wanted, strict=True)]
+    short = [min(t, 0) if shape else 0 for t in totals]
     totals = [max(t, 0) for t in totals]
     small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
     before, after = (small, large) if automatic == "SAME_UPPER" else (large, small)
