@@ -22,7 +22,7 @@ from nncc.errors import ModelError, UsageError
 from nncc.ir import TensorSpec
 from nncc.loops import elementwise, reduction
 from nncc.resources import schedules_folder
-from nncc.scheduling import ANCHOR, PART, extents, is_spatial, loads, transcendentals
+from nncc.scheduling import ANCHOR, PART, extents, is_spatial, loads, swells, transcendentals
 from nncc.target import Hardware
 
 __all__ = ["Template", "apply_template", "count_bytes", "count_flops", "load_templates", "schedule_kernel"]
@@ -202,7 +202,7 @@ def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
         feeds_template = any(sch.get(c).name_hint in owned for c in consumers)
         grows = any(prod(extents(sch, c)) > size for c in consumers)
         heavy = transcendentals(sch, block) > 0
-        if feeds_template or (heavy and (grows or len(consumers) > 1)):
+        if feeds_template or (heavy and (grows or len(consumers) > 1)) or swells(sch, block, consumers):
             kept.append(block)
             continue
         try:

@@ -239,3 +239,13 @@ def test_an_index_outside_its_axis_takes_the_nearest_element(tmp_path):
     artifact = nncc.compile(net.save(tmp_path / "gather.onnx"), output=tmp_path / "out")
     found = nncc.load(artifact.library).run({i: np.array([0, -1, 10**12, -(10**12), 5])})
     assert next(iter(found.values()))[:, 0].tolist() == [0, 12, 12, 0, 12]
+
+
+def test_values_that_are_read_twice_do_not_double_the_code_with_each_step(tmp_path):
+    """x + tanh(x), forty times: one expression of it would have 2^40 loads."""
+    net = Net()
+    x = net.input(3, 40)
+    for _ in range(40):
+        x = net.op("Add", x, net.op("Tanh", x))
+    net.output(x)
+    assert agrees(net, tmp_path)

@@ -8,13 +8,24 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
+from nncc.frontend.binding import bind_hint
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["import_relax"]
+__all__ = ["import_relax", "known_operators"]
+
+
+def known_operators() -> dict[str, set[str]]:
+    """By domain, the names of the ONNX operators that have a way into Relax; some of their forms may have none."""
+    from nncc.compat import importable_operators
+    from nncc.frontend.converters import CONVERTERS
+
+    supported = importable_operators()
+    supported[""] |= set(CONVERTERS)
+    return supported
 
 
 def import_relax(model: Model):
@@ -22,12 +33,10 @@ def import_relax(model: Model):
 
     Raises ModelError that lists every operator which TVM's importer does not know.
     """
-    from nncc.compat import importable_operators, onnx_importer, relax
+    from nncc.compat import onnx_importer, relax
     from nncc.frontend.converters import CONVERTERS
 
-    supported = importable_operators()
-    supported[""] |= set(CONVERTERS)
-    if refusal := unsupported(model, supported):
+    if refusal := unsupported(model, known_operators()):
         raise refusal
     chatter = io.StringIO()
     try:
@@ -39,7 +48,8 @@ def import_relax(model: Model):
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{what} is used in a form that cannot be compiled: {reason}",
-            getattr(error, "hint", None) or "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
+            getattr(error, "hint", None)
+            or bind_hint(model.graph, "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled"),
         ) from error
     module = relax.transform.CanonicalizeBindings()(module)
     _check_outputs(module["main"].ret_ty, model)
