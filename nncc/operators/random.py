@@ -3,14 +3,13 @@
     words = Philox4x32-10(counter = (i, i / 2^32, 0, 0), key)
     uniform = top bits of a word, as a fraction of 1      normal = sqrt(-2 ln(1 - u)) cos(2 pi v)
 
-The key is the `seed` of the node, or, where it has none, of the node's name: two nodes give different numbers, and a
-model gives the same ones whenever it is compiled or run. Source: Salmon et al., Parallel random numbers: as easy as
-1, 2, 3 (2011).
+The key is the `seed` of the node, a float32, as bits, and 0. A node has one, by `nncc.passes.explicit_defaults`, so that
+two nodes give different numbers, and a model the same ones whenever it is compiled or run. Source: Salmon et al.,
+Parallel random numbers: as easy as 1, 2, 3 (2011).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -24,7 +23,7 @@ from nncc.operators.cumulative import scanned
 from nncc.operators.loops import loop
 from nncc.operators.operands import cast, dtype_of, kernel, shape_of
 
-__all__ = ["bernoulli", "key_of", "multinomial", "random_normal", "random_uniform"]
+__all__ = ["bernoulli", "multinomial", "random_normal", "random_uniform"]
 
 _DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
@@ -93,14 +92,6 @@ def multinomial(builder: Any, inputs: Sequence[Any], attributes: Attributes) -> 
     return kernel(builder, counted, sums, drawn, name="multinomial")
 
 
-def key_of(attributes: Attributes) -> tuple[int, int]:
-    """The two words of a node's key: the bits of its seed, a float32, and 0; else of a hash of its name."""
-    if "seed" in attributes:
-        return int(np.float32(attributes["seed"]).view(np.uint32)), 0
-    digest = hashlib.sha256(attributes.name.encode()).digest()
-    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little") | 1
-
-
 def _wide(dtype: str) -> str:
     return "float64" if dtype == "float64" else "float32"
 
@@ -130,7 +121,8 @@ def _drawn(
     value: Callable[[Any, Any], Any],
 ) -> Any:
     """A tensor whose elements are `value` of two fractions of 1 each, of so many bits, in float32 or float64."""
-    key, size = key_of(attributes), prod(shape)
+    seed = np.float32(attributes.get("seed", 0.0))
+    key, size = (int(seed.view(np.uint32)), 0), prod(shape)
 
     def fraction(low: Any, high: Any) -> Any:
         if bits <= 32:
