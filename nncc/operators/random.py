@@ -3,9 +3,9 @@
     words = Philox4x32-10(counter = (i, i / 2^32, 0, 0), key)
     uniform = top bits of a word, as a fraction of 1      normal = sqrt(-2 ln(1 - u)) cos(2 pi v)
 
-The key is the `seed` of the node, a float32, as bits, and 0. A node has one, by `nncc.passes.explicit_defaults`, so that
-two nodes give different numbers, and a model the same ones whenever it is compiled or run. Source: Salmon et al.,
-Parallel random numbers: as easy as 1, 2, 3 (2011).
+The key is the `seed` of the node, a float32, as bits, and 0. `nncc.passes.explicit_defaults` gives one to a node that
+has none: two nodes then give different numbers, and a model the same ones whenever it is compiled or run. Source:
+Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (2011).
 """
 
 from __future__ import annotations
