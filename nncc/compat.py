@@ -16,7 +16,7 @@ from tvm.ir import GenericConst, GlobalVar, IRModule, PointerType, PrimType, Str
 from tvm.relax.frontend.onnx import onnx_frontend
 from tvm.s_tir import Schedule
 from tvm.sym import Analyzer
-from tvm_ffi.structural import structural_map, structural_walk
+from tvm_ffi.structural import structural_equal, structural_map, structural_walk
 
 from nncc.dots import PRODUCT, ROUND
 
@@ -38,6 +38,7 @@ __all__ = [
     "relax",
     "s_tir",
     "static_shape",
+    "structural_equal",
     "structural_map",
     "structural_walk",
     "te",

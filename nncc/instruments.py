@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.config import Config
+from nncc.dynamic.stages import Opened
 from nncc.errors import InternalError, NnccError, OutputError, RunError
 from nncc.ir import Artifact, Decision, Kernels, Model, Network, Program, Quantization
 from nncc.pipeline import Instrument, Job, Stage, stages
@@ -111,6 +112,8 @@ def stage_text(value: Any) -> str:
         return value.text()
     if isinstance(value, Artifact):
         return f"{value.library}\n"
+    if isinstance(value, Opened):
+        return value.text()
     raise InternalError(f"a value of type {type(value).__name__} has no text")
 
 

@@ -1,9 +1,9 @@
 """TIR kernels with C signatures: plain pointers in, an int32 status out, workspaces from the caller's arena.
 
 TVM's own MakePackedAPI gives every kernel a DLTensor interface with dozens of run-time checks, and makes it need TVM's
-runtime. Shapes are static here, so a pointer says everything:
+runtime. Shapes are static here, so a pointer says everything; or they depend on open dimensions, whose sizes follow:
 
-    int32_t kernel(const float* x, const float* w, float* y [, uint8_t* workspace])
+    int32_t kernel(const float* x, const float* w, float* y [, int64_t dim ...] [, uint8_t* workspace])
 """
 
 from __future__ import annotations
@@ -11,15 +11,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nncc.codegen.bound_buffers import bound_buffers
 from nncc.codegen.integer_dots import integer_dots
 from nncc.codegen.shuffle_lanes import shuffle_lanes
 from nncc.codegen.split_registers import split_registers
 from nncc.codegen.transpose_lanes import transpose_lanes
 from nncc.codegen.vector_math import vector_math
-from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm, vectorize_calls
+from nncc.compat import (
+    IRModule,
+    PointerType,
+    PrimType,
+    is_buffer,
+    s_tir,
+    structural_walk,
+    tirx,
+    tvm,
+    vectorize_calls,
+)
 from nncc.dots import DOTS, Dot
 from nncc.errors import InternalError
 from nncc.ir import Lowered, align
+from nncc.scheduling import DIMS
 from nncc.target import Hardware
 
 __all__ = ["chains_of", "lower_kernels"]
@@ -123,6 +135,10 @@ def _make_bare(host: Any, workspace: dict[str, int], scratch: dict[str, int]) ->
             element = max(1, tvm.DataType(str(parameter.dtype)).bits // 8)
             alignment = tirx.IntImm("int32", element)
             declarations.append(tirx.AttrStmt(parameter, "storage_alignment", alignment, tirx.Evaluate(0)))
+        for name, variable in _dims(function, sorted(attrs.get(DIMS, {}))).items():
+            params.append(tirx.Var(f"{name}_size", "int64"))
+            size = params[-1] if str(variable.ty.dtype) == "int64" else tirx.Cast(str(variable.ty.dtype), params[-1])
+            offsets.append(tirx.Bind(variable, size))
         base = tirx.Var("workspace", PointerType(PrimType("uint8"), "global"))
         lift = _LiftWorkspace(base)
         body = lift(function.body)
@@ -136,6 +152,22 @@ def _make_bare(host: Any, workspace: dict[str, int], scratch: dict[str, int]) ->
         return bare.without_attr("tirx.is_entry_func") if "tirx.is_entry_func" in bare.attrs else bare
 
     return apply
+
+
+def _dims(function: Any, names: Sequence[str]) -> dict[str, Any]:
+    """By name, in this order, the variables that are free in a function: the sizes of open dimensions."""
+    found: dict[str, Any] = {}
+
+    def note(variable: Any) -> None:
+        other = found.setdefault(variable.name, variable)
+        if variable.name in names and not other.same_as(variable):
+            raise InternalError(f"a kernel has two variables `{variable.name}`")
+
+    for parameter in function.params:
+        for size in parameter.shape:
+            structural_walk(size, [(tirx.Var, note)])
+    structural_walk(function.body, [(tirx.Var, note)])
+    return {name: found.get(name, tirx.Var(name, "int64")) for name in names}
 
 
 def chains_of(hardware: Hardware) -> int:
@@ -165,6 +197,7 @@ def lower_kernels(
         scheduled.ConvertBlocksToOpaque(),
         scheduled.CompactBufferAllocation(),
         scheduled.LowerAutoCopy(),
+        bound_buffers(),
         scheduled.LowerMatchBuffer(),
         scheduled.StmtSimplify(),
         scheduled.AnnotateIrregularLoop(),

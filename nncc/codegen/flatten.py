@@ -13,7 +13,7 @@ from nncc.codegen.memory import Lifetime, plan
 from nncc.errors import InternalError
 from nncc.ir import CONCATENATION, Call, Kernels, Lowered, Program, Ref, TensorSpec, align
 
-__all__ = ["flatten", "symbol_prefix"]
+__all__ = ["Constants", "PendingCall", "Value", "Walk", "allocated", "flatten", "in_panels", "place", "symbol_prefix"]
 
 
 _PIECE_ALIGNMENT = 16
@@ -31,8 +31,8 @@ def flatten(kernels: Kernels) -> Program:
     from nncc.backends import backend
     from nncc.compat import tirx
 
-    module = _allocated(kernels)
-    walk = _Walk(module, _PIECE_ALIGNMENT if kernels.target.hardware.multiprocessors else 1)
+    module = allocated(kernels)
+    walk = Walk(module, _PIECE_ALIGNMENT if kernels.target.hardware.multiprocessors else 1)
     used = {call.kernel for call in walk.calls}
     functions = {
         variable.name_hint: f
@@ -40,10 +40,10 @@ def flatten(kernels: Kernels) -> Program:
         if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
     }
     lowered = backend(kernels.target).lower(functions, kernels.target, symbol_prefix(kernels.name))
-    return _place(kernels, walk, lowered)
+    return place(kernels, walk, lowered)
 
 
-def _allocated(kernels: Kernels) -> Any:
+def allocated(kernels: Kernels) -> Any:
     """The module with calls that write where they are told, into buffers that are allocated one by one."""
     from nncc.compat import relax, tvm
 
@@ -62,47 +62,45 @@ def _allocated(kernels: Kernels) -> Any:
 
 
 @dataclass(frozen=True)
-class _Value:
+class Value:
     """What a Relax expression is, once there is no graph: a place, or several."""
 
     space: str  # input | buffer | weights | tuple | none
     at: int = 0
     offset: int = 0
-    parts: tuple[_Value, ...] = ()
+    parts: tuple[Value, ...] = ()
 
 
 @dataclass
-class _PendingCall:
+class PendingCall:
     kernel: str
-    args: list[_Value]
+    args: list[Value]
     nbytes: int = 0
 
 
-_NONE = _Value("none")
+_NONE = Value("none")
 
 
-class _Walk:
+class Walk:
     """Reads ``main`` once: its buffers, calls, constants and results."""
 
     def __init__(self, module: Any, piece_alignment: int) -> None:
         function = module["main"]
         self.piece_alignment = piece_alignment
         self.module = module
-        self.values: dict[Any, _Value] = {p: _Value("input", i) for i, p in enumerate(function.params)}
+        self.values: dict[Any, Value] = {p: Value("input", i) for i, p in enumerate(function.params)}
         self.sizes: list[int] = []
         self.inside: dict[int, tuple[int, int]] = {}
         """By buffer that is part of another: that one, and at which byte of it."""
-        self.calls: list[_PendingCall] = []
-        self.blobs: list[np.ndarray] = []
-        self.weights_bytes = 0
-        self._offsets: dict[bytes, int] = {}
+        self.calls: list[PendingCall] = []
+        self.constants = Constants()
         for block in function.body.blocks:
             for binding in block.bindings:
                 self.values[binding.var] = self.value(binding.value)
         result = self.value(function.body.body)
         self.results = result.parts if result.space == "tuple" else (result,)
 
-    def value(self, expr: Any) -> _Value:
+    def value(self, expr: Any) -> Value:
         from nncc.compat import GenericConst, GlobalVar, constant_array, relax
 
         if isinstance(expr, relax.Var):
@@ -110,7 +108,7 @@ class _Walk:
         if isinstance(expr, GenericConst):
             return self.constant(constant_array(expr))
         if isinstance(expr, relax.Tuple):
-            return _Value("tuple", parts=tuple(self.value(f) for f in expr.fields))
+            return Value("tuple", parts=tuple(self.value(f) for f in expr.fields))
         if isinstance(expr, relax.TupleGetItem):
             return self.value(expr.tuple_value).parts[expr.index]
         if isinstance(expr, relax.Call):
@@ -120,19 +118,19 @@ class _Walk:
                     leaf for number, a in enumerate(expr.args) for leaf in _leaves(self.argument(kernel, number, a))
                 ]
                 if not self._moves_nothing(kernel, args):
-                    self.calls.append(_PendingCall(expr.op.name_hint, args))
+                    self.calls.append(PendingCall(expr.op.name_hint, args))
                 return _NONE
             name = getattr(expr.op, "name", str(expr.op))
             if name == "relax.builtin.alloc_tensor":
                 spec = TensorSpec("", str(expr.ty.dtype), tuple(int(d) for d in expr.ty.shape))
                 self.sizes.append(spec.nbytes)
-                return _Value("buffer", len(self.sizes) - 1)
+                return Value("buffer", len(self.sizes) - 1)
             if name in ("relax.reshape", "relax.memory.view"):
                 return self.value(expr.args[0])
             raise InternalError(f"flatten: the operator `{name}` is still in the graph: {str(expr)[:200]}")
         raise InternalError(f"flatten: unexpected {type(expr).__name__}: {str(expr)[:200]}")
 
-    def argument(self, kernel: Any, number: int, expr: Any) -> _Value:
+    def argument(self, kernel: Any, number: int, expr: Any) -> Value:
         """The value of a kernel's argument; a constant in the layout that the kernel's schedule has given it."""
         from nncc.compat import GenericConst, constant_array
 
@@ -140,7 +138,7 @@ class _Walk:
             return self.constant(in_panels(constant_array(expr), tuple(int(d) for d in kernel.params[number].shape)))
         return self.value(expr)
 
-    def _moves_nothing(self, kernel: Any, args: list[_Value]) -> bool:
+    def _moves_nothing(self, kernel: Any, args: list[Value]) -> bool:
         """Whether a call that only moves elements needs no call: a reshape, or a concatenation of whole pieces, whose
         pieces are written where they belong; those that cannot be are copied there.
         """
@@ -162,7 +160,7 @@ class _Walk:
             if alone and self.root(target.at)[0] != buffer:
                 self.inside[buffer] = target.at, offset
             else:
-                self.calls.append(_PendingCall("", [source, replace(target, offset=offset)], nbytes))
+                self.calls.append(PendingCall("", [source, replace(target, offset=offset)], nbytes))
             offset += nbytes
         return True
 
@@ -174,15 +172,34 @@ class _Walk:
             offset += more
         return buffer, offset
 
-    def constant(self, array: np.ndarray) -> _Value:
-        """Append a constant to the weights, once."""
+    def constant(self, array: np.ndarray) -> Value:
+        return Value("weights", self.constants.add(array))
+
+
+class Constants:
+    """Arrays that lie one behind the other, each different one once."""
+
+    def __init__(self) -> None:
+        self.by_offset: dict[int, np.ndarray] = {}
+        self._nbytes = 0
+        self._offsets: dict[bytes, int] = {}
+
+    def add(self, array: np.ndarray) -> int:
+        """At which byte the array is."""
         array = np.ascontiguousarray(array)
         key = hashlib.sha256(array.view(np.uint8).reshape(-1).data if array.size else b"").digest()
         if key not in self._offsets:
-            self._offsets[key] = self.weights_bytes
-            self.blobs.append(array)
-            self.weights_bytes += align(array.nbytes)
-        return _Value("weights", self._offsets[key])
+            self._offsets[key] = self._nbytes
+            self.by_offset[self._nbytes] = array
+            self._nbytes += align(array.nbytes)
+        return self._offsets[key]
+
+    def blob(self) -> np.ndarray:
+        """All of them, uint8."""
+        found = np.zeros(self._nbytes, np.uint8)
+        for offset, array in self.by_offset.items():
+            found[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+        return found
 
 
 def in_panels(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -197,17 +214,17 @@ def in_panels(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(array.reshape(split), axis + 1, -2))
 
 
-def _leaves(value: _Value) -> list[_Value]:
+def _leaves(value: Value) -> list[Value]:
     return [leaf for part in value.parts for leaf in _leaves(part)] if value.space == "tuple" else [value]
 
 
-def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
+def place(kernels: Kernels, walk: Walk, lowered: Lowered) -> Program:
     arguments = [list(call.args) for call in walk.calls]
     sizes = list(walk.sizes)
     for number, call in enumerate(walk.calls):
         workspace = lowered.workspace[call.kernel] if call.kernel else 0
         if workspace:
-            arguments[number].append(_Value("buffer", len(sizes)))
+            arguments[number].append(Value("buffer", len(sizes)))
             sizes.append(workspace)
     spans: dict[int, tuple[int, int]] = {}
     for number, args in enumerate(arguments):
@@ -217,7 +234,7 @@ def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
                 spans[buffer] = (spans.get(buffer, (number, number))[0], number)
 
     pinned: dict[int, int] = {}
-    copies: list[tuple[_Value, int]] = []
+    copies: list[tuple[Value, int]] = []
     for output, result in enumerate(walk.results):
         buffer, offset = walk.root(result.at) if result.space == "buffer" else (0, 0)
         whole = result.space == "buffer" and offset == 0 and sizes[buffer] == kernels.outputs[output].nbytes
@@ -230,29 +247,27 @@ def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
 
     planned = sorted(set(spans) - set(pinned))
     offsets, arena = plan([Lifetime(sizes[b], *spans[b]) for b in planned])
-    place = dict(zip(planned, offsets, strict=True))
+    starts = dict(zip(planned, offsets, strict=True))
 
-    def ref(leaf: _Value) -> Ref:
+    def ref(leaf: Value) -> Ref:
         if leaf.space == "buffer":
             buffer, offset = walk.root(leaf.at)
             offset += leaf.offset
-            return Ref("output", pinned[buffer], offset) if buffer in pinned else Ref("arena", place[buffer] + offset)
+            return Ref("output", pinned[buffer], offset) if buffer in pinned else Ref("arena", starts[buffer] + offset)
         return Ref(leaf.space, leaf.at)  # type: ignore[arg-type]
 
     calls = [Call(c.kernel, tuple(map(ref, args)), c.nbytes) for c, args in zip(walk.calls, arguments, strict=True)]
-    calls += [Call("", (ref(value), Ref("output", o)), kernels.outputs[o].nbytes) for value, o in copies]
-    weights = np.zeros(walk.weights_bytes, np.uint8)
-    offset = 0
-    for blob in walk.blobs:
-        weights[offset : offset + blob.nbytes] = blob.reshape(-1).view(np.uint8)
-        offset += align(blob.nbytes)
+    for value, output in copies:
+        spec = kernels.outputs[output]
+        nbytes = spec.size if spec.extents else spec.nbytes
+        calls.append(Call("", (ref(value), Ref("output", output)), nbytes))
     return Program(
         kernels.name,
         kernels.target,
         kernels.inputs,
         kernels.outputs,
         tuple(calls),
-        weights,
+        walk.constants.blob(),
         arena,
         max(lowered.scratch.values(), default=0),
         lowered.code,
