@@ -111,7 +111,7 @@ class OpenLibrary:
         return tuple(OpenDim(**each) for each in self.description.get("dims", []))
 
     def inputs_at(self, sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
-        """The inputs at these sizes of open dimensions, the highest of those that are not named.
+        """The inputs, whose `shape` is that at these sizes of open dimensions, the highest of those that are not named.
 
         Raises RunError where there is no such dimension, or a size is outside of its range.
         """
@@ -125,7 +125,7 @@ class OpenLibrary:
                 raise RunError(f"`{name}` is {size}, expected {dim.low} to {dim.high}")
         chosen = {dim.name: sizes.get(dim.name, dim.high) for dim in self.dims}
         return tuple(
-            replace(spec, shape=tuple(extent.at(chosen) for extent in spec.extents), extents=())
+            replace(spec, shape=tuple(extent.at(chosen) for extent in spec.extents))
             if spec.extents
             else spec
             for spec in self.inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError, UsageError, did_you_mean
@@ -12,7 +13,7 @@ from nncc.ir import Dim
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["OpenInputs", "bucket_points", "open_inputs", "sample_points"]
+__all__ = ["OpenInputs", "bucket_points", "checked_points", "open_inputs", "sample_points"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,26 @@ def bucket_points(dims: Sequence[Dim], buckets: Mapping[str, Sequence[int]]) -> 
     return points
 
 
+def checked_points(
+    dims: Sequence[Dim], buckets: Mapping[str, Sequence[int]], general: bool, seed: int
+) -> list[dict[str, int]]:
+    """The sizes that a library is checked at: the ends of the ranges, some between, and some of its buckets."""
+    found = bucket_points(dims, buckets)[:_CHECKED]
+    if general:
+        random = Random(seed)
+        found += [{dim.name: end for dim, end in zip(dims, ends, strict=True)} for ends in _ends(dims)]
+        found += [{dim.name: random.randint(dim.low, dim.high) for dim in dims} for _ in range(_CHECKED)]
+    return list({tuple(point.items()): point for point in found}.values())
+
+
+def _ends(dims: Sequence[Dim]) -> list[tuple[int, ...]]:
+    """All lowest, the next ones, all highest; of several dimensions, also one low and the others high."""
+    low, high = tuple(dim.low for dim in dims), tuple(dim.high for dim in dims)
+    mixed = [(*high[:at], low[at], *high[at + 1 :]) for at in range(len(dims))] if len(dims) > 1 else []
+    return [low, tuple(size + 1 for size in low), high, *mixed]
+
+
+_CHECKED = 4
 _MOST_BUCKETS = 64
 _WIDE = 64
 """A range that ends here or higher has its samples inside of it, else beyond: models may have tables that long."""
