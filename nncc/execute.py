@@ -125,9 +125,7 @@ class OpenLibrary:
                 raise RunError(f"`{name}` is {size}, expected {dim.low} to {dim.high}")
         chosen = {dim.name: sizes.get(dim.name, dim.high) for dim in self.dims}
         return tuple(
-            replace(spec, shape=tuple(extent.at(chosen) for extent in spec.extents))
-            if spec.extents
-            else spec
+            replace(spec, shape=tuple(extent.at(chosen) for extent in spec.extents)) if spec.extents else spec
             for spec in self.inputs
         )
 

@@ -385,11 +385,13 @@ class Program:
     dims: tuple[Dim, ...] = ()
     """Open dimensions, in the order of the C interface."""
     variants: tuple[Variant, ...] = ()
-    """The first that is for the sizes of a run is what runs. Empty where there are no open dimensions: all calls run."""
+    """The first that is for the sizes of a run is what runs. Empty without open dimensions: then all calls run."""
 
     def call_bytes(self, call: Call) -> int:
-        """How many bytes `call` reads and writes, at the largest sizes: a tensor that it is given twice counts once, its
-        workspace not."""
+        """How many bytes `call` reads and writes, at the largest sizes.
+
+        A tensor that it is given twice counts once, its workspace not.
+        """
         if not call.kernel:
             largest = {dim.name: dim.high for dim in self.dims}
             return 2 * (call.nbytes.at(largest) if isinstance(call.nbytes, Extent) else call.nbytes)

@@ -69,8 +69,8 @@ DIMS = "nncc.dims"
 _TRANSCENDENTAL = ("exp", "tanh", "erf", "log", "pow", "sqrt", "sigmoid", "sin", "cos", "atan")
 _GRAIN = 60_000
 """Operations below which a kernel stays on one thread: about the cost of waking a worker."""
-_LEAST_STAND_IN = 31
-"""Loops of few steps are unrolled; of an open dimension that cannot be."""
+_LEAST_STAND_IN = 127
+"""Loops of few steps are unrolled or become vectors; of an open dimension that cannot be."""
 MOST_TILES = 24
 """Of the register tiles that fit, so many are worth a try."""
 

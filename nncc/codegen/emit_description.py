@@ -77,10 +77,8 @@ def _open(program: Program, dims: Mapping[str, int]) -> str:
         return ""
     rows = ", ".join(f"{{{c_string(dim.name)}, {dim.low}, {dim.high}}}" for dim in program.dims)
     sizes = [size for variant in program.variants for size in variant.sizes or (0,) * len(program.dims)]
-    choices = "\n".join(
-        f"  if ({' && '.join(f'dims[{at}] == {size}' for at, size in enumerate(variant.sizes)) or '1'}) return {number};"
-        for number, variant in enumerate(program.variants)
-    )
+    fits = [" && ".join(f"dims[{at}] == {size}" for at, size in enumerate(each.sizes)) for each in program.variants]
+    choices = "\n".join(f"  if ({fit or '1'}) return {number};" for number, fit in enumerate(fits))
     shapes = "\n".join(
         f"  if (is_output == {role} && number == {number}) shape[{axis}] = {size_in_c(extent, dims)};"
         for role, specs in enumerate((program.inputs, program.outputs))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from nncc.codegen.memory import Lifetime, plan
 from nncc.errors import InternalError
-from nncc.ir import CONCATENATION, Call, Kernels, Lowered, Program, Ref, TensorSpec, align
+from nncc.ir import CONCATENATION, Call, Extent, Kernels, Lowered, Program, Ref, TensorSpec, align
 
 __all__ = ["Constants", "PendingCall", "Value", "Walk", "allocated", "flatten", "in_panels", "place", "symbol_prefix"]
 
@@ -67,7 +68,7 @@ class Value:
 
     space: str  # input | buffer | weights | tuple | none
     at: int = 0
-    offset: int = 0
+    offset: int | Extent = 0
     parts: tuple[Value, ...] = ()
 
 
@@ -75,7 +76,7 @@ class Value:
 class PendingCall:
     kernel: str
     args: list[Value]
-    nbytes: int = 0
+    nbytes: int | Extent = 0
 
 
 _NONE = Value("none")
@@ -98,7 +99,7 @@ class Walk:
             for binding in block.bindings:
                 self.values[binding.var] = self.value(binding.value)
         result = self.value(function.body.body)
-        self.results = result.parts if result.space == "tuple" else (result,)
+        self.results: Sequence[Value] = result.parts if result.space == "tuple" else (result,)
 
     def value(self, expr: Any) -> Value:
         from nncc.compat import GenericConst, GlobalVar, constant_array, relax
@@ -164,7 +165,7 @@ class Walk:
             offset += nbytes
         return True
 
-    def root(self, buffer: int) -> tuple[int, int]:
+    def root(self, buffer: int) -> tuple[int, int | Extent]:
         """The buffer that is part of no other and has `buffer` in it, and at which byte."""
         offset = 0
         while buffer in self.inside:
@@ -218,7 +219,19 @@ def _leaves(value: Value) -> list[Value]:
     return [leaf for part in value.parts for leaf in _leaves(part)] if value.space == "tuple" else [value]
 
 
-def place(kernels: Kernels, walk: Walk, lowered: Lowered) -> Program:
+class LaidOut(Protocol):
+    """What `place` reads: the calls in order, results, the size in bytes of each buffer, at most, and constants."""
+
+    calls: list[PendingCall]
+    results: Sequence[Value]
+    sizes: list[int]
+    constants: Constants
+
+    def root(self, buffer: int) -> tuple[int, int | Extent]:
+        """The buffer that is part of no other and has `buffer` in it, and at which byte."""
+
+
+def place(kernels: Kernels, walk: LaidOut, lowered: Lowered) -> Program:
     arguments = [list(call.args) for call in walk.calls]
     sizes = list(walk.sizes)
     for number, call in enumerate(walk.calls):
@@ -253,7 +266,10 @@ def place(kernels: Kernels, walk: Walk, lowered: Lowered) -> Program:
         if leaf.space == "buffer":
             buffer, offset = walk.root(leaf.at)
             offset += leaf.offset
-            return Ref("output", pinned[buffer], offset) if buffer in pinned else Ref("arena", starts[buffer] + offset)
+            if buffer in pinned:
+                return Ref("output", pinned[buffer], offset)
+            start = starts[buffer]
+            return Ref("arena", start + offset) if isinstance(offset, int) else Ref("arena", start, offset)
         return Ref(leaf.space, leaf.at)  # type: ignore[arg-type]
 
     calls = [Call(c.kernel, tuple(map(ref, args)), c.nbytes) for c, args in zip(walk.calls, arguments, strict=True)]

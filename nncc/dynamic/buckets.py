@@ -32,7 +32,7 @@ def joined(
     prefix, constants = symbol_prefix(first.name), Constants()
     calls: list[Call] = []
     variants: list[Variant] = []
-    tables: dict[str, dict[str, Any]] = {name: {} for name in _TABLES}
+    tables: dict[str, Any] = {name: {} for name in _TABLES}
     kernels: dict[str, Any] = {}
     for sizes, program in programs:
         mark = "".join(f"{size}_" for size in sizes) and f"at_{'_'.join(map(str, sizes))}_"

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from nncc.codegen.flatten import Constants, PendingCall, Value, Walk, allocated, in_panels, place, symbol_prefix
-from nncc.compat import IRModule
+from nncc.compat import IRModule, tvm
 from nncc.dynamic.fit import Point, fits
 from nncc.dynamic.generalize import Mismatch, dims_of, generalize_function
 from nncc.errors import ModelError
-from nncc.ir import Dim, Extent, Kernels, Program, TensorSpec
+from nncc.ir import Dim, Extent, Kernels, Lowered, Program, TensorSpec
 
 __all__ = ["General", "Sample", "flatten_general", "generalize"]
 
@@ -87,7 +87,7 @@ class _Fitter:
         return point
 
 
-_BUCKETS_ONLY = "compile for some sizes only: `--buckets` without a general form, by `--general off`"
+_BUCKETS_ONLY = "compile for some sizes only: `--buckets`, and `--no-general`"
 
 
 def _sizes(dims: Sequence[Dim]) -> list[dict[str, int]]:
@@ -138,14 +138,14 @@ def generalize(samples: Sequence[Sample], dims: Sequence[Dim]) -> General:
                 if len({array.shape for array in arrays}) > 1:
                     shapes[at] = constants[number, at].shape
         if not same[0].kernel:
-            calls.append(PendingCall("", args, _plain(fit([int(call.nbytes) for call in same]))))
+            calls.append(PendingCall("", args, _plain(fit([_fixed(call.nbytes) for call in same]))))
             continue
         key = (*(call.kernel for call in same), *sorted(shapes.items()))
         if key not in named:
             name = same[0].kernel if same[0].kernel not in functions else f"{same[0].kernel}_{len(functions)}"
-            kernels = [sample.kernels.module[call.kernel] for sample, call in zip(samples, same, strict=True)]
+            several = [sample.kernels.module[call.kernel] for sample, call in zip(samples, same, strict=True)]
             try:
-                functions[name] = generalize_function(kernels, dims, samples[0].point, fit, shapes)
+                functions[name] = generalize_function(several, dims, samples[0].point, fit, shapes)
             except Mismatch:
                 raise ModelError(
                     f"the kernel `{name}` is another at other sizes, so there is no one form for all of them",
@@ -175,12 +175,32 @@ def generalize(samples: Sequence[Sample], dims: Sequence[Dim]) -> General:
     return General(kernels, tuple(dims), tuple(calls), results, tuple(sizes), inside, constants, fit.unclear())
 
 
-def flatten_general(general: General, scheduled: Kernels) -> Program:
-    """The program of the general form, whose kernels have been scheduled: arena and workspaces for the largest sizes."""
+def _lowered(general: General, scheduled: Kernels) -> tuple[dict[str, Any], Lowered]:
+    """The scheduled functions and their code. One whose schedule cannot be lowered, because TVM cannot prove of an open
+    dimension what it relies on, keeps the loops that it came with: right beats fast."""
     from nncc.backends import backend
 
+    def lower(some: dict[str, Any]) -> Lowered:
+        return backend(scheduled.target).lower(some, scheduled.target, symbol_prefix(scheduled.name))
+
     functions = {variable.name_hint: function for variable, function in scheduled.module.functions.items()}
-    lowered = backend(scheduled.target).lower(functions, scheduled.target, symbol_prefix(scheduled.name))
+    try:
+        return functions, lower(functions)
+    except _FAILURES:
+        for name, function in functions.items():
+            try:
+                lower({name: function})
+            except _FAILURES:
+                functions[name] = general.kernels.module[name]
+        return functions, lower(functions)
+
+
+_FAILURES = (tvm.error.InternalError, ValueError, RuntimeError)
+
+
+def flatten_general(general: General, scheduled: Kernels) -> Program:
+    """The program of the general form with scheduled kernels: arena and workspaces for the largest sizes."""
+    functions, lowered = _lowered(general, scheduled)
     constants = Constants()
     calls = []
     for number, call in enumerate(general.calls):
@@ -208,7 +228,7 @@ class _Laid:
     """What `place` reads of a `Walk`."""
 
     calls: list[PendingCall]
-    results: list[Value]
+    results: Sequence[Value]
     sizes: list[int]
     inside: dict[int, tuple[int, int | Extent]]
     constants: Constants
@@ -239,7 +259,7 @@ def _spelled(samples: Sequence[Sample], walks: Sequence[Walk]) -> str:
 
 
 def _value(values: Sequence[Value], fit: _Fitter) -> Value:
-    return replace(values[0], offset=_plain(fit([value.offset for value in values])))
+    return replace(values[0], offset=_plain(fit([_fixed(value.offset) for value in values])))
 
 
 def _constant(sample: Sample, walk: Walk, call: PendingCall, at: int) -> np.ndarray:
@@ -258,6 +278,12 @@ def _covering(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
         if not fits_in or largest[tuple(map(slice, array.shape))].tobytes() != array.tobytes():
             raise ModelError(f"{what} has a constant whose values depend on the open dimensions", _BUCKETS_ONLY)
     return largest
+
+
+def _fixed(number: int | Extent) -> int:
+    """A number of a static program."""
+    assert isinstance(number, int)
+    return number
 
 
 def _plain(extent: Extent) -> int | Extent:

@@ -65,9 +65,7 @@ def generalize_function(
     factors = {at: _factor(values, fit) for at, values in enumerate(real) if _differ(values)}
     if not moving and not factors:
         return functions[0]
-    dtypes: list[str] = []
-    structural_map(functions[0], [(tirx.IntImm, lambda number: dtypes.append(str(number.ty.dtype)) or number)])
-    index = "int64" if any(dtypes[at] == "int64" for at in moving) else "int32"
+    index = _index_dtype(functions[0], set(moving))
     found = [*moving.values(), *(extent for extent, _ in factors.values())]
     used = {step.dim for extent in found for _, steps in extent.terms for step in steps}
     variables = {dim.name: tirx.Var(_variable_name(at), index) for at, dim in enumerate(dims) if dim.name in used}
@@ -92,6 +90,18 @@ def generalize_function(
         _variable_name(at): [stand_ins[dim.name], dim.low, dim.high] for at, dim in enumerate(dims) if dim.name in used
     }
     return function.with_attr(DIMS, bounds)
+
+
+def _index_dtype(function: Any, moving: set[int]) -> str:
+    """int64 if one of the integers with these numbers is, else int32."""
+    dtypes: list[str] = []
+
+    def note(number: Any) -> Any:
+        dtypes.append(str(number.ty.dtype))
+        return number
+
+    structural_map(function, [(tirx.IntImm, note)])
+    return "int64" if any(dtypes[at] == "int64" for at in moving) else "int32"
 
 
 def _differ(values: Sequence[float]) -> bool:

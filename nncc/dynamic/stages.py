@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.dynamic.shapes import OpenInputs, bucket_points, open_inputs, sample_points
 from nncc.errors import ModelError, UsageError
-from nncc.ir import Decision, Model, Program, Quantization, TensorSpec
+from nncc.ir import Decision, Dim, Kernels, Model, Program, Quantization, TensorSpec
 
 if TYPE_CHECKING:
     from nncc.dynamic.general import General, Sample
@@ -27,22 +27,27 @@ class Opened:
 
     inputs: OpenInputs
     samples: tuple[Sample, ...] = ()
+    shapes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    """Of all values of the simplified model, in each of the first samples."""
     general: General | None = None
+    scheduled: Kernels | None = None
+    """The kernels of the general form with their loops."""
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """Those of the general form."""
-        return self.general.kernels.decisions if self.general is not None else ()
+        return self.scheduled.decisions if self.scheduled is not None else ()
 
     @property
     def quantization(self) -> Quantization | None:
         """That of the general form."""
-        return self.general.kernels.quantization if self.general is not None else None
+        return self.scheduled.quantization if self.scheduled is not None else None
 
     def text(self) -> str:
         """The kernels of the general form, or the sizes of the samples."""
-        if self.general is not None:
-            return self.general.kernels.module.script(show_meta=False) + "\n"
+        kernels = self.scheduled or (self.general.kernels if self.general is not None else None)
+        if kernels is not None:
+            return kernels.module.script(show_meta=False) + "\n"
         return "".join(f"{'x'.join(map(str, sample.point.values()))}\n" for sample in self.samples)
 
 
@@ -56,11 +61,9 @@ def import_open(path: Path, job: Job) -> Opened:
         return Opened(inputs)
     points = sample_points(inputs.dims)
     models = [_until(job, inputs, point, "simplify") for point in points]
-    samples = tuple(
-        _sample(job, inputs, point, model, _open_sizes(model, models))
-        for point, model in zip(points, models, strict=True)
-    )
-    return Opened(inputs, samples)
+    shapes = tuple(map(_shapes, models))
+    samples = tuple(_sample(job, inputs, point, model, shapes) for point, model in zip(points, models, strict=True))
+    return Opened(inputs, samples, shapes)
 
 
 def _until(job: Job, inputs: OpenInputs, point: Mapping[str, int], stage: str) -> Any:
@@ -71,28 +74,28 @@ def _until(job: Job, inputs: OpenInputs, point: Mapping[str, int], stage: str) -
 
 
 def _at(job: Job, inputs: OpenInputs, point: Mapping[str, int], stage: str) -> Job:
-    static = {"shape": inputs.at(point), "range": {}, "buckets": {}, "until": stage, "verify": False}
-    return replace(job, config=replace(job.config, **static))
+    config = replace(job.config, shape=inputs.at(point), range={}, buckets={}, until=stage, verify=False)
+    return replace(job, config=config)
 
 
-def _sample(job: Job, inputs: OpenInputs, point: Mapping[str, int], model: Model, open_sizes: frozenset[int]) -> Sample:
+def _sample(
+    job: Job,
+    inputs: OpenInputs,
+    point: Mapping[str, int],
+    model: Model,
+    others: Sequence[Mapping[str, tuple[int, ...]]],
+) -> Sample:
+    """The simplified model lowered; `others` are the shapes that its values have at other sizes."""
     from nncc.dynamic.general import Sample
     from nncc.pipeline import run
 
-    at = replace(_at(job, inputs, point, "lower"), open_sizes=open_sizes)
+    open_sizes: set[int] = set()
+    for name, shape in _shapes(model).items():
+        for other in others:
+            if len(shape) == len(other.get(name, ())):
+                open_sizes |= {a for a, b in zip(shape, other[name], strict=True) if a != b}
+    at = replace(_at(job, inputs, point, "lower"), open_sizes=frozenset(open_sizes))
     return Sample(point, run(at, after="simplify", value=model))
-
-
-def _open_sizes(model: Model, others: Sequence[Model]) -> frozenset[int]:
-    """The sizes in a model that are others at other sizes of the open dimensions."""
-    found: set[int] = set()
-    own = _shapes(model)
-    for other in others:
-        theirs = _shapes(other)
-        for name, shape in own.items():
-            if len(shape) == len(theirs.get(name, ())):
-                found |= {a for a, b in zip(shape, theirs[name], strict=True) if a != b}
-    return frozenset(found)
 
 
 def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
@@ -111,10 +114,8 @@ def generalize_open(opened: Opened, job: Job) -> Opened:
     samples, dims = list(opened.samples), opened.inputs.dims
     general = generalize(samples, dims)
     while general.unclear is not None and len(samples) < _MOST_SAMPLES:
-        first = _until(job, opened.inputs, samples[0].point, "simplify")
         model = _until(job, opened.inputs, general.unclear, "simplify")
-        open_sizes = _open_sizes(model, [first])
-        samples.insert(-1, _sample(job, opened.inputs, general.unclear, model, open_sizes))
+        samples.insert(-1, _sample(job, opened.inputs, general.unclear, model, opened.shapes))
         job.progress(len(samples), _MOST_SAMPLES, "x".join(map(str, general.unclear.values())))
         general = generalize(samples, dims)
     return replace(opened, samples=tuple(samples), general=general)
@@ -128,7 +129,7 @@ def schedule_open(opened: Opened, job: Job) -> Opened:
     if opened.general is None:
         return opened
     kernels = schedule(opened.general.kernels, load_templates(job.config.schedules), job.known, job.progress)
-    return replace(opened, general=replace(opened.general, kernels=kernels))
+    return replace(opened, scheduled=kernels)
 
 
 def flatten_open(opened: Opened, job: Job) -> Program:
@@ -139,8 +140,8 @@ def flatten_open(opened: Opened, job: Job) -> Program:
 
     dims = opened.inputs.dims
     general = None
-    if opened.general is not None:
-        general = flatten_general(opened.general, opened.general.kernels)
+    if opened.general is not None and opened.scheduled is not None:
+        general = flatten_general(opened.general, opened.scheduled)
     buckets = []
     for point in bucket_points(dims, job.config.buckets):
         buckets.append((point, flatten(_until(job, opened.inputs, point, "schedule"))))
@@ -148,29 +149,30 @@ def flatten_open(opened: Opened, job: Job) -> Program:
         raise UsageError("without a general form, the library needs sizes to be for", "give some with `--buckets`")
     if general is not None:
         return joined(dims, general.inputs, general.outputs, general, buckets)
-    inputs, outputs = (_of_buckets([getattr(p, what) for _, p in buckets], buckets) for what in ("inputs", "outputs"))
+    points = sample_points(dims)
+    models = [_until(job, opened.inputs, point, "import") for point in points]
+    inputs = _described([model.inputs for model in models], points, dims)
+    outputs = _described([model.outputs for model in models], points, dims)
     return joined(dims, inputs, outputs, None, buckets)
 
 
-def _of_buckets(
-    specs: Sequence[Sequence[TensorSpec]], buckets: Sequence[tuple[Mapping[str, int], Program]]
+def _described(
+    specs: Sequence[Sequence[TensorSpec]], points: Sequence[Mapping[str, int]], dims: Sequence[Dim]
 ) -> list[TensorSpec]:
-    """Inputs or outputs in terms of the open dimensions, where only some sizes are known."""
+    """Inputs or outputs in terms of the open dimensions, as they are at some sizes of these."""
     from nncc.dynamic.fit import fits
 
-    points = [point for point, _ in buckets]
+    largest = {dim.name: dim.high for dim in dims}
     found = []
     for same in zip(*specs, strict=True):
-        extents = []
-        for sizes in zip(*(spec.shape for spec in same), strict=True):
-            candidates = fits(points, sizes)
-            if not candidates:
-                raise ModelError(
-                    f"the shape of `{same[0].name}` depends on the open dimensions in no simple way",
-                    "compile a library for each size",
-                )
-            extents.append(candidates[0])
-        largest = tuple(max(sizes) for sizes in zip(*(spec.shape for spec in same), strict=True))
+        candidates = [fits(points, sizes) for sizes in zip(*(spec.shape for spec in same), strict=True)]
+        if not all(candidates):
+            raise ModelError(
+                f"the shape of `{same[0].name}` depends on the open dimensions in no simple way",
+                "compile a library for each size, with `--shape`",
+            )
+        extents = tuple(each[0] for each in candidates)
         is_open = any(extent.terms for extent in extents)
-        found.append(replace(same[0], shape=largest, extents=tuple(extents) if is_open else ()))
+        shape = tuple(extent.at(largest) for extent in extents)
+        found.append(replace(same[0], shape=shape, extents=extents if is_open else ()))
     return found

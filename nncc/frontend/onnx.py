@@ -205,7 +205,7 @@ def read_graph(path: str | Path) -> onnx_ir.Model:
 
 
 def import_onnx(
-    path: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, name: str | None = None
+    path: str | Path, *, shape: Mapping[str, Sequence[int | str]] | None = None, name: str | None = None
 ) -> Model:
     """Read, check and fix an ONNX file.
 

@@ -39,10 +39,14 @@ def suggest(words: Sequence[int | str]) -> str:
     return "x".join(map(str, sizes))
 
 
-def _given(value: onnx_ir.Value, sizes: Sequence[int]) -> list[int]:
+def _given(value: onnx_ir.Value, given: Sequence[int | str]) -> list[int]:
     """The sizes a user gave for one input, checked against what the model says."""
-    sizes = [int(size) for size in sizes]
-    text = "x".join(map(str, sizes))
+    text = "x".join(map(str, given))
+    if names := [size for size in given if isinstance(size, str)]:
+        raise ModelError(
+            f"`--shape {value.name}={text}` leaves `{names[0]}` open", f"give it a range: `--range {names[0]}=1..16`"
+        )
+    sizes = [int(size) for size in given]
     if any(size <= 0 for size in sizes):
         raise ModelError(
             f"`--shape {value.name}={text}` has a dimension that is not positive", "every one must be 1 or more"
@@ -63,7 +67,7 @@ def _given(value: onnx_ir.Value, sizes: Sequence[int]) -> list[int]:
     return sizes
 
 
-def fix_shapes(graph: onnx_ir.Model, shape: Mapping[str, Sequence[int]]) -> None:
+def fix_shapes(graph: onnx_ir.Model, shape: Mapping[str, Sequence[int | str]]) -> None:
     """Set every input's shape to numbers, in place, and forget shapes that were derived from the open ones.
 
     A symbol (``batch``) that one given shape fixes is fixed in every input. Raises ModelError that lists all open
