@@ -351,11 +351,11 @@ def _same(target: Target, machine: str, system: str) -> bool:
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]], dims: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    from nncc.ir import Extent, Step, TensorSpec
+    from nncc.ir import Extent, Quotient, TensorSpec
 
     def extents(tensor: Mapping[str, Any]) -> tuple[Extent, ...]:
         axes = zip(tensor.get("dims", ()), tensor["shape"], strict=False)
-        return tuple(Extent(size) if n < 0 else Extent(0, ((1, (Step(dims[n]["name"]),)),)) for n, size in axes)
+        return tuple(Extent(size) if n < 0 else Extent(0, ((1, (Quotient(dims[n]["name"]),)),)) for n, size in axes)
 
     return tuple(TensorSpec(each["name"], each["dtype"], tuple(each["shape"]), extents(each)) for each in tensors)
 

@@ -40,7 +40,7 @@ __all__ = [
     "Program",
     "Quantization",
     "Ref",
-    "Step",
+    "Quotient",
     "TensorSpec",
     "Variant",
     "align",
@@ -71,7 +71,7 @@ class Dim:
 
 
 @dataclass(frozen=True)
-class Step:
+class Quotient:
     """floor((dim + plus) / over) of an open dimension."""
 
     dim: str
@@ -92,7 +92,7 @@ class Extent:
     """A number that depends on open dimensions: `constant` plus each coefficient times the product of its steps."""
 
     constant: int
-    terms: tuple[tuple[int, tuple[Step, ...]], ...] = ()
+    terms: tuple[tuple[int, tuple[Quotient, ...]], ...] = ()
 
     def at(self, sizes: Mapping[str, int]) -> int:
         """Its value at these sizes, by dimension."""
@@ -113,17 +113,17 @@ class Extent:
     def dim(self) -> str | None:
         """The open dimension that this is, as it is; None where it is something else."""
         whole = self.constant == 0 and len(self.terms) == 1 and self.terms[0][0] == 1 and len(self.terms[0][1]) == 1
-        step = self.terms[0][1][0] if whole else Step("", 1)
-        return step.dim if step == Step(step.dim) else None
+        step = self.terms[0][1][0] if whole else Quotient("", 1)
+        return step.dim if step == Quotient(step.dim) else None
 
     def __str__(self) -> str:
         words = ["*".join([*([str(c)] if c != 1 else []), *map(str, steps)]) for c, steps in self.terms]
         return " + ".join([*words, *([str(self.constant)] if self.constant or not words else [])])
 
 
-def _collected(constant: int, terms: Sequence[tuple[int, tuple[Step, ...]]]) -> Extent:
+def _collected(constant: int, terms: Sequence[tuple[int, tuple[Quotient, ...]]]) -> Extent:
     """The sum of all, like terms together."""
-    sums: dict[tuple[Step, ...], int] = {}
+    sums: dict[tuple[Quotient, ...], int] = {}
     for coefficient, steps in terms:
         key = tuple(sorted(steps, key=str))
         sums[key] = sums.get(key, 0) + coefficient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nncc.ir import Extent, Program, Step, TensorSpec
+from nncc.ir import Extent, Program, Quotient, TensorSpec
 
 __all__ = ["c_string", "emit_description", "size_in_c"]
 
@@ -62,7 +62,7 @@ def size_in_c(size: int | Extent, dims: Mapping[str, int]) -> str:
     if not isinstance(size, Extent):
         return str(size)
 
-    def step(each: Step) -> str:
+    def step(each: Quotient) -> str:
         inner = f"dims[{dims[each.dim]}]"
         inner = f"({inner} + {each.plus})" if each.plus else inner
         return f"({inner} / {each.over})" if each.over != 1 else inner

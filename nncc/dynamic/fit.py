@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations, product
 
-from nncc.ir import Extent, Step
+from nncc.ir import Extent, Quotient
 
 __all__ = ["Point", "fits"]
 
@@ -54,20 +54,20 @@ def _moving(points: Sequence[Point], values: Sequence[int]) -> list[str]:
     return found
 
 
-def _steps(names: Sequence[str], points: Sequence[Point], divided: int) -> Iterator[tuple[Step, ...]]:
+def _steps(names: Sequence[str], points: Sequence[Point], divided: int) -> Iterator[tuple[Quotient, ...]]:
     """One step for each dimension, `divided` of which are divided."""
     for chosen in combinations(names, divided):
-        yield from product(*(_divided(name, points) if name in chosen else [Step(name)] for name in names))
+        yield from product(*(_divided(name, points) if name in chosen else [Quotient(name)] for name in names))
 
 
-def _divided(name: str, points: Sequence[Point]) -> list[Step]:
+def _divided(name: str, points: Sequence[Point]) -> list[Quotient]:
     """Rounding up comes first: it is what vectors and padded convolutions do."""
-    steps = [Step(name, plus, d) for d in _DIVISORS for plus in (d - 1, *range(d - 1))]
+    steps = [Quotient(name, plus, d) for d in _DIVISORS for plus in (d - 1, *range(d - 1))]
     return [step for step in steps if len({step.at(point) for point in points}) > 1]
 
 
 def _with_products(
-    points: Sequence[Point], values: Sequence[int], steps: Sequence[Step], count: int
+    points: Sequence[Point], values: Sequence[int], steps: Sequence[Quotient], count: int
 ) -> Iterator[Extent]:
     """All expressions with `count` products of these steps."""
     powers = [p for p in product(range(_MOST_POWER + 1), repeat=len(steps)) if 0 < sum(p) <= _MOST_DEGREE]
@@ -82,7 +82,7 @@ def _with_products(
             yield Extent(int(solved[0]), tuple((int(c), part) for c, part in zip(solved[1:], parts, strict=True)))
 
 
-def _value(part: Sequence[Step], point: Point) -> int:
+def _value(part: Sequence[Quotient], point: Point) -> int:
     value = 1
     for step in part:
         value *= step.at(point)

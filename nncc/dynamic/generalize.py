@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nncc.compat import structural_equal, structural_map, tirx
-from nncc.ir import Dim, Extent, Step
+from nncc.ir import Dim, Extent, Quotient
 from nncc.scheduling import DIMS
 
 __all__ = ["Mismatch", "dims_of", "generalize_function"]
@@ -147,7 +147,7 @@ def _variable_name(number: int) -> str:
 def _tir_of(extent: Extent, variables: Mapping[str, Any], dtype: str) -> Any:
     """The expression in TIR."""
 
-    def step_of(step: Step) -> Any:
+    def step_of(step: Quotient) -> Any:
         value = variables[step.dim]
         if step.plus:
             value = value + tirx.IntImm(dtype, step.plus)
