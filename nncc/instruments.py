@@ -107,7 +107,11 @@ def stage_text(value: Any) -> str:
 
         return graph_text(value)
     if isinstance(value, Network | Kernels):
-        return value.module.script(show_meta=False) + "\n"
+        parts = [value.module.script(show_meta=False) + "\n"]
+        for name, region in value.regions.items():
+            words = ("then", "else") if region.kind == "branch" else ("body",)
+            parts += [f"# {name}, {w}\n{stage_text(body)}" for w, body in zip(words, region.bodies, strict=True)]
+        return "".join(parts)
     if isinstance(value, Program):
         return value.text()
     if isinstance(value, Artifact):
@@ -225,7 +229,7 @@ class Verify(Instrument):
 
         for point in checked_points(opened.inputs.dims, job.config.buckets, job.config.general, self.seed):
             where = ", ".join(f"{name} = {size}" for name, size in point.items())
-            self._model = import_onnx(job.path, shape=opened.inputs.at(point), name=job.name)
+            self._model = import_onnx(job.path, shape=opened.inputs.at(point), bind=job.config.bind, name=job.name)
             self._inputs = sample_inputs(self._model, self.seed)
             try:
                 self._expected = reference(self._model, self._inputs)

@@ -1,12 +1,13 @@
-"""The C source of a model: its description, its straight-line calls, and the runtime in the same translation unit."""
+"""The C source of a model: its description, its calls, in loops and branches where there are some, and the runtime, all
+in one translation unit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from nncc.codegen.emit_description import emit_description, size_in_c
 from nncc.codegen.flatten import symbol_prefix
-from nncc.ir import Call, Program, Ref
+from nncc.ir import Branch, Call, Loop, Program, Ref, Step, calls_of
 
 __all__ = ["emit_header", "emit_source"]
 
@@ -49,7 +50,8 @@ def _invoke(program: Program, prefix: str) -> str:
     numbers = {dim.name: number for number, dim in enumerate(program.dims)}
 
     def function(name: str, first: int, stop: int) -> str:
-        body = "\n".join(f"  {_call(i, program.calls[i], prefix, numbers)}" for i in range(first, stop))
+        before = sum(1 for _ in calls_of(program.steps[:first]))
+        body = "\n".join(_steps(program.steps[first:stop], prefix, numbers, before))
         return f"""static int32_t {name}({_PARAMETERS}) {{
   (void)arena; (void)weights; (void)dims; (void)in; (void)out; (void)seconds;
 {body}
@@ -58,7 +60,7 @@ def _invoke(program: Program, prefix: str) -> str:
 """
 
     if not program.variants:
-        return function("model_invoke", 0, len(program.calls))
+        return function("model_invoke", 0, len(program.steps))
     bodies = [function(f"model_calls_{i}", v.first, v.stop) for i, v in enumerate(program.variants)]
     cases = "\n".join(
         f"    case {i}: return model_calls_{i}(arena, weights, dims, in, out, seconds);"
@@ -102,23 +104,63 @@ def _packed(program: Program) -> str:
     return f'#define NNCC_PACKED {len(program.packed)}\n#include "expand.c"\n{table}\n'
 
 
-def _call(number: int, call: Call, prefix: str, dims: Mapping[str, int]) -> str:
-    args = [_place(ref, dims) for ref in call.args]
+def _steps(
+    steps: Sequence[Step], prefix: str, dims: Mapping[str, int], first: int = 0, depth: int = 0
+) -> Iterator[str]:
+    """Lines of C; calls are numbered from `first` on, the number of the iteration of loop `depth` is ``i<depth>``;
+    `dims` are the numbers of open dimensions."""
+    indent = "  " * (depth + 1)
+    for step in steps:
+        if isinstance(step, Call):
+            yield f"{indent}{_call(first, step, prefix, dims, f'i{depth}')}"
+            first += 1
+            continue
+        if isinstance(step, Branch):
+            condition = f"if (*(const uint8_t*)({_place(step.condition, dims)})) {{"
+            parts = [(condition, step.then), ("} else {", step.otherwise)]
+        else:
+            parts = [(_loop(step, depth + 1, dims), step.steps)]
+        for line, inside in parts:
+            yield indent + line
+            if isinstance(step, Loop) and step.counter is not None:
+                yield f"{indent}  memcpy({_place(step.counter, dims)}, &i{depth + 1}, sizeof i{depth + 1});"
+            yield from _steps(inside, prefix, dims, first, depth + 1)
+            first += sum(1 for _ in calls_of(tuple(inside)))
+        yield indent + "}"
+
+
+def _loop(loop: Loop, depth: int, dims: Mapping[str, int]) -> str:
+    """The line with which a loop begins. One without a number of iterations ends by its condition alone."""
+    if isinstance(loop.trips, Ref):
+        trips = f"nncc_int64({_place(loop.trips, dims)})"
+    else:
+        trips = "INT64_MAX" if loop.trips is None else str(loop.trips)
+    condition = f" && *(const uint8_t*)({_place(loop.condition, dims)})" if loop.condition is not None else ""
+    return f"for (int64_t i{depth} = 0, n{depth} = {trips}; i{depth} < n{depth}{condition}; ++i{depth}) {{"
+
+
+def _call(number: int, call: Call, prefix: str, dims: Mapping[str, int], iteration: str) -> str:
     if not call.kernel:
-        source, destination = args
+        strides = call.strides or (0, 0)
+        source, destination = (
+            _place(ref, dims, f" + {iteration} * {stride}" if stride else "")
+            for ref, stride in zip(call.args, strides, strict=True)
+        )
         return f"NNCC_COPY({number}, {destination}, {source}, {size_in_c(call.nbytes, dims)});"
-    return f"NNCC_CALL({number}, {prefix}{call.kernel}({', '.join(args)}));"
+    return f"NNCC_CALL({number}, {prefix}{call.kernel}({', '.join(_place(ref, dims) for ref in call.args)}));"
 
 
-def _place(ref: Ref, dims: Mapping[str, int]) -> str:
+def _place(ref: Ref, dims: Mapping[str, int], moved: str = "") -> str:
+    """An address in C; `moved` is added to it, in bytes. Or the size of an open dimension."""
     if ref.space == "dim":
         return f"dims[{ref.at}]"
-    offset = size_in_c(ref.offset, dims) if ref.offset else ""
-    if ref.space == "input":
-        return f"(const unsigned char*)in[{ref.at}] + {offset}" if offset else f"in[{ref.at}]"
-    if ref.space == "output":
-        return f"(unsigned char*)out[{ref.at}] + {offset}" if offset else f"out[{ref.at}]"
-    return f"{ref.space} + {ref.at}" + (f" + {offset}" if offset else "")
+    if ref.space not in ("input", "output"):
+        if isinstance(ref.offset, int):
+            return f"{ref.space} + {ref.at + ref.offset}{moved}"
+        return f"{ref.space} + {ref.at} + {size_in_c(ref.offset, dims)}{moved}"
+    base, cast = ("in", "const unsigned char*") if ref.space == "input" else ("out", "unsigned char*")
+    offset = (f" + {size_in_c(ref.offset, dims)}" if ref.offset else "") + moved
+    return f"({cast}){base}[{ref.at}]{offset}" if offset else f"{base}[{ref.at}]"
 
 
 def _comment(text: str) -> str:

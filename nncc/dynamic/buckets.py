@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nncc.codegen.flatten import Constants, symbol_prefix
+from nncc.codegen.flatten import symbol_prefix
+from nncc.codegen.place import Memory
 from nncc.compat import IRModule
-from nncc.ir import Call, Dim, Program, Ref, TensorSpec, Variant
+from nncc.ir import Branch, Call, Dim, Program, Ref, Step, TensorSpec, Variant, with_refs
 
 __all__ = ["joined"]
 
@@ -29,17 +30,17 @@ def joined(
     if general is not None:
         programs.append(((), general))
     first = programs[0][1]
-    prefix, constants = symbol_prefix(first.name), Constants()
-    calls: list[Call] = []
+    prefix, memory = symbol_prefix(first.name), Memory()
+    steps: list[Step] = []
     variants: list[Variant] = []
     tables: dict[str, Any] = {name: {} for name in _TABLES}
     kernels: dict[str, Any] = {}
     for sizes, program in programs:
         mark = "".join(f"{size}_" for size in sizes) and f"at_{'_'.join(map(str, sizes))}_"
-        moved = {start: constants.add(blob) for start, blob in _pieces(program).items()}
-        start = len(calls)
-        calls += [_moved(call, mark, moved) for call in program.calls]
-        variants.append(Variant(sizes, start, len(calls)))
+        moved = {start: memory.constant(blob).at for start, blob in _pieces(program).items()}
+        start = len(steps)
+        steps += _marked(with_refs(program.steps, _mover(moved)), mark)
+        variants.append(Variant(sizes, start, len(steps)))
         for name in _TABLES:
             tables[name] |= {mark + kernel: value for kernel, value in getattr(program, name).items()}
         for variable, function in program.kernels.functions.items():
@@ -50,8 +51,8 @@ def joined(
         first,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        calls=tuple(calls),
-        weights=constants.blob(),
+        steps=tuple(steps),
+        weights=memory.weights(),
         arena_bytes=max(program.arena_bytes for _, program in programs),
         scratch_bytes=max(program.scratch_bytes for _, program in programs),
         kernels=IRModule(kernels, attrs=first.kernels.attrs),
@@ -67,11 +68,30 @@ _TABLES = ("schedules", "flops", "argument_bytes", "sources")
 
 def _pieces(program: Program) -> dict[int, Any]:
     """The constants of a program by the byte that they begin at: each reaches to the next."""
-    starts = sorted({ref.at for call in program.calls for ref in call.args if ref.space == "weights"})
-    spans = itertools.pairwise([*starts, program.weights.nbytes])
+    starts: set[int] = set()
+
+    def note(ref: Ref) -> Ref:
+        if ref.space == "weights":
+            starts.add(ref.at)
+        return ref
+
+    with_refs(program.steps, note)
+    spans = itertools.pairwise([*sorted(starts), program.weights.nbytes])
     return {start: program.weights[start:stop] for start, stop in spans}
 
 
-def _moved(call: Call, mark: str, moved: Mapping[int, int]) -> Call:
-    args = tuple(Ref("weights", moved[ref.at]) if ref.space == "weights" else ref for ref in call.args)
-    return replace(call, kernel=mark + call.kernel if call.kernel else "", args=args)
+def _mover(moved: Mapping[int, int]) -> Callable[[Ref], Ref]:
+    return lambda ref: replace(ref, at=moved[ref.at]) if ref.space == "weights" else ref
+
+
+def _marked(steps: Sequence[Step], mark: str) -> tuple[Step, ...]:
+    """The steps with `mark` before the names of kernels."""
+
+    def of(step: Step) -> Step:
+        if isinstance(step, Call):
+            return replace(step, kernel=mark + step.kernel) if step.kernel else step
+        if isinstance(step, Branch):
+            return replace(step, then=_marked(step.then, mark), otherwise=_marked(step.otherwise, mark))
+        return replace(step, steps=_marked(step.steps, mark))
+
+    return tuple(map(of, steps))

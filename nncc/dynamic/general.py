@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from nncc.codegen.flatten import Constants, PendingCall, Value, Walk, allocated, in_panels, place, symbol_prefix
+from nncc.codegen.flatten import Walk, in_panels, symbol_prefix, walk_of
+from nncc.codegen.place import Memory, PendingCall, Value, place
 from nncc.compat import IRModule, tvm
 from nncc.dynamic.fit import Point, fits
 from nncc.dynamic.generalize import Mismatch, dims_of, generalize_function
@@ -113,7 +114,9 @@ def generalize(samples: Sequence[Sample], dims: Sequence[Dim]) -> General:
     are taken from that are longer at larger sizes.
     """
     fit = _Fitter([sample.point for sample in samples], dims)
-    walks = [Walk(allocated(sample.kernels), 1) for sample in samples]
+    if any(sample.kernels.regions for sample in samples):
+        raise ModelError("the model has control flow, which cannot be compiled for open dimensions", _BUCKETS_ONLY)
+    walks = [walk_of(sample.kernels, 1) for sample in samples]
     first = walks[0]
     if any(_skeleton(walk) != _skeleton(first) for walk in walks[1:]):
         raise ModelError(
@@ -125,7 +128,7 @@ def generalize(samples: Sequence[Sample], dims: Sequence[Dim]) -> General:
     named: dict[tuple[Any, ...], str] = {}
     calls: list[PendingCall] = []
     constants: dict[tuple[int, int], np.ndarray] = {}
-    for number, same in enumerate(zip(*(walk.calls for walk in walks), strict=True)):
+    for number, same in enumerate(zip(*map(_calls, walks), strict=True)):
         fit.what = f"the kernel `{same[0].kernel}`" if same[0].kernel else "a copy"
         args = [_value(values, fit) for values in zip(*(call.args for call in same), strict=True)]
         shapes: dict[int, tuple[int, ...]] = {}
@@ -154,15 +157,15 @@ def generalize(samples: Sequence[Sample], dims: Sequence[Dim]) -> General:
             named[key] = name
         calls.append(PendingCall(named[key], args))
     fit.what = "a buffer"
-    sizes = [_most(fit(values), dims) for values in zip(*(walk.sizes for walk in walks), strict=True)]
+    sizes = [_most(fit(values), dims) for values in zip(*(walk.memory.sizes for walk in walks), strict=True)]
     inside = {
-        buffer: (parent, _plain(fit([walk.inside[buffer][1] for walk in walks])))
-        for buffer, (parent, _) in first.inside.items()
+        buffer: (parent, _plain(fit([_fixed(walk.memory.inside[buffer][1]) for walk in walks])))
+        for buffer, (parent, _) in first.memory.inside.items()
     }
     results = tuple(_value(values, fit) for values in zip(*(walk.results for walk in walks), strict=True))
     for number, values in enumerate(zip(*(walk.results for walk in walks), strict=True)):
         if values[0].space == "weights":
-            arrays = [walk.constants.by_offset[value.at] for walk, value in zip(walks, values, strict=True)]
+            arrays = [walk.memory.constants[value.at] for walk, value in zip(walks, values, strict=True)]
             if len({array.nbytes for array in arrays}) > 1:
                 raise ModelError(f"output {number} is a constant of several sizes", _BUCKETS_ONLY)
             constants[-1, number] = _covering([array.reshape(-1) for array in arrays], f"output {number}")
@@ -201,7 +204,9 @@ _FAILURES = (tvm.error.InternalError, ValueError, RuntimeError)
 def flatten_general(general: General, scheduled: Kernels) -> Program:
     """The program of the general form with scheduled kernels: arena and workspaces for the largest sizes."""
     functions, lowered = _lowered(general, scheduled)
-    constants = Constants()
+    memory = Memory()
+    memory.sizes += general.sizes
+    memory.inside |= general.inside
     calls = []
     for number, call in enumerate(general.calls):
         args = list(call.args)
@@ -211,35 +216,20 @@ def flatten_general(general: General, scheduled: Kernels) -> Program:
                 if call.kernel:
                     shape = functions[call.kernel].params[at].shape
                     array = in_panels(array, tuple(int(d) for d in shape))
-                args[at] = Value("weights", constants.add(array))
+                args[at] = memory.constant(array)
         if call.kernel:
             args += [Value("dim", dim) for dim in dims_of(functions[call.kernel])]
         calls.append(replace(call, args=args))
     results = []
     for number, result in enumerate(general.results):
         constant = general.constants.get((-1, number))
-        results.append(result if constant is None else Value("weights", constants.add(constant)))
-    laid_out = _Laid(calls, results, list(general.sizes), dict(general.inside), constants)
-    return replace(place(scheduled, laid_out, lowered), dims=general.dims)
+        results.append(result if constant is None else memory.constant(constant))
+    return replace(place(scheduled, memory, calls, results, lowered), dims=general.dims)
 
 
-@dataclass
-class _Laid:
-    """What `place` reads of a `Walk`."""
-
-    calls: list[PendingCall]
-    results: Sequence[Value]
-    sizes: list[int]
-    inside: dict[int, tuple[int, int | Extent]]
-    constants: Constants
-
-    def root(self, buffer: int) -> tuple[int, int | Extent]:
-        """As `Walk.root`."""
-        offset = Extent(0)
-        while buffer in self.inside:
-            buffer, more = self.inside[buffer]
-            offset += more
-        return buffer, _plain(offset)
+def _calls(walk: Walk) -> list[PendingCall]:
+    """The steps of a model without control flow."""
+    return [step for step in walk.steps if isinstance(step, PendingCall)]
 
 
 def _skeleton(walk: Walk) -> Any:
@@ -248,9 +238,9 @@ def _skeleton(walk: Walk) -> Any:
     def places(values: Sequence[Value]) -> list[tuple[str, int]]:
         return [(value.space, -1 if value.space == "weights" else value.at) for value in values]
 
-    calls = [(bool(call.kernel), places(call.args)) for call in walk.calls]
-    parents = [(buffer, parent) for buffer, (parent, _) in walk.inside.items()]
-    return calls, len(walk.sizes), parents, places(walk.results)
+    calls = [(bool(call.kernel), places(call.args)) for call in _calls(walk)]
+    parents = [(buffer, parent) for buffer, (parent, _) in walk.memory.inside.items()]
+    return calls, len(walk.memory.sizes), parents, places(walk.results)
 
 
 def _spelled(samples: Sequence[Sample], walks: Sequence[Walk]) -> str:
@@ -264,7 +254,7 @@ def _value(values: Sequence[Value], fit: _Fitter) -> Value:
 
 def _constant(sample: Sample, walk: Walk, call: PendingCall, at: int) -> np.ndarray:
     """A constant in the shape that the kernel has it in."""
-    array = walk.constants.by_offset[call.args[at].at]
+    array = walk.memory.constants[call.args[at].at]
     if not call.kernel:
         return array.reshape(-1)
     return array.reshape(tuple(int(d) for d in sample.kernels.module[call.kernel].params[at].shape))

@@ -53,9 +53,12 @@ class Opened:
 
 def import_open(path: Path, job: Job) -> Opened:
     """Find the open dimensions, and lower the model at some sizes of them."""
+    from nncc.frontend.binding import bind_inputs
     from nncc.frontend.onnx import read_graph
 
-    inputs = open_inputs(read_graph(path), job.config.shape, job.config.range)
+    graph = read_graph(path)
+    bind_inputs(graph, job.config.bind)
+    inputs = open_inputs(graph, job.config.shape, job.config.range)
     bucket_points(inputs.dims, job.config.buckets)
     if not job.config.general:
         return Opened(inputs)

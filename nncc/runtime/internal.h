@@ -5,8 +5,8 @@
  *   static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const int64_t* dims, const void* const* in,
  *                               void* const* out, double* seconds)
  *
- * whose body is one NNCC_CALL or NNCC_COPY for each call of the program, numbered from 0, and `return 0`. With open
- * dimensions, whose sizes are `dims`, it also defines
+ * whose body is one NNCC_CALL or NNCC_COPY for each call of the program, numbered from 0, in loops and branches where the
+ * model has some, and `return 0`. With open dimensions, whose sizes are `dims`, it also defines
  *
  *   static int32_t model_variant(const int64_t* dims)      the number of the variant for these sizes, -1 where none is
  *   static void model_shape(int is_output, int32_t number, const int64_t* dims, int64_t* shape)
@@ -91,6 +91,13 @@ extern NNCC_HIDDEN const uint8_t NNCC_WEIGHTS[];
       return (int32_t)(i) + 1;                                                    \
     }                                                                             \
   } while (0)
+
+/* How often a loop runs that is told by an int64 in memory. */
+static inline int64_t nncc_int64(const void* at) {
+  int64_t value;
+  memcpy(&value, at, sizeof value);
+  return value;
+}
 
 /* Call number `i`: a copy of `nbytes` bytes between places that do not overlap. */
 #define NNCC_COPY(i, to, from, nbytes) NNCC_CALL(i, (memcpy((to), (from), (nbytes)), 0))
