@@ -115,7 +115,7 @@ class OpenLibrary:
 
         Raises RunError where there is no such dimension, or a size is outside of its range.
         """
-        known = {dim.name: dim for dim in self.dims}
+        known = {dim.name: dim for dim in self.dims if not dim.from_data}
         for name, size in sizes.items():
             if name not in known:
                 listed = ", ".join(f"`{n}`" for n in known) or "none"

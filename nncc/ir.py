@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALIGNMENT",
     "CONCATENATION",
+    "COUNT",
     "Artifact",
     "Branch",
     "Call",
@@ -53,6 +54,8 @@ __all__ = [
     "with_refs",
 ]
 
+COUNT = "nncc.count"
+"""The attribute of TIR functions whose last argument gets how much they selected, an int64."""
 CONCATENATION = "nncc.concatenation"
 """The attribute of TIR functions that write their arguments one after the other into the last one."""
 ALIGNMENT = 64
@@ -75,6 +78,8 @@ class Dim:
     """The smallest size."""
     high: int
     """The largest."""
+    from_data: bool = False
+    """Whether a kernel says the size, not the caller."""
 
 
 @dataclass(frozen=True)

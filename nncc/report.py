@@ -324,7 +324,9 @@ def description_text(about: Mapping[str, Any], nbytes: int) -> str:
     rows += [["compiler", about["compiler"]], ["build", about["build"]]]
     rows += [["input", spelled(each)] for each in about["inputs"]]
     rows += [["output", spelled(each)] for each in about["outputs"]]
-    rows += [["open", f"{each['name']}, {each['low']} to {each['high']}"] for each in about.get("dims", [])]
+    chosen = {True: ", as the data say", False: ""}
+    for each in about.get("dims", []):
+        rows.append(["open", f"{each['name']}, {each['low']} to {each['high']}{chosen[each.get('from_data', False)]}"])
     buckets = ["x".join(map(str, sizes)) for sizes in about.get("variants", []) if any(sizes)]
     rows += [["buckets", ", ".join(buckets)]] if buckets else []
     rows += [["library", size(nbytes)], ["weights", size(about["weights_bytes"])]]

@@ -117,7 +117,9 @@ def describe(program: Program, build_hash: str, compiler: str) -> dict[str, Any]
         "expanded_bytes": sum(each.elements * each.width for each in program.packed),
         "arena_bytes": program.arena_bytes,
         "scratch_bytes": program.scratch_bytes,
-        "dims": [{"name": dim.name, "low": dim.low, "high": dim.high} for dim in program.dims],
+        "dims": [
+            {"name": dim.name, "low": dim.low, "high": dim.high, "from_data": dim.from_data} for dim in program.dims
+        ],
         "variants": [list(variant.sizes) or [0] * len(program.dims) for variant in program.variants],
         "calls": [call.kernel or "copy" for call in program.calls],
         "schedules": {name: _schedule(program, name) for name in sorted(program.schedules)},

@@ -21,8 +21,10 @@ from nncc.compat import (
     IRModule,
     PointerType,
     PrimType,
+    StringImm,
     is_buffer,
     s_tir,
+    structural_map,
     structural_walk,
     tirx,
     tvm,
@@ -34,8 +36,10 @@ from nncc.ir import Lowered, align
 from nncc.scheduling import DIMS
 from nncc.target import Hardware
 
-__all__ = ["chains_of", "lower_kernels"]
+__all__ = ["OWN", "chains_of", "lower_kernels"]
 
+OWN = "nncc:"
+"""What the name of a function of our own C begins with, in place of the model's prefix."""
 _MAX_STACK = 1024
 """Bytes: TVM's kMaxStackAlloca. Smaller buffers live on the stack, in registers once LLVM is done."""
 
@@ -170,6 +174,20 @@ def _dims(function: Any, names: Sequence[str]) -> dict[str, Any]:
     return {name: found.get(name, tirx.Var(name, "int64")) for name in names}
 
 
+def _own_names(function: Any, prefix: str) -> Any:
+    """The function with calls of our own C by the names that this model has for it."""
+    found: list[str] = []
+    structural_walk(function.body, [(StringImm, lambda text: found.append(str(text.value)))])
+    if not any(text.startswith(OWN) for text in found):
+        return function
+
+    def named(text: Any) -> Any:
+        value = str(text.value)
+        return StringImm(prefix + value.removeprefix(OWN)) if value.startswith(OWN) else text
+
+    return function.with_body(structural_map(function.body, [(StringImm, named)]))
+
+
 def chains_of(hardware: Hardware) -> int:
     """Four interleaved evaluations of exp and its like hide each other's latency; of 16 registers, two are enough."""
     return 4 if hardware.vector_registers >= 32 else 2
@@ -183,6 +201,7 @@ def lower_kernels(
     `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers.
     """
     vectorize_calls("tirx.erf")
+    functions = {name: _own_names(function, prefix) for name, function in functions.items()}
     scheduled, lowered = s_tir.transform, tirx.transform
     workspace: dict[str, int] = {}
     scratch: dict[str, int] = {}

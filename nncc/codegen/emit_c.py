@@ -31,13 +31,13 @@ def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) 
 
 {emit_description(program, build, compiler)}
 {_invoke(program, prefix)}
-{_sorts(program)}{_packed(program)}#include "runtime.c"
+{_own_functions(program)}{_packed(program)}#include "runtime.c"
 {shim}"""
 
 
 _TYPES = {"dim": "int64_t"}
 """What a kernel's parameter is in C, where it is no pointer."""
-_PARAMETERS = """uint8_t* arena, const uint8_t* weights, const int64_t* dims,
+_PARAMETERS = """uint8_t* arena, const uint8_t* weights, int64_t* dims,
     const void* const* in, void* const* out, double* seconds"""
 
 
@@ -79,20 +79,30 @@ static int32_t model_invoke({_PARAMETERS}) {{
     )
 
 
-def _sorts(program: Program) -> str:
-    """sort.c, once for each element type that a kernel sorts."""
+def _own_functions(program: Program) -> str:
+    """Our own functions that kernels call: sort.c and others, once for each element type."""
     from nncc.compat import StringImm, structural_walk
+    from nncc.operators.non_zero import ELEMENTS
     from nncc.passes.own_sort import C_TYPES
 
-    names: set[str] = set()
+    found: set[str] = set()
     for function in program.kernels.functions.values():
-        structural_walk(function.body, [(StringImm, lambda text: names.add(str(text.value)))])
-    prefix = f"{symbol_prefix(program.name)}sort_"
-    dtypes = sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    lines = [
-        f'#define NNCC_SORT_T {C_TYPES[d]}\n#define NNCC_SORT_NAME {prefix}{d}\n#include "sort.c"\n' for d in dtypes
-    ]
-    return "".join(lines)
+        structural_walk(function.body, [(StringImm, lambda text: found.add(str(text.value)))])
+    prefix = symbol_prefix(program.name)
+    lines = []
+    for name in sorted(name.removeprefix(prefix) for name in found if name.startswith(prefix)):
+        stem, _, dtype = name.rpartition("_")
+        symbol = f"{prefix}{name}"
+        if stem == "sort":
+            lines += [f"#define NNCC_SORT_T {C_TYPES[dtype]}", f"#define NNCC_SORT_NAME {symbol}"]
+            lines.append('#include "sort.c"')
+        elif stem in ("non_zero", "unique"):
+            key = "((x) & 0x7fff)" if dtype == "float16" else "(x)"  # a zero of either sign
+            lines += [f"#define NNCC_SELECT_T {ELEMENTS[dtype]}", f"#define NNCC_SELECT_NAME {symbol}"]
+            lines += [f"#define NNCC_SELECT_KEY(x) {key}", f'#include "{stem}.c"']
+        elif name in ("compress", "non_max_suppression"):
+            lines += [f"#define NNCC_SELECT_NAME {symbol}", f'#include "{name}.c"']
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _packed(program: Program) -> str:
@@ -146,6 +156,7 @@ def _call(number: int, call: Call, prefix: str, dims: Mapping[str, int], iterati
             _place(ref, dims, f" + {iteration} * {stride}" if stride else "")
             for ref, stride in zip(call.args, strides, strict=True)
         )
+        destination = f"&{destination}" if call.args[1].space == "dim" else destination
         return f"NNCC_COPY({number}, {destination}, {source}, {size_in_c(call.nbytes, dims)});"
     return f"NNCC_CALL({number}, {prefix}{call.kernel}({', '.join(_place(ref, dims) for ref in call.args)}));"
 

@@ -75,7 +75,7 @@ def _open(program: Program, dims: Mapping[str, int]) -> str:
     """The open dimensions, what chooses among the variants, and the shapes at given sizes."""
     if not program.dims:
         return ""
-    rows = ", ".join(f"{{{c_string(dim.name)}, {dim.low}, {dim.high}}}" for dim in program.dims)
+    rows = ", ".join(f"{{{c_string(dim.name)}, {dim.low}, {dim.high}, {int(dim.from_data)}}}" for dim in program.dims)
     sizes = [size for variant in program.variants for size in variant.sizes or (0,) * len(program.dims)]
     fits = [" && ".join(f"dims[{at}] == {size}" for at, size in enumerate(each.sizes)) for each in program.variants]
     choices = "\n".join(f"  if ({fit or '1'}) return {number};" for number, fit in enumerate(fits))
@@ -87,12 +87,12 @@ def _open(program: Program, dims: Mapping[str, int]) -> str:
         if extent.terms
     )
     return f"""static const nncc_dim open_dims[] = {{{rows}}};
-static const int64_t variant_sizes[] = {{{", ".join(map(str, sizes))}}};
+static const int64_t variant_sizes[] = {{{", ".join(map(str, sizes)) or "0"}}};
 
 static int32_t model_variant(const int64_t* dims) {{
   (void)dims;
 {choices}
-  return -1;
+  return {-1 if program.variants else 0};
 }}
 
 /* Sets the sizes that are not fixed. */

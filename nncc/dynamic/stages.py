@@ -60,13 +60,25 @@ def import_open(path: Path, job: Job) -> Opened:
     bind_inputs(graph, job.config.bind)
     inputs = open_inputs(graph, job.config.shape, job.config.range)
     bucket_points(inputs.dims, job.config.buckets)
-    if not job.config.general:
-        return Opened(inputs)
     points = sample_points(inputs.dims)
+    if not job.config.general:
+        _refuse_selections(_until(job, inputs, points[0], "import"))
+        return Opened(inputs)
     models = [_until(job, inputs, point, "simplify") for point in points]
+    _refuse_selections(models[0])
     shapes = tuple(map(_shapes, models))
     samples = tuple(_sample(job, inputs, point, model, shapes) for point, model in zip(points, models, strict=True))
     return Opened(inputs, samples, shapes)
+
+
+def _refuse_selections(model: Model) -> None:
+    """Raise ModelError where the size of an output depends on the data."""
+    for spec in model.outputs:
+        if spec.extents:
+            raise ModelError(
+                f"the size of output `{spec.name}` depends on the data, which cannot be compiled with open dimensions",
+                "compile a library for each size, with `--shape`",
+            )
 
 
 def _until(job: Job, inputs: OpenInputs, point: Mapping[str, int], stage: str) -> Any:

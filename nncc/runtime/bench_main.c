@@ -223,7 +223,8 @@ static void print_description(const nncc_info* info) {
   for (int32_t i = 0; i < info->num_dims; ++i) {
     print_key(i ? ", {" : "{", "name");
     print_string(info->dims[i].name);
-    printf(", \"low\": %" PRId64 ", \"high\": %" PRId64 "}", info->dims[i].low, info->dims[i].high);
+    printf(", \"low\": %" PRId64 ", \"high\": %" PRId64 ", \"from_data\": %s}", info->dims[i].low, info->dims[i].high,
+           info->dims[i].from_data ? "true" : "false");
   }
   print_key("], ", "variants");
   putchar('[');
@@ -638,7 +639,10 @@ int main(int argc, char** argv) {
     }
     found.profile = seconds;
   }
-  for (int32_t i = 0; i < info->num_outputs; ++i) {
+  for (int32_t i = 0; i < info->num_outputs; ++i) { /* the runs have said what they selected */
+    int64_t* shape = take_memory((size_t)info->outputs[i].ndim * sizeof *shape);
+    const int failed = model.output_shape(context, i, shape);
+    made[i] = at_sizes(&info->outputs[i], failed, shape);
     if (output_files[i]) {
       write_file(&made[i], outputs[i], output_files[i]);
     }

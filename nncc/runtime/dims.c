@@ -29,6 +29,9 @@ NNCC_API int NNCC_FN(resize)(nncc_context* context, const int64_t* sizes) {
   }
   for (int i = 0; i < NNCC_DIMS; ++i) {
     const nncc_dim* dim = &model_info.dims[i];
+    if (dim->from_data) {
+      continue;
+    }
     if (sizes[i] < dim->low || sizes[i] > dim->high) {
       return rt_fail(NNCC_ERROR_ARGUMENT, "the size %lld of `%.200s` is outside of its range, %lld to %lld",
                      (long long)sizes[i], dim->name, (long long)dim->low, (long long)dim->high);
@@ -41,7 +44,9 @@ NNCC_API int NNCC_FN(resize)(nncc_context* context, const int64_t* sizes) {
   if (atomic_exchange_explicit(&context->running, 1, memory_order_acquire)) {
     return rt_fail(NNCC_ERROR_ARGUMENT, "this context is running in another thread; make one context for each thread");
   }
-  memcpy(context->sizes, sizes, sizeof context->sizes);
+  for (int i = 0; i < NNCC_DIMS; ++i) {
+    context->sizes[i] = model_info.dims[i].from_data ? model_info.dims[i].high : sizes[i];
+  }
   atomic_store_explicit(&context->running, 0, memory_order_release);
 #else
   (void)sizes;

@@ -2,7 +2,7 @@
  *
  * model.c defines, between the two, `static const nncc_info model_info` and
  *
- *   static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const int64_t* dims, const void* const* in,
+ *   static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, int64_t* dims, const void* const* in,
  *                               void* const* out, double* seconds)
  *
  * whose body is one NNCC_CALL or NNCC_COPY for each call of the program, numbered from 0, in loops and branches where the

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -42,7 +43,12 @@ class _Tensor(ctypes.Structure):
 class _Dim(ctypes.Structure):
     """`nncc_dim` of nncc.h."""
 
-    _fields_ = (("name", ctypes.c_char_p), ("low", ctypes.c_int64), ("high", ctypes.c_int64))
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("low", ctypes.c_int64),
+        ("high", ctypes.c_int64),
+        ("from_data", ctypes.c_int32),
+    )
 
 
 class _Info(ctypes.Structure):
@@ -163,9 +169,8 @@ class Module:
         self.target = info.target.decode()
         self.inputs = tuple(_tensor(info.inputs[i]) for i in range(info.num_inputs))
         self.outputs = tuple(_tensor(info.outputs[i]) for i in range(info.num_outputs))
-        self.dims = tuple(
-            OpenDim(each.name.decode(), each.low, each.high) for each in (info.dims[i] for i in range(info.num_dims))
-        )
+        dims = (info.dims[i] for i in range(info.num_dims))
+        self.dims = tuple(OpenDim(dim.name.decode(), dim.low, dim.high, bool(dim.from_data)) for dim in dims)
         self._num_calls: int = info.num_calls
         self._buffers: list[np.ndarray] = []
         self._placed = self.inputs
@@ -196,7 +201,7 @@ class Module:
             "arena_bytes": info.arena_bytes,
             "scratch_bytes": info.scratch_bytes,
             "weights_bytes": info.weights_bytes,
-            "dims": [{"name": dim.name, "low": dim.low, "high": dim.high} for dim in self.dims],
+            "dims": [asdict(dim) for dim in self.dims],
             "variants": [list(sizes) for sizes in self._variants()],
             "calls": calls,
         }
@@ -386,6 +391,9 @@ class Module:
         if not 0 <= tensor_index < count:
             raise RunError(f"there is no tensor {tensor_index}; tensors are 0 to {count - 1}")
         self.allocate_tensors()
+        number = tensor_index - len(self.inputs)
+        if number >= 0 and any(dim.from_data for dim in self.dims):
+            return self._selected(number, self._buffers[tensor_index]).copy()
         return self._buffers[tensor_index].copy()
 
     # -- the end
@@ -457,7 +465,16 @@ class Module:
             raise RunError(self._last_error())
 
     def _named(self, results: list[Any]) -> dict[str, Any]:
+        if any(dim.from_data for dim in self.dims):
+            results = [self._selected(number, array) for number, array in enumerate(results)]
         return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
+
+    def _selected(self, number: int, array: np.ndarray) -> np.ndarray:
+        """What the last run has written of an output whose size it says itself."""
+        shape = (ctypes.c_int64 * array.ndim)()
+        if self._library.nncc_output_shape(self._live(), number, shape):
+            raise RunError(self._last_error())
+        return array.reshape(-1)[: math.prod(shape)].reshape(tuple(shape))
 
 
 def _tensor(tensor: _Tensor) -> TensorInfo:

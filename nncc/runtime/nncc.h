@@ -45,11 +45,13 @@ typedef struct nncc_tensor {
                            is, -1 where it is fixed or computed from some: see nncc_output_shape */
 } nncc_tensor;
 
-/* A dimension whose size is chosen when the library runs, by nncc_resize: from `low` to `high`, both inclusive. */
+/* A dimension whose size is chosen when the library runs, from `low` to `high`, both inclusive: by nncc_resize, or
+ * where it is `from_data`, by what a run has selected. */
 typedef struct nncc_dim {
   const char* name;
   int64_t low;
   int64_t high;
+  int32_t from_data;
 } nncc_dim;
 
 /* What the library says of itself. Every pointer lives as long as the library is loaded. */
@@ -89,7 +91,8 @@ NNCC_API int nncc_create(nncc_context** context, int num_threads);
  * the sizes, that is an error, and the old ones stay. */
 NNCC_API int nncc_resize(nncc_context* context, const int64_t* sizes);
 
-/* The shape of an input or output at the sizes chosen: sets its ndim numbers. */
+/* The shape of an input or output at the sizes chosen: sets its ndim numbers. Outputs whose size is `from_data` have room
+ * for the largest until a run has written them, and then the shape that is told here, densely packed. */
 NNCC_API int nncc_input_shape(const nncc_context* context, int32_t input, int64_t* shape);
 NNCC_API int nncc_output_shape(const nncc_context* context, int32_t output, int64_t* shape);
 

@@ -493,9 +493,9 @@ static int rt_run(nncc_context* context, const void* const* inputs, void* const*
   rt_self.scratch_used = 0;
   rt_error[0] = 0;
 #ifdef NNCC_DIMS
-  const int64_t* sizes = context->sizes;
+  int64_t* sizes = context->sizes;
 #else
-  const int64_t* sizes = NULL;
+  int64_t* sizes = NULL;
 #endif
   const int32_t failed = model_invoke(context->arena, NNCC_WEIGHTS, sizes, inputs, outputs, seconds);
   rt_self.thread = NULL;

@@ -21,11 +21,14 @@ class OpenDim:
     ----------
     name : str
     low, high : int
+    from_data : bool
+        Whether the run itself says the size, of outputs then.
     """
 
     name: str
     low: int
     high: int
+    from_data: bool = False
 
 
 def sizes_of(
