@@ -82,10 +82,14 @@ def time_span(context: click.Context, parameter: click.Parameter, value: str | N
 def _shapes(
     context: click.Context, parameter: click.Parameter, values: Sequence[str]
 ) -> dict[str, tuple[int | str, ...]]:
-    """``NAME=1x3x224x224`` (commas will do) as name and sizes; a size may be the name of an open dimension."""
+    """``NAME=1x3x224x224`` (commas will do) as name and sizes, of which some may be names of open dimensions; of lists,
+    ``NAME[0]=``, a scalar, and ``NAME[]=``."""
     shapes: dict[str, tuple[int | str, ...]] = {}
     for value in values:
         name, _, text = value.rpartition("=")
+        if name.endswith("]") and not text.strip():
+            shapes[name.strip()] = ()
+            continue
         text = text.strip().strip("[]()")
         sizes = [word.strip() for word in text.split("," if "," in text else "x")]
         if not name or not all(re.fullmatch(r"\d+|[A-Za-z_][\w.]*", word) for word in sizes):
