@@ -18,7 +18,7 @@ def compile(
     path: str | Path,
     target: str = "native",
     output: str | Path | None = None,
-    shape: Mapping[str, Sequence[int]] | None = None,
+    shape: Mapping[str, Sequence[int | str]] | None = None,
     threads: int | None = None,
     records: Sequence[str | Path] = (),
     *,
@@ -36,7 +36,8 @@ def compile(
     output
         Folder for the library, header and description; by default ``<name>-<target>``.
     shape
-        Shapes of the inputs that have dynamic dimensions: ``{"input": (1, 3, 224, 224)}``.
+        Shapes of the inputs that have dynamic dimensions: ``{"input": (1, 3, 224, 224)}``. One that has a name stays
+        open, and needs a range among the options: ``range={"N": (1, 16)}``.
     threads
         Threads that the kernels are scheduled for; by default the target's number of cores.
     records

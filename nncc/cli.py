@@ -22,7 +22,7 @@ from nncc.cli_records import records
 from nncc.cli_tune import tune_command
 from nncc.config import Config
 from nncc.console import working
-from nncc.options import BIND, FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
+from nncc.options import BIND, FILL, JSON, RANGES, SHAPES, SIZES, TARGET, THREADS, all_of, comma_words, option
 from nncc.pipeline import STAGES, stages
 from nncc.version import VERSION
 
@@ -52,7 +52,7 @@ def cli() -> None:
 @TARGET
 @option("output", "-o", "--output", type=Path, metavar="FOLDER")
 @option("name", "--name", "--module-name")
-@all_of(*SHAPES, BIND)
+@all_of(*SHAPES, *RANGES, BIND)
 @option("threads", "--threads", type=int, metavar="N")
 @option("records", "--records", "--tuning-records", multiple=True, metavar="PLACE", note=" Repeatable.")
 @option("shipped_records", "--shipped-records/--no-shipped-records", default=True, show_default=True)
@@ -168,6 +168,7 @@ cli.add_command(tune_command)
 @cli.command("run", short_help="Run a library once, here or in an emulator.")
 @click.argument("library", type=Path)
 @all_of(*FILL)
+@SIZES
 @click.option("-o", "--outputs", type=Path, metavar="FILE", help="An .npz to write the outputs to, by name.")
 @click.option(
     "--print-top", type=click.IntRange(min=1), metavar="N", help="Print the N largest elements of each output."
@@ -189,6 +190,7 @@ def run_command(
     inputs: Path | None,
     fill: Fill | None,
     seed: int,
+    sizes: dict[str, int],
 ) -> None:
     """Run LIBRARY once, here or in an emulator, and say what came out."""
     from nncc import bench_report, report
@@ -198,7 +200,7 @@ def run_command(
     with working() as progress:
         progress.start("open", str(library))
         opened = open_library(library, threads)
-        arrays, how = choose_inputs(opened.inputs, inputs, fill, seed)
+        arrays, how = choose_inputs(opened.inputs_at(sizes), inputs, fill, seed)
         if print_time:
             progress.start("time", str(library))
             measured = opened.benchmark(arrays, repeat=repeat)
@@ -243,6 +245,7 @@ def run_command(
     "--runner", type=Path, metavar="FOLDER", help="Write the bench program for the library's target; time nothing."
 )
 @all_of(*FILL)
+@SIZES
 @JSON
 def bench_command(
     library: Path,
@@ -256,6 +259,7 @@ def bench_command(
     inputs: Path | None,
     fill: Fill | None,
     seed: int,
+    sizes: dict[str, int],
 ) -> None:
     """Time LIBRARY in a process of its own: p50, p90, min, mean, load time, memory, and each kernel."""
     from nncc import bench_report
@@ -275,7 +279,7 @@ def bench_command(
         progress.start("open", str(library))
         opened = open_library(library, threads)
         progress.start("time", str(library))
-        arrays, _ = choose_inputs(opened.inputs, inputs, fill, seed)
+        arrays, _ = choose_inputs(opened.inputs_at(sizes), inputs, fill, seed)
         found = opened.benchmark(arrays, repeat=repeat, seconds=seconds, warmup=warmup, profile=profile)
         rows, limits = [], None
         if profile:

@@ -18,7 +18,7 @@ from tvm.s_tir import Schedule
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as statements
 from tvm.sym import Analyzer
-from tvm_ffi.structural import structural_map, structural_walk
+from tvm_ffi.structural import structural_equal, structural_map, structural_walk
 
 from nncc.dots import PRODUCT, ROUND
 from nncc.operators.attributes import Attributes
@@ -43,6 +43,7 @@ __all__ = [
     "s_tir",
     "statements",
     "static_shape",
+    "structural_equal",
     "structural_map",
     "structural_walk",
     "te",

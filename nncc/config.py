@@ -22,10 +22,16 @@ class Config:
     """Folder for the artifact; by default ``<model>-<target>`` in the current folder."""
     name: str | None = None
     """Name of the model inside the library and of its files; by default the ONNX file's."""
-    shape: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Static shapes of inputs that have dynamic dimensions."""
+    shape: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
+    """Shapes of inputs that have dynamic dimensions; one that has a name is open, and needs a range."""
     bind: Mapping[str, Any] = field(default_factory=dict)
     """Inputs that become constants, as ``axes=0,1`` or ``axes=@FILE.npy``: those that decide shapes have to."""
+    range: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """The lowest and the highest size of an open dimension: the library takes every size in between."""
+    buckets: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Sizes of open dimensions that get kernels of their own, as fast as those of a library for this size alone."""
+    general: bool = True
+    """Whether the library takes sizes that are no buckets: they have kernels for all sizes, which are slower."""
     threads: int | None = None
     """Threads that the kernels are scheduled for; by default the target's number of cores."""
     records: Sequence[str] = ()

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nncc.ir import TensorSpec
+    from nncc.runtime.sizes import OpenDim
     from nncc.target import Target
 
 __all__ = [
@@ -95,12 +96,38 @@ class OpenLibrary:
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """In the order of the C interface."""
-        return _specs(self.description["inputs"])
+        return _specs(self.description["inputs"], self.description.get("dims", []))
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """In the order of the C interface."""
-        return _specs(self.description["outputs"])
+        return _specs(self.description["outputs"], self.description.get("dims", []))
+
+    @property
+    def dims(self) -> tuple[OpenDim, ...]:
+        """The open dimensions."""
+        from nncc.runtime.sizes import OpenDim
+
+        return tuple(OpenDim(**each) for each in self.description.get("dims", []))
+
+    def inputs_at(self, sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+        """The inputs, whose `shape` is that at these sizes of open dimensions, the highest of those that are not named.
+
+        Raises RunError where there is no such dimension, or a size is outside of its range.
+        """
+        known = {dim.name: dim for dim in self.dims if not dim.from_data}
+        for name, size in sizes.items():
+            if name not in known:
+                listed = ", ".join(f"`{n}`" for n in known) or "none"
+                raise RunError(f"{self.path} has no open dimension `{name}`", f"its open dimensions: {listed}")
+            dim = known[name]
+            if not dim.low <= size <= dim.high:
+                raise RunError(f"`{name}` is {size}, expected {dim.low} to {dim.high}")
+        chosen = {dim.name: sizes.get(dim.name, dim.high) for dim in self.dims}
+        return tuple(
+            replace(spec, shape=tuple(extent.at(chosen) for extent in spec.extents)) if spec.extents else spec
+            for spec in self.inputs
+        )
 
     def describe(self) -> dict[str, Any]:
         """What the library says of itself: see ``nncc.load(...).description``."""
@@ -111,24 +138,42 @@ class OpenLibrary:
 
         Raises RunError, with all that is wrong with the inputs, or what the library said, or that it crashed.
         """
-        arrays = _checked(self.description["inputs"], inputs)
+        sizes, arrays = self._checked(inputs)
+        shapes = [tensor["shape"] for tensor in self.description["outputs"]]
         with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
             folder = Path(scratch)
             for number, array in enumerate(arrays):
                 array.tofile(folder / f"in{number}")
             if self.target is not None:
                 words = ["--threads", str(self.threads), "--warmup", "0", "--repeat", "1", "--json"]
+                for dim, size in zip(self.dims, sizes, strict=True):
+                    words += ["--size", f"{dim.name}={size}"]
                 for number, spec in enumerate(self.inputs):
                     words += ["--input", f"{spec.name}={folder / f'in{number}'}"]
                 for number, spec in enumerate(self.outputs):
                     words += ["--output", f"{spec.name}={folder / f'out{number}'}"]
-                emulate(self.path, self.target, self.emulator, words)
+                said = emulate(self.path, self.target, self.emulator, words)
+                shapes = json.loads(said)["shapes"]
             else:
-                work(self.path, {"task": "run", "threads": self.threads, "folder": scratch})
+                done = work(self.path, {"task": "run", "threads": self.threads, "folder": scratch, "sizes": sizes})
+                shapes = [shape for _, shape, _ in done["outputs"]]
             return {
-                spec.name: _array(folder / f"out{number}", tensor)
-                for number, (spec, tensor) in enumerate(zip(self.outputs, self.description["outputs"], strict=True))
+                tensor["name"]: _array(folder / f"out{number}", tensor, shape)
+                for number, (tensor, shape) in enumerate(zip(self.description["outputs"], shapes, strict=True))
             }
+
+    def _checked(self, inputs: Mapping[str, Any]) -> tuple[tuple[int, ...], list[np.ndarray]]:
+        """The sizes of the open dimensions, and the inputs in order; or one RunError with everything that is wrong, in
+        the loader's own words."""
+        import numpy as np
+
+        from nncc.runtime.arrays import checked_inputs
+        from nncc.runtime.sizes import at_sizes, sizes_of
+
+        tensors = [_info(tensor) for tensor in self.description["inputs"]]
+        sizes = sizes_of(tensors, self.dims, inputs, [dim.high for dim in self.dims])
+        taken = at_sizes(tensors, sizes)
+        return sizes, [np.ascontiguousarray(array) for array in checked_inputs(taken, inputs)]
 
     def benchmark(
         self,
@@ -146,11 +191,11 @@ class OpenLibrary:
         if self.emulator:
             hint = "`--runner FOLDER` writes the bench program for the board: copy both there"
             raise RunError(f"emulated by {self.emulated_by}: times say nothing about the device", hint)
-        arrays = _checked(self.description["inputs"], inputs)
+        sizes, arrays = self._checked(inputs)
         with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
             for number, array in enumerate(arrays):
                 array.tofile(Path(scratch) / f"in{number}")
-            order = {"task": "bench", "threads": self.threads, "folder": scratch, "repeat": repeat}
+            order = {"task": "bench", "threads": self.threads, "folder": scratch, "repeat": repeat, "sizes": sizes}
             found = work(self.path, order | {"seconds": seconds, "warmup": warmup, "profile": profile})
         return Measurement(
             threads=self.threads,
@@ -305,31 +350,27 @@ def _same(target: Target, machine: str, system: str) -> bool:
     )
 
 
-def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    from nncc.ir import TensorSpec
+def _specs(tensors: Sequence[Mapping[str, Any]], dims: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    from nncc.ir import Extent, Quotient, TensorSpec
 
-    return tuple(TensorSpec(each["name"], each["dtype"], tuple(each["shape"])) for each in tensors)
+    def extents(tensor: Mapping[str, Any]) -> tuple[Extent, ...]:
+        axes = zip(tensor.get("dims", ()), tensor["shape"], strict=False)
+        return tuple(Extent(size) if n < 0 else Extent(0, ((1, (Quotient(dims[n]["name"]),)),)) for n, size in axes)
+
+    return tuple(TensorSpec(each["name"], each["dtype"], tuple(each["shape"]), extents(each)) for each in tensors)
 
 
 def _info(tensor: Mapping[str, Any]) -> Any:
     from nncc.runtime.arrays import TensorInfo
 
-    return TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]), tensor["nbytes"])
+    dims = tuple(tensor.get("dims", ()))
+    return TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]), tensor["nbytes"], dims)
 
 
-def _checked(tensors: Sequence[Mapping[str, Any]], inputs: Mapping[str, Any]) -> list[np.ndarray]:
-    """The inputs in order, or one RunError with everything that is wrong: the loader's own words."""
+def _array(path: Path, tensor: Mapping[str, Any], shape: Sequence[int]) -> np.ndarray:
     import numpy as np
 
-    from nncc.runtime.arrays import checked_inputs
-
-    return [np.ascontiguousarray(array) for array in checked_inputs(tuple(map(_info, tensors)), inputs)]
-
-
-def _array(path: Path, tensor: Mapping[str, Any]) -> np.ndarray:
-    import numpy as np
-
-    return np.fromfile(path, dtype=_info(tensor).numpy_dtype).reshape(tensor["shape"])
+    return np.fromfile(path, dtype=_info(tensor).numpy_dtype).reshape(shape)
 
 
 def emulate(

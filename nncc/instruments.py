@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.config import Config
+from nncc.dynamic.stages import Opened
 from nncc.errors import InternalError, NnccError, OutputError, RunError
 from nncc.ir import Artifact, Decision, Kernels, Model, Network, Program, Quantization
 from nncc.pipeline import Instrument, Job, Stage, stages
@@ -115,6 +116,8 @@ def stage_text(value: Any) -> str:
         return value.text()
     if isinstance(value, Artifact):
         return f"{value.library}\n"
+    if isinstance(value, Opened):
+        return value.text()
     raise InternalError(f"a value of type {type(value).__name__} has no text")
 
 
@@ -152,6 +155,7 @@ class Verify(Instrument):
     once they are those of dequantized numbers."""
     _inputs: dict[str, np.ndarray] = field(default_factory=dict)
     _expected: dict[str, np.ndarray] | None = None
+    _opened: Opened | None = None
 
     def after(self, stage: Stage, job: Job, given: Any, value: Any, seconds: float) -> None:
         start = time.perf_counter()
@@ -161,6 +165,10 @@ class Verify(Instrument):
         if isinstance(given, Model) and isinstance(value, Model):
             self.announce("check", f"{stage.name}, against ONNX Runtime")
             self._check_model(stage, given, value)
+        elif isinstance(value, Opened):
+            self._opened = value
+        elif isinstance(value, Artifact) and self._opened is not None:
+            self._check_sizes(stage, job, value, self._opened)
         elif isinstance(value, Artifact):
             self._check_library(stage, job, value)
         self.seconds += time.perf_counter() - start
@@ -214,6 +222,25 @@ class Verify(Instrument):
             raise InternalError(f"{stage.name}: `{artifact.library}` does not run: {error.message}", _REPORT) from error
         problem = f"`{artifact.library}` computes something else than ONNX Runtime"
         self._compare(stage, found, problem, job.config.precision)
+
+    def _check_sizes(self, stage: Stage, job: Job, artifact: Artifact, opened: Opened) -> None:
+        """Check the library at some sizes of its open dimensions, each as a model of its own."""
+        from nncc.dynamic.shapes import checked_points
+        from nncc.frontend.onnx import import_onnx
+        from nncc.verify import reference, sample_inputs
+
+        for point in checked_points(opened.inputs.dims, job.config.buckets, job.config.general, self.seed):
+            where = ", ".join(f"{name} = {size}" for name, size in point.items())
+            self._model = import_onnx(job.path, shape=opened.inputs.at(point), bind=job.config.bind, name=job.name)
+            self._inputs = sample_inputs(self._model, self.seed)
+            try:
+                self._expected = reference(self._model, self._inputs)
+            except RunError as error:
+                self.skipped = error.message
+                return
+            self._check_library(replace(stage, name=f"{stage.name} at {where}"), job, artifact)
+            if self.skipped:
+                return
 
     def _compare(self, stage: Stage, found: dict[str, np.ndarray], problem: str, precision: str = "float32") -> None:
         from nncc.verify import judge

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ALIGNMENT",
     "CONCATENATION",
+    "COUNT",
     "Artifact",
     "Branch",
     "Call",
     "Decision",
+    "Dim",
+    "Extent",
     "FloatLayer",
     "Kernels",
     "Launch",
@@ -40,15 +43,19 @@ __all__ = [
     "Packed",
     "Program",
     "Quantization",
+    "Quotient",
     "Ref",
     "Region",
     "Step",
     "TensorSpec",
+    "Variant",
     "align",
     "calls_of",
     "with_refs",
 ]
 
+COUNT = "nncc.count"
+"""The attribute of TIR functions whose last argument gets how much they selected, an int64."""
 CONCATENATION = "nncc.concatenation"
 """The attribute of TIR functions that write their arguments one after the other into the last one."""
 ALIGNMENT = 64
@@ -63,22 +70,118 @@ def align(size: int, to: int = ALIGNMENT) -> int:
 
 
 @dataclass(frozen=True)
+class Dim:
+    """An open dimension: its size is known when the library runs."""
+
+    name: str
+    low: int
+    """The smallest size."""
+    high: int
+    """The largest."""
+    from_data: bool = False
+    """Whether a kernel says the size, not the caller."""
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """floor((dim + plus) / over) of an open dimension."""
+
+    dim: str
+    plus: int = 0
+    over: int = 1
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """Its value at these sizes, by dimension."""
+        return (sizes[self.dim] + self.plus) // self.over
+
+    def __str__(self) -> str:
+        inner = f"({self.dim} + {self.plus})" if self.plus else self.dim
+        return f"{inner}/{self.over}" if self.over != 1 else inner
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A number that depends on open dimensions: `constant` plus each coefficient times the product of its steps."""
+
+    constant: int
+    terms: tuple[tuple[int, tuple[Quotient, ...]], ...] = ()
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """Its value at these sizes, by dimension."""
+        return self.constant + sum(c * prod(step.at(sizes) for step in steps) for c, steps in self.terms)
+
+    def __add__(self, other: Extent | int) -> Extent:
+        more = other if isinstance(other, Extent) else Extent(other)
+        return _collected(self.constant + more.constant, [*self.terms, *more.terms])
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Extent) -> Extent:
+        left, right = [(self.constant, ()), *self.terms], [(other.constant, ()), *other.terms]
+        products = [(a * b, (*steps, *more)) for a, steps in left for b, more in right]
+        return _collected(0, products)
+
+    @property
+    def dim(self) -> str | None:
+        """The open dimension that this is, as it is; None where it is something else."""
+        whole = self.constant == 0 and len(self.terms) == 1 and self.terms[0][0] == 1 and len(self.terms[0][1]) == 1
+        step = self.terms[0][1][0] if whole else Quotient("", 1)
+        return step.dim if step == Quotient(step.dim) else None
+
+    def __str__(self) -> str:
+        words = ["*".join([*([str(c)] if c != 1 else []), *map(str, steps)]) for c, steps in self.terms]
+        return " + ".join([*words, *([str(self.constant)] if self.constant or not words else [])])
+
+
+def _collected(constant: int, terms: Sequence[tuple[int, tuple[Quotient, ...]]]) -> Extent:
+    """The sum of all, like terms together."""
+    sums: dict[tuple[Quotient, ...], int] = {}
+    for coefficient, steps in terms:
+        key = tuple(sorted(steps, key=str))
+        sums[key] = sums.get(key, 0) + coefficient
+    constant += sums.pop((), 0)
+    return Extent(constant, tuple((c, steps) for steps, c in sums.items() if c))
+
+
+@dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype (numpy's word, or ``bfloat16``) and static shape of an input, an output or a constant."""
+    """Name, dtype (numpy's word, or ``bfloat16``) and shape of an input, an output or a constant.
+
+    `shape` is static, or the largest that there is; `extents` then says, by axis, what the sizes are.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    extents: tuple[Extent, ...] = ()
+    """Empty where the shape is static."""
 
     @property
     def nbytes(self) -> int:
         """Size in bytes of the tensor, densely packed in row-major order."""
-        digits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
-        bits = _BITS.get(self.dtype) or int(digits)
-        return prod(self.shape) * bits // 8
+        return prod(self.shape) * self._bits // 8
+
+    def admits(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape can be it, at some sizes of open dimensions."""
+        extents = self.extents or tuple(map(Extent, self.shape))
+        return len(shape) == len(extents) and all(
+            bool(extent.terms) or extent.constant == size for extent, size in zip(extents, shape, strict=True)
+        )
+
+    @property
+    def size(self) -> Extent:
+        """Size in bytes, as `nbytes`, of the actual tensor."""
+        total = Extent(self._bits)
+        for extent in self.extents or map(Extent, self.shape):
+            total *= extent
+        return Extent(total.constant // 8, tuple((c // 8, steps) for c, steps in total.terms))
+
+    @property
+    def _bits(self) -> int:
+        return _BITS.get(self.dtype) or int(self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{'x'.join(map(str, self.shape))}]"
+        return f"{self.name}: {self.dtype}[{'x'.join(map(str, self.extents or self.shape))}]"
 
 
 @dataclass(frozen=True)
@@ -204,18 +307,22 @@ class Kernels:
     """The network's, with bodies that are Kernels."""
 
 
+_NUMBERED = ("input", "output", "dim")
+
+
 @dataclass(frozen=True)
 class Ref:
     """Where a kernel argument lives: `offset` bytes into input or output number `at`, or behind byte `at` of the arena
-    or the weights."""
+    or the weights; or the size of open dimension number `at`, a number."""
 
-    space: Literal["input", "output", "arena", "weights"]
+    space: Literal["input", "output", "arena", "weights", "dim"]
     at: int
-    offset: int = 0
+    offset: int | Extent = 0
+    """An Extent where it depends on open dimensions."""
 
     def __str__(self) -> str:
-        place = f"{self.space}[{self.at}]" if self.space in ("input", "output") else f"{self.space}+{self.at}"
-        return place + (f"+{self.offset}" if self.offset else "")
+        offset = f"+{self.offset}" if self.offset else ""
+        return f"{self.space}[{self.at}]{offset}" if self.space in _NUMBERED else f"{self.space}+{self.at}{offset}"
 
 
 @dataclass(frozen=True)
@@ -224,7 +331,8 @@ class Call:
 
     kernel: str
     args: tuple[Ref, ...]
-    nbytes: int = 0
+    nbytes: int | Extent = 0
+    """An Extent where it depends on open dimensions."""
     strides: tuple[int, ...] = ()
     """Of a copy in a loop: by how many bytes each argument lies further on in each iteration. Empty: by none."""
 
@@ -369,6 +477,19 @@ class Packed:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """Those steps of a program that are one way to run it: numbers `first` to `stop` - 1."""
+
+    sizes: tuple[int, ...]
+    """The sizes of the open dimensions that it is for; empty for one that takes all sizes."""
+    first: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"steps {self.first} to {self.stop - 1}: {'x'.join(map(str, self.sizes)) or 'all sizes'}"
+
+
+@dataclass(frozen=True)
 class Program:
     """Steps in order, arena offsets, constants: no graph left. Printable on a page, hashable to the byte.
 
@@ -394,6 +515,10 @@ class Program:
     launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
     """For a GPU, what each kernel of `calls` launches, in order."""
     packed: tuple[Packed, ...] = ()
+    dims: tuple[Dim, ...] = ()
+    """Open dimensions, in the order of the C interface."""
+    variants: tuple[Variant, ...] = ()
+    """The first that is for the sizes of a run is what runs. Empty without open dimensions: then all steps run."""
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -407,9 +532,13 @@ class Program:
         return tuple(_times(self.steps))
 
     def call_bytes(self, call: Call) -> int:
-        """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""
+        """How many bytes `call` reads and writes, at the largest sizes.
+
+        A tensor that it is given twice counts once, its workspace not.
+        """
         if not call.kernel:
-            return 2 * call.nbytes
+            largest = {dim.name: dim.high for dim in self.dims}
+            return 2 * (call.nbytes.at(largest) if isinstance(call.nbytes, Extent) else call.nbytes)
         sizes: dict[Ref, int] = {}
         for ref, nbytes in zip(call.args, self.argument_bytes.get(call.kernel, ()), strict=False):
             sizes[ref] = max(nbytes, sizes.get(ref, 0))
@@ -421,7 +550,9 @@ class Program:
         lines += [f"  input  {i} {spec}" for i, spec in enumerate(self.inputs)]
         lines += [f"  output {i} {spec}" for i, spec in enumerate(self.outputs)]
         lines += [f"  weights {self.weights.nbytes} arena {self.arena_bytes} scratch {self.scratch_bytes}"]
+        lines += [f"  dim    {i} {dim.name} {dim.low}..{dim.high}" for i, dim in enumerate(self.dims)]
         lines += [f"  packed {each}" for each in self.packed]
+        lines += [f"  {each}" for each in self.variants]
         lines += _lines(self.steps)
         return "\n".join(lines) + "\n"
 

@@ -44,6 +44,8 @@ def _cut_at_borders(sch: Any, block: Any) -> list[Any] | None:
     if not is_padding(sch, block) or at < 0 or len(loops) != len(sch.get(block).iter_vars):
         return None
     (load,) = loads(sch, block)
+    if not all(isinstance(d, tirx.IntImm) for d in load.source.shape):
+        return None
     shape = [int(d) for d in load.source.shape]
     if not shape:
         return None

@@ -17,7 +17,9 @@ __all__ = [
     "BIND",
     "FILL",
     "JSON",
+    "RANGES",
     "SHAPES",
+    "SIZES",
     "TARGET",
     "THREADS",
     "all_of",
@@ -77,19 +79,57 @@ def time_span(context: click.Context, parameter: click.Parameter, value: str | N
     return seconds
 
 
-def _shapes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """``NAME=1x3x224x224`` (commas will do) as name and sizes; of lists, ``NAME[0]=``, a scalar, and ``NAME[]=``."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def _shapes(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, tuple[int | str, ...]]:
+    """``NAME=1x3x224x224`` (commas will do) as name and sizes, of which some may be names of open dimensions; of lists,
+    ``NAME[0]=``, a scalar, and ``NAME[]=``."""
+    shapes: dict[str, tuple[int | str, ...]] = {}
     for value in values:
         name, _, text = value.rpartition("=")
         if name.endswith("]") and not text.strip():
             shapes[name.strip()] = ()
             continue
-        sizes = re.split(r"[x,]", text.strip().strip("[]()"))
-        if not name or not all(re.fullmatch(r"\s*\d+\s*", word) for word in sizes):
+        text = text.strip().strip("[]()")
+        sizes = [word.strip() for word in text.split("," if "," in text else "x")]
+        if not name or not all(re.fullmatch(r"\d+|[A-Za-z_][\w.]*", word) for word in sizes):
             raise UsageError(f"`--shape {value}` is not NAME=SIZExSIZE...", "for example `--shape input=1x3x224x224`")
-        shapes[name.strip()] = tuple(map(int, sizes))
+        shapes[name.strip()] = tuple(int(word) if word.isdigit() else word for word in sizes)
     return shapes
+
+
+def _ranges(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """``N=1..16`` as name, lowest and highest size."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for value in values:
+        found = re.fullmatch(r"(.+)=(\d{1,12})\.\.(\d{1,12})", value.strip())
+        if not found:
+            raise UsageError(f"`--range {value}` is not NAME=LOW..HIGH", "for example `--range N=1..16`")
+        ranges[found[1].strip()] = int(found[2]), int(found[3])
+    return ranges
+
+
+def _buckets(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """``N:1,4,16`` as name and sizes; without a name, of the only open dimension, whose name is then empty."""
+    buckets: dict[str, tuple[int, ...]] = {}
+    for value in values:
+        name, _, text = value.rpartition(":")
+        words = [word.strip() for word in text.split(",")]
+        if not all(re.fullmatch(r"\d{1,12}", word) for word in words):
+            raise UsageError(f"`--buckets {value}` is not NAME:SIZE,SIZE...", "for example `--buckets N:1,4,16`")
+        buckets[name.strip()] = (*buckets.get(name.strip(), ()), *map(int, words))
+    return buckets
+
+
+def _sizes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, int]:
+    """``N=4`` as name and size."""
+    sizes: dict[str, int] = {}
+    for value in values:
+        found = re.fullmatch(r"(.+)=(\d{1,12})", value.strip())
+        if not found:
+            raise UsageError(f"`--size {value}` is not NAME=SIZE", "for example `--size N=4`")
+        sizes[found[1].strip()] = int(found[2])
+    return sizes
 
 
 def _bindings(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -122,6 +162,19 @@ SHAPES = (
     click.option(
         "--input-shapes", callback=_input_shapes, metavar='"A:[1,3] B:[1]"', help="The same, as tvmc spells it."
     ),
+)
+RANGES = (
+    option("range", "--range", multiple=True, callback=_ranges, metavar="NAME=1..16", note=" Repeatable."),
+    option("buckets", "--buckets", multiple=True, callback=_buckets, metavar="[NAME:]1,4,16", note=" Repeatable."),
+    option("general", "--general/--no-general", default=True, show_default=True),
+)
+SIZES = click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    callback=_sizes,
+    metavar="NAME=N",
+    help="The size of an open dimension in inputs that no file gives.  [default: the highest]  Repeatable.",
 )
 BIND = option("bind", "--bind", multiple=True, callback=_bindings, metavar="NAME=VALUES", note=" Repeatable.")
 TARGET = option("target", "-t", "--target", default="native", show_default=True)

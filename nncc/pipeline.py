@@ -16,7 +16,7 @@ from nncc.target import Target, resolve
 from nncc.tuning.known import Known, known_from
 from nncc.tuning.lock import Lock, read_lock
 
-__all__ = ["STAGES", "Instrument", "Job", "Stage", "plan", "run", "stages", "target_for"]
+__all__ = ["OPEN_STAGES", "STAGES", "Instrument", "Job", "Stage", "plan", "run", "stages", "target_for"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Job:
     """What records, or a lock file, say of this target."""
     lock: Lock | None = None
     """What has to be followed."""
+    open_sizes: frozenset[int] = frozenset()
+    """Sizes that are others where the open dimensions have other sizes: nothing may be made for these alone."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _specialize(model: Model, job: Job) -> Any:
     from nncc.templates import load_templates
 
     config, templates = job.config, load_templates(job.config.schedules)
-    return specialize(model, job.target, templates, GraphChoices(job.known), config.precision)
+    return specialize(model, job.target, templates, GraphChoices(job.known), config.precision, job.open_sizes)
 
 
 def _lower(network: Any, job: Job) -> Any:
@@ -99,11 +101,15 @@ def _schedule(kernels: Any, job: Job) -> Any:
 
 
 def _flatten(kernels: Any, job: Job) -> Any:
-    from nncc.backends import backend
     from nncc.codegen.flatten import flatten
+
+    return _compressed(flatten(kernels), job)
+
+
+def _compressed(program: Any, job: Job) -> Any:
+    from nncc.backends import backend
     from nncc.codegen.pack_weights import pack_weights
 
-    program = flatten(kernels)
     if job.config.compress_weights == "off" or not backend(job.target).EXPANDS_WEIGHTS:
         return program
     return pack_weights(program)
@@ -127,9 +133,43 @@ STAGES = (
 )
 
 
+def _import_open(path: Path, job: Job) -> Any:
+    from nncc.dynamic.stages import import_open
+
+    return import_open(path, job)
+
+
+def _generalize(opened: Any, job: Job) -> Any:
+    from nncc.dynamic.stages import generalize_open
+
+    return generalize_open(opened, job)
+
+
+def _schedule_open(opened: Any, job: Job) -> Any:
+    from nncc.dynamic.stages import schedule_open
+
+    return schedule_open(opened, job)
+
+
+def _flatten_open(opened: Any, job: Job) -> Any:
+    from nncc.dynamic.stages import flatten_open
+
+    return _compressed(flatten_open(opened, job), job)
+
+
+OPEN_STAGES = (
+    Stage("import", _import_open),  # and all up to `lower`, at some sizes
+    Stage("generalize", _generalize),  # one form for all sizes
+    Stage("schedule", _schedule_open),
+    Stage("flatten", _flatten_open),  # with the static pipelines of the buckets
+    Stage("build", _build),
+)
+"""Those of a model with open dimensions."""
+
+
 def stages(config: Config) -> tuple[Stage, ...]:
     """The stages that a compilation with these options has."""
-    return tuple(stage for stage in STAGES if stage.wanted(config))
+    return tuple(stage for stage in (OPEN_STAGES if config.range else STAGES) if stage.wanted(config))
 
 
 def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], None] | None = None) -> Job:
@@ -140,11 +180,15 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
     target = lock.target if lock is not None else target_for(config)
     if lock is not None and config.threads not in (None, target.hardware.cores):
         raise UsageError(f"the lock `{config.lock}` is for {target.hardware.cores} threads, not for {config.threads}")
-    names = [stage.name for stage in STAGES]
+    names = [stage.name for stage in (OPEN_STAGES if config.range else STAGES)]
     if config.until is not None and config.until not in names:
         raise UsageError(f"unknown stage `{config.until}`", f"the stages are {', '.join(names)}")
     if config.until is not None and config.until not in [stage.name for stage in stages(config)]:
         raise UsageError(f"the stage `{config.until}` does not run unless it is asked for", f"with `--{config.until}`")
+    if config.range:
+        _check_open(config, target)
+    elif config.buckets:
+        raise UsageError("`--buckets` are sizes of open dimensions", "say which: `--range N=1..16`")
     if config.recipe is not None and config.quantize is None:
         raise UsageError("`--recipe` says how to quantize, but not with which samples", "give some with `--quantize`")
     if config.compress_weights not in ("auto", "off"):
@@ -166,6 +210,18 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
         known = known_from(config.records, config.shipped_records, target)
     job = Job(path, config, target, name, output, known=known, lock=lock)
     return job if progress is None else replace(job, progress=progress)
+
+
+def _check_open(config: Config, target: Target) -> None:
+    """Refuse what cannot be done with open dimensions."""
+    if target.hardware.multiprocessors:
+        raise UsageError(
+            f"`--range`: libraries for `{target.name}` take fixed sizes only", "fix them: `--shape NAME=1x3x224x224`"
+        )
+    if config.quantize is not None:
+        raise UsageError("`--quantize` needs fixed sizes", "quantize the model first, with `nncc quantize`")
+    if config.lock is not None:
+        raise UsageError("`--lock` needs fixed sizes", "records decide without it, as `nncc tune` leaves them")
 
 
 def target_for(config: Config) -> Target:

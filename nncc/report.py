@@ -239,7 +239,7 @@ def _sizes(artifact: Artifact) -> dict[str, int]:
 def _check_facts(verify: Verify | None) -> dict[str, Any]:
     if verify is None:
         return {"done": False, "reason": "--no-verify", "emulated_by": "", "seconds": 0.0, "outputs": []}
-    found = verify.results.get("build", [])
+    found = [(name, each) for name, several in verify.results.items() if name.startswith("build") for each in several]
     outputs = [
         {
             "name": each.name,
@@ -249,7 +249,8 @@ def _check_facts(verify: Verify | None) -> dict[str, Any]:
             "tolerance": each.tolerance,
             "ok": each.ok,
         }
-        for each in found
+        | ({"sizes": name.removeprefix("build at ")} if name != "build" else {})
+        for name, each in found
     ]
     return {
         "done": bool(found),
@@ -302,7 +303,8 @@ def _check_text(check: Mapping[str, Any]) -> str:
     for each in check["outputs"]:
         exact = each["tolerance"] == 0
         error = "equal" if each["max_error"] == 0 else f"relative error {each['relative_error']:.1e}"
-        rows.append([each["name"], each["dtype"], error, "" if exact else f"(at most {each['tolerance']:.0e})"])
+        limit = "" if exact else f"(at most {each['tolerance']:.0e})"
+        rows.append([each["name"], each["dtype"], error, limit, *([each["sizes"]] if "sizes" in each else [])])
     return f"checked against ONNX Runtime on random inputs{where}\n" + table(rows, indent="  ")
 
 
@@ -313,13 +315,20 @@ def description_text(about: Mapping[str, Any], nbytes: int) -> str:
     """What a library says of itself."""
 
     def spelled(tensor: Mapping[str, Any]) -> str:
-        return f"{tensor['name']}: {tensor['dtype']}[{'x'.join(map(str, tensor['shape']))}]"
+        axes = zip(tensor.get("dims") or [-1] * len(tensor["shape"]), tensor["shape"], strict=True)
+        sizes = [str(size) if number < 0 else about["dims"][number]["name"] for number, size in axes]
+        return f"{tensor['name']}: {tensor['dtype']}[{'x'.join(sizes)}]"
 
     rows = [["model", about["name"]], ["target", about["target"]]]
     rows += [["needs", " ".join(about["features"]) or "the architecture's baseline"]]
     rows += [["compiler", about["compiler"]], ["build", about["build"]]]
     rows += [["input", spelled(each)] for each in about["inputs"]]
     rows += [["output", spelled(each)] for each in about["outputs"]]
+    chosen = {True: ", as the data say", False: ""}
+    for each in about.get("dims", []):
+        rows.append(["open", f"{each['name']}, {each['low']} to {each['high']}{chosen[each.get('from_data', False)]}"])
+    buckets = ["x".join(map(str, sizes)) for sizes in about.get("variants", []) if any(sizes)]
+    rows += [["buckets", ", ".join(buckets)]] if buckets else []
     rows += [["library", size(nbytes)], ["weights", size(about["weights_bytes"])]]
     rows += [["arena", size(about["arena_bytes"])], ["scratch", f"{size(about['scratch_bytes'])} a thread"]]
     rows += [["calls", str(len(about["calls"]))]]

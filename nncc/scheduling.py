@@ -13,13 +13,14 @@ from math import prod
 from typing import Any
 
 from nncc.choices import Choices
-from nncc.compat import structural_walk, te, tirx, topi, tvm
+from nncc.compat import Analyzer, structural_map, structural_walk, te, tirx, topi, tvm
 from nncc.dots import Dot, dot_of
 from nncc.errors import InternalError
 from nncc.target import Hardware
 
 __all__ = [
     "ANCHOR",
+    "DIMS",
     "FLOPS",
     "PART",
     "TASK",
@@ -38,6 +39,7 @@ __all__ = [
     "in_vectors",
     "is_padding",
     "is_spatial",
+    "largest_shape",
     "loads",
     "operand",
     "operand_in_registers",
@@ -50,6 +52,7 @@ __all__ = [
     "register_tiles",
     "shift",
     "split_steps",
+    "stand_in",
     "swells",
     "tile_cost",
     "transcendentals",
@@ -65,9 +68,13 @@ PART = "nncc.part"
 """The annotation of other blocks of a template."""
 TASK = "nncc.task"
 """The annotation of an anchor that is one of several ways: see `nncc.choices.GraphChoices`."""
+DIMS = "nncc.dims"
+"""The attribute of kernels with open dimensions: by variable, the size that schedules take it for, and its bounds."""
 _TRANSCENDENTAL = ("exp", "tanh", "erf", "log", "pow", "sqrt", "sigmoid", "sin", "cos", "atan")
 _GRAIN = 60_000
 """Operations below which a kernel stays on one thread: about the cost of waking a worker."""
+_LEAST_STAND_IN = 127
+"""Loops of few steps are unrolled or become vectors; of an open dimension that cannot be."""
 MOST_TILES = 24
 """Of the register tiles that fit, so many are worth a try."""
 
@@ -130,9 +137,33 @@ def widened(data: Any, dot: Dot) -> Any:
 # Facts about blocks and loops
 
 
+def stand_in(sch: Any, size: Any) -> int:
+    """A size as a number; for one that depends on open dimensions, a prime near what is typical: tiles do not divide
+    it, so that schedules see to the rest."""
+    if isinstance(size, tirx.IntImm):
+        return int(size)
+    (function,) = (f for f in sch.mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    number = max(_LEAST_STAND_IN, _at(function, size, 0))
+    return next(n for n in range(number, 1, -1) if all(n % d for d in range(2, int(n**0.5) + 1)))
+
+
+def largest_shape(function: Any, shape: Sequence[Any]) -> tuple[int, ...]:
+    """A shape in a TIR function, at the largest sizes of open dimensions."""
+    return tuple(int(size) if isinstance(size, tirx.IntImm) else _at(function, size, -1) for size in shape)
+
+
+def _at(function: Any, size: Any, which: int) -> int:
+    """A size that depends on open dimensions, with their numbers `which` of `DIMS`."""
+    known = {name: int(numbers[which]) for name, numbers in (function.attrs or {}).get(DIMS, {}).items()}
+    number = structural_map(
+        size, [(tirx.Var, lambda v: tirx.IntImm(str(v.ty.dtype), known[v.name]) if v.name in known else v)]
+    )
+    return int(Analyzer().simplify(number))
+
+
 def extent(sch: Any, loop: Any) -> int:
-    """The constant trip count of a loop."""
-    return int(sch.get(loop).extent)
+    """The trip count of a loop; see `stand_in`."""
+    return stand_in(sch, sch.get(loop).extent)
 
 
 def below(sch: Any, block: Any, loop: Any) -> list[Any]:
@@ -142,8 +173,8 @@ def below(sch: Any, block: Any, loop: Any) -> list[Any]:
 
 
 def extents(sch: Any, block: Any) -> list[int]:
-    """The extents of a block's iterators, in order."""
-    return [int(v.dom.extent) for v in sch.get(block).iter_vars]
+    """The extents of a block's iterators, in order; see `stand_in`."""
+    return [stand_in(sch, v.dom.extent) for v in sch.get(block).iter_vars]
 
 
 def flops(sch: Any, block: Any) -> int:
@@ -266,7 +297,7 @@ def operand(sch: Any, block: Any, index: int) -> Any:
 
 def operand_shape(sch: Any, block: Any, index: int) -> list[int]:
     """The shape of an `operand`."""
-    return [int(d) for d in operand(sch, block, index).shape]
+    return [stand_in(sch, d) for d in operand(sch, block, index).shape]
 
 
 def transcendentals(sch: Any, block: Any) -> int:
@@ -292,7 +323,7 @@ def epilogue(sch: Any, block: Any) -> Any:
     """
     consumers = sch.get_consumers(block)
     if len(consumers) == 1 and is_spatial(sch, consumers[0]):
-        spatial = [int(v.dom.extent) for v in sch.get(block).iter_vars if v.iter_type == 0]
+        spatial = [stand_in(sch, v.dom.extent) for v in sch.get(block).iter_vars if v.iter_type == 0]
         finish = extents(sch, consumers[0])
         panels_to_rows = len(finish) == len(spatial) - 1 and prod(finish) <= prod(spatial)
         if finish == spatial or panels_to_rows:

@@ -22,7 +22,18 @@ from nncc.errors import ModelError, UsageError
 from nncc.ir import TensorSpec
 from nncc.loops import elementwise, reduction
 from nncc.resources import schedules_folder
-from nncc.scheduling import ANCHOR, FLOPS, PART, extents, is_spatial, loads, swells, transcendentals
+from nncc.scheduling import (
+    ANCHOR,
+    DIMS,
+    FLOPS,
+    PART,
+    extents,
+    is_spatial,
+    largest_shape,
+    loads,
+    swells,
+    transcendentals,
+)
 from nncc.target import Hardware
 
 __all__ = ["Template", "apply_template", "count_bytes", "count_flops", "load_templates", "schedule_kernel"]
@@ -156,7 +167,7 @@ def count_bytes(function: Any) -> tuple[int, ...]:
 
     The whole tensor, or less where fewer elements are loaded: of a table, a lookup touches some rows.
     """
-    whole = [TensorSpec("", str(p.dtype), tuple(map(int, p.shape))).nbytes for p in function.params]
+    whole = [TensorSpec("", str(p.dtype), largest_shape(function, p.shape)).nbytes for p in function.params]
     if not _has_loops(function):
         return tuple(whole)
     sch = Schedule(function.with_attr("global_symbol", "main"))
@@ -224,7 +235,7 @@ def schedule_kernel(
         if hardware.multiprocessors:
             gpu_templates.refuse_own_code(function)
         return _without_scope(function), _word_on_own_code(function, templates, hardware)
-    if any(int(d) == 0 for parameter in function.params for d in parameter.shape):
+    if any(isinstance(d, tirx.IntImm) and int(d) == 0 for parameter in function.params for d in parameter.shape):
         _refuse_empty_sums(function)
         return function, "a tensor without elements"
     choices = choices or Choices()
@@ -236,7 +247,12 @@ def schedule_kernel(
         # Right beats fast: the blocks that no template placed keep the loops they came with.
         reason = str(error).strip().splitlines()[0]
         choices.again()
-        sch, origin = apply_template(function, templates, hardware, choices, loops=False)
+        try:
+            sch, origin = apply_template(function, templates, hardware, choices, loops=False)
+        except tvm.s_tir.ScheduleError:
+            if DIMS not in (function.attrs or {}):
+                raise
+            return function, f"plain: {reason}"  # TVM cannot prove of an open dimension what a template relies on
         origin = f"{origin} (plain: {reason})"
     return sch.mod["main"], origin
 

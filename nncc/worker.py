@@ -91,9 +91,11 @@ def answer(order: Mapping[str, Any]) -> dict[str, Any]:
 def _given(module: Any, order: Mapping[str, Any]) -> dict[str, Any]:
     import numpy as np
 
+    from nncc.runtime.sizes import at_sizes
+
     folder = Path(order["folder"])
     given = {}
-    for number, tensor in enumerate(module.inputs):
+    for number, tensor in enumerate(at_sizes(module.inputs, order.get("sizes", ()))):
         size = (folder / f"in{number}").stat().st_size
         if size != tensor.nbytes:
             raise RunError(f"input `{tensor.name}` has {size} bytes, expected {tensor.nbytes} for {tensor}")
@@ -105,9 +107,15 @@ def _run_here(order: Mapping[str, Any]) -> dict[str, Any]:
     from nncc.runtime.loader import load
 
     with load(order["path"], order["threads"]) as module:
-        for number, array in enumerate(module.run(_given(module, order)).values()):
+        made = list(module.run(_given(module, order)).values())
+        for number, array in enumerate(made):
             array.tofile(Path(order["folder"]) / f"out{number}")
-        return {"outputs": [[tensor.dtype, list(tensor.shape), tensor.nbytes] for tensor in module.outputs]}
+        return {
+            "outputs": [
+                [tensor.dtype, list(array.shape), array.nbytes]
+                for tensor, array in zip(module.outputs, made, strict=True)
+            ]
+        }
 
 
 def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:

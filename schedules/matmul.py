@@ -24,11 +24,12 @@ from nncc.compat import te, tirx
 NAME = "matmul"
 
 
-def compute(x, weight, *, columns, lanes, packed, dot=None, transposed=False):
+def compute(x, weight, *, columns, lanes, packed, dot=None, transposed=False, ragged=False):
     """Define x[.., M, K] times `weight` to [.., M, columns].
 
     `weight` is [N/lanes, K, lanes] where it is `packed`; else [.., K, columns], or [.., columns, K] where it is
-    `transposed`, with the leading axes of x or none. With a `dot`, it is packed in words.
+    `transposed`, with the leading axes of x or none. With a `dot`, it is packed in words. Where it is `ragged`, it does
+    for any number of columns, also where lanes divide it.
     """
     rows_of_weight = int(x.shape[-1])
     if dot is not None:
@@ -56,7 +57,7 @@ def compute(x, weight, *, columns, lanes, packed, dot=None, transposed=False):
         def element(*at):
             *outer, p, k, i = at
             n = p * lanes + i
-            if columns % lanes == 0:
+            if columns % lanes == 0 and not ragged:
                 return weight[(*outer, k, n)]
             return tirx.if_then_else(n < columns, weight[(*outer, k, n)], tirx.const(0, weight.dtype))
 

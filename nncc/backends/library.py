@@ -95,8 +95,14 @@ def _build_hash(program: Program, code: Code, compiler: str) -> str:
 def describe(program: Program, build_hash: str, compiler: str) -> dict[str, Any]:
     """What the library says of itself, and what only the compiler knows: schedules."""
 
+    numbers = {dim.name: number for number, dim in enumerate(program.dims)}
+
     def tensors(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
-        return [{"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "nbytes": s.nbytes} for s in specs]
+        return [
+            {"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "nbytes": s.nbytes}
+            | ({"dims": [numbers.get(extent.dim or "", -1) for extent in s.extents]} if s.extents else {})
+            for s in specs
+        ]
 
     return {
         "name": program.name,
@@ -111,6 +117,10 @@ def describe(program: Program, build_hash: str, compiler: str) -> dict[str, Any]
         "expanded_bytes": sum(each.elements * each.width for each in program.packed),
         "arena_bytes": program.arena_bytes,
         "scratch_bytes": program.scratch_bytes,
+        "dims": [
+            {"name": dim.name, "low": dim.low, "high": dim.high, "from_data": dim.from_data} for dim in program.dims
+        ],
+        "variants": [list(variant.sizes) or [0] * len(program.dims) for variant in program.variants],
         "calls": [call.kernel or "copy" for call in program.calls],
         "schedules": {name: _schedule(program, name) for name in sorted(program.schedules)},
     }

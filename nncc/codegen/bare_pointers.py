@@ -1,9 +1,9 @@
 """TIR kernels with C signatures: plain pointers in, an int32 status out, workspaces from the caller's arena.
 
 TVM's own MakePackedAPI gives every kernel a DLTensor interface with dozens of run-time checks, and makes it need TVM's
-runtime. Shapes are static here, so a pointer says everything:
+runtime. Shapes are static here, so a pointer says everything; or they depend on open dimensions, whose sizes follow:
 
-    int32_t kernel(const float* x, const float* w, float* y [, uint8_t* workspace])
+    int32_t kernel(const float* x, const float* w, float* y [, int64_t dim ...] [, uint8_t* workspace])
 """
 
 from __future__ import annotations
@@ -11,19 +11,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nncc.codegen.bound_buffers import bound_buffers
 from nncc.codegen.integer_dots import integer_dots
 from nncc.codegen.shuffle_lanes import shuffle_lanes
 from nncc.codegen.split_registers import split_registers
 from nncc.codegen.transpose_lanes import transpose_lanes
 from nncc.codegen.vector_math import vector_math
-from nncc.compat import IRModule, PointerType, PrimType, is_buffer, s_tir, tirx, tvm, vectorize_calls
+from nncc.compat import (
+    IRModule,
+    PointerType,
+    PrimType,
+    StringImm,
+    is_buffer,
+    s_tir,
+    structural_map,
+    structural_walk,
+    tirx,
+    tvm,
+    vectorize_calls,
+)
 from nncc.dots import DOTS, Dot
 from nncc.errors import InternalError
 from nncc.ir import Lowered, align
+from nncc.scheduling import DIMS
 from nncc.target import Hardware
 
-__all__ = ["chains_of", "lower_kernels"]
+__all__ = ["OWN", "chains_of", "lower_kernels"]
 
+OWN = "nncc:"
+"""What the name of a function of our own C begins with, in place of the model's prefix."""
 _MAX_STACK = 1024
 """Bytes: TVM's kMaxStackAlloca. Smaller buffers live on the stack, in registers once LLVM is done."""
 
@@ -123,6 +139,10 @@ def _make_bare(host: Any, workspace: dict[str, int], scratch: dict[str, int]) ->
             element = max(1, tvm.DataType(str(parameter.dtype)).bits // 8)
             alignment = tirx.IntImm("int32", element)
             declarations.append(tirx.AttrStmt(parameter, "storage_alignment", alignment, tirx.Evaluate(0)))
+        for name, variable in _dims(function, sorted(attrs.get(DIMS, {}))).items():
+            params.append(tirx.Var(f"{name}_size", "int64"))
+            size = params[-1] if str(variable.ty.dtype) == "int64" else tirx.Cast(str(variable.ty.dtype), params[-1])
+            offsets.append(tirx.Bind(variable, size))
         base = tirx.Var("workspace", PointerType(PrimType("uint8"), "global"))
         lift = _LiftWorkspace(base)
         body = lift(function.body)
@@ -138,6 +158,36 @@ def _make_bare(host: Any, workspace: dict[str, int], scratch: dict[str, int]) ->
     return apply
 
 
+def _dims(function: Any, names: Sequence[str]) -> dict[str, Any]:
+    """By name, in this order, the variables that are free in a function: the sizes of open dimensions."""
+    found: dict[str, Any] = {}
+
+    def note(variable: Any) -> None:
+        other = found.setdefault(variable.name, variable)
+        if variable.name in names and not other.same_as(variable):
+            raise InternalError(f"a kernel has two variables `{variable.name}`")
+
+    for parameter in function.params:
+        for size in parameter.shape:
+            structural_walk(size, [(tirx.Var, note)])
+    structural_walk(function.body, [(tirx.Var, note)])
+    return {name: found.get(name, tirx.Var(name, "int64")) for name in names}
+
+
+def _own_names(function: Any, prefix: str) -> Any:
+    """The function with calls of our own C by the names that this model has for it."""
+    found: list[str] = []
+    structural_walk(function.body, [(StringImm, lambda text: found.append(str(text.value)))])
+    if not any(text.startswith(OWN) for text in found):
+        return function
+
+    def named(text: Any) -> Any:
+        value = str(text.value)
+        return StringImm(prefix + value.removeprefix(OWN)) if value.startswith(OWN) else text
+
+    return function.with_body(structural_map(function.body, [(StringImm, named)]))
+
+
 def chains_of(hardware: Hardware) -> int:
     """Four interleaved evaluations of exp and its like hide each other's latency; of 16 registers, two are enough."""
     return 4 if hardware.vector_registers >= 32 else 2
@@ -151,6 +201,7 @@ def lower_kernels(
     `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers.
     """
     vectorize_calls("tirx.erf")
+    functions = {name: _own_names(function, prefix) for name, function in functions.items()}
     scheduled, lowered = s_tir.transform, tirx.transform
     workspace: dict[str, int] = {}
     scratch: dict[str, int] = {}
@@ -165,6 +216,7 @@ def lower_kernels(
         scheduled.ConvertBlocksToOpaque(),
         scheduled.CompactBufferAllocation(),
         scheduled.LowerAutoCopy(),
+        bound_buffers(),
         scheduled.LowerMatchBuffer(),
         scheduled.StmtSimplify(),
         scheduled.AnnotateIrregularLoop(),

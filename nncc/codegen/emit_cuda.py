@@ -70,10 +70,16 @@ def _launch(number: int, call: Call, launch: Launch, kernels: dict[str, int]) ->
     return f"  NNCC_LAUNCH({number}, {kernels[launch.symbol]}, {sizes}, {', '.join(arguments)});"
 
 
+def _fixed(ref: Ref) -> int:
+    """The offset of a reference: there are no open dimensions on GPUs."""
+    assert isinstance(ref.offset, int)
+    return ref.offset
+
+
 def _place(ref: Ref, offset: int = 0) -> str:
     """An address in C, `offset` bytes behind where `ref` begins."""
     if ref.space in ("input", "output"):
-        base, offset = f"{'in' if ref.space == 'input' else 'out'}[{ref.at}]", ref.offset + offset
+        base, offset = f"{'in' if ref.space == 'input' else 'out'}[{ref.at}]", _fixed(ref) + offset
     else:
         base, offset = ref.space, ref.at + offset
     return f"{base} + {offset}" if offset else base

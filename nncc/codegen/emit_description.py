@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from nncc.ir import Program, TensorSpec
+from nncc.ir import Extent, Program, Quotient, TensorSpec
 
-__all__ = ["c_string", "emit_description"]
+__all__ = ["c_string", "emit_description", "size_in_c"]
 
 
 def emit_description(program: Program, build: str, compiler: str) -> str:
@@ -16,9 +16,10 @@ def emit_description(program: Program, build: str, compiler: str) -> str:
     calls = tuple(zip(program.calls, program.times, strict=True))
     flops = ", ".join(str(times * program.flops.get(call.kernel, 0)) for call, times in calls) or "0"
     nbytes = ", ".join(str(times * program.call_bytes(call)) for call, times in calls) or "0"
-    return f"""{_tensors("inputs", program.inputs)}
-{_tensors("outputs", program.outputs)}
-static const char* const call_names[] = {{{names}}};
+    dims = {dim.name: number for number, dim in enumerate(program.dims)}
+    return f"""{_tensors("inputs", program.inputs, dims)}
+{_tensors("outputs", program.outputs, dims)}
+{_open(program, dims)}static const char* const call_names[] = {{{names}}};
 static const double call_flops[] = {{{flops}}};
 static const double call_bytes[] = {{{nbytes}}};
 
@@ -40,6 +41,10 @@ static const nncc_info model_info = {{
   .arena_bytes = {program.arena_bytes},
   .scratch_bytes = {program.scratch_bytes},
   .weights_bytes = {program.weights.nbytes},
+  .num_dims = {len(program.dims)},
+  .num_variants = {len(program.variants)},
+  .dims = {"open_dims" if program.dims else "NULL"},
+  .variants = {"variant_sizes" if program.dims else "NULL"},
 }};
 """
 
@@ -53,13 +58,68 @@ def c_string(text: str) -> str:
     return '"' + "".join(out) + '"'
 
 
-def _tensors(what: str, specs: Sequence[TensorSpec]) -> str:
+def size_in_c(size: int | Extent, dims: Mapping[str, int]) -> str:
+    """A size as an expression of `dims`, an array of int64_t; the number of each open dimension is given."""
+    if not isinstance(size, Extent):
+        return str(size)
+
+    def step(each: Quotient) -> str:
+        inner = f"dims[{dims[each.dim]}]"
+        inner = f"({inner} + {each.plus})" if each.plus else inner
+        return f"({inner} / {each.over})" if each.over != 1 else inner
+
+    terms = [" * ".join([*([str(c)] if c != 1 else []), *map(step, steps)]) for c, steps in size.terms]
+    return f"({' + '.join([*terms, *([str(size.constant)] if size.constant or not terms else [])])})"
+
+
+def _open(program: Program, dims: Mapping[str, int]) -> str:
+    """The open dimensions, what chooses among the variants, and the shapes at given sizes."""
+    if not program.dims:
+        return ""
+    rows = ", ".join(f"{{{c_string(dim.name)}, {dim.low}, {dim.high}, {int(dim.from_data)}}}" for dim in program.dims)
+    sizes = [size for variant in program.variants for size in variant.sizes or (0,) * len(program.dims)]
+    fits = [" && ".join(f"dims[{at}] == {size}" for at, size in enumerate(each.sizes)) for each in program.variants]
+    choices = "\n".join(f"  if ({fit or '1'}) return {number};" for number, fit in enumerate(fits))
+    shapes = "\n".join(
+        f"  if (is_output == {role} && number == {number}) shape[{axis}] = {size_in_c(extent, dims)};"
+        for role, specs in enumerate((program.inputs, program.outputs))
+        for number, spec in enumerate(specs)
+        for axis, extent in enumerate(spec.extents)
+        if extent.terms
+    )
+    return f"""static const nncc_dim open_dims[] = {{{rows}}};
+static const int64_t variant_sizes[] = {{{", ".join(map(str, sizes)) or "0"}}};
+
+static int32_t model_variant(const int64_t* dims) {{
+  (void)dims;
+{choices}
+  return {-1 if program.variants else 0};
+}}
+
+/* Sets the sizes that are not fixed. */
+static void model_shape(int is_output, int32_t number, const int64_t* dims, int64_t* shape) {{
+  (void)is_output, (void)number, (void)dims, (void)shape;
+{shapes}
+}}
+
+"""
+
+
+def _dim_numbers(spec: TensorSpec, dims: Mapping[str, int]) -> str:
+    """By axis: the number of the open dimension that its size is; -1 where it is fixed or something else."""
+    return ", ".join(str(dims.get(extent.dim or "", -1)) for extent in spec.extents)
+
+
+def _tensors(what: str, specs: Sequence[TensorSpec], dims: Mapping[str, int]) -> str:
     lines = []
     for i, spec in enumerate(specs):
-        dims = ", ".join(map(str, spec.shape)) or "0"
-        lines.append(f"static const int64_t {what}_shape_{i}[] = {{{dims}}};")
+        sizes = ", ".join(map(str, spec.shape)) or "0"
+        lines.append(f"static const int64_t {what}_shape_{i}[] = {{{sizes}}};")
+        if spec.extents:
+            lines.append(f"static const int32_t {what}_dims_{i}[] = {{{_dim_numbers(spec, dims)}}};")
     rows = ",\n".join(
-        f"  {{{c_string(s.name)}, {c_string(s.dtype)}, {len(s.shape)}, {what}_shape_{i}, {s.nbytes}}}"
+        f"  {{{c_string(s.name)}, {c_string(s.dtype)}, {len(s.shape)}, {what}_shape_{i}, {s.nbytes}, "
+        f"{f'{what}_dims_{i}' if s.extents else 'NULL'}}}"
         for i, s in enumerate(specs)
     )
     lines.append(f"static const nncc_tensor {what}[] = {{\n{rows or '  {0}'}\n}};")

@@ -12,9 +12,9 @@ import numpy as np
 from nncc.codegen.place import REGION, Memory, PendingCall, PendingStep, Value, pending_calls, place
 from nncc.codegen.regions import Body, branch_steps, loop_steps
 from nncc.errors import InternalError
-from nncc.ir import CONCATENATION, Kernels, Program, Region, TensorSpec
+from nncc.ir import CONCATENATION, COUNT, Dim, Kernels, Program, Region, TensorSpec
 
-__all__ = ["flatten", "symbol_prefix", "walk_of"]
+__all__ = ["flatten", "in_panels", "symbol_prefix", "walk_of"]
 
 _PIECE_ALIGNMENT = 16
 """Bytes: on a GPU, what vectors of four floats may begin at, and so each piece of a concatenation that is written where
@@ -34,7 +34,37 @@ def flatten(kernels: Kernels) -> Program:
     used = {call.kernel for call in pending_calls(walk.steps)}
     functions = {name: function for name, function in walk.functions.items() if name in used}
     lowered = backend(kernels.target).lower(functions, kernels.target, symbol_prefix(kernels.name))
-    return place(with_bodies(kernels), walk.memory, walk.steps, walk.results, lowered)
+    dims = _selected(kernels)
+    _count(walk, kernels, dims)
+    return replace(place(with_bodies(kernels), walk.memory, walk.steps, walk.results, lowered), dims=dims)
+
+
+def _selected(kernels: Kernels) -> tuple[Dim, ...]:
+    """The open dimensions whose sizes kernels say: those of outputs that are selections."""
+    found: dict[str, Dim] = {}
+    for spec in kernels.outputs:
+        for extent, size in zip(spec.extents, spec.shape, strict=False):
+            if extent.dim is not None:
+                found[extent.dim] = Dim(extent.dim, 0, size, from_data=True)
+    return tuple(found.values())
+
+
+def _count(walk: Walk, kernels: Kernels, dims: Sequence[Dim]) -> None:
+    """Put a copy of the size behind each call that selects: its last argument, to the open dimension."""
+    numbers = {dim.name: number for number, dim in enumerate(dims)}
+    for spec, result in zip(kernels.outputs, walk.results, strict=True):
+        name = next((extent.dim for extent in spec.extents if extent.dim in numbers), None)
+        if name is None:
+            continue
+        number = numbers.pop(name)
+        for at, step in enumerate(walk.steps):
+            if not isinstance(step, PendingCall) or not step.kernel or result not in step.args:
+                continue
+            if COUNT in (walk.functions[step.kernel].attrs or {}):
+                walk.steps.insert(at + 1, PendingCall("", [step.args[-1], Value("dim", number)], 8))
+                break
+        else:
+            raise InternalError(f"flatten: no kernel says how large the output `{spec.name}` is")
 
 
 def with_bodies(kernels: Kernels, prefix: str = "") -> Kernels:

@@ -36,7 +36,10 @@ __all__ = [
     "toolchains",
 ]
 
-PUBLIC_FUNCTIONS = ("nncc_describe", "nncc_create", "nncc_run", "nncc_profile", "nncc_destroy", "nncc_last_error")
+PUBLIC_FUNCTIONS = (
+    "nncc_describe", "nncc_create", "nncc_resize", "nncc_input_shape", "nncc_output_shape", "nncc_run", "nncc_profile",
+    "nncc_destroy", "nncc_last_error",
+)  # fmt: skip
 """All that a shared library exports."""
 
 CUDA_FUNCTIONS = ("nncc_run_on",)

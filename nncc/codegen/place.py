@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nncc.codegen.memory import Lifetime, plan
-from nncc.ir import Branch, Call, Kernels, Loop, Lowered, Program, Ref, Step, align
+from nncc.ir import Branch, Call, Extent, Kernels, Loop, Lowered, Program, Ref, Step, TensorSpec, align
 
 __all__ = [
     "REGION",
@@ -31,9 +31,9 @@ REGION = "nncc.region"
 class Value:
     """What a Relax expression is, once there is no graph: a place, or several."""
 
-    space: str  # input | buffer | weights | tuple | none
+    space: str  # input | buffer | weights | dim | tuple | none
     at: int = 0
-    offset: int = 0
+    offset: int | Extent = 0
     parts: tuple[Value, ...] = ()
 
 
@@ -43,7 +43,7 @@ class PendingCall:
 
     kernel: str
     args: list[Value]
-    nbytes: int = 0
+    nbytes: int | Extent = 0
     strides: tuple[int, ...] = ()
 
 
@@ -86,9 +86,10 @@ class Memory:
     def __init__(self) -> None:
         self.sizes: list[int] = []
         """Bytes, by number of the buffer."""
-        self.inside: dict[int, tuple[int, int]] = {}
+        self.inside: dict[int, tuple[int, int | Extent]] = {}
         """By buffer that is part of another: that one, and at which byte of it."""
-        self.blobs: list[np.ndarray] = []
+        self.constants: dict[int, np.ndarray] = {}
+        """By the byte of the weights that each begins at."""
         self.weights_bytes = 0
         self._offsets: dict[bytes, int] = {}
 
@@ -97,9 +98,9 @@ class Memory:
         self.sizes.append(nbytes)
         return Value("buffer", len(self.sizes) - 1)
 
-    def root(self, buffer: int) -> tuple[int, int]:
+    def root(self, buffer: int) -> tuple[int, int | Extent]:
         """The buffer that is part of no other and has `buffer` in it, and at which byte."""
-        offset = 0
+        offset: int | Extent = 0
         while buffer in self.inside:
             buffer, more = self.inside[buffer]
             offset += more
@@ -115,17 +116,15 @@ class Memory:
         key = hashlib.sha256(array.view(np.uint8).reshape(-1).data if array.size else b"").digest()
         if key not in self._offsets:
             self._offsets[key] = self.weights_bytes
-            self.blobs.append(array)
+            self.constants[self.weights_bytes] = array
             self.weights_bytes += align(array.nbytes)
         return Value("weights", self._offsets[key])
 
     def weights(self) -> np.ndarray:
         """The blob of all constants."""
         found = np.zeros(self.weights_bytes, np.uint8)
-        offset = 0
-        for blob in self.blobs:
-            found[offset : offset + blob.nbytes] = blob.reshape(-1).view(np.uint8)
-            offset += align(blob.nbytes)
+        for offset, array in self.constants.items():
+            found[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
         return found
 
 
@@ -187,6 +186,10 @@ class _Spans:
         return self.spans
 
 
+def _size(spec: TensorSpec) -> int | Extent:
+    return spec.size if spec.extents else spec.nbytes
+
+
 def place(
     kernels: Kernels, memory: Memory, steps: Sequence[PendingStep], results: Sequence[Value], lowered: Lowered
 ) -> Program:
@@ -219,7 +222,10 @@ def place(
         if value.space == "buffer":
             buffer, offset = memory.root(value.at)
             offset += value.offset
-            return Ref("output", pinned[buffer], offset) if buffer in pinned else Ref("arena", places[buffer] + offset)
+            if buffer in pinned:
+                return Ref("output", pinned[buffer], offset)
+            start = places[buffer]
+            return Ref("arena", start + offset) if isinstance(offset, int) else Ref("arena", start, offset)
         return Ref(value.space, value.at, value.offset)  # type: ignore[arg-type]
 
     def placed(pending: Sequence[PendingStep]) -> tuple[Step, ...]:
@@ -234,7 +240,7 @@ def place(
         condition, counter = (None if v is None else ref(v) for v in (pending.condition, pending.counter))
         return Loop(trips, condition, counter, placed(pending.steps))
 
-    ends = [Call("", (ref(value), Ref("output", o)), kernels.outputs[o].nbytes) for value, o in copies]
+    ends = [Call("", (ref(value), Ref("output", o)), _size(kernels.outputs[o])) for value, o in copies]
     return Program(
         kernels.name,
         kernels.target,

@@ -15,6 +15,7 @@ from nncc.compat import GenericConst, constant_array, relax
 from nncc.frontend.integer_converters import conv_integer, matmul_integer
 from nncc.frontend.quantization_converters import dequantize_linear, dynamic_quantize_linear, quantize_linear
 from nncc.operators.col2im import col2im
+from nncc.operators.compress import compress
 from nncc.operators.conv_transpose import conv_transpose
 from nncc.operators.cumulative import cum_prod, cum_sum
 from nncc.operators.deform_conv import deform_conv
@@ -28,6 +29,8 @@ from nncc.operators.hyperbolic import cosh, sinh
 from nncc.operators.lstm import lstm
 from nncc.operators.max_unpool import max_unpool
 from nncc.operators.mel_weight_matrix import mel_weight_matrix
+from nncc.operators.non_max_suppression import non_max_suppression
+from nncc.operators.non_zero import non_zero
 from nncc.operators.pooling import average_pool, lp_pool, max_pool
 from nncc.operators.random import bernoulli, multinomial, random_normal, random_uniform
 from nncc.operators.regions import max_roi_pool, roi_align
@@ -35,6 +38,7 @@ from nncc.operators.resize import resize, upsample
 from nncc.operators.rnn import rnn
 from nncc.operators.scatter import scatter_elements, scatter_nd
 from nncc.operators.sequences import reverse_sequence, tensor_scatter, top_k
+from nncc.operators.unique import unique
 
 __all__ = ["CONVERTERS"]
 
@@ -94,6 +98,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Bernoulli": bernoulli,
     "Clip": clip,
     "Col2Im": col2im,
+    "Compress": compress,
     "ConvInteger": conv_integer,
     "ConvTranspose": conv_transpose,
     "Cosh": cosh,
@@ -117,6 +122,8 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "MaxUnpool": max_unpool,
     "MelWeightMatrix": mel_weight_matrix,
     "Multinomial": multinomial,
+    "NonMaxSuppression": non_max_suppression,
+    "NonZero": non_zero,
     "Pad": pad,
     "QuantizeLinear": quantize_linear,
     "RNN": rnn,
@@ -134,6 +141,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "ScatterND": scatter_nd,
     "TensorScatter": tensor_scatter,
     "TopK": top_k,
+    "Unique": unique,
     "Upsample": upsample,
 }
 """By operator of the standard domain."""

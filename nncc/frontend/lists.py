@@ -23,8 +23,8 @@ _ROUNDS = 10
 
 
 def open_inputs(
-    graph: onnx_ir.Model, shape: Mapping[str, Sequence[int]], bound: Collection[str] = ()
-) -> dict[str, Sequence[int]]:
+    graph: onnx_ir.Model, shape: Mapping[str, Sequence[int | str]], bound: Collection[str] = ()
+) -> dict[str, Sequence[int | str]]:
     """Replace, in place, inputs that are lists or optional by tensors; `shape` without the names that say how many.
 
     Tensors that are `bound` need no shape. Raises ModelError where nothing says how many tensors a list has.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint, bind_inputs
+from nncc.frontend.bounded import bound_outputs
 from nncc.frontend.container import read_container
 from nncc.frontend.lists import open_inputs, open_outputs
 from nncc.frontend.quantization import check_quantization
@@ -241,7 +243,7 @@ def read_graph(path: str | Path, *, lists: bool = False) -> onnx_ir.Model:
 def import_onnx(
     path: str | Path,
     *,
-    shape: Mapping[str, Sequence[int]] | None = None,
+    shape: Mapping[str, Sequence[int | str]] | None = None,
     bind: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> Model:
@@ -264,6 +266,7 @@ def import_onnx(
     explicit_defaults(graph)
     fix_shapes(graph, sizes_of)
     infer_shapes(graph)
+    selected = bound_outputs(graph)
     open_outputs(graph)
     check_quantization(graph)
     check_operand_types(graph)
@@ -277,7 +280,9 @@ def import_onnx(
     inputs = specs(main.inputs, "input")
     if any(static_shape(value) is None for value in main.outputs):
         _derive_outputs(graph, name or path.stem, inputs)
-    return Model(graph, name or path.stem, inputs, specs(main.outputs, "output", bind_hint(graph, _CUT)))
+    outputs = specs(main.outputs, "output", bind_hint(graph, _CUT))
+    outputs = tuple(replace(spec, extents=selected.get(spec.name, ())) for spec in outputs)
+    return Model(graph, name or path.stem, inputs, outputs)
 
 
 def to_proto(model: Model) -> onnx.ModelProto:

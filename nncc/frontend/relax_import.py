@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint
+from nncc.frontend.bounded import refuse_used
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model, Region
 
@@ -46,6 +47,7 @@ def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
     known = known_operators() | {"nncc": {"Region"}}
     if refusal := unsupported(model, known):
         raise refusal
+    refuse_used(model)
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):

@@ -62,7 +62,7 @@ def _fitted(path: Path, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     wanted = _dtype(spec.dtype)
     if array.dtype != wanted and array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
         array = array.view(wanted)  # numpy files keep bfloat16 as plain bytes
-    if tuple(array.shape) != spec.shape or array.dtype != wanted:
+    if not spec.admits(array.shape) or array.dtype != wanted:
         shape = "x".join(map(str, array.shape)) or "a scalar"
         expected = "x".join(map(str, spec.shape)) or "a scalar"
         raise RunError(
@@ -71,7 +71,7 @@ def _fitted(path: Path, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
             if array.size == np.prod(spec.shape)
             else "the shape is fixed when the model is compiled: choose it with `--shape`",
         )
-    return np.ascontiguousarray(array).reshape(spec.shape)
+    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def read_inputs(path: str | Path, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:

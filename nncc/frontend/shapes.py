@@ -61,10 +61,14 @@ def open_dimensions(
     return {str(value.name): found[str(value.name)] for value in inputs if str(value.name) in found}
 
 
-def _given(value: onnx_ir.Value, sizes: Sequence[int]) -> list[int]:
+def _given(value: onnx_ir.Value, given: Sequence[int | str]) -> list[int]:
     """The sizes a user gave for one input, checked against what the model says; 0 where that says 0."""
-    sizes = [int(size) for size in sizes]
-    text = "x".join(map(str, sizes))
+    text = "x".join(map(str, given))
+    if names := [size for size in given if isinstance(size, str)]:
+        raise ModelError(
+            f"`--shape {value.name}={text}` leaves `{names[0]}` open", f"give it a range: `--range {names[0]}=1..16`"
+        )
+    sizes = [int(size) for size in given]
     empty = [d == 0 for d in value.shape] if value.shape is not None and len(value.shape) == len(sizes) else ()
     if any(size < 0 or (size == 0 and not any(empty[at : at + 1])) for at, size in enumerate(sizes)):
         raise ModelError(
@@ -86,7 +90,7 @@ def _given(value: onnx_ir.Value, sizes: Sequence[int]) -> list[int]:
     return sizes
 
 
-def fix_shapes(graph: onnx_ir.Model, shape: Mapping[str, Sequence[int]]) -> None:
+def fix_shapes(graph: onnx_ir.Model, shape: Mapping[str, Sequence[int | str]]) -> None:
     """Set every input's shape to numbers, in place, and forget shapes that were derived from the open ones.
 
     A symbol (``batch``) that one given shape fixes is fixed in every input. Raises ModelError that lists all open

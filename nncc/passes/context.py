@@ -30,5 +30,7 @@ class Context:
     """Asked where there are several ways, of which measuring knows the fastest."""
     precision: Precision = "float32"
     """What products of float32 are computed in."""
+    open_sizes: frozenset[int] = frozenset()
+    """Sizes that stand for those of open dimensions: what is made must do for all others too."""
     layers: ProductLayers = field(default_factory=ProductLayers)
     """Told which convolutions and matrix products run on integers, and why others do not."""

@@ -36,6 +36,8 @@ def fuse_attention(module: IRModule, context: Context) -> IRModule:
         found = scores.attention(rewriter, call)
         if found is None or found.width % lanes:
             return None
+        if context.open_sizes & {*found.batch, *found.sizes}:  # its tiles depend on them
+            return None
         batch, (rows, _, columns, width) = found.batch, found.sizes
         tile = template.module.tile(rows, columns, width, lanes, hardware)
         tensors, options = found.arguments(rewriter)

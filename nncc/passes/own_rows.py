@@ -20,7 +20,9 @@ def own_rows(module: IRModule, context: Context) -> IRModule:
     family, words = ("cuda_", {}) if on_gpu else ("", {"lanes": max(4, hardware.vector_bits // 32)})
 
     def takes(x: Any, axes: Any) -> bool:
-        return _over_last(x, axes) and (not on_gpu or _fits_block(static_shape(x)[-1]))
+        if not _over_last(x, axes) or static_shape(x)[-1] in context.open_sizes:  # their tiles depend on the length
+            return False
+        return not on_gpu or _fits_block(static_shape(x)[-1])
 
     def softmax(rewriter: Rewriter, call: Any) -> Any:
         x = rewriter.value(call.args[0])

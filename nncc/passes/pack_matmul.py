@@ -51,7 +51,8 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         if len(right) > 2 and (right[:-2] != left[:-2]):
             return None
         columns = right[-1]
-        width = panel_lanes(columns, lanes)
+        ragged = columns in context.open_sizes
+        width = lanes if ragged else panel_lanes(columns, lanes)
         template = context.templates["matmul"]
         constant = isinstance(weight, GenericConst) and len(right) == 2
         if constant:
@@ -59,7 +60,8 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
             if lists := skipped(matrix, prod(left[:-1]), left[-2], width, context.target.hardware):
                 return sparse(rewriter, x, matrix, width, lists)
             weight = relax.const(pack_panels(matrix, width), "float32")
-        return rewriter.emit_anchor(template, x, weight, columns=columns, lanes=width, packed=constant)
+        options = {"ragged": True} if ragged else {}
+        return rewriter.emit_anchor(template, x, weight, columns=columns, lanes=width, packed=constant, **options)
 
     def integers(rewriter: Rewriter, x: Any, matrix: np.ndarray) -> Any:
         columns = matrix.shape[-1]

@@ -100,10 +100,12 @@ def specialize(
     templates: Mapping[str, Template],
     graph: GraphChoices | None = None,
     precision: Precision = "float32",
+    open_sizes: frozenset[int] = frozenset(),
 ) -> Network:
     """Import the graph into Relax and run the passes of `SPECIALIZE`, or of `SPECIALIZE_GPU`, in order.
 
-    `graph` answers what there are several ways for; with the defaults where it is None.
+    `graph` answers what there are several ways for; with the defaults where it is None. `open_sizes` are sizes of open
+    dimensions.
 
     Raises
     ------
@@ -122,13 +124,13 @@ def specialize(
             f"GPUs have them from compute capability {'7.5' if precision == 'float16' else '8.0'} on: "
             "`nncc targets` lists targets",
         )
-    context = Context(model.name, target, templates, graph or GraphChoices(), precision)
+    context = Context(model.name, target, templates, graph or GraphChoices(), precision, open_sizes)
     given = model
     model, outlined = outline(given)
     refuse_regions(given, outlined, target)
 
     def network(body: Model) -> Network:
-        return specialize(body, target, templates, context.graph, precision)
+        return specialize(body, target, templates, context.graph, precision, open_sizes)
 
     regions = {name: replace(region, bodies=tuple(map(network, region.bodies))) for name, region in outlined.items()}
     module = import_relax(_signed_for(model, target), outlined)

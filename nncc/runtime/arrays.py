@@ -25,13 +25,19 @@ class TensorInfo:
     dtype : str
         numpy's word, or ``bfloat16``.
     shape : tuple of int
+        The largest, where there are open dimensions.
     nbytes : int
+        Of that shape.
+    dims : tuple of int
+        Empty where all sizes are fixed; else by axis the number of the open dimension that its size is, -1 where it is
+        fixed or computed from some.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    dims: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return _spelled(self.dtype, self.shape)

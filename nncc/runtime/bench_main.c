@@ -25,6 +25,7 @@ static const char usage[] =
     "usage: nncc-bench LIBRARY [options]\n"
     "\n"
     "  --describe           print the library's description as JSON; runs nothing\n"
+    "  --size NAME=N        size of an open dimension                            (default its highest)\n"
     "  --threads N          threads, 0 for one per processor                     (default 1)\n"
     "  --input NAME=FILE    raw little-endian contents of an input; others are filled\n"
     "  --output NAME=FILE   write an output, raw, after the last run\n"
@@ -40,6 +41,9 @@ enum { EXIT_USAGE = 2 };
 typedef struct {
   const nncc_info* (*describe)(void);
   int (*create)(nncc_context**, int);
+  int (*resize)(nncc_context*, const int64_t*);
+  int (*input_shape)(const nncc_context*, int32_t, int64_t*);
+  int (*output_shape)(const nncc_context*, int32_t, int64_t*);
   int (*run)(nncc_context*, const void* const*, void* const*);
   int (*profile)(nncc_context*, const void* const*, void* const*, double*);
   void (*destroy)(nncc_context*);
@@ -53,8 +57,8 @@ typedef struct {
   const char* fill;
   uint64_t seed;
   long warmup, repeat;
-  const char **inputs, **outputs; /* NAME=FILE */
-  int num_inputs, num_outputs;
+  const char **inputs, **outputs, **sizes; /* NAME=FILE, NAME=N */
+  int num_inputs, num_outputs, num_sizes;
 } options;
 
 __attribute__((format(printf, 2, 3), noreturn)) static void stop(int status, const char* format, ...) {
@@ -125,6 +129,8 @@ static library load_library(const char* path) {
     const char* name;
     void* place;
   } functions[] = {{"nncc_describe", &model.describe}, {"nncc_create", &model.create},
+                   {"nncc_resize", &model.resize},     {"nncc_input_shape", &model.input_shape},
+                   {"nncc_output_shape", &model.output_shape},
                    {"nncc_run", &model.run},           {"nncc_profile", &model.profile},
                    {"nncc_destroy", &model.destroy},   {"nncc_last_error", &model.last_error}};
   for (size_t i = 0; i < sizeof functions / sizeof *functions; ++i) {
@@ -175,7 +181,15 @@ static void print_tensors(const char* key, const nncc_tensor* tensors, int32_t c
     for (int32_t k = 0; k < tensors[i].ndim; ++k) {
       printf("%s%" PRId64, k ? ", " : "[", tensors[i].shape[k]);
     }
-    printf("%s, \"nbytes\": %zu}", tensors[i].ndim ? "]" : "[]", tensors[i].nbytes);
+    printf("%s, \"nbytes\": %zu", tensors[i].ndim ? "]" : "[]", tensors[i].nbytes);
+    if (tensors[i].dims) {
+      print_key(", ", "dims");
+      for (int32_t k = 0; k < tensors[i].ndim; ++k) {
+        printf("%s%d", k ? ", " : "[", (int)tensors[i].dims[k]);
+      }
+      putchar(']');
+    }
+    putchar('}');
   }
   fputs(count ? "]" : "[]", stdout);
 }
@@ -204,6 +218,23 @@ static void print_description(const nncc_info* info) {
   print_tensors("outputs", info->outputs, info->num_outputs);
   printf(", \"arena_bytes\": %zu, \"scratch_bytes\": %zu, \"weights_bytes\": %zu", info->arena_bytes,
          info->scratch_bytes, info->weights_bytes);
+  print_key(", ", "dims");
+  putchar('[');
+  for (int32_t i = 0; i < info->num_dims; ++i) {
+    print_key(i ? ", {" : "{", "name");
+    print_string(info->dims[i].name);
+    printf(", \"low\": %" PRId64 ", \"high\": %" PRId64 ", \"from_data\": %s}", info->dims[i].low, info->dims[i].high,
+           info->dims[i].from_data ? "true" : "false");
+  }
+  print_key("], ", "variants");
+  putchar('[');
+  for (int32_t i = 0; i < info->num_variants; ++i) {
+    for (int32_t k = 0; k < info->num_dims; ++k) {
+      printf("%s%" PRId64, k ? ", " : i ? ", [" : "[", info->variants[i * info->num_dims + k]);
+    }
+    putchar(']');
+  }
+  putchar(']');
   print_key(", ", "calls");
   for (int32_t i = 0; i < info->num_calls; ++i) {
     print_key(i ? ", {" : "[{", "name");
@@ -335,10 +366,55 @@ static long long number(const char* option, const char* text, long long least) {
   return value;
 }
 
+/* The sizes of the open dimensions, of which the highest are the default, to the context. */
+static void choose_sizes(const options* given, const library* model, nncc_context* context) {
+  const nncc_info* info = model->describe();
+  int64_t* sizes = take_memory((size_t)info->num_dims * sizeof *sizes);
+  for (int32_t i = 0; i < info->num_dims; ++i) {
+    sizes[i] = info->dims[i].high;
+  }
+  for (int i = 0; i < given->num_sizes; ++i) {
+    const char* word = given->sizes[i];
+    int32_t at = 0;
+    size_t length = 0;
+    for (; at < info->num_dims; ++at) {
+      length = strlen(info->dims[at].name);
+      if (!strncmp(info->dims[at].name, word, length) && word[length] == '=') {
+        break;
+      }
+    }
+    if (at == info->num_dims) {
+      stop(EXIT_USAGE, "--size %s: the library has no such open dimension", word);
+    }
+    sizes[at] = number("--size", word + length + 1, 1);
+  }
+  if (given->num_sizes && model->resize(context, sizes)) {
+    stop(1, "%s", model->last_error());
+  }
+  free(sizes);
+}
+
+/* A tensor at the sizes that were chosen. */
+static nncc_tensor at_sizes(const nncc_tensor* tensor, int failed, const int64_t* shape) {
+  nncc_tensor actual = *tensor;
+  size_t most = 1, count = 1;
+  for (int32_t k = 0; k < tensor->ndim; ++k) {
+    most *= (size_t)tensor->shape[k];
+    count *= (size_t)shape[k];
+  }
+  if (failed) {
+    stop(1, "the shape of `%s` is not known", tensor->name);
+  }
+  actual.shape = shape;
+  actual.nbytes = most ? tensor->nbytes / most * count : 0;
+  return actual;
+}
+
 static options parse(int argc, char** argv) {
   options given = {.threads = 1, .fill = "random", .warmup = 1, .repeat = 10};
   given.inputs = take_memory((size_t)argc * sizeof *given.inputs);
   given.outputs = take_memory((size_t)argc * sizeof *given.outputs);
+  given.sizes = take_memory((size_t)argc * sizeof *given.sizes);
   for (int i = 1; i < argc; ++i) {
     const char* word = argv[i];
     if (!strcmp(word, "--help") || !strcmp(word, "-h")) {
@@ -357,7 +433,7 @@ static options parse(int argc, char** argv) {
       given.library = word;
     } else {
       const char* const with_value[] = {"--threads", "--input",  "--output", "--fill",
-                                        "--seed",    "--warmup", "--repeat"};
+                                        "--seed",    "--size",   "--warmup", "--repeat"};
       size_t known = 0;
       while (known < sizeof with_value / sizeof *with_value && strcmp(word, with_value[known])) {
         ++known;
@@ -374,7 +450,8 @@ static options parse(int argc, char** argv) {
         case 2: given.outputs[given.num_outputs++] = argv[i]; break;
         case 3: given.fill = argv[i]; break;
         case 4: given.seed = (uint64_t)number(word, argv[i], 0); break;
-        case 5: given.warmup = (long)number(word, argv[i], 0); break;
+        case 5: given.sizes[given.num_sizes++] = argv[i]; break;
+        case 6: given.warmup = (long)number(word, argv[i], 0); break;
         default: given.repeat = (long)number(word, argv[i], 1); break;
       }
     }
@@ -400,6 +477,7 @@ typedef struct {
   double load, create;   /* seconds */
   double* times;         /* seconds of each timed run */
   const double* profile; /* seconds of each call, summed over `repeat` runs; NULL without --profile */
+  const nncc_tensor* outputs; /* at the sizes chosen */
 } measurement;
 
 static void print_report(const options* given, const nncc_info* info, const measurement* found) {
@@ -413,6 +491,15 @@ static void print_report(const options* given, const nncc_info* info, const meas
     print_key(", ", "build");
     print_string(info->build);
     printf(", \"threads\": %d, \"warmup\": %ld, \"repeat\": %ld", given->threads, given->warmup, given->repeat);
+    print_key(", ", "shapes");
+    for (int32_t i = 0; i < info->num_outputs; ++i) {
+      fputs(i ? ", [" : "[[", stdout);
+      for (int32_t k = 0; k < found->outputs[i].ndim; ++k) {
+        printf("%s%" PRId64, k ? ", " : "", found->outputs[i].shape[k]);
+      }
+      putchar(']');
+    }
+    fputs(info->num_outputs ? "]" : "[]", stdout);
     print_key(", ", "times_ms");
     for (size_t i = 0; i < repeat; ++i) {
       printf("%s%.6f", i ? ", " : "[", found->times[i] * 1e3);
@@ -508,19 +595,28 @@ int main(int argc, char** argv) {
   }
   found.create = nncc_seconds() - before_create;
 
+  choose_sizes(&given, &model, context);
   void** inputs = take_memory((size_t)info->num_inputs * sizeof *inputs);
   void** outputs = take_memory((size_t)info->num_outputs * sizeof *outputs);
   for (int32_t i = 0; i < info->num_inputs; ++i) {
-    inputs[i] = take_memory(info->inputs[i].nbytes);
+    int64_t* shape = take_memory((size_t)info->inputs[i].ndim * sizeof *shape);
+    const int failed = model.input_shape(context, i, shape);
+    const nncc_tensor tensor = at_sizes(&info->inputs[i], failed, shape);
+    inputs[i] = take_memory(tensor.nbytes);
     if (input_files[i]) {
-      read_file(&info->inputs[i], inputs[i], input_files[i]);
+      read_file(&tensor, inputs[i], input_files[i]);
     } else {
-      fill_tensor(&info->inputs[i], inputs[i], given.fill, given.seed + ((uint64_t)i << 32));
+      fill_tensor(&tensor, inputs[i], given.fill, given.seed + ((uint64_t)i << 32));
     }
   }
+  nncc_tensor* made = take_memory((size_t)info->num_outputs * sizeof *made);
   for (int32_t i = 0; i < info->num_outputs; ++i) {
-    outputs[i] = take_memory(info->outputs[i].nbytes);
+    int64_t* shape = take_memory((size_t)info->outputs[i].ndim * sizeof *shape);
+    const int failed = model.output_shape(context, i, shape);
+    made[i] = at_sizes(&info->outputs[i], failed, shape);
+    outputs[i] = take_memory(made[i].nbytes);
   }
+  found.outputs = made;
 
   found.times = take_memory((size_t)given.repeat * sizeof *found.times);
   for (long i = -given.warmup; i < given.repeat; ++i) {
@@ -543,9 +639,12 @@ int main(int argc, char** argv) {
     }
     found.profile = seconds;
   }
-  for (int32_t i = 0; i < info->num_outputs; ++i) {
+  for (int32_t i = 0; i < info->num_outputs; ++i) { /* the runs have said what they selected */
+    int64_t* shape = take_memory((size_t)info->outputs[i].ndim * sizeof *shape);
+    const int failed = model.output_shape(context, i, shape);
+    made[i] = at_sizes(&info->outputs[i], failed, shape);
     if (output_files[i]) {
-      write_file(&info->outputs[i], outputs[i], output_files[i]);
+      write_file(&made[i], outputs[i], output_files[i]);
     }
   }
   print_report(&given, info, &found);

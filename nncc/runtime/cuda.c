@@ -67,6 +67,8 @@ struct rt_pass {
   int call;      /* whose event was the last to be recorded; -1 before the first */
 };
 
+#include "dims.c"
+
 /* ---- what model_invoke calls ---- */
 
 static int rt_begin(rt_pass* pass, int call) {

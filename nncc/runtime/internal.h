@@ -2,11 +2,16 @@
  *
  * model.c defines, between the two, `static const nncc_info model_info` and
  *
- *   static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
- *                               double* seconds)
+ *   static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, int64_t* dims, const void* const* in,
+ *                               void* const* out, double* seconds)
  *
  * whose body is one NNCC_CALL or NNCC_COPY for each call of the program, numbered from 0, in loops and branches where the
- * model has some, and `return 0`.
+ * model has some, and `return 0`. With open dimensions, whose sizes are `dims`, it also defines
+ *
+ *   static int32_t model_variant(const int64_t* dims)      the number of the variant for these sizes, -1 where none is
+ *   static void model_shape(int is_output, int32_t number, const int64_t* dims, int64_t* shape)
+ *
+ * of which the second sets those sizes in a tensor's largest shape that are not fixed.
  *
  * Macros that the build may define beforehand:
  *
@@ -14,6 +19,7 @@
  *   NNCC_TARGET           name of the target as a string, which a loader on a foreign machine finds in the file
  *   NNCC_STATIC_PREFIX    public functions are nncc_<prefix>_create ..., so that one program can link many models
  *   NNCC_PACKED           how many constants expand.c expands, those of `packed_constants`   (by default none)
+ *   NNCC_DIMS             how many open dimensions there are                            (by default none)
  *   NNCC_NO_THREADS       no thread pool and no pthreads: every launch runs its tasks in turn
  *   NNCC_SPIN_SECONDS     how long an idle thread spins before it sleeps                (default 100e-6)
  *   NNCC_SYM_...          names under which kernels find the runtime; see the table below */

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +19,11 @@ from nncc.errors import RunError
 from nncc.runtime.arrays import TensorInfo, checked_inputs, placed_outputs
 from nncc.runtime.device_arrays import DeviceArray, stream_handle
 from nncc.runtime.library_file import check_file
+from nncc.runtime.sizes import OpenDim, at_sizes, resized, sizes_of
 
 __all__ = ["Module", "TensorInfo", "load"]
 
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 _POINTERS = ctypes.POINTER(ctypes.c_void_p)
 
 
@@ -34,6 +36,18 @@ class _Tensor(ctypes.Structure):
         ("ndim", ctypes.c_int32),
         ("shape", ctypes.POINTER(ctypes.c_int64)),
         ("nbytes", ctypes.c_size_t),
+        ("dims", ctypes.POINTER(ctypes.c_int32)),
+    )
+
+
+class _Dim(ctypes.Structure):
+    """`nncc_dim` of nncc.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("low", ctypes.c_int64),
+        ("high", ctypes.c_int64),
+        ("from_data", ctypes.c_int32),
     )
 
 
@@ -58,12 +72,18 @@ class _Info(ctypes.Structure):
         ("arena_bytes", ctypes.c_size_t),
         ("scratch_bytes", ctypes.c_size_t),
         ("weights_bytes", ctypes.c_size_t),
+        ("num_dims", ctypes.c_int32),
+        ("num_variants", ctypes.c_int32),
+        ("dims", ctypes.POINTER(_Dim)),
+        ("variants", ctypes.POINTER(ctypes.c_int64)),
     )
 
 
 _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("nncc_describe", ctypes.POINTER(_Info), ()),
     ("nncc_create", ctypes.c_int, (ctypes.POINTER(ctypes.c_void_p), ctypes.c_int)),
+    ("nncc_resize", ctypes.c_int, (ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64))),
+    ("nncc_output_shape", ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int64))),
     ("nncc_run", ctypes.c_int, (ctypes.c_void_p, _POINTERS, _POINTERS)),
     ("nncc_profile", ctypes.c_int, (ctypes.c_void_p, _POINTERS, _POINTERS, ctypes.POINTER(ctypes.c_double))),
     ("nncc_destroy", None, (ctypes.c_void_p,)),
@@ -105,6 +125,8 @@ class Module:
     name, target : str
         Of the model, and what it was compiled for.
     inputs, outputs : tuple of TensorInfo
+    dims : tuple of OpenDim
+        The dimensions whose sizes each run may choose: those of its arrays.
     description : dict
         All that the library says of itself, as ``nncc-bench --describe`` prints it.
     """
@@ -147,12 +169,16 @@ class Module:
         self.target = info.target.decode()
         self.inputs = tuple(_tensor(info.inputs[i]) for i in range(info.num_inputs))
         self.outputs = tuple(_tensor(info.outputs[i]) for i in range(info.num_outputs))
+        dims = (info.dims[i] for i in range(info.num_dims))
+        self.dims = tuple(OpenDim(dim.name.decode(), dim.low, dim.high, bool(dim.from_data)) for dim in dims)
         self._num_calls: int = info.num_calls
         self._buffers: list[np.ndarray] = []
+        self._placed = self.inputs
         context = ctypes.c_void_p()
         if self._library.nncc_create(ctypes.byref(context), threads):
             raise RunError(f"{self.path}: {self._last_error()}")
         self._context = context
+        self._sizes = self._first_sizes()
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -175,6 +201,8 @@ class Module:
             "arena_bytes": info.arena_bytes,
             "scratch_bytes": info.scratch_bytes,
             "weights_bytes": info.weights_bytes,
+            "dims": [asdict(dim) for dim in self.dims],
+            "variants": [list(sizes) for sizes in self._variants()],
             "calls": calls,
         }
 
@@ -210,8 +238,9 @@ class Module:
         handle = None if stream is None else stream_handle(stream)
         if handle is not None and self._run_on is None:
             raise RunError("this library computes on the processor: it takes no stream")
-        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None, handle)
-        results, given = placed_outputs(self.outputs, outputs or {}, self._run_on is not None, handle)
+        ins, outs = self._resized(inputs)
+        arrays = checked_inputs(ins, inputs, self._run_on is not None, handle)
+        results, given = placed_outputs(outs, outputs or {}, self._run_on is not None, handle)
         if handle is None:
             self._run(_pointers(arrays), _pointers(given))
         elif self._run_on and self._run_on(self._live(), _pointers(arrays), _pointers(given), handle):
@@ -232,8 +261,9 @@ class Module:
         RunError
             As for `run`.
         """
-        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
-        results, given = placed_outputs(self.outputs, {})
+        ins, outs = self._resized(inputs)
+        arrays = checked_inputs(ins, inputs, self._run_on is not None)
+        results, given = placed_outputs(outs, {})
         seconds = np.zeros(self._num_calls)
         pointer = seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
         if self._library.nncc_profile(self._live(), _pointers(arrays), _pointers(given), pointer):
@@ -251,8 +281,9 @@ class Module:
         RunError
             As for `run`.
         """
-        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
-        _, given = placed_outputs(self.outputs, outputs or {}, self._run_on is not None)
+        taken, made = self._resized(inputs)
+        arrays = checked_inputs(taken, inputs, self._run_on is not None)
+        _, given = placed_outputs(made, outputs or {}, self._run_on is not None)
         ins, outs = _pointers(arrays), _pointers(given)
         context, run, clock = self._live(), self._library.nncc_run, time.perf_counter
         for _ in range(warmup):
@@ -283,8 +314,9 @@ class Module:
         RunError
             As for `run`.
         """
-        arrays = checked_inputs(self.inputs, inputs, self._run_on is not None)
-        results = [tensor.empty() for tensor in self.outputs]
+        taken, made = self._resized(inputs)
+        arrays = checked_inputs(taken, inputs, self._run_on is not None)
+        results = [tensor.empty() for tensor in made]
         ins, outs = _pointers(arrays), _pointers(results)
         context, profile, clock = self._live(), self._library.nncc_profile, time.perf_counter
         for _ in range(warmup):
@@ -303,7 +335,9 @@ class Module:
         """Allocate what `set_tensor` and `get_tensor` copy to and from; inputs that are never set are zero."""
         self._live()
         if not self._buffers:
-            self._buffers = [np.zeros(t.shape, t.numpy_dtype) for t in (*self.inputs, *self.outputs)]
+            taken, made = self._resize(self._sizes) if self.dims else (self.inputs, self.outputs)
+            self._placed = taken
+            self._buffers = [np.zeros(t.shape, t.numpy_dtype) for t in (*taken, *made)]
 
     def get_input_details(self) -> list[dict[str, Any]]:
         """One dict an input, with the keys of ``tf.lite.Interpreter.get_input_details``."""
@@ -313,12 +347,32 @@ class Module:
         """One dict an output, with the keys of ``tf.lite.Interpreter.get_output_details``."""
         return [_details(tensor, index) for index, tensor in enumerate(self.outputs, len(self.inputs))]
 
+    def resize_tensor_input(self, input_index: int, tensor_size: Sequence[int]) -> None:
+        """Choose the sizes of the open dimensions that an input has; `allocate_tensors` comes afterwards.
+
+        RunError if there is no such input, or it cannot have this shape.
+        """
+        if not 0 <= input_index < len(self.inputs):
+            raise RunError(f"there is no input {input_index}; inputs are 0 to {len(self.inputs) - 1}")
+        tensor = self.inputs[input_index]
+        fixed = [size for n, size in zip(tensor.dims or (-1,) * len(tensor.shape), tensor.shape, strict=True) if n < 0]
+        given = [int(size) for size in tensor_size]
+        kept = [size for n, size in zip(tensor.dims or (-1,) * len(given), given, strict=False) if n < 0]
+        if len(given) != len(tensor.shape) or kept != fixed:
+            raise RunError(
+                f"input `{tensor.name}` cannot have the shape {'x'.join(map(str, given))}, expected {tensor}"
+            )
+        if self.dims:
+            named = {tensor.name: np.broadcast_to(np.int8(0), given)}
+            self._sizes = sizes_of(self.inputs, self.dims, named, self._sizes)
+        self._buffers = []
+
     def set_tensor(self, tensor_index: int, value: Any) -> None:
         """Copy `value` into an input. RunError if there is no such input, or its dtype or shape differs."""
         if not 0 <= tensor_index < len(self.inputs):
             raise RunError(f"there is no input {tensor_index}; inputs are 0 to {len(self.inputs) - 1}")
         self.allocate_tensors()
-        tensor, array = self.inputs[tensor_index], np.asarray(value)
+        tensor, array = self._placed[tensor_index], np.asarray(value)
         problem = tensor.problem(array)
         if problem:
             raise RunError(f"input `{tensor.name}` is {problem}")
@@ -337,6 +391,9 @@ class Module:
         if not 0 <= tensor_index < count:
             raise RunError(f"there is no tensor {tensor_index}; tensors are 0 to {count - 1}")
         self.allocate_tensors()
+        number = tensor_index - len(self.inputs)
+        if number >= 0 and any(dim.from_data for dim in self.dims):
+            return self._selected(number, self._buffers[tensor_index]).copy()
         return self._buffers[tensor_index].copy()
 
     # -- the end
@@ -370,6 +427,36 @@ class Module:
             raise RunError(f"{self.path}: the module is closed")
         return self._context
 
+    def _first_sizes(self) -> tuple[int, ...]:
+        """Those that a context begins with."""
+        highest = tuple(dim.high for dim in self.dims)
+        anything = (0,) * len(highest)
+        variants = self._variants()
+        return variants[-1] if variants and not {highest, anything} & set(variants) else highest
+
+    def _variants(self) -> list[tuple[int, ...]]:
+        """The sizes of each; 0 is for any."""
+        count, info = len(self.dims), self._info
+        return [tuple(info.variants[i * count : (i + 1) * count]) for i in range(info.num_variants)]
+
+    def _resized(self, inputs: Mapping[str, Any]) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+        """Inputs and outputs at the sizes that the given inputs have, which the context takes for the runs to come."""
+        if not self.dims:
+            return self.inputs, self.outputs
+        return self._resize(sizes_of(self.inputs, self.dims, inputs, self._sizes))
+
+    def _resize(self, sizes: Sequence[int]) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+        if self._library.nncc_resize(self._live(), (ctypes.c_int64 * len(sizes))(*sizes)):
+            raise RunError(self._last_error())
+        self._sizes = tuple(sizes)
+        made = []
+        for number, tensor in enumerate(self.outputs):
+            shape = (ctypes.c_int64 * len(tensor.shape))()
+            if self._library.nncc_output_shape(self._live(), number, shape):
+                raise RunError(self._last_error())
+            made.append(resized(tensor, list(shape)))
+        return at_sizes(self.inputs, sizes), tuple(made)
+
     def _last_error(self) -> str:
         return self._library.nncc_last_error().decode(errors="replace")
 
@@ -378,24 +465,39 @@ class Module:
             raise RunError(self._last_error())
 
     def _named(self, results: list[Any]) -> dict[str, Any]:
+        if any(dim.from_data for dim in self.dims):
+            results = [self._selected(number, array) for number, array in enumerate(results)]
         return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
+
+    def _selected(self, number: int, array: np.ndarray) -> np.ndarray:
+        """What the last run has written of an output whose size it says itself."""
+        shape = (ctypes.c_int64 * array.ndim)()
+        if self._library.nncc_output_shape(self._live(), number, shape):
+            raise RunError(self._last_error())
+        return array.reshape(-1)[: math.prod(shape)].reshape(tuple(shape))
 
 
 def _tensor(tensor: _Tensor) -> TensorInfo:
-    return TensorInfo(tensor.name.decode(), tensor.dtype.decode(), tuple(tensor.shape[: tensor.ndim]), tensor.nbytes)
+    shape = tuple(tensor.shape[: tensor.ndim])
+    dims = tuple(tensor.dims[: tensor.ndim]) if tensor.dims else ()
+    return TensorInfo(tensor.name.decode(), tensor.dtype.decode(), shape, tensor.nbytes, dims)
 
 
 def _entry(tensor: TensorInfo) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape), "nbytes": tensor.nbytes}
+    entry = {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape), "nbytes": tensor.nbytes}
+    return entry | ({"dims": list(tensor.dims)} if tensor.dims else {})
 
 
 def _details(tensor: TensorInfo, index: int) -> dict[str, Any]:
+    dims = tensor.dims or (-1,) * len(tensor.shape)
     nothing = {"scales": np.array([], np.float32), "zero_points": np.array([], np.int32), "quantized_dimension": 0}
     return {
         "name": tensor.name,
         "index": index,
         "shape": np.array(tensor.shape, np.int32),
-        "shape_signature": np.array(tensor.shape, np.int32),
+        "shape_signature": np.array(
+            [-1 if n >= 0 else size for n, size in zip(dims, tensor.shape, strict=True)], np.int32
+        ),
         "dtype": tensor.numpy_dtype.type,
         "quantization": (0.0, 0),
         "quantization_parameters": nothing,

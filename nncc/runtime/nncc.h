@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define NNCC_ABI_VERSION 2
+#define NNCC_ABI_VERSION 3
 
 #if defined(_WIN32)
 #define NNCC_API __declspec(dllexport)
@@ -37,18 +37,29 @@ enum {
  * alignment; on 32-bit Arm that of their elements. */
 typedef struct nncc_tensor {
   const char* name;
-  const char* dtype; /* numpy's word: "float32", "int64", "bool", ... */
+  const char* dtype;    /* numpy's word: "float32", "int64", "bool", ... */
   int32_t ndim;
-  const int64_t* shape;
-  size_t nbytes;
+  const int64_t* shape; /* the largest, where there are open dimensions */
+  size_t nbytes;        /* of that shape */
+  const int32_t* dims;  /* NULL where all sizes are fixed; else by axis the number of the open dimension that its size
+                           is, -1 where it is fixed or computed from some: see nncc_output_shape */
 } nncc_tensor;
+
+/* A dimension whose size is chosen when the library runs, from `low` to `high`, both inclusive: by nncc_resize, or
+ * where it is `from_data`, by what a run has selected. */
+typedef struct nncc_dim {
+  const char* name;
+  int64_t low;
+  int64_t high;
+  int32_t from_data;
+} nncc_dim;
 
 /* What the library says of itself. Every pointer lives as long as the library is loaded. */
 typedef struct nncc_info {
   int32_t abi_version;
   int32_t num_inputs;
   int32_t num_outputs;
-  int32_t num_calls;              /* kernel calls of one inference */
+  int32_t num_calls;              /* kernel calls of one inference; with open dimensions, of all variants */
   const char* name;               /* of the model */
   const char* target;             /* e.g. "rpi4" */
   const char* build;              /* hash of program, weights and target, in hexadecimal */
@@ -62,6 +73,10 @@ typedef struct nncc_info {
   size_t arena_bytes;             /* allocated once per context */
   size_t scratch_bytes;           /* allocated once per thread of a context */
   size_t weights_bytes;           /* read-only, part of the library */
+  int32_t num_dims;               /* open dimensions: 0 where all sizes are fixed */
+  int32_t num_variants;           /* ways to run, of which the first that is for the sizes is taken */
+  const nncc_dim* dims;
+  const int64_t* variants;        /* num_variants times num_dims sizes; 0 is for any */
 } nncc_info;
 
 typedef struct nncc_context nncc_context;
@@ -70,6 +85,16 @@ NNCC_API const nncc_info* nncc_describe(void);
 
 /* Make a context with `num_threads` threads, the caller's included; 0 means one per processor. */
 NNCC_API int nncc_create(nncc_context** context, int num_threads);
+
+/* Choose the sizes of the info->num_dims open dimensions for the runs to come. At first they are the highest (or those
+ * of the last variant, where there is none for these). Where a size is outside of its range, or there is no variant for
+ * the sizes, that is an error, and the old ones stay. */
+NNCC_API int nncc_resize(nncc_context* context, const int64_t* sizes);
+
+/* The shape of an input or output at the sizes chosen: sets its ndim numbers. Outputs whose size is `from_data` have room
+ * for the largest until a run has written them, and then the shape that is told here, densely packed. */
+NNCC_API int nncc_input_shape(const nncc_context* context, int32_t input, int64_t* shape);
+NNCC_API int nncc_output_shape(const nncc_context* context, int32_t output, int64_t* shape);
 
 /* One inference: info->num_inputs pointers in, info->num_outputs pointers out. */
 NNCC_API int nncc_run(nncc_context* context, const void* const* inputs, void* const* outputs);

@@ -13,8 +13,8 @@
 #include "internal.h"
 
 static const nncc_info model_info;
-static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
-                            double* seconds);
+static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const int64_t* dims, const void* const* in,
+                            void* const* out, double* seconds);
 #include "runtime.c"
 
 #if NNCC_VECTOR_BYTES > 4
@@ -96,8 +96,9 @@ static int32_t launch(job* all) {
   return NNCC_SYM_PARALLEL_LAUNCH(all->nbytes ? memory_task : work_task, all, 0);
 }
 
-static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
-                            double* seconds) {
+static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const int64_t* dims, const void* const* in,
+                            void* const* out, double* seconds) {
+  (void)dims;
 #define SIZE(nbytes) nbytes,
   static const size_t sizes[] = {NNCC_SIZES(SIZE)};
   double* amounts = out[0];

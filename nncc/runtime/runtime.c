@@ -71,6 +71,9 @@ struct nncc_context {
   rt_thread* threads;
   int num_threads;
   atomic_int running; /* two runs at once would share the arena: the second is refused */
+#ifdef NNCC_DIMS
+  int64_t sizes[NNCC_DIMS]; /* of the open dimensions */
+#endif
 #ifndef NNCC_NO_THREADS
   rt_task task;
   void* data;
@@ -379,6 +382,8 @@ NNCC_HIDDEN int NNCC_SYM_REGISTER_SYMBOL(const char* name, void* symbol) {
 
 /* ---- the public functions ---- */
 
+#include "dims.c"
+
 /* Reserve `size` bytes at a multiple of a cache line behind `*used`; SIZE_MAX for `*used` once the sum overflows. */
 static size_t rt_reserve(size_t* used, size_t size) {
   const size_t at = *used;
@@ -448,6 +453,9 @@ NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
   context->arena = base + arena_at;
   context->threads = (rt_thread*)(base + threads_at);
   context->num_threads = (int)threads;
+#ifdef NNCC_DIMS
+  rt_first_sizes(context->sizes);
+#endif
   for (size_t i = 0; i < threads; ++i) {
     context->threads[i].context = context;
     context->threads[i].scratch = base + scratch_at + i * ((used - scratch_at) / threads);
@@ -484,7 +492,12 @@ static int rt_run(nncc_context* context, const void* const* inputs, void* const*
   rt_self.thread = &context->threads[0];
   rt_self.scratch_used = 0;
   rt_error[0] = 0;
-  const int32_t failed = model_invoke(context->arena, NNCC_WEIGHTS, inputs, outputs, seconds);
+#ifdef NNCC_DIMS
+  int64_t* sizes = context->sizes;
+#else
+  int64_t* sizes = NULL;
+#endif
+  const int32_t failed = model_invoke(context->arena, NNCC_WEIGHTS, sizes, inputs, outputs, seconds);
   rt_self.thread = NULL;
   atomic_store_explicit(&context->running, 0, memory_order_release);
   if (!failed) {

@@ -57,7 +57,7 @@ def kernel_hash(function: Any) -> str:
 def kernel_text(name: str, function: Any) -> str:
     """``conv2d add relu 1x4x56x56x16 4x4x1x1x16x16 1x4x1x1x16 -> 1x4x56x56x16``, for people."""
     words = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_")).replace("_", " ")
-    shapes = ["x".join(str(int(d)) for d in p.shape) or "scalar" for p in function.params]
+    shapes = ["x".join(map(str, p.shape)) or "scalar" for p in function.params]
     return f"{words} {' '.join(shapes[:-1])} -> {shapes[-1]}"
 
 

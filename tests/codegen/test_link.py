@@ -44,9 +44,9 @@ static const nncc_info model_info = {{.abi_version = NNCC_ABI_VERSION, .num_inpu
   .inputs = &input, .outputs = &output, .call_names = names, .call_flops = flops, .call_bytes = bytes,
   .arena_bytes = 64, .scratch_bytes = 64, .weights_bytes = 16}};
 extern int32_t nncc_{0}_add(const void*, const void*, void*);
-static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
-                            double* seconds) {{
-  (void)arena;
+static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const int64_t* dims, const void* const* in,
+                            void* const* out, double* seconds) {{
+  (void)arena, (void)dims;
   NNCC_CALL(0, nncc_{0}_add(in[0], weights, out[0]));
   return 0;
 }}

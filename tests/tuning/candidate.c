@@ -7,13 +7,14 @@
 #include "internal.h"
 
 static const int64_t shape_x[] = {4, 8}, shape_n[] = {2};
-static const nncc_tensor inputs[] = {{"x", "float32", 2, shape_x, 128}, {"n", "int64", 1, shape_n, 16}};
-static const nncc_tensor outputs[] = {{"y", "float32", 2, shape_x, 128}, {"m", "int64", 1, shape_n, 16}};
+static const nncc_tensor inputs[] = {{"x", "float32", 2, shape_x, 128, NULL}, {"n", "int64", 1, shape_n, 16, NULL}};
+static const nncc_tensor outputs[] = {{"y", "float32", 2, shape_x, 128, NULL}, {"m", "int64", 1, shape_n, 16, NULL}};
 static const char* const call_names[] = {"twice", "behave"};
 static const double call_flops[] = {32, 0}, call_bytes[] = {256, 32};
 static const nncc_info model_info = {
     NNCC_ABI_VERSION, 2,       2,          2,          "candidate", NNCC_TARGET, "00ff", "nncc test", FEATURES,
     inputs,           outputs, call_names, call_flops, call_bytes,  64,          64,     64,
+    0,                0,       NULL,       NULL,
 };
 const uint8_t nncc_weights[64] = {0};
 
@@ -43,8 +44,9 @@ static int32_t behave(const int64_t* n, int64_t* m) {
   return 0;
 }
 
-static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
-                            double* seconds) {
+static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const int64_t* dims, const void* const* in,
+                            void* const* out, double* seconds) {
+  (void)dims;
   (void)arena, (void)weights;
   NNCC_CALL(0, twice(in[0], out[0]));
   NNCC_CALL(1, behave(in[1], out[1]));
