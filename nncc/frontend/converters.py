@@ -23,12 +23,16 @@ from nncc.operators.dft import dft, stft
 from nncc.operators.einsum import einsum
 from nncc.operators.gather import gather_elements, gather_nd
 from nncc.operators.grid_sample import grid_sample
+from nncc.operators.gru import gru
+from nncc.operators.hyperbolic import cosh, sinh
+from nncc.operators.lstm import lstm
 from nncc.operators.max_unpool import max_unpool
 from nncc.operators.mel_weight_matrix import mel_weight_matrix
 from nncc.operators.pooling import average_pool, lp_pool, max_pool
 from nncc.operators.random import bernoulli, multinomial, random_normal, random_uniform
 from nncc.operators.regions import max_roi_pool, roi_align
 from nncc.operators.resize import resize, upsample
+from nncc.operators.rnn import rnn
 from nncc.operators.scatter import scatter_elements, scatter_nd
 from nncc.operators.sequences import reverse_sequence, tensor_scatter, top_k
 
@@ -92,6 +96,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Col2Im": col2im,
     "ConvInteger": conv_integer,
     "ConvTranspose": conv_transpose,
+    "Cosh": cosh,
     "CumProd": cum_prod,
     "CumSum": cum_sum,
     "DFT": dft,
@@ -100,9 +105,11 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Det": det,
     "DynamicQuantizeLinear": dynamic_quantize_linear,
     "Einsum": einsum,
+    "GRU": gru,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
     "GridSample": grid_sample,
+    "LSTM": lstm,
     "LpPool": lp_pool,
     "MatMulInteger": matmul_integer,
     "MaxPool": max_pool,
@@ -112,6 +119,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Multinomial": multinomial,
     "Pad": pad,
     "QuantizeLinear": quantize_linear,
+    "RNN": rnn,
     "RandomNormal": random_normal,
     "RandomNormalLike": random_normal,
     "RandomUniform": random_uniform,
@@ -123,6 +131,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
+    "Sinh": sinh,
     "TensorScatter": tensor_scatter,
     "TopK": top_k,
     "Upsample": upsample,

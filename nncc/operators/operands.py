@@ -10,7 +10,21 @@ import numpy as np
 from nncc.compat import GenericConst, constant_array, relax
 from nncc.errors import ModelError
 
-__all__ = ["accumulator", "axis_within", "cast", "dtype_of", "kernel", "optional", "required", "shape_of"]
+__all__ = [
+    "OperatorError",
+    "accumulator",
+    "axis_within",
+    "cast",
+    "dtype_of",
+    "kernel",
+    "optional",
+    "required",
+    "shape_of",
+]
+
+
+class OperatorError(ModelError):
+    """Why one operator cannot be compiled, with its name; other errors of converters get that in front."""
 
 
 def dtype_of(x: Any) -> str:
@@ -43,10 +57,7 @@ def required(expr: Any, what: str) -> np.ndarray:
     """The value of an input that shapes or loops depend on; a ModelError where it is known only at run time."""
     value = optional(expr)
     if value is None:
-        raise ModelError(
-            f"its input `{what}` is known only at run time",
-            f"make `{getattr(expr, 'name_hint', what)}` a constant of the model",
-        )
+        raise ModelError(f"its input `{what}` is known only at run time")
     return value
 
 
