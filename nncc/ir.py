@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -57,7 +58,7 @@ def align(size: int, to: int = ALIGNMENT) -> int:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype (numpy's word, or ``bfloat16``) and static shape of an input, an output or a constant."""
+    """Name, dtype (the word of numpy or ml_dtypes) and static shape of an input, an output or a constant."""
 
     name: str
     dtype: str
@@ -65,10 +66,10 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of the tensor, densely packed in row-major order."""
-        digits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
-        bits = _BITS.get(self.dtype) or int(digits)
-        return prod(self.shape) * bits // 8
+        """Size in bytes of the tensor in row-major order, densely packed but that each element has whole bytes."""
+        digits = re.match(r"[a-z]+(\d+)", self.dtype)
+        bits = _BITS.get(self.dtype) or int(digits[1] if digits else 8)
+        return prod(self.shape) * max(bits, 8) // 8
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{'x'.join(map(str, self.shape))}]"

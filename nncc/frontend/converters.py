@@ -14,6 +14,26 @@ import numpy as np
 from nncc.compat import GenericConst, constant_array, relax
 from nncc.frontend.integer_converters import conv_integer, matmul_integer
 from nncc.frontend.quantization_converters import dequantize_linear, dynamic_quantize_linear, quantize_linear
+from nncc.operators.batch_normalization import batch_normalization
+from nncc.operators.bit_cast import bit_cast
+from nncc.operators.bit_shift import bit_shift
+from nncc.operators.constant import constant
+from nncc.operators.dropout import dropout
+from nncc.operators.elu import elu
+from nncc.operators.eye_like import eye_like
+from nncc.operators.is_inf import is_inf
+from nncc.operators.lp_normalization import lp_normalization
+from nncc.operators.matmul import matmul
+from nncc.operators.modulo import modulo
+from nncc.operators.narrow_floats import decode_narrow, encode_narrow
+from nncc.operators.one_hot import one_hot
+from nncc.operators.power import power
+from nncc.operators.prelu import prelu
+from nncc.operators.reduce import REDUCTIONS
+from nncc.operators.reshape import reshape
+from nncc.operators.softmax import log_softmax, softmax
+from nncc.operators.split import split
+from nncc.operators.variadic import VARIADIC
 
 __all__ = ["CONVERTERS"]
 
@@ -69,12 +89,34 @@ def _text(value: Any) -> str:
 
 
 CONVERTERS: dict[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]] = {
+    "BatchNormalization": batch_normalization,
+    "BitCast": bit_cast,
+    "BitShift": bit_shift,
     "Clip": clip,
+    "Constant": constant,
     "ConvInteger": conv_integer,
+    "DecodeNarrow": decode_narrow,
     "DequantizeLinear": dequantize_linear,
+    "Dropout": dropout,
     "DynamicQuantizeLinear": dynamic_quantize_linear,
+    "Elu": elu,
+    "EncodeNarrow": encode_narrow,
+    "EyeLike": eye_like,
+    "IsInf": is_inf,
+    "LogSoftmax": log_softmax,
+    "LpNormalization": lp_normalization,
+    "MatMul": matmul,
     "MatMulInteger": matmul_integer,
+    "Mod": modulo,
+    "OneHot": one_hot,
     "Pad": pad,
+    "PRelu": prelu,
+    "Pow": power,
     "QuantizeLinear": quantize_linear,
+    "Reshape": reshape,
+    "Softmax": softmax,
+    "Split": split,
+    **REDUCTIONS,
+    **VARIADIC,
 }
 """By operator of the standard domain."""

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint, bind_inputs
 from nncc.frontend.container import read_container
+from nncc.frontend.expand_functions import expand_functions
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
 from nncc.ir import Model, TensorSpec
+from nncc.passes.float_quantization import float_quantization
 from nncc.passes.rewriting import static_shape
 
 if TYPE_CHECKING:
@@ -231,6 +233,8 @@ def import_onnx(
     bind_inputs(graph, bind or {})
     fix_shapes(graph, shape or {})
     infer_shapes(graph)
+    expand_functions(graph)
+    float_quantization(graph)
     check_quantization(graph)
     for node in onnx_ir.traversal.RecursiveGraphIterator(main):
         for value in node.outputs:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint
+from nncc.frontend.narrow_types import STORED, hold_in_bytes
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model
 
@@ -33,10 +35,12 @@ def import_relax(model: Model):
     for node in model.graph.graph:
         if node.op_type in ("Resize", "Upsample") and (reason := _resize_problem(node)):
             raise ModelError(f"{node.op_type} `{node.name or node.outputs[0].name}` {reason}", _RESIZE_HINT)
+    graph = model.graph.clone()
+    held = replace(model, graph=graph) if hold_in_bytes(graph) else model
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
-            module = onnx_importer(CONVERTERS)(to_proto(model))
+            module = onnx_importer(CONVERTERS)(to_proto(held))
     except Exception as error:  # the importer raises whatever its converters raise
         operator = re.search(r"Error converting operator (\w+)", chatter.getvalue())
         what = f"the operator `{operator.group(1)}`" if operator else f"`{model.name}`"
@@ -81,8 +85,14 @@ def _check_outputs(results: Any, model: Model) -> None:
     """Outputs are written to memory of the size that the model says: what the importer made must be just that."""
     fields = list(getattr(results, "fields", None) or [results])
     for expected, found in zip(model.outputs, fields, strict=True):
-        dtype, shape = str(found.dtype), tuple(int(d) for d in found.shape)
-        if (dtype, shape) != (expected.dtype, expected.shape):
+        sizes = getattr(found, "shape", None)
+        if sizes is None or any(not hasattr(d, "value") for d in sizes):
+            raise ModelError(
+                f"the shape of output `{expected.name}` depends on the data, not only on the shapes of the inputs",
+                bind_hint(model.graph, "please report this, with the model"),
+            )
+        dtype, shape = str(found.dtype), tuple(int(d) for d in sizes)
+        if (dtype, shape) != (STORED.get(expected.dtype, expected.dtype), expected.shape):
             sizes = "x".join(map(str, shape))
             raise ModelError(
                 f"output `{expected.name}` is {expected.dtype}[{'x'.join(map(str, expected.shape))}] in the model and "
