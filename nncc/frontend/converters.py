@@ -17,13 +17,20 @@ from nncc.frontend.quantization_converters import dequantize_linear, dynamic_qua
 from nncc.operators.batch_normalization import batch_normalization
 from nncc.operators.bit_cast import bit_cast
 from nncc.operators.bit_shift import bit_shift
+from nncc.operators.col2im import col2im
 from nncc.operators.constant import constant
+from nncc.operators.cumulative import cum_prod, cum_sum
+from nncc.operators.deform_conv import deform_conv
+from nncc.operators.det import det
+from nncc.operators.dft import dft, stft
 from nncc.operators.dropout import dropout
 from nncc.operators.elu import elu
 from nncc.operators.eye_like import eye_like
+from nncc.operators.gather import gather_elements, gather_nd
 from nncc.operators.is_inf import is_inf
 from nncc.operators.lp_normalization import lp_normalization
 from nncc.operators.matmul import matmul
+from nncc.operators.mel_weight_matrix import mel_weight_matrix
 from nncc.operators.modulo import modulo
 from nncc.operators.narrow_floats import decode_narrow, encode_narrow
 from nncc.operators.one_hot import one_hot
@@ -31,6 +38,9 @@ from nncc.operators.power import power
 from nncc.operators.prelu import prelu
 from nncc.operators.reduce import REDUCTIONS
 from nncc.operators.reshape import reshape
+from nncc.operators.resize import resize, upsample
+from nncc.operators.scatter import scatter_elements, scatter_nd
+from nncc.operators.sequences import reverse_sequence, tensor_scatter, top_k
 from nncc.operators.softmax import log_softmax, softmax
 from nncc.operators.split import split
 from nncc.operators.variadic import VARIADIC
@@ -88,34 +98,52 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-CONVERTERS: dict[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]] = {
+CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "BatchNormalization": batch_normalization,
     "BitCast": bit_cast,
     "BitShift": bit_shift,
     "Clip": clip,
+    "Col2Im": col2im,
     "Constant": constant,
     "ConvInteger": conv_integer,
+    "CumProd": cum_prod,
+    "CumSum": cum_sum,
+    "DFT": dft,
     "DecodeNarrow": decode_narrow,
+    "DeformConv": deform_conv,
     "DequantizeLinear": dequantize_linear,
+    "Det": det,
     "Dropout": dropout,
     "DynamicQuantizeLinear": dynamic_quantize_linear,
     "Elu": elu,
     "EncodeNarrow": encode_narrow,
     "EyeLike": eye_like,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
     "IsInf": is_inf,
     "LogSoftmax": log_softmax,
     "LpNormalization": lp_normalization,
     "MatMul": matmul,
     "MatMulInteger": matmul_integer,
+    "MelWeightMatrix": mel_weight_matrix,
     "Mod": modulo,
     "OneHot": one_hot,
-    "Pad": pad,
     "PRelu": prelu,
+    "Pad": pad,
     "Pow": power,
     "QuantizeLinear": quantize_linear,
     "Reshape": reshape,
+    "Resize": resize,
+    "ReverseSequence": reverse_sequence,
+    "STFT": stft,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
     "Softmax": softmax,
     "Split": split,
+    "TensorScatter": tensor_scatter,
+    "TopK": top_k,
+    "Upsample": upsample,
     **REDUCTIONS,
     **VARIADIC,
 }

@@ -14,6 +14,7 @@ from nncc.frontend.expand_functions import expand_functions
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
+from nncc.frontend.types import check_operand_types, check_outputs
 from nncc.ir import Model, TensorSpec
 from nncc.passes.float_quantization import float_quantization
 from nncc.passes.rewriting import static_shape
@@ -26,6 +27,9 @@ __all__ = ["import_onnx", "read_graph", "save", "specs", "to_proto", "unsupporte
 
 MOST_NODES = 1_000_000
 """Nodes after inlining: a model of more is refused, since nested functions can multiply without bound."""
+
+MOST_TRIAL_BYTES = 2**31
+"""Of inputs: with larger ones a model is not run while it is imported."""
 
 
 def _check(proto: onnx.ModelProto, path: Path, external: bool) -> None:
@@ -158,6 +162,12 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
 
     names = [str(value.name) for value in unknown]
     model = Model(trial, name, inputs, ())
+    if (nbytes := sum(spec.nbytes for spec in inputs)) > MOST_TRIAL_BYTES:
+        raise ModelError(
+            f"the shape of output `{names[0]}` cannot be derived from the shapes of the inputs, and the model cannot be"
+            f" tried out: its inputs have {nbytes:,} bytes",
+            "choose smaller inputs with `--shape`",
+        )
     try:
         runs = [reference(model, fill(inputs, mode, seed=7), outputs=names) for mode in ("zeros", "random", "ones")]
     except RunError as error:
@@ -225,23 +235,27 @@ def import_onnx(
     """
     import onnx_ir
 
+    from nncc.passes.explicit_defaults import explicit_defaults
     from nncc.passes.infer_shapes import infer_shapes
 
     path = Path(path)
     graph = read_graph(path)
     main = graph.graph
     bind_inputs(graph, bind or {})
+    explicit_defaults(graph)
     fix_shapes(graph, shape or {})
     infer_shapes(graph)
     expand_functions(graph)
     float_quantization(graph)
     check_quantization(graph)
-    for node in onnx_ir.traversal.RecursiveGraphIterator(main):
-        for value in node.outputs:
-            sizes = static_shape(value)
-            if sizes is not None and prod(sizes) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
-                text = "x".join(map(str, sizes))
-                raise ModelError(f"tensor `{value.name}` would have the shape {text}: over 2^40 bytes")
+    check_operand_types(graph)
+    check_outputs(graph)
+    made = (v for node in onnx_ir.traversal.RecursiveGraphIterator(main) for v in node.outputs)
+    for value in (*main.inputs, *made):
+        sizes = static_shape(value)
+        if sizes is not None and prod(sizes) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
+            text = "x".join(map(str, sizes))
+            raise ModelError(f"tensor `{value.name}` would have the shape {text}: over 2^40 bytes")
     inputs = specs(main.inputs, "input")
     if any(static_shape(value) is None for value in main.outputs):
         _derive_outputs(graph, name or path.stem, inputs)
