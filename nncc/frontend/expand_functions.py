@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
+from nncc.frontend.microsoft import MICROSOFT, microsoft_definition
 from nncc.passes.rewriting import attribute, quiet
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ COMPILED = frozenset(
     }
 )
 """Operators with a definition that are compiled as they are; what `_whole` says of a node goes before."""
+
+_DEFINING = ("", "ai.onnx", "ai.onnx.preview")
+"""Domains whose definitions onnx has."""
 
 MOST_EXPANSIONS = 100_000
 """Nodes that are replaced, those of definitions included."""
@@ -101,6 +105,15 @@ def _type(value: onnx_ir.Value | None) -> bytes:
     return described.type.SerializeToString()
 
 
+def _defaults(node: onnx_ir.Node, graph: onnx_ir.Model) -> Any:
+    """What the standard says of the attributes of a node."""
+    import onnx
+
+    if node.domain == MICROSOFT:  # its definition was made of them
+        return {}
+    return onnx.defs.get_schema(node.op_type, graph.opset_imports[node.domain], node.domain).attributes
+
+
 def _localize(graph: onnx_ir.Model, node: onnx_ir.Node, body: onnx.FunctionProto, number: int) -> None:
     """Make `node` the call of a function of its own in the model."""
     import onnx
@@ -108,8 +121,7 @@ def _localize(graph: onnx_ir.Model, node: onnx_ir.Node, body: onnx.FunctionProto
 
     for at, out in enumerate(node.outputs):
         out.name = out.name or f"{node.name or node.outputs[0].name}/output_{at}"
-    schema = onnx.defs.get_schema(node.op_type, graph.opset_imports[node.domain], node.domain)
-    for name, entry in schema.attributes.items():
+    for name, entry in _defaults(node, graph).items():
         if name not in node.attributes and entry.default_value.name:
             node.attributes[name] = onnx_ir.serde.deserialize_attribute(entry.default_value)
     for name, given in tuple(node.attributes.items()):
@@ -147,11 +159,12 @@ def expand_functions(graph: onnx_ir.Model) -> int:
         found = 0
         for node in tuple(onnx_ir.traversal.RecursiveGraphIterator(graph.graph)):
             version = graph.opset_imports.get(node.domain)
-            if version is None or node.domain not in ("", "ai.onnx", "ai.onnx.preview"):
+            if node.domain == MICROSOFT:
+                body = microsoft_definition(node, graph.opset_imports.get("", 1))
+            elif version is None or node.domain not in _DEFINING or (node.op_type in COMPILED and _whole(node)):
                 continue
-            if node.op_type in COMPILED and _whole(node):
-                continue
-            body = _definition(node, version)
+            else:
+                body = _definition(node, version)
             if body is not None:
                 found += 1
                 _localize(graph, node, body, total + found)
