@@ -34,6 +34,7 @@ from nncc.operators.mel_weight_matrix import mel_weight_matrix
 from nncc.operators.modulo import modulo
 from nncc.operators.narrow_floats import decode_narrow, encode_narrow
 from nncc.operators.one_hot import one_hot
+from nncc.operators.pad import pad
 from nncc.operators.power import power
 from nncc.operators.prelu import prelu
 from nncc.operators.reduce import REDUCTIONS
@@ -71,31 +72,6 @@ def clip(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any
             bound = builder.emit(relax.op.where(relax.op.isnan(bound), unbounded, bound))
         result = builder.emit(apply(result, bound))
     return result
-
-
-def pad(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
-    """A constant, mirrored or repeated border of constant widths as one operator, which keeps its layout open.
-
-    TVM's makes a kernel of it at once.
-    """
-    modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
-    mode = modes.get(_text(attributes.get("mode", "constant")))
-    x, amounts, filler, axes = [*inputs, None, None, None][:4]
-    if mode is None or axes is not None or not isinstance(amounts, GenericConst):
-        return None
-    if filler is not None and not isinstance(filler, GenericConst):
-        return None
-    widths = [int(n) for n in constant_array(amounts)]
-    rank = len(x.ty.shape)
-    if len(widths) != 2 * rank or (min(widths) < 0 and mode != "constant") or str(x.ty.dtype) != "float32":
-        return None
-    value = float(constant_array(filler).reshape(())) if filler is not None else 0.0
-    pairs = [width for axis in range(rank) for width in (widths[axis], widths[rank + axis])]
-    return relax.op.nn.pad(x, pairs, mode, value)
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {

@@ -87,10 +87,9 @@ class Site:
         steps = constant(scale)
         if steps is None:
             sizes = static_shape(scale)
-            if sizes is None or len(sizes) > 1 or (sizes not in ((), (1,)) and not per_axis):
+            fits = sizes is not None and len(sizes) < 2 and (sizes in ((), (1,)) or per_axis)
+            if not fits or (zero is not None and static_shape(zero) != sizes):
                 raise Refusal("its scales are computed at run time")
-            if zero is not None and static_shape(zero) != sizes:
-                raise Refusal("its scales and zero points differ in number")
             scale, zero = self._single(scale, "scale"), self._single(zero, "zero_point") if zero is not None else None
             return scale, zero if zero is not None else self._zeros(scale, dtype)
         if steps.size != 1 and (not per_axis or max(steps.shape) != steps.size):

@@ -168,3 +168,10 @@ def test_constants_have_all_their_forms(tmp_path):
         kind = TensorProto.INT64 if "int" in name else TensorProto.FLOAT
         (found,) = _run(tmp_path, "Constant", {}, [(kind, np.shape(value))], **{name: value})
         assert found.tolist() == value
+
+
+def test_a_border_has_a_value_that_is_computed(tmp_path):
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    inputs = {"x": x, "p_c": np.array([1, -1]), "v": np.float32(7), "a_c": np.array([-1])}
+    (found,) = _run(tmp_path, "Pad", inputs, [(TensorProto.FLOAT, (2, 3))])
+    assert found.tolist() == [[7, 0, 1], [7, 3, 4]]
