@@ -27,8 +27,11 @@ from nncc.operators.dropout import dropout
 from nncc.operators.elu import elu
 from nncc.operators.eye_like import eye_like
 from nncc.operators.gather import gather_elements, gather_nd
+from nncc.operators.gru import gru
+from nncc.operators.hyperbolic import cosh, sinh
 from nncc.operators.is_inf import is_inf
 from nncc.operators.lp_normalization import lp_normalization
+from nncc.operators.lstm import lstm
 from nncc.operators.matmul import matmul
 from nncc.operators.mel_weight_matrix import mel_weight_matrix
 from nncc.operators.modulo import modulo
@@ -40,6 +43,7 @@ from nncc.operators.prelu import prelu
 from nncc.operators.reduce import REDUCTIONS
 from nncc.operators.reshape import reshape
 from nncc.operators.resize import resize, upsample
+from nncc.operators.rnn import rnn
 from nncc.operators.scatter import scatter_elements, scatter_nd
 from nncc.operators.sequences import reverse_sequence, tensor_scatter, top_k
 from nncc.operators.softmax import log_softmax, softmax
@@ -82,6 +86,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Col2Im": col2im,
     "Constant": constant,
     "ConvInteger": conv_integer,
+    "Cosh": cosh,
     "CumProd": cum_prod,
     "CumSum": cum_sum,
     "DFT": dft,
@@ -94,9 +99,11 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Elu": elu,
     "EncodeNarrow": encode_narrow,
     "EyeLike": eye_like,
+    "GRU": gru,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
     "IsInf": is_inf,
+    "LSTM": lstm,
     "LogSoftmax": log_softmax,
     "LpNormalization": lp_normalization,
     "MatMul": matmul,
@@ -108,6 +115,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Pad": pad,
     "Pow": power,
     "QuantizeLinear": quantize_linear,
+    "RNN": rnn,
     "Reshape": reshape,
     "Resize": resize,
     "ReverseSequence": reverse_sequence,
@@ -115,6 +123,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
+    "Sinh": sinh,
     "Softmax": softmax,
     "Split": split,
     "TensorScatter": tensor_scatter,

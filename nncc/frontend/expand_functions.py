@@ -94,6 +94,18 @@ def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
     return onnx.FunctionProto.FromString(text)
 
 
+def _checked_definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
+    """The same; whatever onnx says of operands that do not fit is a ModelError."""
+    try:
+        return _definition(node, version)
+    except ModelError:
+        raise
+    except Exception as error:  # onnx raises RuntimeError and others of its own
+        where = f"{node.op_type} `{node.name or node.outputs[0].name}`"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise ModelError(f"{where} cannot be replaced by its definition: {reason}") from error
+
+
 def _type(value: onnx_ir.Value | None) -> bytes:
     import onnx
     import onnx_ir
@@ -164,7 +176,7 @@ def expand_functions(graph: onnx_ir.Model) -> int:
             elif version is None or node.domain not in _DEFINING or (node.op_type in COMPILED and _whole(node)):
                 continue
             else:
-                body = _definition(node, version)
+                body = _checked_definition(node, version)
             if body is not None:
                 found += 1
                 _localize(graph, node, body, total + found)
@@ -173,7 +185,10 @@ def expand_functions(graph: onnx_ir.Model) -> int:
         total += found
         if total > MOST_EXPANSIONS:
             raise ModelError(f"the model has over {MOST_EXPANSIONS:,} operators that stand for others")
-        with quiet():
-            InlinePass()(graph)
+        try:
+            with quiet():
+                InlinePass()(graph)
+        except Exception as error:  # onnx_ir wraps whatever went wrong in a function body
+            raise ModelError(f"the definition of an operator cannot be inserted: {error.__cause__ or error}") from error
         graph.opset_imports.pop("nncc.definitions", None)
         infer_shapes(graph)
