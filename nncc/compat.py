@@ -141,6 +141,12 @@ def importable_operators() -> dict[str, set[str]]:
     return {"": names - contributed, "com.microsoft": names & contributed}
 
 
+def _empty_inputs(graph: Any) -> dict[str, list[int]]:
+    """The shapes of inputs that have no elements: the importer takes a size of 0 for one that is not known."""
+    shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.input}
+    return {name: shape for name, shape in shapes.items() if 0 in shape}
+
+
 def onnx_importer(
     converters: Mapping[str, Callable[[Any, Sequence[Any], Attributes], Any]],
 ) -> Callable[[Any], Any]:
@@ -170,7 +176,8 @@ def onnx_importer(
 
     def load(proto: Any) -> Any:
         opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
-        return Importer({}, "float32", keep_params_in_input=False, sanitize=True).from_onnx(proto.graph, opset)
+        importer = Importer(_empty_inputs(proto.graph), "float32", keep_params_in_input=False, sanitize=True)
+        return importer.from_onnx(proto.graph, opset)
 
     return load
 

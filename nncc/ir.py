@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -145,7 +146,7 @@ def _collected(constant: int, terms: Sequence[tuple[int, tuple[Quotient, ...]]])
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype (numpy's word, or ``bfloat16``) and shape of an input, an output or a constant.
+    """Name, dtype (the word of numpy or ml_dtypes) and shape of an input, an output or a constant.
 
     `shape` is static, or the largest that there is; `extents` then says, by axis, what the sizes are.
     """
@@ -158,7 +159,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of the tensor, densely packed in row-major order."""
+        """Size in bytes of the tensor in row-major order, densely packed but that each element has whole bytes."""
         return prod(self.shape) * self._bits // 8
 
     def admits(self, shape: Sequence[int]) -> bool:
@@ -178,7 +179,8 @@ class TensorSpec:
 
     @property
     def _bits(self) -> int:
-        return _BITS.get(self.dtype) or int(self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz"))
+        digits = re.match(r"[a-z]+(\d+)", self.dtype)
+        return max(8, _BITS.get(self.dtype) or int(digits[1] if digits else 8))
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{'x'.join(map(str, self.extents or self.shape))}]"

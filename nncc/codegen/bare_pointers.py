@@ -14,6 +14,7 @@ from typing import Any
 from nncc.codegen.bound_buffers import bound_buffers
 from nncc.codegen.integer_dots import integer_dots
 from nncc.codegen.shuffle_lanes import shuffle_lanes
+from nncc.codegen.split_periods import split_periods
 from nncc.codegen.split_registers import split_registers
 from nncc.codegen.transpose_lanes import transpose_lanes
 from nncc.codegen.vector_math import vector_math
@@ -238,6 +239,8 @@ def lower_kernels(
         lowered.StmtSimplify(),
         lowered.RemoveNoOp(),
         scheduled.RewriteUnsafeSelect(),
+        split_periods(),
+        lowered.StmtSimplify(),
         shuffle_lanes(),
         transpose_lanes(),
         lowered.CommonSubexprElim(),

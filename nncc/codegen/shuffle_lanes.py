@@ -50,7 +50,7 @@ def _load(load: Any) -> Any:
             vector = load.source[tirx.Ramp(start - rest + first, 1, width)]
             # TVM wants no more elements out than in.
             return tirx.Shuffle(
-                [vector] * (lanes // width), [tirx.const(int(d), "int32") for d in offsets + rest - first]
+                [vector] * -(-lanes // width), [tirx.const(int(d), "int32") for d in offsets + rest - first]
             )
         width *= 2
     return load

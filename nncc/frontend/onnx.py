@@ -12,6 +12,7 @@ from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint, bind_inputs
 from nncc.frontend.bounded import bound_outputs
 from nncc.frontend.container import read_container
+from nncc.frontend.expand_functions import expand_functions
 from nncc.frontend.lists import open_inputs, open_outputs
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
@@ -19,6 +20,7 @@ from nncc.frontend.tensors import LARGEST, check_tensors
 from nncc.frontend.types import check_operand_types, check_outputs
 from nncc.ir import Model, TensorSpec
 from nncc.passes.bodies import subgraphs
+from nncc.passes.float_quantization import float_quantization
 from nncc.passes.rewriting import is_op, static_shape
 
 if TYPE_CHECKING:
@@ -266,6 +268,8 @@ def import_onnx(
     explicit_defaults(graph)
     fix_shapes(graph, sizes_of)
     infer_shapes(graph)
+    expand_functions(graph)
+    float_quantization(graph)
     selected = bound_outputs(graph)
     open_outputs(graph)
     check_quantization(graph)

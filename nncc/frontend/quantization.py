@@ -9,7 +9,6 @@ from nncc.errors import ModelError
 from nncc.passes.grids import operand_or_none
 from nncc.passes.qoperators import MICROSOFT, SCALES
 from nncc.passes.rewriting import attribute, constant, is_op, static_shape
-from nncc.passes.widen_integers import NARROW
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -96,13 +95,6 @@ def _check_types(node: onnx_ir.Node) -> None:
     """Integers of one type on both sides, and a zero point that the type allows."""
     x, zero = operand_or_none(node, 0), operand_or_none(node, 2)
     is_quantize = node.op_type == "QuantizeLinear"
-    q = node.outputs[0] if is_quantize else x
-    for value in (q, zero, x):
-        if value is not None and value.dtype is not None and value.dtype.name.startswith("FLOAT8"):
-            raise ModelError(
-                f"{_where(node)} quantizes to {value.dtype.name.lower()}, which cannot be compiled",
-                "quantize the model to int8 or uint8",
-            )
     if zero is None or zero.dtype is None:
         return
     asked = attribute(node, "output_dtype", 0) if is_quantize else int(x.dtype or 0) if x is not None else 0
@@ -123,19 +115,9 @@ def _check_types(node: onnx_ir.Node) -> None:
 
 
 def check_quantization(graph: onnx_ir.Model) -> None:
-    """Raise ModelError for constant parameters of quantization that mean nothing; shapes are inferred before.
-
-    So for inputs and outputs of the model of 4 or 2 bits, which have no place in a library's interface.
-    """
+    """Raise ModelError for constant parameters of quantization that mean nothing; shapes are inferred before."""
     import onnx_ir
 
-    for value in (*graph.graph.inputs, *graph.graph.outputs):
-        if value.dtype is not None and value.dtype.name in NARROW:
-            what = "input" if value.is_graph_input() else "output"
-            raise ModelError(
-                f"{what} `{value.name}` is of type {value.dtype.name.lower()}, which a library cannot take or give",
-                "cut the model before or behind the quantization: 8 bits and more are fine",
-            )
     for node in onnx_ir.traversal.RecursiveGraphIterator(graph.graph):
         _check_scales(node)
         if is_op(node, "QuantizeLinear", "DequantizeLinear") or (

@@ -6,11 +6,13 @@ import contextlib
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint
 from nncc.frontend.bounded import refuse_used
+from nncc.frontend.narrow_types import STORED, hold_in_bytes
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model, Region
 
@@ -48,10 +50,12 @@ def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
     if refusal := unsupported(model, known):
         raise refusal
     refuse_used(model)
+    graph = model.graph.clone()
+    held = replace(model, graph=graph) if hold_in_bytes(graph) else model
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
-            module = onnx_importer({**CONVERTERS, "Region": region_call(regions or {})})(_proto(model))
+            module = onnx_importer({**CONVERTERS, "Region": region_call(regions or {})})(_proto(held))
     except OperatorError:
         raise
     except Exception as error:  # the importer raises whatever its converters raise
@@ -60,8 +64,8 @@ def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{what} is used in a form that cannot be compiled: {reason}",
-            getattr(error, "hint", None)
-            or bind_hint(model.graph, "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled"),
+            bind_hint(model.graph, getattr(error, "hint", None))
+            or "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
         ) from error
     module = relax.transform.CanonicalizeBindings()(module)
     _check_outputs(module["main"].ret_ty, model)
@@ -82,8 +86,14 @@ def _check_outputs(results: Any, model: Model) -> None:
     """Outputs are written to memory of the size that the model says: what the importer made must be just that."""
     fields = list(getattr(results, "fields", None) or [results])
     for expected, found in zip(model.outputs, fields, strict=True):
-        dtype, shape = str(found.dtype), tuple(int(d) for d in found.shape)
-        if (dtype, shape) != (expected.dtype, expected.shape):
+        sizes = getattr(found, "shape", None)
+        if sizes is None or any(not hasattr(d, "value") for d in sizes):
+            raise ModelError(
+                f"the shape of output `{expected.name}` depends on the data, not only on the shapes of the inputs",
+                bind_hint(model.graph, "please report this, with the model"),
+            )
+        dtype, shape = str(found.dtype), tuple(int(d) for d in sizes)
+        if (dtype, shape) != (STORED.get(expected.dtype, expected.dtype), expected.shape):
             sizes = "x".join(map(str, shape))
             raise ModelError(
                 f"output `{expected.name}` is {expected.dtype}[{'x'.join(map(str, expected.shape))}] in the model and "

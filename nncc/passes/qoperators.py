@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.passes.grids import insert_dequantize, insert_node, insert_quantize, operand_or_none
 from nncc.passes.raise_opset import raise_opset
-from nncc.passes.rewriting import Report, add_constant, attribute, constant, substitute
+from nncc.passes.rewriting import Report, add_constant, attribute, constant, static_shape, substitute
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -65,6 +65,17 @@ class Site:
             raise Refusal("the type of an operand is not known")
         return add_constant(self.graph, np.zeros(shape, dtype.numpy()), f"{self.name}/zero")
 
+    def _single(self, value: onnx_ir.Value, what: str) -> onnx_ir.Value:
+        """A list of one as a scalar."""
+        import numpy as np
+        import onnx_ir
+
+        if static_shape(value) != (1,):
+            return value
+        shape = add_constant(self.graph, np.zeros(0, np.int64), f"{self.name}/scalar")
+        name = f"{self.name}/{what}_{value.name}"
+        return insert_node(self.node, "Reshape", [value, shape], name=name, dtype=value.dtype, shape=onnx_ir.Shape([]))
+
     def parameters(
         self, at: int, dtype: onnx_ir.DataType | None, *, per_axis: bool = False, zero_at: int | None = None
     ) -> tuple[onnx_ir.Value, onnx_ir.Value]:
@@ -75,8 +86,11 @@ class Site:
         zero = operand_or_none(self.node, at + 1 if zero_at is None else zero_at)
         steps = constant(scale)
         if steps is None:
-            if scale.shape is None or len(scale.shape):
+            sizes = static_shape(scale)
+            fits = sizes is not None and len(sizes) < 2 and (sizes in ((), (1,)) or per_axis)
+            if not fits or (zero is not None and static_shape(zero) != sizes):
                 raise Refusal("its scales are computed at run time")
+            scale, zero = self._single(scale, "scale"), self._single(zero, "zero_point") if zero is not None else None
             return scale, zero if zero is not None else self._zeros(scale, dtype)
         if steps.size != 1 and (not per_axis or max(steps.shape) != steps.size):
             raise Refusal(f"its operand {at} has scales of shape {'x'.join(map(str, steps.shape))}")

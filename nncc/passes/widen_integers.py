@@ -14,15 +14,32 @@ __all__ = ["NARROW", "widen_integers"]
 NARROW = {"INT4": (-8, 7), "UINT4": (0, 15), "INT2": (-2, 1), "UINT2": (0, 3)}
 """By ONNX's name of a type: its smallest and its largest number."""
 
-_COPYING = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "QuantizeLinear")
+_COPYING = (
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "QuantizeLinear",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 def _narrow(value: onnx_ir.Value | None) -> bool:
     return value is not None and value.dtype is not None and value.dtype.name in NARROW
 
 
-def widen_integers(graph: onnx_ir.Model) -> Report:
-    """Widen in place, all of a model's narrow integers or, where one cannot be, none."""
+def widen_integers(graph: onnx_ir.Model, interface: bool = False) -> Report:
+    """Widen in place, all of a model's narrow integers or, where one cannot be, none.
+
+    Inputs and outputs of the model are among those that cannot, unless `interface` says otherwise.
+    """
     import numpy as np
     import onnx_ir
 
@@ -33,7 +50,7 @@ def widen_integers(graph: onnx_ir.Model) -> Report:
     for node in makers:
         if not is_op(node, *_COPYING):
             report.skip(node, "its result is of 4 or 2 bits, which only quantization and reshapes may make")
-    if report.refusals or any(map(_narrow, (*main.inputs, *main.outputs))):
+    if report.refusals or (not interface and any(map(_narrow, (*main.inputs, *main.outputs)))):
         return report
 
     def wide(value: onnx_ir.Value) -> np.dtype:
@@ -48,7 +65,8 @@ def widen_integers(graph: onnx_ir.Model) -> Report:
         report.rewrites += 1
     for node in makers:
         out, dtype = node.outputs[0], wide(node.outputs[0])
-        out.type = onnx_ir.TensorType(onnx_ir.DataType.from_numpy(dtype))
+        for each in node.outputs:
+            each.type = onnx_ir.TensorType(onnx_ir.DataType.from_numpy(dtype))
         report.rewrites += 1
         if not is_op(node, "QuantizeLinear"):
             continue
@@ -64,4 +82,8 @@ def widen_integers(graph: onnx_ir.Model) -> Report:
         main.insert_after(node, clip)
         for user, at in users:
             user.replace_input_with(at, clip.outputs[0])
+        if out.is_graph_output():
+            clip.outputs[0].name, out.name = out.name, clip.outputs[0].name
+            out.replace_all_uses_with(clip.outputs[0], replace_graph_outputs=True)
+            clip.replace_input_with(0, out)
     return report

@@ -17,13 +17,13 @@ __all__ = ["TensorInfo", "checked_inputs", "placed_outputs"]
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output: densely packed, row-major.
+    """An input or output: densely packed, row-major; elements of 8 and fewer bits are a byte each (see nncc.h).
 
     Attributes
     ----------
     name : str
     dtype : str
-        numpy's word, or ``bfloat16``.
+        numpy's word, or that of ml_dtypes: ``bfloat16``, ``float8_e4m3fn``, ``int4`` ...
     shape : tuple of int
         The largest, where there are open dimensions.
     nbytes : int

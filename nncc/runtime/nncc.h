@@ -34,10 +34,12 @@ enum {
 };
 
 /* A tensor: densely packed, row-major. Pointers handed to nncc_run may have any
- * alignment; on 32-bit Arm that of their elements. */
+ * alignment; on 32-bit Arm that of their elements. Elements of 8 and fewer bits
+ * are a byte each: of "int4" and "int2" with the sign extended, of "uint4",
+ * "uint2" and "float4_e2m1fn" in the low bits; of inputs only those count. */
 typedef struct nncc_tensor {
   const char* name;
-  const char* dtype;    /* numpy's word: "float32", "int64", "bool", ... */
+  const char* dtype;    /* numpy's or ml_dtypes' word: "float32", "int64", "bool", "float8_e5m2", ... */
   int32_t ndim;
   const int64_t* shape; /* the largest, where there are open dimensions */
   size_t nbytes;        /* of that shape */

@@ -1,9 +1,10 @@
 """Run ONNX's conformance cases and write down what came out.
 
-    python tests/conformance/conformance_table.py [--only TEXT] [--processes N] [--target T] [--write]
+    python tests/conformance/conformance_table.py [--only TEXT ...] [--known] [--processes N] [--target T] [--write]
 
 Prints what differs from `expectations.txt`. With ``--write`` that file, and `docs/operators.md`, are written anew from
-a run of all cases, or, with ``--only``, from those whose name or operator has TEXT in it and what was known of others.
+a run of all cases, or of some and what was known of others: with ``--only`` of those that have TEXT in their name or
+that are of this operator, with ``--known`` of those that did not pass before.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=[""], metavar="TEXT")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--known", action="store_true")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--target", default="native")
     parser.add_argument("--write", action="store_true")
@@ -104,6 +106,7 @@ def main() -> int:
         if case.kind in options.kinds and any(text in name or text == case.operator for text in options.only)
     ]
     before = expectations() if EXPECTATIONS.exists() else {}
+    names = [name for name in names if not options.known or name in before]
     found = _run(names, options.processes, options.target)
     for name in names:
         was = before.get(name, Verdict(name, "passed")).verdict
@@ -112,7 +115,7 @@ def main() -> int:
     print(dict(Counter(verdict.verdict for verdict in found.values())))
     if options.write:
         PAGE.parent.mkdir(exist_ok=True)
-        known = before | found
+        known = (expectations() if EXPECTATIONS.exists() else {}) | found  # another run may have written meanwhile
         EXPECTATIONS.write_text(expectations_text(known), encoding="utf-8")
         PAGE.write_text(page_text(known), encoding="utf-8")
     return 0

@@ -264,16 +264,6 @@ REFUSED = {
         {"zero": np.array(7, np.int32), "dtype": np.int32},
         f"DequantizeLinear `bad` has the zero point `z`, which is out of range: that of int32 is 0\n{AGAIN}",
     ),
-    "float8": (
-        {"dtype": ml_dtypes.float8_e4m3fn},
-        "DequantizeLinear `bad` quantizes to float8e4m3fn, which cannot be compiled\n"
-        "quantize the model to int8 or uint8",
-    ),
-    "an input of int4": (
-        {"dtype": S4},
-        "input `x` is of type int4, which a library cannot take or give\n"
-        "cut the model before or behind the quantization: 8 bits and more are fine",
-    ),
 }
 
 

@@ -1,0 +1,194 @@
+"""Operators that ONNX defines by others are replaced by their definition, unless nncc compiles them as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nncc.errors import ModelError
+from nncc.frontend.microsoft import MICROSOFT, microsoft_definition
+from nncc.passes.rewriting import attribute, quiet
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir
+
+__all__ = ["COMPILED", "expand_functions"]
+
+COMPILED = frozenset(
+    {
+        "AffineGrid",
+        "Clip",
+        "DepthToSpace",
+        "DynamicQuantizeLinear",
+        "Elu",
+        "Gelu",
+        "GreaterOrEqual",
+        "HardSigmoid",
+        "HardSwish",
+        "LayerNormalization",
+        "LeakyRelu",
+        "LessOrEqual",
+        "LogSoftmax",
+        "Mish",
+        "PRelu",
+        "Range",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceSumSquare",
+        "Relu",
+        "Selu",
+        "Shrink",
+        "Softmax",
+        "Softplus",
+        "Softsign",
+        "SpaceToDepth",
+        "ThresholdedRelu",
+    }
+)
+"""Operators with a definition that are compiled as they are; what `_whole` says of a node goes before."""
+
+_DEFINING = ("", "ai.onnx", "ai.onnx.preview")
+"""Domains whose definitions onnx has."""
+
+MOST_EXPANSIONS = 100_000
+"""Nodes that are replaced, those of definitions included."""
+
+
+def _whole(node: onnx_ir.Node) -> bool:
+    """Whether a node of an operator in `COMPILED` is of the form that is compiled."""
+    if node.op_type == "LayerNormalization":  # mean and deviation are outputs too
+        return not any(out.uses() or out.is_graph_output() for out in node.outputs[1:])
+    if node.op_type == "SpaceToDepth":  # TVM's importer knows no other order
+        return attribute(node, "mode", "DCR") == "DCR"
+    return True
+
+
+def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
+    """The body of an operator in this opset, by the types of its operands; None where ONNX has none."""
+    import onnx
+    import onnx_ir
+
+    try:
+        schema: Any = onnx.defs.get_schema(node.op_type, version, node.domain)
+    except onnx.defs.SchemaError:
+        return None
+    if not (schema.has_function or schema.has_context_dependent_function):
+        return None
+    if schema.has_function:
+        text = schema.get_function_with_opset_version(version)
+    else:
+        proto = onnx_ir.to_proto(node)
+        given = {entry.name for entry in proto.attribute}
+        proto.attribute.extend(
+            entry.default_value
+            for name, entry in schema.attributes.items()
+            if name not in given and entry.default_value.name
+        )
+        text = schema.get_context_dependent_function_with_opset_version(
+            version, proto.SerializeToString(), [_type(value) for value in node.inputs]
+        )
+    if not text:
+        return None
+    return onnx.FunctionProto.FromString(text)
+
+
+def _checked_definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
+    """The same; whatever onnx says of operands that do not fit is a ModelError."""
+    try:
+        return _definition(node, version)
+    except ModelError:
+        raise
+    except Exception as error:  # onnx raises RuntimeError and others of its own
+        where = f"{node.op_type} `{node.name or node.outputs[0].name}`"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise ModelError(f"{where} cannot be replaced by its definition: {reason}") from error
+
+
+def _type(value: onnx_ir.Value | None) -> bytes:
+    import onnx
+    import onnx_ir
+
+    if value is None or value.type is None:
+        return b""
+    described = onnx.ValueInfoProto()
+    onnx_ir.serde.serialize_value_into(described, value)
+    return described.type.SerializeToString()
+
+
+def _defaults(node: onnx_ir.Node, graph: onnx_ir.Model) -> Any:
+    """What the standard says of the attributes of a node."""
+    import onnx
+
+    if node.domain == MICROSOFT:  # its definition was made of them
+        return {}
+    return onnx.defs.get_schema(node.op_type, graph.opset_imports[node.domain], node.domain).attributes
+
+
+def _localize(graph: onnx_ir.Model, node: onnx_ir.Node, body: onnx.FunctionProto, number: int) -> None:
+    """Make `node` the call of a function of its own in the model."""
+    import onnx
+    import onnx_ir
+
+    for at, out in enumerate(node.outputs):
+        out.name = out.name or f"{node.name or node.outputs[0].name}/output_{at}"
+    for name, entry in _defaults(node, graph).items():
+        if name not in node.attributes and entry.default_value.name:
+            node.attributes[name] = onnx_ir.serde.deserialize_attribute(entry.default_value)
+    for name, given in tuple(node.attributes.items()):
+        if given.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS):
+            del node.attributes[name]  # its nodes are in the body
+    body.domain, body.name = "nncc.definitions", f"{node.op_type}_{number}"
+    for entry in body.opset_import:  # the definition holds for the model's opset, or there would be none
+        entry.version = graph.opset_imports.get(entry.domain, entry.version)
+    del body.output[len(node.outputs) :]
+    made = {name for inner in body.node for name in inner.output} | set(body.input)
+    for name in body.output:
+        if name not in made:  # an optional output that nobody asked for
+            body.node.append(onnx.helper.make_node("Constant", [], [name], value_float=0.0))
+    function = onnx_ir.serde.deserialize_function(body)
+    for inner in function:
+        for out in inner.outputs:
+            out.name = f"{node.name or node.outputs[0].name}/{out.name}"
+    graph.functions[function.identifier()] = function
+    graph.opset_imports["nncc.definitions"] = 1
+    node.domain, node.op_type = body.domain, body.name
+
+
+def expand_functions(graph: onnx_ir.Model) -> int:
+    """Replace, in place, operators by their definitions until none is left to replace; the number of replacements.
+
+    Types of all values have to be known; those of new ones are inferred. Raises ModelError.
+    """
+    import onnx_ir
+    from onnx_ir.passes.common import InlinePass
+
+    from nncc.passes.infer_shapes import infer_shapes
+
+    total = 0
+    while True:
+        found = 0
+        for node in tuple(onnx_ir.traversal.RecursiveGraphIterator(graph.graph)):
+            version = graph.opset_imports.get(node.domain)
+            if node.domain == MICROSOFT:
+                body = microsoft_definition(node, graph.opset_imports.get("", 1))
+            elif version is None or node.domain not in _DEFINING or (node.op_type in COMPILED and _whole(node)):
+                continue
+            else:
+                body = _checked_definition(node, version)
+            if body is not None:
+                found += 1
+                _localize(graph, node, body, total + found)
+        if not found:
+            return total
+        total += found
+        if total > MOST_EXPANSIONS:
+            raise ModelError(f"the model has over {MOST_EXPANSIONS:,} operators that stand for others")
+        try:
+            with quiet():
+                InlinePass()(graph)
+        except Exception as error:  # onnx_ir wraps whatever went wrong in a function body
+            raise ModelError(f"the definition of an operator cannot be inserted: {error.__cause__ or error}") from error
+        graph.opset_imports.pop("nncc.definitions", None)
+        infer_shapes(graph)
