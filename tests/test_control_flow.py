@@ -277,3 +277,36 @@ def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
     assert refusal(f"net (bool c, float[2] x) => (float[2] y) {{ {inside} }}", tmp_path) == (
         "the model's control flow is nested more than 8 deep, in `then0`\nhint: export it again with less of it"
     )
+
+
+SCANNED = """
+net (float[2] h, float[3,2] xs, float[{length},2] ys) => (float[2] last, float[3,2] sums) {{
+  last, sums = Scan <num_scan_inputs = {scans}, {more}
+    body = body (float[2] p, float[2] x, float[2] y) => (float[2] r, float[2] s) {{
+      z = Add (x, y)
+      r = Add (p, z)
+      s = Identity (r)
+    }}> (h, xs, ys)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("length", "scans", "more", "why"),
+    [
+        (4, 2, "", "what it scans has different lengths: [3, 4]"),
+        (3, 2, "scan_input_axes = [0, 2],", "`ys` has no axis 2"),
+        (3, 2, "scan_input_axes = [0],", "it has not as many axes or directions as it scans or stacks"),
+        (3, 4, "", "it cannot scan 4 of 3 operands"),
+    ],
+)
+def test_scans_that_contradict_themselves_are_refused(
+    length: int, scans: int, more: str, why: str, tmp_path: Path
+) -> None:
+    said = refusal(SCANNED.format(length=length, scans=scans, more=more), tmp_path)
+    assert said.startswith(f"in Scan `last`: {why}\nhint: ")
+
+
+def test_a_number_of_iterations_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert refusal(FIBONACCI.replace("int64 n,", "int64[2] n,"), tmp_path) == (
+        "in Loop `x`: its number of iterations `n` has the shape 2\nhint: export it again, or ask its author"
+    )

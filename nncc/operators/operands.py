@@ -57,10 +57,7 @@ def required(expr: Any, what: str) -> np.ndarray:
     """The value of an input that shapes or loops depend on; a ModelError where it is known only at run time."""
     value = optional(expr)
     if value is None:
-        raise ModelError(
-            f"its input `{what}` is known only at run time",
-            f"make `{getattr(expr, 'name_hint', what)}` a constant of the model",
-        )
+        raise ModelError(f"its input `{what}` is known only at run time")
     return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
@@ -79,49 +80,97 @@ def captured_values(graphs: Sequence[onnx_ir.Graph]) -> list[onnx_ir.Value]:
     return [value for value in read if value not in inside]
 
 
+def _invalid(node: onnx_ir.Node, why: str, hint: str = "export it again, or ask its author") -> ModelError:
+    return ModelError(f"in {node.op_type} `{node.name or node.outputs[0].name}`: {why}", hint)
+
+
 def branch_bodies(node: onnx_ir.Node) -> tuple[list[onnx_ir.Graph], list[onnx_ir.Value]]:
     """The graphs of an If, then and else, and the values that both take as inputs, in this order."""
     graphs = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
+    if any(len(graph.inputs) or len(graph.outputs) != len(node.outputs) for graph in graphs):
+        raise _invalid(node, "a branch takes inputs, or does not give as many outputs as it does")
+    _check_single(node, node.inputs[0], "condition")
     captured = captured_values(graphs)
     inputs = [value for value in captured if constant(value) is None]
     constants = [value for value in captured if constant(value) is not None]
     return [_standalone(graph, {}, [], inputs, constants) for graph in graphs], inputs
 
 
+def _check_single(node: onnx_ir.Node, value: onnx_ir.Value | None, what: str) -> None:
+    """ModelError for a condition or a number of iterations that is known to be no single one: it is read as one."""
+    shape = static_shape(value)
+    if shape is not None and prod(shape) != 1:
+        raise _invalid(node, f"its {what} `{value.name if value else ''}` has the shape {'x'.join(map(str, shape))}")
+
+
 def loop_node(node: onnx_ir.Node) -> LoopNode:
-    """A Loop or Scan in the same terms. Raises ModelError for what an old opset allowed and is not done."""
+    """A Loop or Scan in the same terms. Raises ModelError for what does not fit its body, and for Scan of opset 8."""
+    found = _loop(node) if is_op(node, "Loop") else _scan(node)
+    count = len(found.carried)
+    if len(node.outputs) != count + len(found.stack_axes) or len(found.body.outputs) != len(node.outputs) + (
+        1 if found.has_counter else 0
+    ):
+        raise _invalid(node, "it does not give what its body gives")
+    if len(found.body.inputs) != count + len(found.scanned) + (2 if found.has_counter else 0):
+        raise _invalid(node, "it does not have as many operands as its body takes")
+    return found
+
+
+def _loop(node: onnx_ir.Node) -> LoopNode:
     body = node.attributes["body"].as_graph()
-    values = list(node.inputs)
-    if is_op(node, "Loop"):
-        limit, condition, *carried = values
-        trips = None if limit is None else scalar(limit)
-        most = limit if trips is None else None
-        if condition is not None and (first := scalar(condition)) is not None:
-            condition = None
-            trips = trips if first else 0
-        stacked = len(body.outputs) - 1 - len(carried)
-        if trips is not None:
-            trips = max(0, int(trips))
-            most = None
-        return LoopNode(
-            body, trips, most, condition, _given(carried), (), (), (), (0,) * stacked, (False,) * stacked, True
-        )
-    if len(values) != len(body.inputs):  # before opset 9, it went over batches, and had their lengths in front
-        raise ModelError(
-            "it is that of opset 8, over batches, which cannot be compiled", "export the model again with a newer opset"
+    limit, condition, *carried = [*node.inputs, None, None][: max(2, len(node.inputs))]
+    _check_single(node, limit, "number of iterations")
+    _check_single(node, condition, "condition")
+    trips = None if limit is None else scalar(limit)
+    if condition is not None and (first := scalar(condition)) is not None:
+        condition = None
+        trips = trips if first else 0
+    if trips is not None:
+        trips = max(0, int(trips))
+    most = limit if trips is None else None
+    stacked = max(0, len(body.outputs) - 1 - len(carried))
+    nothing = (0,) * stacked, (False,) * stacked
+    return LoopNode(body, trips, most, condition, _given(carried), (), (), (), *nothing, True)
+
+
+def _scan(node: onnx_ir.Node) -> LoopNode:
+    body, values = node.attributes["body"].as_graph(), list(node.inputs)
+    if len(values) == len(body.inputs) + 1:  # before opset 9, it went over batches, and had their lengths in front
+        raise _invalid(
+            node,
+            "it is that of opset 8, over batches, which cannot be compiled",
+            "export the model again with a newer opset",
         )
     scans = int(attribute(node, "num_scan_inputs", 0))
-    carried, scanned = values[: len(values) - scans], _given(values[len(values) - scans :])
-    axes = tuple(attribute(node, "scan_input_axes", None) or [0] * scans)
-    backwards = tuple(bool(d) for d in attribute(node, "scan_input_directions", None) or [0] * scans)
-    stacked = len(body.outputs) - len(carried)
-    stack_axes = tuple(attribute(node, "scan_output_axes", None) or [0] * stacked)
-    stack_backwards = tuple(bool(d) for d in attribute(node, "scan_output_directions", None) or [0] * stacked)
-    shape = static_shape(scanned[0]) if scanned else None
-    trips = shape[axes[0]] if shape is not None else None
-    return LoopNode(
-        body, trips, None, None, _given(carried), scanned, axes, backwards, stack_axes, stack_backwards, False
+    if not 1 <= scans <= len(values):
+        raise _invalid(node, f"it cannot scan {scans} of {len(values)} operands")
+    carried, scanned = _given(values[: len(values) - scans]), _given(values[len(values) - scans :])
+    stacked = max(0, len(body.outputs) - len(carried))
+    axes, backwards, stack_axes, stack_backwards = (
+        tuple(attribute(node, f"scan_{name}", None) or [0] * count)
+        for name, count in (
+            ("input_axes", scans),
+            ("input_directions", scans),
+            ("output_axes", stacked),
+            ("output_directions", stacked),
+        )
     )
+    if (
+        not len(axes) == len(backwards) == scans == len(scanned)
+        or not len(stack_axes) == len(stack_backwards) == stacked
+    ):
+        raise _invalid(node, "it has not as many axes or directions as it scans or stacks")
+    lengths = set()
+    for value, axis in zip(scanned, axes, strict=True):
+        shape = static_shape(value)
+        if shape is not None and not -len(shape) <= axis < len(shape):
+            raise _invalid(node, f"`{value.name}` has no axis {axis}")
+        lengths |= {None if shape is None else shape[axis]}
+    if len(lengths - {None}) > 1:
+        raise _invalid(node, f"what it scans has different lengths: {sorted(n for n in lengths if n is not None)}")
+    trips = None if None in lengths else lengths.pop()
+    flags = (tuple(map(bool, given)) for given in (backwards, stack_backwards))
+    return LoopNode(body, trips, None, None, carried, scanned, axes, next(flags), stack_axes, next(flags), False)
 
 
 def _given(values: Sequence[onnx_ir.Value | None]) -> tuple[onnx_ir.Value, ...]:

@@ -66,7 +66,7 @@ def _infer_loop(node: onnx_ir.Node, graph: onnx_ir.Model) -> bool:
     count = len(loop.carried)
     for value, result, axis in zip(node.outputs[count:], results[count:], loop.stack_axes, strict=True):
         shape = static_shape(result)
-        if whole and shape is not None and loop.trips is not None:
+        if whole and shape is not None and loop.trips is not None and -len(shape) - 1 <= axis <= len(shape):
             at = axis % (len(shape) + 1)
             changed |= _annotate(value, result, (*shape[:at], loop.trips, *shape[at:]))
     return changed

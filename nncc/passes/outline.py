@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,17 +126,24 @@ def _loop(node: onnx_ir.Node, name: str, graph: onnx_ir.Model) -> Region:
     import onnx_ir
 
     loop = loop_node(node)
+    if not loop.has_counter and loop.trips is None:
+        raise ModelError("the shape of what it scans is not known", _CUT)
     made, captured = loop_body(loop)
     body = _simplified(made, name, graph)
     count, results = len(loop.carried), list(body.outputs)
     conditional = loop.has_counter and not always(body.graph.graph.outputs[0])
     if loop.has_counter:
-        results.pop(0)
+        follows = results.pop(0)
+        if follows.dtype != "bool" or prod(follows.shape) != 1:
+            raise ModelError(f"its condition is {_form(follows)}, which is not one bool", _CUT)
         if not conditional:
             body = _without_first_output(body)
     for begin, end in zip(body.inputs[1:], results[:count], strict=False):
         if (begin.dtype, begin.shape) != (end.dtype, end.shape):
             raise ModelError(f"`{begin.name}` is {_form(begin)} before an iteration and {_form(end)} after it", _CUT)
+    for slice_, axis in zip(results[count:], loop.stack_axes, strict=True):
+        if not -len(slice_.shape) - 1 <= axis <= len(slice_.shape):
+            raise ModelError(f"what it stacks has {len(slice_.shape) + 1} axes, among them no {axis}", _CUT)
     condition = loop.condition
     if conditional and condition is None:
         condition = insert_before(node, "Identity", [_true(node)], name=f"{name}_condition")

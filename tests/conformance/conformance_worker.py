@@ -73,6 +73,8 @@ def _difference(expected: Any, actual: np.ndarray, case: Case) -> str:
         return f"dtype {actual.dtype} instead of {expected.dtype}"
     if expected.shape != actual.shape:
         return f"shape {actual.shape} instead of {expected.shape}"
+    if case.operator == "Bernoulli":
+        return ""  # no two implementations draw the same numbers
     if expected.dtype.kind in "iub":
         return "" if np.array_equal(expected, actual) else "values differ"
     try:

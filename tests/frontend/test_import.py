@@ -292,7 +292,7 @@ def test_inputs_that_are_no_tensors_are_refused_by_name(write):
     tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [2])
     proto = proto_of("g (float[2] x) => (float[2] y) { y = SequenceAt (x, i) }", i=np.array(0, np.int64))
     proto.graph.input[0].type.CopyFrom(helper.make_sequence_type_proto(tensor))
-    refused(write(proto), "input `x` is a sequence, not a tensor")
+    refused(write(proto), "input `x` is a list of tensors")
     proto = proto_of("g (string[2] x) => (string[2] y) { y = Identity (x) }")
     refused(write(proto), "input `x` holds strings")
 

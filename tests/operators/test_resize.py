@@ -121,4 +121,4 @@ def test_a_size_known_only_at_run_time_is_refused(tmp_path):
     assert str(caught.value) == (
         "the operator `Resize` is used in a form that cannot be compiled: its input `sizes` is known only at run time"
     )
-    assert caught.value.hint == "make `sizes` a constant of the model"
+    assert caught.value.hint == "fix it with `--bind sizes=...`, if it is the same in every run"
