@@ -22,6 +22,8 @@ __all__ = ["General", "Sample", "flatten_general", "generalize"]
 
 _MOST_SIZES = 1 << 16
 """Of all sizes together, so many are looked at."""
+_FEWEST = 3
+"""Samples that numbers are found from."""
 _MOST_POINTS = 600
 """And so many where several expressions are compared."""
 
@@ -32,6 +34,8 @@ class Sample:
 
     point: Point
     kernels: Kernels
+    clear: bool = True
+    """Whether no open size is a static one too, which passes would take for open: else only its constants count."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class General:
     inside: Mapping[int, tuple[int, int | Extent]]
     constants: Mapping[tuple[int, int], np.ndarray]
     """By call and argument."""
-    unclear: Point | None
+    unclear: tuple[Point, ...]
     """Sizes at which a further sample would tell apart expressions that have all the numbers that are known."""
 
 
@@ -76,16 +80,14 @@ class _Fitter:
                 )
         return self._found[key][0]
 
-    def unclear(self) -> Point | None:
-        """The sizes at which the expressions that have the same numbers so far differ most; None where all agree."""
+    def unclear(self) -> tuple[Point, ...]:
+        """Sizes at which expressions that have the same numbers so far differ, those where most do first."""
         several = [candidates for candidates in self._found.values() if len(candidates) > 1]
         sizes = _sizes(self.dims)
-        best, point = 0, None
-        for each in sizes[:: max(1, len(sizes) // _MOST_POINTS)]:
-            told = sum(len({candidate.at(each) for candidate in candidates}) - 1 for candidates in several)
-            if told > best:
-                best, point = told, each
-        return point
+        some = sizes[:: max(1, len(sizes) // _MOST_POINTS)]
+        told = [sum(len({each.at(point) for each in candidates}) - 1 for candidates in several) for point in some]
+        order = sorted((at for at, number in enumerate(told) if number), key=lambda at: -told[at])
+        return tuple(some[at] for at in order)
 
 
 _BUCKETS_ONLY = "compile for some sizes only: `--buckets`, and `--no-general`"
@@ -106,13 +108,16 @@ def _sizes(dims: Sequence[Dim]) -> list[dict[str, int]]:
     return found
 
 
-def generalize(samples: Sequence[Sample], dims: Sequence[Dim]) -> General:
-    """The general form of the samples. Raises ModelError where they differ in more than numbers, or in numbers that no
-    simple expression has.
+def generalize(every: Sequence[Sample], dims: Sequence[Dim]) -> General:
+    """The general form of samples; those that are not clear are left out.
 
-    The first sample is what names and structure are taken from; the last has the largest sizes, which those constants
-    are taken from that are longer at larger sizes.
+    The first is what names and structure are taken from; the last has the largest sizes, which those constants are
+    taken from that are longer at larger sizes. Raises ModelError where samples differ in more than numbers, or in
+    numbers that no simple expression has.
     """
+    samples = [sample for sample in every if sample.clear]
+    if len(samples) < _FEWEST:
+        raise ModelError("the open dimensions have sizes that others in the model have too", _BUCKETS_ONLY)
     fit = _Fitter([sample.point for sample in samples], dims)
     if any(sample.kernels.regions for sample in samples):
         raise ModelError("the model has control flow, which cannot be compiled for open dimensions", _BUCKETS_ONLY)
@@ -124,6 +129,10 @@ def generalize(samples: Sequence[Sample], dims: Sequence[Dim]) -> General:
             f"{'x'.join(map(str, samples[0].point.values()))}, so there is no one form for all sizes",
             _BUCKETS_ONLY,
         )
+    sources = list(zip(samples, walks, strict=True))
+    if not every[-1].clear:
+        largest = walk_of(every[-1].kernels, 1)
+        sources += [(every[-1], largest)] if _skeleton(largest) == _skeleton(first) else []
     functions: dict[str, Any] = {}
     named: dict[tuple[Any, ...], str] = {}
     calls: list[PendingCall] = []
@@ -134,11 +143,11 @@ def generalize(samples: Sequence[Sample], dims: Sequence[Dim]) -> General:
         shapes: dict[int, tuple[int, ...]] = {}
         for at, arg in enumerate(args):
             if arg.space == "weights":
-                arrays = [
-                    _constant(sample, walk, call, at) for sample, walk, call in zip(samples, walks, same, strict=True)
-                ]
+                arrays = [_constant(sample, walk, _calls(walk)[number], at) for sample, walk in sources]
                 constants[number, at] = _covering(arrays, fit.what)
                 if len({array.shape for array in arrays}) > 1:
+                    if any(sources[-1][0].point[dim.name] < dim.high for dim in dims):
+                        raise ModelError(f"{fit.what} has a constant that is longer at larger sizes", _BUCKETS_ONLY)
                     shapes[at] = constants[number, at].shape
         if not same[0].kernel:
             calls.append(PendingCall("", args, _plain(fit([_fixed(call.nbytes) for call in same]))))

@@ -105,12 +105,13 @@ def _sample(
     from nncc.pipeline import run
 
     open_sizes: set[int] = set()
+    static_sizes: set[int] = set()
     for name, shape in _shapes(model).items():
-        for other in others:
-            if len(shape) == len(other.get(name, ())):
-                open_sizes |= {a for a, b in zip(shape, other[name], strict=True) if a != b}
+        same = [other[name] for other in others if len(other.get(name, ())) == len(shape)]
+        for axis, size in enumerate(shape):
+            (open_sizes if any(other[axis] != size for other in same) else static_sizes).add(size)
     at = replace(_at(job, inputs, point, "lower"), open_sizes=frozenset(open_sizes))
-    return Sample(point, run(at, after="simplify", value=model))
+    return Sample(point, run(at, after="simplify", value=model), not open_sizes & static_sizes)
 
 
 def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
@@ -128,11 +129,18 @@ def generalize_open(opened: Opened, job: Job) -> Opened:
         return opened
     samples, dims = list(opened.samples), opened.inputs.dims
     general = generalize(samples, dims)
-    while general.unclear is not None and len(samples) < _MOST_SAMPLES:
-        model = _until(job, opened.inputs, general.unclear, "simplify")
-        samples.insert(-1, _sample(job, opened.inputs, general.unclear, model, opened.shapes))
-        job.progress(len(samples), _MOST_SAMPLES, "x".join(map(str, general.unclear.values())))
-        general = generalize(samples, dims)
+    tried: list[Mapping[str, int]] = []
+    while len(tried) < _MOST_SAMPLES:
+        point = next((each for each in general.unclear if each not in tried), None)
+        if point is None:
+            break
+        tried.append(point)
+        job.progress(len(tried), _MOST_SAMPLES, "x".join(map(str, point.values())))
+        model = _until(job, opened.inputs, point, "simplify")
+        sample = _sample(job, opened.inputs, point, model, opened.shapes)
+        if sample.clear:
+            samples.insert(-1, sample)
+            general = generalize(samples, dims)
     return replace(opened, samples=tuple(samples), general=general)
 
 

@@ -222,6 +222,17 @@ def test_gpus_and_quantizing_are_refused(tmp_path):
     assert caught.value.message == "`--buckets` are sizes of open dimensions"
 
 
+def test_a_static_size_that_a_sample_has_too_is_not_taken_for_open(tmp_path):
+    """The largest sample of a batch of up to 16 is 64, and so are rows and columns here."""
+    net = Net()
+    x = net.input("N", 64, name="x")
+    net.output(net.op("Softmax", net.op("MatMul", x, net.weight(64, 64)), axis=-1))
+    onnx.save(net.model(), tmp_path / "wide.onnx")
+    opened = nncc.compile(tmp_path / "wide.onnx", range={"N": (1, 16)}, until="generalize")
+    assert [sample.clear for sample in opened.samples] == [True, True, True, True, False]
+    assert "softmax" in opened.general.kernels.module.script(), "rows of fixed length have their template"
+
+
 def test_a_model_that_is_another_at_other_sizes_is_refused(tmp_path):
     """The reshape takes a number of rows that depends on whether the size is even."""
     net = Net()
