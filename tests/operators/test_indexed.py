@@ -110,9 +110,7 @@ def test_more_elements_than_there_are_cannot_be_taken(tmp_path):
     del model.graph.value_info[:]
     with pytest.raises(ModelError) as caught:
         compile_net(model, tmp_path)
-    assert str(caught.value) == (
-        "the operator `TopK` is used in a form that cannot be compiled: it takes 5 elements of an axis of 3"
-    )
+    assert str(caught.value).endswith("Axis has less than the requested k elements.")
 
 
 def test_sequences_are_reversed_up_to_their_length(tmp_path):
