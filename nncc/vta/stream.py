@@ -116,10 +116,10 @@ class Plan:
     """Of the output: blocks, rows, columns."""
     reduction: int = 1
     """Blocks of the input that are loaded at once."""
-    order: str = "output"
-    """Which operand stays on the chip in the outer loops: ``weights``, ``input`` or ``output``."""
+    order: str = "osc"
+    """Loops over tiles, the outermost first: ``o`` output blocks, ``s`` rows and columns, ``c`` input blocks."""
     buffers: tuple[int, int, int] = (2, 2, 2)
-    """How many tiles INP, WGT and ACC hold at once."""
+    """How many tiles of INP, WGT and ACC the chip holds at once."""
 
 
 @dataclass(frozen=True, eq=False)
