@@ -13,7 +13,11 @@ import numpy as np
 
 from nncc.vta.layer import Layer
 
-__all__ = ["Alu", "Gemm", "Load", "Loops", "Operation", "Place", "Plan", "Store", "Stream"]
+__all__ = ["OWN_UOPS", "Alu", "Gemm", "Load", "Loops", "Operation", "Place", "Plan", "Store", "Stream"]
+
+
+OWN_UOPS = -1
+"""In the place of an argument: the program's own micro-operations, which only the linker loads."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Load:
     """Rows of elements from DRAM, with padding around them, densely into a memory of the chip."""
 
     memory: str
-    """``inp``, ``wgt``, ``acc``, ``acc8`` or ``par``."""
+    """``inp``, ``wgt``, ``acc``, ``acc8`` or ``par``; ``uop`` after linking."""
     place: Place
     """Of the first element that is read (of the row and column behind the padding)."""
     sram: int

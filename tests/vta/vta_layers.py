@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from nncc.vta.layer import Layer
-from nncc.vta.lower_layer import argument_bytes
+from nncc.vta.link import Located
+from nncc.vta.lower_layer import argument_bytes, lower_layer
 from nncc.vta.machine import Machine
 from nncc.vta.plan import refusal
 from nncc.vta.stream import Plan
 
-__all__ = ["arguments", "conv", "resnet18", "small_layers", "small_plans"]
+__all__ = ["Node", "Placed", "arguments", "conv", "placed", "resnet18", "small_layers", "small_plans"]
 
 
 def arguments(layer: Layer, machine: Machine, seed: int) -> list[np.ndarray]:
@@ -59,14 +62,74 @@ def conv(
     )  # type: ignore[arg-type]  # fmt: skip
 
 
-def resnet18() -> list[Layer]:
+class Node(NamedTuple):
+    """A layer of a network, the value that it reads, the one that it adds (or None), and the one that it makes."""
+
+    layer: Layer
+    data: str
+    other: str | None
+    result: str
+
+
+def resnet18() -> list[Node]:
     """The residual blocks of ResNet-18 at 224 x 224: C2 to C11 as often as they are, with their sums."""
-    layers = [conv(64, 64, 56, residual=residual) for residual in ("", "second", "", "second")]
-    for inputs, size in ((64, 56), (128, 28), (256, 14)):
-        outputs = 2 * inputs
-        layers += [conv(inputs, outputs, size, 1, 2, relu=False), conv(inputs, outputs, size, 3, 2)]
-        layers += [conv(outputs, outputs, size // 2, residual=residual) for residual in ("second", "", "second")]
-    return layers
+    nodes = []
+    x = "x"
+    shapes = [(64, 64, 56), (64, 64, 56), (64, 128, 56), (128, 128, 28)]
+    shapes += [(128, 256, 28), (256, 256, 14), (256, 512, 14), (512, 512, 7)]
+    for block, (inputs, outputs, size) in enumerate(shapes):
+        stride, shortcut = outputs // inputs, x
+        if stride == 2:
+            shortcut = f"shortcut{block}"
+            nodes.append(Node(conv(inputs, outputs, size, 1, 2, relu=False), x, None, shortcut))
+        nodes.append(Node(conv(inputs, outputs, size, 3, stride), x, None, f"inner{block}"))
+        last = conv(outputs, outputs, size // stride, residual="second")
+        nodes.append(Node(last, f"inner{block}", shortcut, f"block{block}"))
+        x = f"block{block}"
+    return nodes
+
+
+class Placed(NamedTuple):
+    """A network in memory: its streams, the size of its constants and of its arena, and where each value lies."""
+
+    streams: list[Located]
+    constants: int
+    arena: int
+    values: dict[str, int]
+
+
+def placed(nodes: list[Node], machine: Machine, plans: list[Plan] | None = None) -> Placed:
+    """Streams with addresses; values that are no longer needed make room for others."""
+    last = {name: index for index, node in enumerate(nodes) for name in (node.data, node.other) if name}
+    live: dict[str, tuple[int, int]] = {}
+    values: dict[str, int] = {}
+    streams, constants, arena = [], 0, 0
+    for index, node in enumerate(nodes):
+        stream = lower_layer(node.layer, plans[index] if plans else None, machine)
+        sizes = stream.arguments
+        needed = [(node.data, sizes[0]), (node.other, sizes[-2]), (node.result, sizes[-1])]
+        for name, size in needed:
+            if name and name not in values:
+                values[name] = _free_place(sorted(live.values()), size)
+                live[name] = (values[name], values[name] + size)
+                arena = max(arena, live[name][1])
+        addresses = [values[node.data]]
+        for size in sizes[1 : len(sizes) - 1 - bool(node.other)]:
+            addresses.append(constants)
+            constants += (size + 4095) // 4096 * 4096
+        addresses += [values[name] for name in (node.other, node.result) if name]
+        streams.append(Located(stream, tuple(addresses)))
+        live = {name: place for name, place in live.items() if last.get(name, len(nodes)) > index}
+    return Placed(streams, constants, arena, values)
+
+
+def _free_place(taken: list[tuple[int, int]], size: int) -> int:
+    at = 0
+    for begin, end in taken:
+        if at + size <= begin:
+            break
+        at = max(at, (end + 63) // 64 * 64)
+    return at
 
 
 @st.composite
