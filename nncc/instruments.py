@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.config import Config
 from nncc.errors import InternalError, NnccError, OutputError, RunError
-from nncc.ir import Artifact, Decision, Kernels, Model, Network, Program, Quantization
+from nncc.ir import Acceleration, Artifact, Decision, Kernels, Model, Network, Program, Quantization
 from nncc.pipeline import Instrument, Job, Stage, stages
 from nncc.tuning.lock import write_lock
 
@@ -44,6 +44,8 @@ class Decided(Instrument):
     """By task without a record, the other processor that there is one for."""
     quantization: Quantization | None = None
     """What runs on integers, where something is quantized."""
+    acceleration: Acceleration | None = None
+    """What runs on the target's accelerator, where it has one."""
     outcome: Outcome | None = None
     """How the model was quantized, where it was so here."""
 
@@ -52,6 +54,7 @@ class Decided(Instrument):
             self.outcome = value.outcome
         if stage.name == "schedule":
             self.decisions, self.quantization = value.decisions, value.quantization
+            self.acceleration = value.acceleration
             self.elsewhere = job.known.elsewhere([each.task for each in value.decisions if not each.tuned])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from nncc.codegen.emit_accelerator import Submission, emit_accelerator
 from nncc.codegen.emit_description import emit_description
 from nncc.codegen.flatten import symbol_prefix
 from nncc.ir import Program, Ref
@@ -12,22 +15,35 @@ _RUN_ON = "int {prefix}run_on(nncc_context* context, const void* const* inputs, 
 """What libraries for CUDA have besides."""
 
 
-def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) -> str:
-    """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library."""
+def emit_source(
+    program: Program, build: str, compiler: str, rpc: bool = False, submissions: Sequence[Submission] = ()
+) -> str:
+    """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library.
+
+    `submissions` are the parts of a program that has an accelerator.
+    """
     prefix = symbol_prefix(program.name)
-    arity = {call.kernel: len(call.args) for call in program.calls if call.kernel}
-    body = "\n".join(f"  {_call(i, call, prefix)}" for i, call in enumerate(program.calls))
+    machine = program.target.hardware.accelerator if program.streams else None
+    arity = {c.kernel: len(c.args) for c in program.calls if c.kernel and c.kernel not in program.streams}
+    submitted = {each.first_call: f"NNCC_SUBMIT({number});" for number, each in enumerate(submissions)}
+    inside = {number for each in submissions for number in each.calls} - submitted.keys()
+    body = "\n".join(
+        f"  {submitted.get(i) or _call(i, call, prefix)}" for i, call in enumerate(program.calls) if i not in inside
+    )
     prototypes = "\n".join(
         f"extern int32_t {prefix}{kernel}({', '.join(['const void*'] * count) or 'void'});"
         for kernel, count in sorted(arity.items())
     )
     shim = '#include "rpc_shim.c"\n' if rpc else ""
-    return f"""#include "internal.h"
+    beside = ""
+    if machine is not None:
+        beside = emit_accelerator(machine, submissions, len(program.calls), program.weights.nbytes)
+    return f"""{"#define NNCC_ACCELERATOR" + chr(10) if beside else ""}#include "internal.h"
 
 {prototypes}
 
 {emit_description(program, build, compiler)}
-static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
+{beside}static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
                             double* seconds) {{
   (void)arena; (void)weights; (void)in; (void)out; (void)seconds;
 {body}

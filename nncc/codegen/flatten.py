@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from nncc.codegen.memory import Lifetime, plan
 from nncc.errors import InternalError
-from nncc.ir import CONCATENATION, Call, Kernels, Lowered, Program, Ref, TensorSpec, align
+from nncc.ir import ALIGNMENT, CONCATENATION, Call, Kernels, Lowered, Program, Ref, TensorSpec, align
+from nncc.target import Hardware
 
 __all__ = ["flatten", "symbol_prefix"]
 
@@ -19,6 +21,14 @@ __all__ = ["flatten", "symbol_prefix"]
 _PIECE_ALIGNMENT = 16
 """Bytes: on a GPU, what vectors of four floats may begin at, and so each piece of a concatenation that is written where
 it belongs. Processors take any."""
+
+
+def _alignments(hardware: Hardware) -> tuple[int, int]:
+    """Bytes that pieces of a concatenation and constants begin at a multiple of: on an accelerator, its elements."""
+    if (machine := hardware.accelerator) is not None:
+        elements = [machine.element_bytes(memory.name) for memory in machine.description.memories]
+        return machine.element_bytes("inp"), max(ALIGNMENT, *elements)
+    return _PIECE_ALIGNMENT if hardware.multiprocessors else 1, ALIGNMENT
 
 
 def symbol_prefix(name: str) -> str:
@@ -32,7 +42,7 @@ def flatten(kernels: Kernels) -> Program:
     from nncc.compat import tirx
 
     module = _allocated(kernels)
-    walk = _Walk(module, _PIECE_ALIGNMENT if kernels.target.hardware.multiprocessors else 1)
+    walk = _Walk(module, *_alignments(kernels.target.hardware))
     used = {call.kernel for call in walk.calls}
     functions = {
         variable.name_hint: f
@@ -84,9 +94,10 @@ _NONE = _Value("none")
 class _Walk:
     """Reads ``main`` once: its buffers, calls, constants and results."""
 
-    def __init__(self, module: Any, piece_alignment: int) -> None:
+    def __init__(self, module: Any, piece_alignment: int, constant_alignment: int) -> None:
         function = module["main"]
         self.piece_alignment = piece_alignment
+        self.constant_alignment = constant_alignment
         self.module = module
         self.values: dict[Any, _Value] = {p: _Value("input", i) for i, p in enumerate(function.params)}
         self.sizes: list[int] = []
@@ -181,7 +192,7 @@ class _Walk:
         if key not in self._offsets:
             self._offsets[key] = self.weights_bytes
             self.blobs.append(array)
-            self.weights_bytes += align(array.nbytes)
+            self.weights_bytes += align(array.nbytes, self.constant_alignment)
         return _Value("weights", self._offsets[key])
 
 
@@ -201,11 +212,30 @@ def _leaves(value: _Value) -> list[_Value]:
     return [leaf for part in value.parts for leaf in _leaves(part)] if value.space == "tuple" else [value]
 
 
+def _in_arena(walk: _Walk, streams: Collection[str], inputs: Sequence[TensorSpec]) -> set[int]:
+    """The buffers that `streams` of an accelerator read and write, which knows the arena and no memory of the caller;
+    inputs of the model that they read are copied before."""
+    calls: list[_PendingCall] = []
+    copies: dict[_Value, _Value] = {}
+    for call in walk.calls:
+        if call.kernel in streams:
+            for value in [arg for arg in call.args if arg.space == "input" and arg not in copies]:
+                copies[value] = _Value("buffer", len(walk.sizes))
+                walk.sizes.append(inputs[value.at].nbytes)
+                calls.append(_PendingCall("", [value, copies[value]], inputs[value.at].nbytes))
+            call.args = [copies.get(arg, arg) for arg in call.args]
+        calls.append(call)
+    walk.calls = calls
+    used = [arg for call in calls if call.kernel in streams for arg in call.args if arg.space == "buffer"]
+    return {walk.root(arg.at)[0] for arg in used}
+
+
 def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
+    shared = _in_arena(walk, lowered.streams, kernels.inputs)
     arguments = [list(call.args) for call in walk.calls]
     sizes = list(walk.sizes)
     for number, call in enumerate(walk.calls):
-        workspace = lowered.workspace[call.kernel] if call.kernel else 0
+        workspace = lowered.workspace.get(call.kernel, 0)
         if workspace:
             arguments[number].append(_Value("buffer", len(sizes)))
             sizes.append(workspace)
@@ -221,7 +251,7 @@ def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
     for output, result in enumerate(walk.results):
         buffer, offset = walk.root(result.at) if result.space == "buffer" else (0, 0)
         whole = result.space == "buffer" and offset == 0 and sizes[buffer] == kernels.outputs[output].nbytes
-        if whole and buffer not in pinned:
+        if whole and buffer not in pinned and buffer not in shared:
             pinned[buffer] = output
         else:
             if result.space == "buffer":  # it is read after the last call
@@ -245,7 +275,7 @@ def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
     offset = 0
     for blob in walk.blobs:
         weights[offset : offset + blob.nbytes] = blob.reshape(-1).view(np.uint8)
-        offset += align(blob.nbytes)
+        offset += align(blob.nbytes, walk.constant_alignment)
     return Program(
         kernels.name,
         kernels.target,
@@ -261,4 +291,5 @@ def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
         kernels.argument_bytes,
         kernels.sources,
         lowered.launches,
+        streams=lowered.streams,
     )

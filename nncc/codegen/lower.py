@@ -38,6 +38,7 @@ def lower(network: Network) -> Kernels:
         network.outputs,
         decisions=network.decisions,
         quantization=network.quantization,
+        acceleration=network.acceleration,
     )
 
 

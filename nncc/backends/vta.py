@@ -1,0 +1,100 @@
+"""An accelerator beside the processor: its layers become programs of instructions, the rest goes through LLVM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from nncc.backends import llvm
+from nncc.backends.library import make_library
+from nncc.codegen.emit_accelerator import Submission, accelerator_facts, place_programs
+from nncc.codegen.emit_c import emit_source
+from nncc.codegen.link import ACCELERATOR_FUNCTIONS, PUBLIC_FUNCTIONS
+from nncc.errors import InternalError, UsageError
+from nncc.ir import Artifact, Lowered, Program, Ref
+from nncc.target import Target
+from nncc.vta.machine import Machine
+
+__all__ = ["DUMPS", "EXPANDS_WEIGHTS", "build", "check", "lower"]
+
+DUMPS = llvm.DUMPS
+"""Forms of the host's code that can be written beside the library."""
+
+EXPANDS_WEIGHTS = False
+"""The accelerator reads constants where they are stored."""
+
+
+def check(target: Target) -> None:
+    """Raise ToolError now, rather than after minutes of compilation, if no library for `target` can be linked here."""
+    llvm.check(target)
+
+
+def lower(functions: dict[str, Any], target: Target, prefix: str) -> Lowered:
+    """Layers as streams of instructions; the other functions as backend `llvm` makes them."""
+    from nncc.vta.decisions import layer_of, plan_of
+    from nncc.vta.lower_layer import lower_layer
+
+    machine = _machine(target)
+    layers = {name: layer for name, function in functions.items() if (layer := layer_of(function)) is not None}
+    streams = {name: lower_layer(layer, plan_of(functions[name]), machine) for name, layer in layers.items()}
+    host = {name: function for name, function in functions.items() if name not in layers}
+    return replace(llvm.lower(host, target, prefix), streams=streams)
+
+
+def build(
+    program: Program,
+    folder: Path,
+    stem: str,
+    emit: Sequence[str] = ("so",),
+    dump_code: Sequence[str] = (),
+    rpc: bool = False,
+) -> Artifact:
+    """Write the library, ``<stem>.h`` and ``<stem>.json`` into `folder`; `dump_code` is the host's code, as of backend
+    `llvm`. Raises ToolError, OutputError, and UsageError for what only processors have."""
+    if rpc:
+        raise UsageError(f"libraries for `{program.target.name}` cannot be measured through TVM's RPC server")
+    machine, submissions = _machine(program.target), _submissions(program)
+    blob, _ = place_programs(submissions)
+    plain = llvm.code_of(program, dump_code)
+    code = replace(
+        plain,
+        source=lambda build_hash, compiler: emit_source(program, build_hash, compiler, submissions=submissions),
+        exports=(*PUBLIC_FUNCTIONS, *ACCELERATOR_FUNCTIONS),
+        blobs={"nncc_programs": blob},
+        facts={"accelerator": accelerator_facts(machine, submissions)},
+    )
+    return make_library(program, folder, stem, code, emit)
+
+
+def _machine(target: Target) -> Machine:
+    if target.hardware.accelerator is None:
+        raise InternalError(f"target `{target.name}` has no accelerator")
+    return target.hardware.accelerator
+
+
+def _submissions(program: Program) -> list[Submission]:
+    """The program's layers: one submission for all calls between two of the host."""
+    from nncc.vta.link import Located, link
+
+    machine = _machine(program.target)
+    found = []
+    for on_accelerator, group in groupby(enumerate(program.calls), lambda each: each[1].kernel in program.streams):
+        if not on_accelerator:
+            continue
+        calls = list(group)
+        located = [Located(program.streams[c.kernel], tuple(map(_address, c.args))) for _, c in calls]
+        # The runtime gives micro-operations a base of their own, so that they may lie anywhere.
+        linked = link(located, machine, 0)
+        ends = tuple(end for _, end in linked.layers)
+        found.append(Submission(calls[0][0], linked.instructions.tobytes(), linked.uops.tobytes(), ends))
+    return found
+
+
+def _address(ref: Ref) -> int:
+    """Where an argument lies in the arena or in the constants, in bytes."""
+    if ref.space not in ("arena", "weights"):
+        raise InternalError(f"build: a layer of the accelerator is given {ref}, which it cannot see")
+    return ref.at
