@@ -21,7 +21,7 @@ from nncc.cli_records import records
 from nncc.cli_tune import tune_command
 from nncc.config import Config
 from nncc.console import working
-from nncc.options import FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
+from nncc.options import DEVICE, FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
 from nncc.pipeline import STAGES, stages
 from nncc.version import VERSION
 
@@ -70,6 +70,7 @@ def cli() -> None:
 @JSON
 def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     """Compile MODEL, an ONNX file, to a shared library with its header and description."""
+    from nncc.acceleration_report import acceleration_facts, acceleration_text
     from nncc.decisions_report import decision_facts, decisions_text
     from nncc.instruments import Decided, Timing, Verify, wanted
     from nncc.ir import Artifact
@@ -97,6 +98,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
         facts["decisions"] = decision_facts(decided.decisions)
         facts["quantize"] = outcome_facts(decided.outcome, job.target) if decided.outcome is not None else None
         facts["quantization"] = quantization_facts(decided.quantization)
+        facts["acceleration"] = acceleration_facts(decided.acceleration)
     if job.known.problems:
         from nncc.records_report import warnings_text
 
@@ -107,6 +109,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     if facts["quantize"] is not None:
         click.echo(outcome_text(facts["quantize"]), nl=False)
     click.echo(quantization_text(decided.quantization), nl=False)
+    click.echo(acceleration_text(decided.acceleration), nl=False)
     every = bool(config.records) or config.lock is not None
     click.echo(decisions_text(decided.decisions, decided.elsewhere, every), nl=False)
     if config.save_stages is not None:
@@ -141,6 +144,7 @@ cli.add_command(tune_command)
     "--repeat", type=click.IntRange(min=1), default=10, show_default=True, help="Runs that --print-time times."
 )
 @THREADS
+@DEVICE
 @JSON
 def run_command(
     library: Path,
@@ -149,6 +153,7 @@ def run_command(
     print_time: bool,
     repeat: int,
     threads: int,
+    device: str,
     as_json: bool,
     inputs: Path | None,
     fill: Fill | None,
@@ -161,7 +166,7 @@ def run_command(
 
     with working() as progress:
         progress.start("open", str(library))
-        opened = open_library(library, threads)
+        opened = open_library(library, threads, device=device)
         arrays, how = choose_inputs(opened.inputs, inputs, fill, seed)
         if print_time:
             progress.start("time", str(library))
@@ -188,6 +193,7 @@ def run_command(
 @cli.command("bench", short_help="Time a library, and each of its kernels.")
 @click.argument("library", type=Path)
 @THREADS
+@DEVICE
 @click.option(
     "--repeat", type=click.IntRange(min=1), metavar="N", help="Timed runs.  [default: as many as fit in --seconds]"
 )
@@ -211,6 +217,7 @@ def run_command(
 def bench_command(
     library: Path,
     threads: int,
+    device: str,
     repeat: int | None,
     seconds: float,
     warmup: int,
@@ -237,7 +244,7 @@ def bench_command(
         return
     with working() as progress:
         progress.start("open", str(library))
-        opened = open_library(library, threads)
+        opened = open_library(library, threads, device=device)
         progress.start("time", str(library))
         arrays, _ = choose_inputs(opened.inputs, inputs, fill, seed)
         found = opened.benchmark(arrays, repeat=repeat, seconds=seconds, warmup=warmup, profile=profile)
@@ -245,7 +252,7 @@ def bench_command(
         if profile:
             progress.start("measure", "what this machine can do")
             limits = attempt(opened)
-            calls, schedules = opened.describe()["calls"], schedules_beside(opened)
+            calls, schedules = opened.describe()["calls"], schedules_beside(library, opened.describe())
             rows = bench_report.kernel_rows(calls, found.call_seconds, schedules, limits)
     if as_json:
         return _print_json(bench_report.measurement_facts(opened, found, rows, limits))

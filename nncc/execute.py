@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import NnccError, OutputError, RunError, TargetError
+from nncc.vta.devices import driver_of
 from nncc.worker import never_ended, signal_name, work
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ class Measurement:
     """0 where the system does not tell."""
     call_seconds: tuple[float, ...] = ()
     """Mean of each kernel call; empty unless asked for."""
+    device: str = ""
+    """What the driver says of the accelerator; empty where there is none."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """The accelerator's, over the last inference."""
+    cycles: tuple[int, ...] = ()
+    """The accelerator's, for each call of the last inference; 0 for those on the host."""
 
     @property
     def ordered(self) -> list[float]:
@@ -86,6 +93,8 @@ class OpenLibrary:
     emulator: tuple[str, ...]
     """The words before the runner's; empty where the library is for this very machine."""
     description: dict[str, Any]
+    device: str = ""
+    """Of a library for an accelerator, the driver and what it opens."""
 
     @property
     def emulated_by(self) -> str:
@@ -124,7 +133,8 @@ class OpenLibrary:
                     words += ["--output", f"{spec.name}={folder / f'out{number}'}"]
                 emulate(self.path, self.target, self.emulator, words)
             else:
-                work(self.path, {"task": "run", "threads": self.threads, "folder": scratch})
+                order = {"task": "run", "threads": self.threads, "folder": scratch, "device": self.device}
+                work(self.path, order)
             return {
                 spec.name: _array(folder / f"out{number}", tensor)
                 for number, (spec, tensor) in enumerate(zip(self.outputs, self.description["outputs"], strict=True))
@@ -151,6 +161,7 @@ class OpenLibrary:
             for number, array in enumerate(arrays):
                 array.tofile(Path(scratch) / f"in{number}")
             order = {"task": "bench", "threads": self.threads, "folder": scratch, "repeat": repeat}
+            order |= {"device": self.device}
             found = work(self.path, order | {"seconds": seconds, "warmup": warmup, "profile": profile})
         return Measurement(
             threads=self.threads,
@@ -160,15 +171,19 @@ class OpenLibrary:
             create_seconds=found["create_seconds"],
             peak_bytes=found["peak_bytes"],
             call_seconds=tuple(found["call_seconds"]),
+            device=found["device"],
+            counters=found["counters"],
+            cycles=tuple(found["cycles"]),
         )
 
 
-def open_library(path: str | Path, threads: int = 1, target: Target | None = None) -> OpenLibrary:
+def open_library(path: str | Path, threads: int = 1, target: Target | None = None, device: str = "") -> OpenLibrary:
     """Find out what a library is and how this machine can run it.
 
     `threads` is the number of threads of each run, 0 for one per processor. `target` is what it was compiled for,
-    where the caller knows; else the file tells. Raises RunError if the file is no library, TargetError if this
-    machine cannot run it, ToolError if the runner for its emulator cannot be compiled.
+    where the caller knows; else the file tells. `device` is the accelerator of a library for one, in the words of
+    `nncc.vta.devices`. Raises RunError if the file is no library, or the device is none of its, TargetError if this
+    machine cannot run it, ToolError if the runner for its emulator or the simulator cannot be compiled.
     """
     from nncc.runtime import loader
 
@@ -177,8 +192,14 @@ def open_library(path: str | Path, threads: int = 1, target: Target | None = Non
         raise RunError(f"the number of threads is {threads}", "0 means one for each processor")
     machine = _foreign_machine(path)
     if machine is None:
-        with loader.load(path, threads=1) as module:
-            return OpenLibrary(path, threads, None, (), module.description)
+        if device:
+            device = driver_of(device, loader.describe(path))
+        with loader.load(path, 1, device) as module:
+            return OpenLibrary(path, threads, None, (), module.description, device)
+    if device:
+        raise RunError(
+            f"{path} is for {machine}: only a machine of its own has its accelerator", "leave the device out"
+        )
     from nncc.codegen.link import emulator
 
     target = target or target_of(path)
@@ -230,9 +251,11 @@ def describe(path: Path) -> dict[str, Any]:
 
     Raises as :func:`open_library` if there is no such file.
     """
+    from nncc.runtime import loader
+
     try:
-        opened = open_library(path)
-        return opened.description | {"schedules": schedules_beside(opened)}
+        about = loader.describe(path) if _foreign_machine(path) is None else open_library(path).description
+        return about | {"schedules": schedules_beside(path, about)}
     except NnccError:
         about = _beside(path)
         if not is_library(path) or not about.keys() >= {"build", "calls", "inputs", "outputs", "features"}:
@@ -242,10 +265,10 @@ def describe(path: Path) -> dict[str, Any]:
         return about | {"calls": [{"name": name, "flops": 0, "bytes": 0} for name in about["calls"]]}
 
 
-def schedules_beside(library: OpenLibrary) -> dict[str, str]:
+def schedules_beside(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
     """Where each kernel's schedule came from: in the .json beside the library, if it is of the same build."""
-    about = _beside(library.path)
-    return dict(about.get("schedules", {})) if about.get("build") == library.description["build"] else {}
+    about = _beside(path)
+    return dict(about.get("schedules", {})) if about.get("build") == description["build"] else {}
 
 
 def _beside(path: Path) -> dict[str, Any]:

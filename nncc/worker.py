@@ -104,7 +104,7 @@ def _given(module: Any, order: Mapping[str, Any]) -> dict[str, Any]:
 def _run_here(order: Mapping[str, Any]) -> dict[str, Any]:
     from nncc.runtime.loader import load
 
-    with load(order["path"], order["threads"]) as module:
+    with load(order["path"], order["threads"], order.get("device", "")) as module:
         for number, array in enumerate(module.run(_given(module, order)).values()):
             array.tofile(Path(order["folder"]) / f"out{number}")
         return {"outputs": [[tensor.dtype, list(tensor.shape), tensor.nbytes] for tensor in module.outputs]}
@@ -120,7 +120,7 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     ctypes.CDLL(path)  # load() below finds it loaded, and what it takes is to create the context
     loaded = time.perf_counter()
-    module = load(path, order["threads"])
+    module = load(path, order["threads"], order.get("device", ""))
     created = time.perf_counter()
     inputs = _given(module, order)
     once = module.benchmark(inputs, repeat=1, warmup=order["warmup"])[0]
@@ -140,6 +140,9 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
         "create_seconds": created - loaded,
         "peak_bytes": max(0, peak - before) if peak and before else 0,
         "call_seconds": calls,
+        "device": module.device,
+        "counters": module.counters(),
+        "cycles": module.cycles() if module.device else [],
     }
 
 
