@@ -26,6 +26,7 @@ from nncc.pipeline import STAGES, stages
 from nncc.version import VERSION
 
 if TYPE_CHECKING:
+    from nncc.execute import OpenLibrary, Simulation
     from nncc.frontend.samples import Fill
 
 __all__ = ["cli", "main"]
@@ -121,7 +122,8 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
 def _next(facts: Mapping[str, Any]) -> str:
     library, folder = shlex.quote(facts["library"]), shlex.quote(str(Path(facts["library"]).parent))
     if facts["target"]["runs"]:
-        return f"nncc run {library} --fill random --print-top 5"
+        device = " --device sim" if facts["target"]["simulated"] else ""
+        return f"nncc run {library}{device} --fill random --print-top 5"
     return f"nncc bench {library} --runner {folder}   # a bench program for the board"
 
 
@@ -245,8 +247,14 @@ def bench_command(
     with working() as progress:
         progress.start("open", str(library))
         opened = open_library(library, threads, device=device)
-        progress.start("time", str(library))
         arrays, _ = choose_inputs(opened.inputs, inputs, fill, seed)
+        if opened.simulated:  # its cycles are always the same: one inference says all
+            progress.start("simulate", device)
+            simulated = opened.simulate(arrays)
+    if opened.simulated:
+        return _show_simulation(opened, simulated, profile, as_json)
+    with working() as progress:
+        progress.start("time", str(library))
         found = opened.benchmark(arrays, repeat=repeat, seconds=seconds, warmup=warmup, profile=profile)
         rows, limits = [], None
         if profile:
@@ -257,6 +265,17 @@ def bench_command(
     if as_json:
         return _print_json(bench_report.measurement_facts(opened, found, rows, limits))
     click.echo(bench_report.measurement_text(opened, found, rows, limits), nl=False)
+
+
+def _show_simulation(opened: OpenLibrary, found: Simulation, profile: bool, as_json: bool) -> None:
+    from nncc.execute import schedules_beside
+    from nncc.simulation_report import layer_rows, simulation_facts, simulation_text
+
+    about = opened.describe()
+    rows = layer_rows(about, found.cycles, schedules_beside(opened.path, about)) if profile else []
+    if as_json:
+        return _print_json(simulation_facts(opened, found, rows))
+    click.echo(simulation_text(opened, found, rows), nl=False)
 
 
 @cli.command("show", short_help="A model or a library as text.")

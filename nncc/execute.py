@@ -11,12 +11,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import NnccError, OutputError, RunError, TargetError
-from nncc.vta.devices import driver_of
+from nncc.vta.devices import driver_of, is_simulator
 from nncc.worker import never_ended, signal_name, work
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Measurement",
     "OpenLibrary",
+    "Simulation",
     "describe",
     "emulate",
     "is_library",
@@ -52,12 +53,6 @@ class Measurement:
     """0 where the system does not tell."""
     call_seconds: tuple[float, ...] = ()
     """Mean of each kernel call; empty unless asked for."""
-    device: str = ""
-    """What the driver says of the accelerator; empty where there is none."""
-    counters: Mapping[str, int] = field(default_factory=dict)
-    """The accelerator's, over the last inference."""
-    cycles: tuple[int, ...] = ()
-    """The accelerator's, for each call of the last inference; 0 for those on the host."""
 
     @property
     def ordered(self) -> list[float]:
@@ -83,6 +78,21 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Simulation:
+    """An inference on a simulated accelerator."""
+
+    device: str
+    """What the simulator says of itself: the machine's configuration, clock and memory."""
+    counters: Mapping[str, int]
+    cycles: tuple[int, ...]
+    """Of each call; 0 for those on the host. A layer's are those from when all before it was complete."""
+    seconds: float
+    """Those of all, by the clock of the device."""
+    host_seconds: tuple[float, ...]
+    """Of each call, as they were here; 0 for those on the accelerator."""
+
+
+@dataclass(frozen=True)
 class OpenLibrary:
     """A compiled library that this machine can run."""
 
@@ -95,6 +105,8 @@ class OpenLibrary:
     description: dict[str, Any]
     device: str = ""
     """Of a library for an accelerator, the driver and what it opens."""
+    simulated: bool = False
+    """Whether that is the simulator, which has cycles but takes its time."""
 
     @property
     def emulated_by(self) -> str:
@@ -171,10 +183,18 @@ class OpenLibrary:
             create_seconds=found["create_seconds"],
             peak_bytes=found["peak_bytes"],
             call_seconds=tuple(found["call_seconds"]),
-            device=found["device"],
-            counters=found["counters"],
-            cycles=tuple(found["cycles"]),
         )
+
+    def simulate(self, inputs: Mapping[str, Any]) -> Simulation:
+        """One inference on a simulated accelerator, counted. Raises RunError as `run`."""
+        arrays = _checked(self.description["inputs"], inputs)
+        with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
+            for number, array in enumerate(arrays):
+                array.tofile(Path(scratch) / f"in{number}")
+            order = {"task": "simulate", "threads": self.threads, "folder": scratch, "device": self.device}
+            found = work(self.path, order)
+        cycles, host_seconds = tuple(found["cycles"]), tuple(found["host_seconds"])
+        return Simulation(found["device"], found["counters"], cycles, found["seconds"], host_seconds)
 
 
 def open_library(path: str | Path, threads: int = 1, target: Target | None = None, device: str = "") -> OpenLibrary:
@@ -192,10 +212,11 @@ def open_library(path: str | Path, threads: int = 1, target: Target | None = Non
         raise RunError(f"the number of threads is {threads}", "0 means one for each processor")
     machine = _foreign_machine(path)
     if machine is None:
+        simulated = is_simulator(device)
         if device:
             device = driver_of(device, loader.describe(path))
         with loader.load(path, 1, device) as module:
-            return OpenLibrary(path, threads, None, (), module.description, device)
+            return OpenLibrary(path, threads, None, (), module.description, device, simulated)
     if device:
         raise RunError(
             f"{path} is for {machine}: only a machine of its own has its accelerator", "leave the device out"

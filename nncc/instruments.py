@@ -192,9 +192,16 @@ class Verify(Instrument):
         if "so" not in job.config.emit:
             self.skipped = f"no shared library was made, only {', '.join(job.config.emit)}"
             return
+        device = ""
         try:
             words = emulator(job.target)
-            if words:
+            if job.target.hardware.drives_accelerator:
+                from nncc.vta.devices import SIMULATOR, simulated
+
+                device, self.emulated_by = SIMULATOR, "the simulator"
+                self.announce("check", "the library, on the simulated accelerator")
+                simulated(artifact.description)
+            elif words:
                 self.emulated_by = Path(words[0]).name
                 self.announce("check", f"the library, by {self.emulated_by}")
                 build_runner(job.target)
@@ -204,9 +211,8 @@ class Verify(Instrument):
             self.skipped = f"{error.message} ({error.hint})" if error.hint else error.message
             return
         try:
-            found = open_library(artifact.library, threads=job.target.hardware.cores, target=job.target).run(
-                self._inputs
-            )
+            opened = open_library(artifact.library, job.target.hardware.cores, job.target, device)
+            found = opened.run(self._inputs)
         except RunError as error:
             raise InternalError(f"{stage.name}: `{artifact.library}` does not run: {error.message}", _REPORT) from error
         problem = f"`{artifact.library}` computes something else than ONNX Runtime"

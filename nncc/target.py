@@ -68,6 +68,11 @@ class Hardware:
     find out who errs."""
 
     @property
+    def drives_accelerator(self) -> bool:
+        """Whether libraries have programs for an accelerator."""
+        return self.accelerator is not None and not self.golden
+
+    @property
     def bytes_per_flop(self) -> float:
         """What one core reads from memory while it could do one float32 operation; where not known, 0.2, which is
         between servers with one busy core (0.06 to 0.25) and boards (0.4)."""

@@ -2,20 +2,20 @@
 
     y[c, h, w] = round(scale[c] (bias[c] + sum_{kh, kw} x[c, h*sh + kh*dh - pt, w*sw + kw*dw - pl] W[c, kh, kw]))
 
-plus the layer's zero point, and clipped to int8; with a residual as convolutions have it. x is int8[1, C/b, H, W, b], W
-is int8[C/b, KH*KW/b, b (taps), b (lanes)].
+plus the layer's zero point, and clipped to int8. x is int8[1, C/b, H, W, b], W is int8[C/b, KH*KW/b, b (taps), b
+(lanes)].
 """
 
 from __future__ import annotations
 
 from nncc.compat import te
 from nncc.vta.decisions import decide
-from nncc.vta.definition import anchored, bordered, requantized, summed
+from nncc.vta.definition import anchored, bordered, requantized
 
 NAME = "vta_depthwise"
 
 
-def compute(data, weight, parameters, *residual, layer):
+def compute(data, weight, parameters, *, layer):
     """Define the convolution that `layer` describes."""
     blocks, _, block, _ = (int(d) for d in weight.shape)
     element = bordered(data, layer)
@@ -30,12 +30,7 @@ def compute(data, weight, parameters, *residual, layer):
         name=NAME,
         attrs=anchored(NAME, layer),
     )
-    result = requantized(acc, parameters, layer)
-    if not residual:
-        return result
-    if layer.residual == "first":
-        return summed(result, residual[0], parameters, blocks, (0, 1))
-    return summed(residual[0], result, parameters, blocks, (1, 0))
+    return requantized(acc, parameters, layer)
 
 
 schedule = decide

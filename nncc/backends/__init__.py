@@ -20,8 +20,7 @@ BACKENDS: dict[str, ModuleType] = {
 def backend(target: Target) -> ModuleType:
     """The backend of `target`; TargetError where its kind has none."""
     kind = str(target.tvm.get("kind"))
-    if target.hardware.accelerator is not None and not target.hardware.golden:
-        kind = "accelerator"
+    kind = "accelerator" if target.hardware.drives_accelerator else kind
     if kind not in BACKENDS:
         raise TargetError(
             f"target `{target.name}` has the kind `{kind}`, which nncc has no backend for",

@@ -64,7 +64,7 @@ def build(
         source=lambda build_hash, compiler: emit_source(program, build_hash, compiler, submissions=submissions),
         exports=(*PUBLIC_FUNCTIONS, *ACCELERATOR_FUNCTIONS),
         blobs={"nncc_programs": blob},
-        facts={"accelerator": accelerator_facts(machine, submissions)},
+        facts={"accelerator": accelerator_facts(machine, submissions, program.streams)},
     )
     return make_library(program, folder, stem, code, emit)
 

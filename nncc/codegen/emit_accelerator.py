@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from nncc.codegen.emit_description import c_string
-from nncc.ir import align
+from nncc.ir import Program, align
 from nncc.vta.machine import Machine
+from nncc.vta.stream import Stream
+from nncc.vta.totals import totals
 
 __all__ = ["Submission", "accelerator_facts", "emit_accelerator", "place_programs"]
 
@@ -44,8 +46,10 @@ def place_programs(submissions: Sequence[Submission]) -> tuple[bytes, list[tuple
     return bytes(blob), places
 
 
-def accelerator_facts(machine: Machine, submissions: Sequence[Submission]) -> dict[str, Any]:
-    """What a library says of its accelerator."""
+def accelerator_facts(
+    machine: Machine, submissions: Sequence[Submission], streams: Mapping[str, Stream]
+) -> dict[str, Any]:
+    """What a library says of its accelerator, and of each kernel there what it takes at least."""
     return {
         "profile": machine.profile,
         "configuration": machine.configuration,
@@ -55,11 +59,14 @@ def accelerator_facts(machine: Machine, submissions: Sequence[Submission]) -> di
         "layers": sum(len(each.calls) for each in submissions),
         "instructions": sum(len(each.instructions) // 16 for each in submissions),
         "uops": sum(len(each.uops) // 4 for each in submissions),
+        "kernels": {name: asdict(totals(stream, machine)) for name, stream in sorted(streams.items())},
     }
 
 
-def emit_accelerator(machine: Machine, submissions: Sequence[Submission], calls: int, weights_bytes: int) -> str:
-    """``model_machine`` and ``model_programs`` of internal.h, for a program with so many calls."""
+def emit_accelerator(program: Program, submissions: Sequence[Submission]) -> str:
+    """``model_machine`` and ``model_programs`` of internal.h."""
+    machine = program.target.hardware.accelerator
+    assert machine is not None
     blob, places = place_programs(submissions)
     rows, tables = [], []
     for number, (each, (instructions, uops)) in enumerate(zip(submissions, places, strict=True)):
@@ -69,14 +76,14 @@ def emit_accelerator(machine: Machine, submissions: Sequence[Submission], calls:
         rows.append(
             f"  {{{instructions}, {uops}, {count}, {each.first_call}, {len(each.ends)}, program_{number}_ends}}"
         )
-    facts = json.dumps(accelerator_facts(machine, submissions))
+    facts = json.dumps(accelerator_facts(machine, submissions, program.streams))
     rows_text = ",\n".join(rows) or "  {0}"
-    return f"""#define NNCC_CALLS {max(1, calls)}
+    return f"""#define NNCC_CALLS {max(1, len(program.calls))}
 static const nncc_machine model_machine = {{
   .isa_hash = {c_string(machine.isa_hash)},
   .configuration = {c_string(machine.configuration)},
   .json = {c_string(facts)},
-  .programs_at = {align(weights_bytes, 4096)},
+  .programs_at = {align(program.weights.nbytes, 4096)},
   .programs_bytes = {len(blob)},
 }};
 {chr(10).join(tables)}

@@ -23,7 +23,6 @@ def emit_source(
     `submissions` are the parts of a program that has an accelerator.
     """
     prefix = symbol_prefix(program.name)
-    machine = program.target.hardware.accelerator if program.streams else None
     arity = {c.kernel: len(c.args) for c in program.calls if c.kernel and c.kernel not in program.streams}
     submitted = {each.first_call: f"NNCC_SUBMIT({number});" for number, each in enumerate(submissions)}
     inside = {number for each in submissions for number in each.calls} - submitted.keys()
@@ -35,9 +34,7 @@ def emit_source(
         for kernel, count in sorted(arity.items())
     )
     shim = '#include "rpc_shim.c"\n' if rpc else ""
-    beside = ""
-    if machine is not None:
-        beside = emit_accelerator(machine, submissions, len(program.calls), program.weights.nbytes)
+    beside = emit_accelerator(program, submissions) if program.target.hardware.drives_accelerator else ""
     return f"""{"#define NNCC_ACCELERATOR" + chr(10) if beside else ""}#include "internal.h"
 
 {prototypes}

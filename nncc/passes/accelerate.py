@@ -91,8 +91,10 @@ class _Accelerate(Layout):
             self.facts.offloaded(found.product)
 
     def _only_summed(self, operand: Any, products: Mapping[Any, Requantized]) -> bool:
-        """Whether a product's result is read by a sum alone, once, and has none yet."""
-        return self.uses[operand] == 1 and products[operand].residual is None and len(operand.ty.shape) == 4
+        """Whether a convolution's result is read by a sum alone, once, and has none yet; depthwise ones have none."""
+        found = products[operand]
+        alone = self.uses[operand] == 1 and found.residual is None and named(found.product, "relax.nn.conv2d")
+        return alone and int(found.product.attrs.groups) == 1
 
     def _check(self, found: Requantized) -> None:
         """OnHost where the accelerator has no layer for a product."""

@@ -8,7 +8,10 @@ from typing import Any
 
 from nncc.errors import UsageError
 
-__all__ = ["driver_of"]
+__all__ = ["SIMULATOR", "driver_of", "is_simulator", "simulated"]
+
+SIMULATOR = "sim"
+"""The word for a simulated accelerator; behind a colon, its options."""
 
 
 def driver_of(device: str, description: Mapping[str, Any]) -> str:
@@ -21,15 +24,25 @@ def driver_of(device: str, description: Mapping[str, Any]) -> str:
     kind, colon, uri = device.partition(":")
     if "accelerator" not in description:
         return device
-    if kind == "sim":
-        from nncc.vta.machine import Machine
-        from nncc.vta.simulator import build_simulator
-
-        machine = Machine(**description["accelerator"]["machine"])
-        return f"{build_simulator(machine)}:{device}"
+    if is_simulator(device):
+        return f"{simulated(description)}:{device}"
     if not Path(kind).is_file():
         raise UsageError(
             f"there is no device `{device}`",
             "`sim` simulates the accelerator; a board has a driver, a shared library: PATH, or PATH:URI",
         )
     return f"{Path(kind).absolute()}{colon}{uri}"
+
+
+def is_simulator(device: str) -> bool:
+    """Whether `device` names the simulator."""
+    return device.partition(":")[0] == SIMULATOR
+
+
+def simulated(description: Mapping[str, Any]) -> Path:
+    """The driver that simulates the machine which a library's programs are for. Raises ToolError if it cannot be
+    compiled."""
+    from nncc.vta.machine import Machine
+    from nncc.vta.simulator import build_simulator
+
+    return build_simulator(Machine(**description["accelerator"]["machine"]))
