@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +105,13 @@ def placed(nodes: list[Node], machine: Machine, plans: list[Plan] | None = None)
     live: dict[str, tuple[int, int]] = {}
     values: dict[str, int] = {}
     streams, constants, arena = [], 0, 0
+    made = {node.result for node in nodes}
+    for node in nodes:  # what comes from outside has its place from the beginning on
+        for name, size in ((node.data, node.layer.input), (node.other, node.layer.output)):
+            if name and name not in made and name not in values:
+                values[name] = arena
+                arena = (arena + prod(size) * machine.block + 63) // 64 * 64
+                live[name] = (values[name], arena)
     for index, node in enumerate(nodes):
         stream = lower_layer(node.layer, plans[index] if plans else None, machine)
         sizes = stream.arguments
