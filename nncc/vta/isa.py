@@ -78,6 +78,7 @@ class AluOperation:
     names: ``bias``, ``scale`` (of PAR[src], lane j), ``ra``, ``rb``, ``fixed`` (lanes 0 to 2 of the scales of
     PAR[wgt]), ``row`` (of WGT[wgt], lane j), ``zero``, ``low``, ``swapped`` (of the immediate). Its vocabulary:
     wrap to int32; float32 and the product of two of them rounded to nearest, ties to even; fma with one rounding;
+    count(x) = float32(wrap(x + 128));
     shift (right for b >= 0, else left; by 31 and 32 at most); clamp(v, low, high) with low for NaN; nearest_even.
     """
 
@@ -232,8 +233,8 @@ _OWN_ALU = (
     AluOperation(
         "QADD",
         7,
-        "nearest_even(clamp(fma(b + 128, rb, fma(a + 128, ra, fixed)) if swapped"
-        " else fma(a + 128, ra, fma(b + 128, rb, fixed)), 0, 255)) - 128",
+        "nearest_even(clamp(fma(count(b), rb, fma(count(a), ra, fixed)) if swapped"
+        " else fma(count(a), ra, fma(count(b), rb, fixed)), 0, 255)) - 128",
         (("inp", 1), ("acc", 2)),
         immediate="order",
         doc="the sum of two int8 on their grids on a third one; PAR[wgt] has ra, rb and fixed as scales 0, 1 and 2",

@@ -39,7 +39,7 @@ class Memory:
 MEMORIES = {
     memory.name: memory
     for memory in (
-        Memory("ideal", 0, 0, 4096, 64, 0, "no latency, the whole bus"),
+        Memory("ideal", 0, 0, 128, 2, 0, "no latency, the whole bus"),
         Memory("pynq", 64, 8, 128, 8, 100, "a 64-bit port at 100 MHz, bursts of 16 beats"),
         Memory("ultra96", 110, 16, 256, 8, 333, "a 128-bit port at 333 MHz, bursts of 16 beats"),
     )

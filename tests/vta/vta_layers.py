@@ -141,13 +141,13 @@ def _free_place(taken: list[tuple[int, int]], size: int) -> int:
 
 
 @st.composite
-def small_layers(draw: st.DrawFn, machine: Machine) -> Layer:
-    """Layers of any kind that a machine has, small enough to compute in Python."""
+def small_layers(draw: st.DrawFn, machine: Machine, shape: tuple[int, int, int] | None = None) -> Layer:
+    """Layers of any kind that a machine has, small enough to compute in Python; of `shape` if it is told."""
     own = machine.has("requantize")
     kind = draw(
         st.sampled_from(["conv2d", "conv2d", "depthwise", "max_pool", "add"] if own else ["conv2d", "max_pool", "add"])
     )
-    blocks, size = draw(st.integers(1, 4)), (draw(st.integers(1, 13)), draw(st.integers(1, 13)))
+    blocks, *size = shape or draw(st.tuples(st.integers(1, 4), st.integers(1, 13), st.integers(1, 13)))
     if kind == "add":
         word = draw(st.sampled_from(["first", "second"])) if own else ""
         return Layer("add", (blocks, *size), (blocks, *size), residual=word, relu=draw(st.booleans()))
