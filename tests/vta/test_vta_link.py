@@ -23,7 +23,7 @@ from nncc.vta.stream import Plan
 MACHINES = {
     "nv1": Machine("nv1"),
     "vta0": Machine("vta0"),
-    "nv1 small": Machine("nv1", 8, 4, 16, 8, 1, 8),
+    "nv1 small": Machine("nv1", 8, 4, 16, 8, 1, 1),
 }
 
 
@@ -146,7 +146,7 @@ def test_every_token_is_needed() -> None:
 
 @pytest.mark.usefixtures("simulated")
 @pytest.mark.parametrize(
-    ("name", "memory", "most"), [("nv1", "pynq", 6_830_000), ("vta0", "ideal", 7_380_000)], ids=["nv1", "vta0"]
+    ("name", "memory", "most"), [("nv1", "pynq", 6_840_000), ("vta0", "ideal", 7_380_000)], ids=["nv1", "vta0"]
 )
 def test_resnet18_keeps_the_matrix_unit_busy(name: str, memory: str, most: int) -> None:
     """Its blocks have 6,623,232 iterations of the matrix unit; besides, each vector passes through the ALU."""
