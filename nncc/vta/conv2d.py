@@ -13,13 +13,14 @@ from math import prod
 
 import numpy as np
 
-from nncc.vta.epilogue import requantize, shift_and_clip, sum_with_residual
+from nncc.vta.epilogue import Params, requantize, shift_and_clip, sum_with_residual
+from nncc.vta.footprint import Footprint, other_slots, plan_footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import Machine
 from nncc.vta.moves import Box, load_box, load_windows, store_box
 from nncc.vta.nests import Loop, nest
 from nncc.vta.stream import Gemm, Load, Operation, Place, Plan
-from nncc.vta.tiling import Axis, Footprint, Step, axes, footprint, steps
+from nncc.vta.tiling import Axis, Step, axes, steps
 
 __all__ = ["conv2d"]
 
@@ -36,6 +37,10 @@ class _Shape:
     @property
     def taps(self) -> int:
         return prod(self.layer.kernel)
+
+    @property
+    def params(self) -> Params:
+        return Params(self.layer, self.machine, self.plan.tile[0])
 
     @property
     def residual(self) -> int:
@@ -55,7 +60,7 @@ class _Shape:
 
 def conv2d(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]:
     """The operations of a convolution, in order."""
-    shape = _Shape(layer, plan, machine, *axes(layer, machine), footprint(layer, plan, machine))
+    shape = _Shape(layer, plan, machine, *axes(layer, machine), plan_footprint(layer, plan, machine))
     tiles = 0
     for index, step in enumerate(steps(layer, plan)):
         if step.loads_weights:
@@ -85,7 +90,7 @@ def _load_weights(shape: _Shape, step: Step) -> Load:
 def _load_constants(shape: _Shape) -> Iterator[Load]:
     layer = shape.layer
     if shape.machine.has("requantize"):
-        yield Load("par", Place(2, 0), 0, 1, shape.used.par, shape.used.par)
+        yield from shape.params.first_loads()
         return
     blocks = layer.output[0]
     yield Load("acc", Place(2, 0), shape.bias, 1, blocks, blocks)
@@ -129,14 +134,15 @@ def _finish(shape: _Shape, step: Step, tile: int) -> Iterator[Operation]:
     layer, machine = shape.layer, shape.machine
     box, plane = Box(step.blocks, step.rows, step.columns), layer.output[1:]
     sums, pixels = step.sums * shape.used.sums, step.rows.size * step.columns.size
-    other = shape.residual + tile % min(2, shape.plan.buffers[0]) * shape.used.residual
+    other = shape.residual + tile % other_slots(shape.plan.buffers[0]) * shape.used.residual
     if layer.residual:
         yield from load_box("inp", box, plane, other, 3)
     vectors = [Loop(step.blocks.size * pixels, 1, 1)]
     if machine.has("requantize"):
-        yield requantize(layer, step.blocks, pixels, sums)
+        yield from shape.params.loads(step.blocks, tile)
+        yield requantize(layer, step.blocks, pixels, sums, shape.params.place(step.blocks, tile))
         if layer.residual:
-            yield sum_with_residual(layer, vectors, (sums, other, layer.output[0]))
+            yield sum_with_residual(layer, vectors, (sums, other, shape.params.residual))
     else:
         residual = Gemm(**nest(vectors, (sums, other, shape.identity))) if layer.residual else None
         yield from shift_and_clip(layer, step.blocks, pixels, sums, shape.bias, residual)

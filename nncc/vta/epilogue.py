@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from nncc.vta.footprint import params_whole
 from nncc.vta.layer import Layer
+from nncc.vta.machine import Machine
 from nncc.vta.nests import Loop, nest
-from nncc.vta.stream import Alu, Operation
+from nncc.vta.stream import Alu, Load, Operation, Place
 from nncc.vta.tiling import Span
 
-__all__ = ["clip", "requantize", "shift_and_clip", "sum_with_residual"]
+__all__ = ["Params", "clip", "requantize", "shift_and_clip", "sum_with_residual"]
 
 
-def requantize(layer: Layer, blocks: Span, pixels: int, sums: int) -> Alu:
-    """int8 on the grid of the result, by the parameters of each block."""
+@dataclass(frozen=True)
+class Params:
+    """Where the parameters of a layer with products lie in PAR: of all blocks, or of two tiles of blocks in turn."""
+
+    layer: Layer
+    machine: Machine
+    tile: int
+    """Blocks of a tile."""
+
+    @property
+    def whole(self) -> bool:
+        return params_whole(self.layer, self.machine)
+
+    @property
+    def residual(self) -> int:
+        """The element of the residual's sum."""
+        return self.layer.output[0] if self.whole else 2 * self.tile
+
+    def first_loads(self) -> list[Load]:
+        """What is loaded once."""
+        count, blocks = self.layer.output[0] + bool(self.layer.residual), self.layer.output[0]
+        if self.whole:
+            return [Load("par", Place(2, 0), 0, 1, count, count)]
+        return [Load("par", Place(2, blocks), self.residual, 1, 1, 1)] if self.layer.residual else []
+
+    def place(self, blocks: Span, index: int) -> int:
+        """The first element of the blocks of the `index`-th tile of the output."""
+        return blocks.start if self.whole else index % 2 * self.tile
+
+    def loads(self, blocks: Span, index: int) -> list[Load]:
+        """What is loaded for that tile."""
+        if self.whole:
+            return []
+        return [Load("par", Place(2, blocks.start), self.place(blocks, index), 1, blocks.size, blocks.size)]
+
+
+def requantize(layer: Layer, blocks: Span, pixels: int, sums: int, params: int) -> Alu:
+    """int8 on the grid of the result; `params` is the element of PAR of the first block."""
     immediate = (layer.zero & 0xFF) | (0x100 if layer.relu else 0)
-    loops = nest([Loop(blocks.size, pixels, 1), Loop(pixels, 1, 0)], (sums, blocks.start, 0))
+    loops = nest([Loop(blocks.size, pixels, 1), Loop(pixels, 1, 0)], (sums, params, 0))
     return Alu(**loops, operation="RQ", immediate=immediate)
 
 

@@ -10,10 +10,12 @@ from streams_in_numpy import compute
 from vta_layers import arguments, small_layers, small_plans
 
 from nncc.vta.golden import golden
+from nncc.vta.layer import Layer
 from nncc.vta.lower_layer import lower_layer
 from nncc.vta.machine import Machine
+from nncc.vta.plan import plans
 
-MACHINES = {"nv1": Machine("nv1"), "vta0": Machine("vta0"), "nv1 small": Machine("nv1", 8, 4, 16, 8, 8, 8)}
+MACHINES = {"nv1": Machine("nv1"), "vta0": Machine("vta0"), "nv1 small": Machine("nv1", 8, 4, 16, 8, 1, 1)}
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -27,3 +29,21 @@ def test_a_stream_gives_its_layer_element_by_element(name: str, data: st.DataObj
     expected = golden(layer, given_, machine)
     result = compute(lower_layer(layer, plan, machine), given_, machine)
     np.testing.assert_array_equal(result.view(np.int8).reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer("conv2d", (3, 1, 5), (21, 1, 5), residual="first", zero=3),
+        Layer("depthwise", (21, 4, 5), (21, 4, 5), (3, 3), (1, 1), (1, 1, 1, 1), relu=True),
+    ],
+    ids=["conv2d", "depthwise"],
+)
+def test_parameters_of_more_blocks_than_par_holds_come_with_their_tiles(layer: Layer) -> None:
+    machine = MACHINES["nv1 small"]
+    assert machine.depth("par") == 16
+    given_ = arguments(layer, machine, 0)
+    expected = golden(layer, given_, machine)
+    for plan in plans(layer, machine)[::5]:
+        result = compute(lower_layer(layer, plan, machine), given_, machine)
+        np.testing.assert_array_equal(result.view(np.int8).reshape(expected.shape), expected)

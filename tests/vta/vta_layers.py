@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +105,13 @@ def placed(nodes: list[Node], machine: Machine, plans: list[Plan] | None = None)
     live: dict[str, tuple[int, int]] = {}
     values: dict[str, int] = {}
     streams, constants, arena = [], 0, 0
+    made = {node.result for node in nodes}
+    for node in nodes:  # what comes from outside has its place from the beginning on
+        for name, size in ((node.data, node.layer.input), (node.other, node.layer.output)):
+            if name and name not in made and name not in values:
+                values[name] = arena
+                arena = (arena + prod(size) * machine.block + 63) // 64 * 64
+                live[name] = (values[name], arena)
     for index, node in enumerate(nodes):
         stream = lower_layer(node.layer, plans[index] if plans else None, machine)
         sizes = stream.arguments
@@ -133,13 +141,13 @@ def _free_place(taken: list[tuple[int, int]], size: int) -> int:
 
 
 @st.composite
-def small_layers(draw: st.DrawFn, machine: Machine) -> Layer:
-    """Layers of any kind that a machine has, small enough to compute in Python."""
+def small_layers(draw: st.DrawFn, machine: Machine, shape: tuple[int, int, int] | None = None) -> Layer:
+    """Layers of any kind that a machine has, small enough to compute in Python; of `shape` if it is told."""
     own = machine.has("requantize")
     kind = draw(
         st.sampled_from(["conv2d", "conv2d", "depthwise", "max_pool", "add"] if own else ["conv2d", "max_pool", "add"])
     )
-    blocks, size = draw(st.integers(1, 4)), (draw(st.integers(1, 13)), draw(st.integers(1, 13)))
+    blocks, *size = shape or draw(st.tuples(st.integers(1, 4), st.integers(1, 13), st.integers(1, 13)))
     if kind == "add":
         word = draw(st.sampled_from(["first", "second"])) if own else ""
         return Layer("add", (blocks, *size), (blocks, *size), residual=word, relu=draw(st.booleans()))
