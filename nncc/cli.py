@@ -19,6 +19,7 @@ from nncc.cli_prune import prune_command
 from nncc.cli_quant import compare_command, quantize_command
 from nncc.cli_records import records
 from nncc.cli_tune import tune_command
+from nncc.cli_vta import vta
 from nncc.config import Config
 from nncc.console import working
 from nncc.options import DEVICE, FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
@@ -333,6 +334,7 @@ def _show_library(file: Path, as_json: bool) -> None:
 
 
 cli.add_command(records)
+cli.add_command(vta)
 
 
 @cli.command("targets", short_help="What can be compiled for, linked and run here.")

@@ -20,6 +20,7 @@ from nncc.execute import describe, open_library
 from nncc.runtime.loader import load
 from nncc.vta.devices import driver_of
 from nncc.vta.machine import Machine
+from nncc.vta.program import find_binaries
 from nncc.vta.simulator import build_simulator
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="the simulator needs a C++ compiler")
@@ -98,6 +99,15 @@ def test_the_library_describes_its_machine_and_programs_without_a_device(compile
     assert about["layers"] == sum(call.kernel in compiled.program.streams for call in compiled.program.calls)
     assert about["kernels"].keys() == compiled.program.streams.keys()
     assert describe(compiled.library)["schedules"].keys() >= compiled.program.streams.keys()
+
+
+def test_the_programs_in_a_library_can_be_read_again(compiled):
+    binaries = find_binaries(compiled.library.read_bytes(), "the library")
+    about = describe(compiled.library)["accelerator"]
+    assert [binary.machine for binary in binaries] == [compiled.program.target.hardware.accelerator] * about["programs"]
+    assert sum(len(binary.instructions) for binary in binaries) == about["instructions"]
+    done = CliRunner().invoke(cli, ["vta", "disasm", str(compiled.library)])
+    assert done.stdout.lower().count("finish") == about["programs"]
 
 
 def bench(compiled: Compiled, *words: str) -> str:

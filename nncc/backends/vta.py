@@ -10,7 +10,7 @@ from typing import Any
 
 from nncc.backends import llvm
 from nncc.backends.library import make_library
-from nncc.codegen.emit_accelerator import Submission, accelerator_facts, place_programs
+from nncc.codegen.emit_accelerator import Submission, accelerator_facts, programs_blob
 from nncc.codegen.emit_c import emit_source
 from nncc.codegen.link import ACCELERATOR_FUNCTIONS, PUBLIC_FUNCTIONS
 from nncc.errors import InternalError, UsageError
@@ -57,7 +57,7 @@ def build(
     if rpc:
         raise UsageError(f"libraries for `{program.target.name}` cannot be measured through TVM's RPC server")
     machine, submissions = _machine(program.target), _submissions(program)
-    blob, _ = place_programs(submissions)
+    blob, _ = programs_blob(submissions)
     plain = llvm.code_of(program, dump_code)
     code = replace(
         plain,
@@ -78,6 +78,7 @@ def _machine(target: Target) -> Machine:
 def _submissions(program: Program) -> list[Submission]:
     """The program's layers: one submission for all calls between two of the host."""
     from nncc.vta.link import Located, link
+    from nncc.vta.program import Binary
 
     machine = _machine(program.target)
     found = []
@@ -88,8 +89,8 @@ def _submissions(program: Program) -> list[Submission]:
         located = [Located(program.streams[c.kernel], tuple(map(_address, c.args))) for _, c in calls]
         # The runtime gives micro-operations a base of their own, so that they may lie anywhere.
         linked = link(located, machine, 0)
-        ends = tuple(end for _, end in linked.layers)
-        found.append(Submission(calls[0][0], linked.instructions.tobytes(), linked.uops.tobytes(), ends))
+        binary = Binary(machine, linked.instructions, linked.uops, linked.layers)
+        found.append(Submission(calls[0][0], binary))
     return found
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from nncc.codegen.emit_description import c_string
 from nncc.ir import Program, align
 from nncc.vta.machine import Machine
+from nncc.vta.program import Binary, binary_bytes, places_in
 from nncc.vta.stream import Stream
 from nncc.vta.totals import totals
 
-__all__ = ["Submission", "accelerator_facts", "emit_accelerator", "place_programs"]
+__all__ = ["Submission", "accelerator_facts", "emit_accelerator", "programs_blob"]
 
 
 @dataclass(frozen=True)
@@ -21,29 +22,23 @@ class Submission:
     """Consecutive calls of a program that the accelerator computes at once."""
 
     first_call: int
-    instructions: bytes
-    uops: bytes
-    ends: tuple[int, ...]
-    """For each call, the number of the first instruction that is not its own."""
+    binary: Binary
 
     @property
     def calls(self) -> range:
-        """The numbers of the calls."""
-        return range(self.first_call, self.first_call + len(self.ends))
+        """The numbers of the calls, a layer each."""
+        return range(self.first_call, self.first_call + len(self.binary.layers))
 
 
-def place_programs(submissions: Sequence[Submission]) -> tuple[bytes, list[tuple[int, int]]]:
-    """All instructions and micro-operations in one, each part at a multiple of 64 bytes, and where those of each
-    submission are."""
-    blob, places = bytearray(), []
+def programs_blob(submissions: Sequence[Submission]) -> tuple[bytes, list[tuple[int, int]]]:
+    """All programs as bytes, one behind the other, and where the instructions and micro-operations of each begin."""
+    blob, places = b"", []
     for each in submissions:
-        at = []
-        for part in (each.instructions, each.uops):
-            blob += bytes(align(len(blob)) - len(blob))
-            at.append(len(blob))
-            blob += part
-        places.append((at[0], at[1]))
-    return bytes(blob), places
+        data = binary_bytes(each.binary)
+        instructions, uops = places_in(data)
+        places.append((len(blob) + instructions, len(blob) + uops))
+        blob += data.ljust(align(len(data)), b"\0")
+    return blob, places
 
 
 def accelerator_facts(
@@ -57,8 +52,8 @@ def accelerator_facts(
         "machine": asdict(machine),
         "programs": len(submissions),
         "layers": sum(len(each.calls) for each in submissions),
-        "instructions": sum(len(each.instructions) // 16 for each in submissions),
-        "uops": sum(len(each.uops) // 4 for each in submissions),
+        "instructions": sum(len(each.binary.instructions) for each in submissions),
+        "uops": sum(len(each.binary.uops) for each in submissions),
         "kernels": {name: asdict(totals(stream, machine)) for name, stream in sorted(streams.items())},
     }
 
@@ -67,15 +62,13 @@ def emit_accelerator(program: Program, submissions: Sequence[Submission]) -> str
     """``model_machine`` and ``model_programs`` of internal.h."""
     machine = program.target.hardware.accelerator
     assert machine is not None
-    blob, places = place_programs(submissions)
+    blob, places = programs_blob(submissions)
     rows, tables = [], []
     for number, (each, (instructions, uops)) in enumerate(zip(submissions, places, strict=True)):
-        ends = ", ".join(map(str, each.ends))
+        ends = ", ".join(str(end) for _, end in each.binary.layers)
         tables.append(f"static const uint32_t program_{number}_ends[] = {{{ends}}};")
-        count = len(each.instructions) // 16
-        rows.append(
-            f"  {{{instructions}, {uops}, {count}, {each.first_call}, {len(each.ends)}, program_{number}_ends}}"
-        )
+        sizes = f"{len(each.binary.instructions)}, {each.first_call}, {len(each.calls)}"
+        rows.append(f"  {{{instructions}, {uops}, {sizes}, program_{number}_ends}}")
     facts = json.dumps(accelerator_facts(machine, submissions, program.streams))
     rows_text = ",\n".join(rows) or "  {0}"
     return f"""#define NNCC_CALLS {max(1, len(program.calls))}

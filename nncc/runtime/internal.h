@@ -77,7 +77,7 @@ extern NNCC_HIDDEN const uint8_t NNCC_WEIGHTS[];
 #ifndef NNCC_PROGRAMS
 #define NNCC_PROGRAMS nncc_programs
 #endif
-extern NNCC_HIDDEN const uint8_t NNCC_PROGRAMS[]; /* instructions and micro-operations of all programs */
+extern NNCC_HIDDEN const uint8_t NNCC_PROGRAMS[]; /* all programs, as nncc/vta/program.py writes them */
 
 /* The machine that the programs are for. Behind the weights, the constants hold the programs. */
 typedef struct {
