@@ -302,6 +302,8 @@ class Program:
     packed: tuple[Packed, ...] = ()
     streams: dict[str, Stream] = field(default_factory=dict)
     """The kernels that an accelerator runs; their schedules say by which plans."""
+    separate: bool = False
+    """Whether each of those is a program of its own, in whose cycles no other has a part."""
 
     def call_bytes(self, call: Call) -> int:
         """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""

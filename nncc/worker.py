@@ -82,7 +82,7 @@ def serve() -> None:
 def answer(order: Mapping[str, Any]) -> dict[str, Any]:
     """Do `order` in this process; ``error`` and ``hint`` where the library cannot be loaded or fails."""
     tasks = {"run": _run_here, "bench": _bench_here, "fastest": _fastest_here, "rounds": _rounds_here}
-    tasks |= {"simulate": _simulate_here}
+    tasks |= {"simulate": _simulate_here, "cycles": _cycles_here}
     try:
         return tasks[order["task"]](order)
     except RunError as error:
@@ -142,6 +142,18 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
         "peak_bytes": max(0, peak - before) if peak and before else 0,
         "call_seconds": calls,
     }
+
+
+def _cycles_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The seconds of each call by the accelerator's clock, 0 for those of the host, on inputs of zeros."""
+    import numpy as np
+
+    from nncc.runtime.loader import load
+
+    with load(order["path"], order["threads"], order["device"]) as module:
+        _, seconds = module.profile({t.name: np.zeros(t.shape, t.numpy_dtype) for t in module.inputs})
+        cycles = np.array(module.cycles())
+        return {"seconds": np.where(cycles > 0, seconds, 0.0).tolist()}
 
 
 def _simulate_here(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nncc.codegen.emit_accelerator import Submission, accelerator_facts, program
 from nncc.codegen.emit_c import emit_source
 from nncc.codegen.link import ACCELERATOR_FUNCTIONS, PUBLIC_FUNCTIONS
 from nncc.errors import InternalError, UsageError
-from nncc.ir import Artifact, Lowered, Program, Ref
+from nncc.ir import Artifact, Call, Lowered, Program, Ref
 from nncc.target import Target
 from nncc.vta.machine import Machine
 
@@ -76,13 +76,17 @@ def _machine(target: Target) -> Machine:
 
 
 def _submissions(program: Program) -> list[Submission]:
-    """The program's layers: one submission for all calls between two of the host."""
+    """The program's layers: one submission for all calls between two of the host, or for each."""
     from nncc.vta.link import Located, link
     from nncc.vta.program import Binary
 
     machine = _machine(program.target)
     found = []
-    for on_accelerator, group in groupby(enumerate(program.calls), lambda each: each[1].kernel in program.streams):
+
+    def part(each: tuple[int, Call]) -> tuple[bool, int]:
+        return each[1].kernel in program.streams, each[0] if program.separate else 0
+
+    for (on_accelerator, _), group in groupby(enumerate(program.calls), part):
         if not on_accelerator:
             continue
         calls = list(group)

@@ -27,7 +27,8 @@ _FORM = re.compile(r"(\d+)x(\d+)x(\d+) by (\d+) (\w+) (\d+)/(\d+)/(\d+)")
 def decide(sch: Any, block: Any, hardware: Hardware, choose: Callable[[str, Any], Any]) -> tuple[list[Any], str]:
     """Ask for the plan of an anchor's layer, the one that is predicted to be best first, and note it there.
 
-    No loop changes: the block defines the layer, for whoever wants to compute it otherwise.
+    No loop changes: the blocks define the layer, for whoever wants to compute it otherwise. All of them are placed,
+    unless the host is to run them.
     """
     machine = hardware.accelerator
     if machine is None:
@@ -37,7 +38,7 @@ def decide(sch: Any, block: Any, hardware: Hardware, choose: Callable[[str, Any]
     layer = Layer.from_json(str(sch.get(block).annotations[LAYER]))
     plan = choose("plan", [_text(plan) for plan in plans(layer, machine, _TRIED)])
     sch.annotate(block, _PLAN, plan)
-    return [], plan
+    return sch.get_child_blocks(sch.get_sblock("root")), plan
 
 
 def refusal(layer: Layer, machine: Machine) -> str:
