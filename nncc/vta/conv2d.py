@@ -17,7 +17,7 @@ from nncc.vta.epilogue import Params, requantize, shift_and_clip, sum_with_resid
 from nncc.vta.footprint import Footprint, other_slots, plan_footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import Machine
-from nncc.vta.moves import Box, load_box, load_windows, store_box
+from nncc.vta.moves import WIDEST, Box, load_box, load_windows, store_box
 from nncc.vta.nests import Loop, nest
 from nncc.vta.stream import Gemm, Load, Operation, Place, Plan
 from nncc.vta.tiling import Axis, Step, axes, steps
@@ -82,7 +82,7 @@ def _load_weights(shape: _Shape, step: Step) -> Load:
     first = (step.blocks.start * inputs + step.reduction.start) * taps
     slot = step.weights * shape.used.weights
     rows, row = step.blocks.size, step.reduction.size * taps
-    if step.reduction.size == inputs and rows * row < 1 << 16:
+    if step.reduction.size == inputs and rows * row <= WIDEST:
         rows, row = 1, rows * row
     return Load("wgt", Place(1, first), slot, rows, row, inputs * taps)
 

@@ -16,6 +16,7 @@ from nncc.errors import TargetError
 from nncc.vta.footprint import depth, plan_footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import MEMORIES, Machine
+from nncc.vta.moves import WIDEST
 from nncc.vta.plan_space import alu_cycles, best_first
 from nncc.vta.stream import Plan
 from nncc.vta.tiling import MOST_PADDING, Axis, Span, axes, live_sums, steps, tiles_of
@@ -38,6 +39,11 @@ def refusal(layer: Layer, plan: Plan, machine: Machine) -> str:
         return f"padding is 0 on this machine, not {layer.pad_value}"
     if layer.kind == "depthwise" and not machine.has("multiply_accumulate"):
         return "this machine has no multiply-accumulate by lanes"
+    rows = axes(layer, machine)[0].pitch * layer.input[2] if layer.input[1] > 1 else 0
+    filters = layer.input[0] * prod(layer.kernel) if layer.kind == "conv2d" and plan.tile[0] > 1 else 0
+    for apart, word in ((max(rows, layer.output[2] * (layer.output[1] > 1)), "rows"), (filters, "filters")):
+        if apart > WIDEST:
+            return f"{word} are {apart} elements apart, and those of a LOAD or STORE at most {WIDEST}"
     counts = _counts(layer, plan)
     if plan.buffers[2] < live_sums(plan.order, *counts):
         return f"{live_sums(plan.order, *counts)} tiles of sums are begun at once, and {plan.buffers[2]} have a place"

@@ -25,6 +25,7 @@ def best_first(layer: Layer, machine: Machine) -> list[Plan]:
 
 
 _MOST = 1024
+_MOST_TILES = 4096
 
 
 def _sizes(extent: int, least: int = 1) -> list[int]:
@@ -41,8 +42,7 @@ def _space(layer: Layer, machine: Machine) -> dict[str, Any]:
     blocks, height, width = layer.output
     orders = ["".join(order) for order in permutations("osc")] if conv else ["osc", "soc"]
     inputs = _sizes(layer.input[0]) if conv else [1]
-    tiles = _columns([_sizes(blocks), _sizes(height), _sizes(width, 4), inputs])
-    tiles = tiles[:, _fits(layer, machine, tiles, np.ones((3, tiles.shape[1]), np.int64))]
+    tiles = _largest(layer, machine, _columns([_sizes(blocks), _sizes(height), _sizes(width, 4), inputs]))
     rest = _columns([range(len(orders)), (1, 2, 3), (1, 2, 3, 0), (0, 1, 2)])
     columns = np.concatenate([np.repeat(tiles, rest.shape[1], axis=1), np.tile(rest, tiles.shape[1])])
     names = ("blocks", "rows", "columns", "reduction", "order", "inp", "wgt", "acc")
@@ -66,6 +66,17 @@ def _space(layer: Layer, machine: Machine) -> dict[str, Any]:
 def _columns(options: list[Any]) -> Any:
     """All combinations of options: [options, combinations]."""
     return np.stack([axis.reshape(-1) for axis in np.meshgrid(*options, indexing="ij")]).astype(np.int64)
+
+
+def _largest(layer: Layer, machine: Machine, tiles: Any) -> Any:
+    """Of tiles that fit the memories, those that need the fewest steps; of data, two at once if there are such."""
+    once, twice = (
+        _fits(layer, machine, tiles, np.full((3, tiles.shape[1]), 1) + np.array([[more], [0], [0]])) for more in (0, 1)
+    )
+    found = tiles[:, np.where(twice.any(), twice, once)]
+    extents = np.array([*layer.output, layer.input[0] if layer.kind == "conv2d" else 1])[:, None]
+    steps = (-(-extents // found)).prod(axis=0)
+    return found[:, np.argsort(steps, kind="stable")[:_MOST_TILES]]
 
 
 def _fits(layer: Layer, machine: Machine, tiles: Any, buffers: Any) -> Any:

@@ -36,6 +36,18 @@ SMALL = Layer("conv2d", (2, 8, 8), (2, 8, 8), (3, 3), (1, 1), (1, 1, 1, 1))
             NV1,
             "a tile sees nothing but padding in its rows",
         ),
+        (
+            Layer("add", (1, 2, 70000), (1, 2, 70000), residual="first"),
+            Plan((1, 1, 64)),
+            NV1,
+            "rows are 70000 elements apart, and those of a LOAD or STORE at most 65535",
+        ),
+        (
+            Layer("conv2d", (70000, 1, 1), (2, 1, 1)),
+            Plan((2, 1, 1)),
+            NV1,
+            "filters are 70000 elements apart, and those of a LOAD or STORE at most 65535",
+        ),
         (replace(SMALL, pad_value=-3), Plan((1, 8, 8)), VTA0, "padding is 0 on this machine, not -3"),
         (
             Layer("depthwise", (1, 2, 2), (1, 2, 2)),
