@@ -84,7 +84,7 @@ def _load_weights(shape: _Shape, step: Step) -> Load:
     rows, row = step.blocks.size, step.reduction.size * taps
     if step.reduction.size == inputs and rows * row <= WIDEST:
         rows, row = 1, rows * row
-    return Load("wgt", Place(1, first), slot, rows, row, inputs * taps)
+    return Load("wgt", Place(1, first), slot, rows, row, inputs * taps if rows > 1 else row)
 
 
 def _load_constants(shape: _Shape) -> Iterator[Load]:

@@ -45,7 +45,7 @@ def load_windows(
                 sram + index * height.size * width.size,
                 inside.rows.size,
                 inside.columns.size,
-                columns.size * rows.pitch,
+                columns.size * rows.pitch if inside.rows.size > 1 else inside.columns.size,
                 y_pad,
                 x_pad,
                 pad_value if any(y_pad) or any(x_pad) else 0,
