@@ -150,7 +150,7 @@ def alu_cycles(layer: Layer, machine: Machine) -> tuple[int, int]:
         return (2, 2) if own else (4, 3)
     if layer.kind == "max_pool":
         return (taps, 2) if own else (1 + 2 * taps, 3)
-    if layer.kind == "depthwise":
-        return taps + 1, taps + 1
     residual = bool(layer.residual)
+    if layer.kind == "depthwise":
+        return taps + 1 + residual, taps + 1 + residual
     return (1 + residual, 1 + residual) if own else (5 + (layer.shift > 0) + residual, 4 + (layer.shift > 0) + residual)
