@@ -27,7 +27,7 @@ import numpy as np
 from nncc.errors import RunError, TargetError
 from nncc.vta.machine import Machine
 
-__all__ = ["MAGIC", "Binary", "binary_bytes", "binary_offsets", "check_machine", "find_binaries", "read_binary"]
+__all__ = ["MAGIC", "Binary", "binary_bytes", "check_machine", "find_binaries", "places_in", "read_binary"]
 
 MAGIC = b"NNCC_VTA"
 _VERSION = 1
@@ -64,11 +64,11 @@ def binary_bytes(binary: Binary) -> bytes:
     return _HEADER.pack(MAGIC, _VERSION, checksum, size, *counts, isa_hash) + body
 
 
-def binary_offsets(binary: Binary) -> tuple[int, int]:
-    """Where the instructions and the micro-operations begin in `binary_bytes`."""
-    text = len(json.dumps(asdict(binary.machine), sort_keys=True).encode())
-    instructions = _HEADER.size + _aligned(text) + _aligned(8 * len(binary.layers))
-    return instructions, instructions + _aligned(16 * len(binary.instructions))
+def places_in(data: bytes) -> tuple[int, int]:
+    """Where the instructions and the micro-operations of the bytes of `binary_bytes` begin."""
+    *_, text, layers, instructions, _, _ = _HEADER.unpack_from(data)
+    first = _HEADER.size + _aligned(text) + _aligned(8 * layers)
+    return first, first + _aligned(16 * instructions)
 
 
 def read_binary(data: bytes, where: str) -> Binary:
