@@ -27,7 +27,7 @@ import numpy as np
 from nncc.errors import RunError, TargetError
 from nncc.vta.machine import Machine
 
-__all__ = ["MAGIC", "Binary", "binary_bytes", "check_machine", "find_binaries", "read_binary"]
+__all__ = ["MAGIC", "Binary", "binary_bytes", "check_machine", "find_binaries", "places_in", "read_binary"]
 
 MAGIC = b"NNCC_VTA"
 _VERSION = 1
@@ -62,6 +62,13 @@ def binary_bytes(binary: Binary) -> bytes:
     header = _HEADER.pack(MAGIC, _VERSION, 0, size, *counts, isa_hash)
     checksum = zlib.crc32(body, zlib.crc32(header[_CHECKED_FROM:]))
     return _HEADER.pack(MAGIC, _VERSION, checksum, size, *counts, isa_hash) + body
+
+
+def places_in(data: bytes) -> tuple[int, int]:
+    """Where the instructions and the micro-operations of the bytes of `binary_bytes` begin."""
+    *_, text, layers, instructions, _, _ = _HEADER.unpack_from(data)
+    first = _HEADER.size + _aligned(text) + _aligned(8 * layers)
+    return first, first + _aligned(16 * instructions)
 
 
 def read_binary(data: bytes, where: str) -> Binary:

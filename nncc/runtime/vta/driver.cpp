@@ -1,5 +1,6 @@
 /* driver.cpp: the simulator behind the driver's interface. */
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 
@@ -33,7 +34,7 @@ thread_local std::string open_error;
 /* A whole number between `least` and `most`. */
 long number(const std::string &word, const std::string &text, long least, long most) {
   long value = -1;
-  if (!text.empty() && text.size() < 18 && text.find_first_not_of("0123456789") == std::string::npos) value = std::stol(text);
+  if (!text.empty() && text.size() < 10 && text.find_first_not_of("0123456789") == std::string::npos) value = std::stol(text);
   if (value < least || value > most)
     vta::fail(NNCC_ACCELERATOR_ARGUMENT, "%s=%s is not between %ld and %ld", word.c_str(), text.c_str(), least, most);
   return value;
@@ -76,6 +77,9 @@ int guarded(std::string &error, Body body) {
   } catch (const std::bad_alloc &) {
     error = "there is no memory left";
     return NNCC_ACCELERATOR_MEMORY;
+  } catch (const std::exception &other) {
+    error = other.what();
+    return NNCC_ACCELERATOR_DEVICE;
   }
 }
 
