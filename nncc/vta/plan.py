@@ -131,11 +131,12 @@ def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
             weights_done[step.weights] = loaded
         if step.loads_data:
             tall, long = _real(rows, step.rows), _real(columns, step.columns)
-            whole = long == columns.size and tall == rows.seen(step.rows).size and not any(layer.padding)
-            loads = 1 if whole else inputs
+            padded = any(rows.padding_of(step.rows)) or any(columns.padding_of(step.columns))
+            together = long == columns.size and rows.pitch == columns.pitch == 1 and not padded
+            loads = 1 if together else inputs
             loaded = max(loaded, data_free[step.data]) + start * loads + inputs * tall * long * columns.pitch * vector
             data_done[step.data] = loaded
-        vectors = blocks * height * width
+        vectors, pieces = blocks * height * width, 1 if width == layer.output[2] else blocks
         ready = max(computed, data_done[step.data], weights_done[step.weights])
         if step.first:
             ready = max(ready, sums_free[step.sums])
@@ -149,10 +150,10 @@ def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
         data_free[step.data] = weights_free[step.weights] = computed
         if step.last:
             if layer.residual or layer.kind == "add":
-                loaded += start + vectors * vector
+                loaded += pieces * start + vectors * vector
                 computed = max(computed, loaded)
             computed += vectors * per_vector + instructions * overhead
-            stored = max(stored, computed) + start + memory.latency + vectors * vector
+            stored = max(stored, computed) + pieces * start + vectors * vector
             sums_free[step.sums] = stored
             data_free[step.data] = computed
     return round(max(computed, stored) + uops * 4 / wide)

@@ -120,11 +120,16 @@ def _cost(layer: Layer, machine: Machine, table: dict[str, Any]) -> Any:
     inputs = reduction if conv else tile[0]
     height = np.minimum(rows.seen(Span(0, tile[1])).size, rows.length)
     width = np.minimum(columns.seen(Span(0, tile[2])).size * columns.pitch, columns.size)
-    data = inputs * (start + height * width * vector)
+    data = inputs * height * width * vector
+    if any(layer.padding) or rows.pitch * columns.pitch > 1:
+        data = data + inputs * start
+    else:
+        data = data + np.where(width == columns.size, 1, inputs) * start
     weights = start + used.weights * weight
+    pieces = np.where(tile[2] == layer.output[2], 1, tile[0])
     load = _loads(table, "sc" if conv else "os", "o" if conv else "c", "inp") * data
     if layer.residual or layer.kind == "add":
-        load = load + o * s * (start + used.residual * vector)
+        load = load + o * s * (pieces * start + used.residual * vector)
     if conv or layer.kind == "depthwise":
         load = load + _loads(table, "oc" if conv else "o", "s", "wgt") * weights
     vectors = prod(layer.output)
@@ -135,7 +140,7 @@ def _cost(layer: Layer, machine: Machine, table: dict[str, Any]) -> Any:
         lists = np.minimum(table["inp"] * np.lcm(table["wgt"], table["acc"]), o * s * c)
         compute = compute + vectors * layer.input[0] * taps + (o * s * c + o * s) * overhead
         compute = compute + lists * shortest * reduction * taps * machine.element_bytes("uop") / wide
-    store = vectors * vector + o * s * (start + memory.latency)
+    store = vectors * vector + o * s * pieces * start
     hidden = (table["inp"] > 1) & ((table["wgt"] > 1) | (o * c == 1)) & ((table["acc"] > 1) | (o * s == 1))
     exposed = np.where(hidden, 0, 0.5 * np.minimum(compute, load))
     ends = data + weights + start + used.sums * (vector + per_vector)
