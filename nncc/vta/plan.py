@@ -17,7 +17,7 @@ from nncc.vta.footprint import depth, plan_footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import MEMORIES, Machine
 from nncc.vta.moves import WIDEST
-from nncc.vta.plan_space import alu_cycles, best_first
+from nncc.vta.plan_space import SHOWN, alu_cycles, best_first
 from nncc.vta.stream import Plan
 from nncc.vta.tiling import MOST_PADDING, Axis, Span, axes, live_sums, steps, tiles_of
 
@@ -83,7 +83,7 @@ def plans(layer: Layer, machine: Machine, limit: int = _FOLLOWED) -> tuple[Plan,
             break
     if not found:
         raise TargetError(f"accelerator: no plan for {layer.to_json()}: {reason}")
-    scores = [estimate(layer, plan, machine) for plan in found[:_FOLLOWED]]
+    scores = [_score(layer, plan, machine) for plan in found[:_FOLLOWED]]
     ranked = [found[index] for index in np.argsort(scores, kind="stable")]
     return tuple((ranked + found[_FOLLOWED:])[:limit])
 
@@ -106,7 +106,20 @@ def _longest_list(layer: Layer, plan: Plan) -> int:
 
 
 def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
-    """Cycles of a layer by a plan, its tiles followed through the queues; the read port is the load queue's alone."""
+    """Cycles of a layer by a plan, alone in a program."""
+    return sum(_followed(layer, plan, machine))
+
+
+def _score(layer: Layer, plan: Plan, machine: Machine) -> float:
+    """What plans are ranked by: of the ends of a layer, its neighbours in a program hide the greater part."""
+    cycles, ends = _followed(layer, plan, machine)
+    return cycles + SHOWN * ends
+
+
+@lru_cache(maxsize=4096)
+def _followed(layer: Layer, plan: Plan, machine: Machine) -> tuple[int, int]:
+    """Cycles of a layer by a plan, its tiles followed through the queues, but for those of its ends: before anything is
+    computed, and after everything is. The read port is the load queue's alone here."""
     memory = MEMORIES[machine.memory]
     wide = memory.bytes_per_cycle or machine.bus_bytes
     start = machine.issue_cycles + memory.latency
@@ -121,6 +134,7 @@ def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
     loaded = computed = stored = 0.0
     data_done, weights_done, sums_free = ([0.0] * count for count in plan.buffers)
     data_free, weights_free = ([0.0] * count for count in plan.buffers[:2])
+    begun = 0.0
     lists: set[tuple[Any, ...]] = set()
     uops, has_weights = 0, layer.kind in ("conv2d", "depthwise")
     for step in steps(layer, plan):
@@ -140,6 +154,7 @@ def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
         ready = max(computed, data_done[step.data], weights_done[step.weights])
         if step.first:
             ready = max(ready, sums_free[step.sums])
+        begun = begun or ready
         computed = ready
         if conv:
             computed += vectors * inputs * taps + (split if step.first else overhead)
@@ -156,7 +171,8 @@ def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
             stored = max(stored, computed) + pieces * start + vectors * vector
             sums_free[step.sums] = stored
             data_free[step.data] = computed
-    return round(max(computed, stored) + uops * 4 / wide)
+    loaded_lists = uops * machine.element_bytes("uop") / wide
+    return round(computed - begun + loaded_lists), round(begun + max(0.0, stored - computed))
 
 
 def _real(axis: Axis, span: Span) -> int:

@@ -14,7 +14,7 @@ from nncc.vta.machine import MEMORIES, Machine
 from nncc.vta.stream import Plan
 from nncc.vta.tiling import Span, axes
 
-__all__ = ["alu_cycles", "best_first"]
+__all__ = ["SHOWN", "alu_cycles", "best_first"]
 
 
 def best_first(layer: Layer, machine: Machine) -> list[Plan]:
@@ -24,6 +24,9 @@ def best_first(layer: Layer, machine: Machine) -> list[Plan]:
     return list(dict.fromkeys(_plan(table, int(index)) for index in order[:_MOST]))
 
 
+SHOWN = 0.25
+"""Of the cycles at the ends of a layer, before anything is computed and after everything is, how many its neighbours do
+not hide."""
 _MOST = 1024
 _MOST_TILES = 4096
 
@@ -144,7 +147,7 @@ def _cost(layer: Layer, machine: Machine, table: dict[str, Any]) -> Any:
     hidden = (table["inp"] > 1) & ((table["wgt"] > 1) | (o * c == 1)) & ((table["acc"] > 1) | (o * s == 1))
     exposed = np.where(hidden, 0, 0.5 * np.minimum(compute, load))
     ends = data + weights + start + used.sums * (vector + per_vector)
-    return np.maximum(np.maximum(compute, load), store) + exposed + ends
+    return np.maximum(np.maximum(compute, load), store) + exposed + SHOWN * ends
 
 
 def alu_cycles(layer: Layer, machine: Machine) -> tuple[int, int]:
