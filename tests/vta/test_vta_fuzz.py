@@ -104,6 +104,11 @@ def test_sound_programs_have_one_result(profile, record_property):
     assert all(counts[operation.name] for operation in PROFILES[profile].alu)
 
 
+@pytest.mark.parametrize("name", ["narrow", "wide"])
+def test_blocks_of_other_sizes_compute_the_same(name):
+    agree(MACHINES[name], range(20), orders=2)
+
+
 @pytest.mark.parametrize("profile", ["vta0", "nv1"])
 def test_broken_programs_are_refused_alike(profile, record_property):
     counts = agree_on_broken(MACHINES[profile], range(200))
