@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from nncc.codegen.emit_accelerator import Submission, accelerator_facts, program
 from nncc.codegen.emit_c import emit_source
 from nncc.codegen.link import ACCELERATOR_FUNCTIONS, PUBLIC_FUNCTIONS
 from nncc.errors import InternalError, UsageError
-from nncc.ir import Artifact, Call, Lowered, Program, Ref
+from nncc.ir import Artifact, Branch, Call, Lowered, Program, Ref, Step, calls_of
 from nncc.target import Target
 from nncc.vta.machine import Machine
 
@@ -82,14 +81,7 @@ def _submissions(program: Program) -> list[Submission]:
 
     machine = _machine(program.target)
     found = []
-
-    def part(each: tuple[int, Call]) -> tuple[bool, int]:
-        return each[1].kernel in program.streams, each[0] if program.separate else 0
-
-    for (on_accelerator, _), group in groupby(enumerate(program.calls), part):
-        if not on_accelerator:
-            continue
-        calls = list(group)
+    for calls in _runs(program.steps, program):
         located = [Located(program.streams[c.kernel], tuple(map(_address, c.args))) for _, c in calls]
         # The runtime gives micro-operations a base of their own, so that they may lie anywhere.
         linked = link(located, machine, 0)
@@ -98,8 +90,31 @@ def _submissions(program: Program) -> list[Submission]:
     return found
 
 
+def _runs(steps: tuple[Step, ...], program: Program, first: int = 0) -> Iterator[list[tuple[int, Call]]]:
+    """Consecutive calls of layers, with their numbers, which begin with `first`; no run goes beyond the branch or the
+    loop that it is in."""
+    run: list[tuple[int, Call]] = []
+    for step in steps:
+        if isinstance(step, Call) and step.kernel in program.streams and not (run and program.separate):
+            run.append((first, step))
+            first += 1
+            continue
+        if run:
+            yield run
+        run = []
+        if isinstance(step, Call):
+            run = [(first, step)] if step.kernel in program.streams else []
+            first += 1
+            continue
+        for inside in (step.then, step.otherwise) if isinstance(step, Branch) else (step.steps,):
+            yield from _runs(inside, program, first)
+            first += sum(1 for _ in calls_of(inside))
+    if run:
+        yield run
+
+
 def _address(ref: Ref) -> int:
     """Where an argument lies in the arena or in the constants, in bytes."""
     if ref.space not in ("arena", "weights"):
         raise InternalError(f"build: a layer of the accelerator is given {ref}, which it cannot see")
-    return ref.at
+    return ref.at + ref.offset

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
+from nncc.codegen.place import REGION
 from nncc.errors import ModelError
 from nncc.ir import Kernels, Network
 
@@ -19,7 +21,7 @@ def lower(network: Network) -> Kernels:
 
     transform = relax.transform
     with tvm.transform.PassContext(opt_level=3), network.target.tvm_target():
-        module = transform.LegalizeOps()(network.module)
+        module = _legalized(network.module)
         module = fold_relax(module, Context(network.name, network.target))
         module = tvm.transform.Sequential(
             [
@@ -39,7 +41,24 @@ def lower(network: Network) -> Kernels:
         decisions=network.decisions,
         quantization=network.quantization,
         acceleration=network.acceleration,
+        regions={
+            name: replace(region, bodies=tuple(map(lower, region.bodies))) for name, region in network.regions.items()
+        },
     )
+
+
+def _legalized(module: Any) -> Any:
+    """Operators as TIR functions; ModelError where TVM refuses one, which it does by any exception."""
+    from nncc.compat import relax
+
+    try:
+        return relax.transform.LegalizeOps()(module)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise ModelError(f"an operator has a form that cannot be compiled: {reason[:300]}", _SHOW) from error
+
+
+_SHOW = "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled"
 
 
 def _narrow(module: Any) -> Any:
@@ -73,12 +92,14 @@ def _check_legalized(function: Any) -> None:
     for block in function.body.blocks:
         for binding in block.bindings:
             name = str(getattr(getattr(binding.value, "op", None), "name", ""))
+            if name == "relax.call_pure_packed" and str(binding.value.args[0].global_symbol) == REGION:
+                continue
             if isinstance(binding.value, relax.Call) and name.startswith("relax.") and name not in _NO_WORK:
                 left.add(name.removeprefix("relax."))
     if left:
         raise ModelError(
             f"the model uses {', '.join(f'`{name}`' for name in sorted(left))}, which cannot be compiled yet",
-            "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
+            _SHOW,
         )
 
 

@@ -10,7 +10,7 @@ from nncc.choices import GraphChoices
 from nncc.compat import IRModule, relax, tvm
 from nncc.config import Precision
 from nncc.dots import dot_of
-from nncc.errors import InternalError, UsageError
+from nncc.errors import InternalError, ModelError, UsageError
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
 from nncc.passes.accelerate import accelerate
@@ -27,15 +27,17 @@ from nncc.passes.gpu_concatenations import gpu_concatenations
 from nncc.passes.gpu_halves import gpu_halves
 from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
-from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
+from nncc.passes.outline import outline
 from nncc.passes.own_quantization import own_quantization
+from nncc.passes.own_recurrent import own_recurrent
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
 from nncc.passes.relax_grids import is_quantized
 from nncc.passes.requantize import requantize
+from nncc.passes.safe_divisors import safe_divisors
 from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.passes.tabulate import tabulate
@@ -47,6 +49,7 @@ from nncc.templates import Template
 __all__ = ["SPECIALIZE", "SPECIALIZE_ACCELERATOR", "SPECIALIZE_GPU", "specialize"]
 
 SPECIALIZE = (
+    own_recurrent,
     signals_as_images,
     keep_integers,
     integer_products,
@@ -56,6 +59,7 @@ SPECIALIZE = (
     fold_relax,
     fold_dequantize,
     clamp_take,
+    safe_divisors,
     divide_by_constants,
     choose_layout,
     own_quantization,
@@ -71,6 +75,7 @@ SPECIALIZE_ACCELERATOR = tuple(accelerate if pass_ is choose_layout else pass_ f
 """The same beside an accelerator, which has channels in blocks of its own."""
 
 SPECIALIZE_GPU = (
+    own_recurrent,
     signals_as_images,
     keep_integers,
     integer_products,
@@ -79,6 +84,7 @@ SPECIALIZE_GPU = (
     fold_relax,
     fold_dequantize,
     clamp_take,
+    safe_divisors,
     divide_by_constants,
     gpu_halves,
     gpu_layout,
@@ -86,7 +92,7 @@ SPECIALIZE_GPU = (
     softmax_in_place,
     gpu_attention,
     gpu_concatenations,
-    gpu_rows,
+    own_rows,
     gpu_products,
 )
 """The same for GPUs."""
@@ -121,7 +127,19 @@ def specialize(
             "`nncc targets` lists targets",
         )
     context = Context(model.name, target, templates, graph or GraphChoices(), precision)
-    module = import_relax(_signed_for(model, target))
+    model, outlined = outline(model)
+    if outlined and hardware.multiprocessors:
+        raise ModelError(
+            f"the model decides at run time what it computes ({len(outlined)} x If, Loop or Scan), which cannot be "
+            f"compiled for `{target.name}`",
+            "where inputs decide it, `--bind NAME=VALUE` makes constants of them; or compile it for a processor",
+        )
+
+    def network(body: Model) -> Network:
+        return specialize(body, target, templates, context.graph, precision)
+
+    regions = {name: replace(region, bodies=tuple(map(network, region.bodies))) for name, region in outlined.items()}
+    module = import_relax(_signed_for(model, target), outlined)
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
     quantized = is_quantized(module)
@@ -132,11 +150,9 @@ def specialize(
         except (tvm.error.InternalError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InternalError(f"specialize: the pass `{pass_.__name__}` failed on `{model.name}`: {error}") from error
     facts = context.layers.facts() if quantized else None
-    decisions, offload = (
-        context.graph.decisions(),
-        context.offload.facts() if hardware.accelerator is not None else None,
-    )
-    return Network(module, model.name, target, model.inputs, model.outputs, decisions, facts, offload)
+    offload = context.offload.facts() if hardware.accelerator is not None else None
+    made = module, model.name, target, model.inputs, model.outputs
+    return Network(*made, context.graph.decisions(), facts, offload, regions)
 
 
 def _passes(target: Target) -> tuple[Callable[[IRModule, Context], IRModule], ...]:

@@ -164,7 +164,7 @@ static void rt_note_cycles(rt_accelerator* at, const nncc_program* program, doub
   uint64_t before = 0;
   for (uint32_t i = 0; i < program->num_layers; ++i) {
     const uint64_t cycles = complete[i] > before ? complete[i] - before : 0;
-    at->cycles[program->first_call + i] = cycles;
+    at->cycles[program->first_call + i] += cycles;
     if (seconds) {
       seconds[program->first_call + i] += (double)cycles * 1e-6 / at->clock_mhz;
     }

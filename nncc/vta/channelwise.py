@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil, prod
 
-from nncc.vta.epilogue import Params, clip, requantize, sum_with_residual
+from nncc.vta.epilogue import Epilogue, clip, sum_with_residual
 from nncc.vta.footprint import other_slots, plan_footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import Machine
@@ -21,14 +21,14 @@ def depthwise(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]
     """One pass of multiply-accumulate for each tap of the window, then requantization."""
     rows, columns = axes(layer, machine)
     used, taps = plan_footprint(layer, plan, machine), prod(layer.kernel)
-    elements, params = ceil(taps / machine.block), Params(layer, machine, plan.tile[0])
+    elements, epilogue = ceil(taps / machine.block), Epilogue(layer, plan, machine, used)
     for index, step in enumerate(steps(layer, plan)):
         weights, data, sums = step.weights * used.weights, step.data * used.data, step.sums * used.sums
         if step.loads_weights:
             count = step.blocks.size * elements
             yield Load("wgt", Place(1, step.blocks.start * elements), weights, 1, count, count)
         if index == 0:
-            yield from params.first_loads()
+            yield from epilogue.constants()
         box = Box(step.blocks, step.rows, step.columns)
         if step.loads_data:
             yield from load_windows("inp", box, rows, columns, data, layer.pad_value)
@@ -37,10 +37,7 @@ def depthwise(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]
             loops = nest(places, (sums, data + offset, weights + tap // machine.block), weights_move=False)
             immediate = tap % machine.block
             yield Alu(**loops, operation="MAC", immediate=immediate, overwrite=tap == 0, from_inp=True)
-        yield from params.loads(step.blocks, index)
-        pixels = step.rows.size * step.columns.size
-        yield requantize(layer, step.blocks, pixels, sums, params.place(step.blocks, index))
-        yield from store_box(box, layer.output[1:], sums, 3)
+        yield from epilogue.finish(step, index)
 
 
 def max_pool(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]:

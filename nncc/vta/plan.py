@@ -16,7 +16,8 @@ from nncc.errors import TargetError
 from nncc.vta.footprint import depth, plan_footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import MEMORIES, Machine
-from nncc.vta.plan_space import alu_cycles, best_first
+from nncc.vta.moves import WIDEST
+from nncc.vta.plan_space import SHOWN, alu_cycles, best_first
 from nncc.vta.stream import Plan
 from nncc.vta.tiling import MOST_PADDING, Axis, Span, axes, live_sums, steps, tiles_of
 
@@ -38,6 +39,11 @@ def refusal(layer: Layer, plan: Plan, machine: Machine) -> str:
         return f"padding is 0 on this machine, not {layer.pad_value}"
     if layer.kind == "depthwise" and not machine.has("multiply_accumulate"):
         return "this machine has no multiply-accumulate by lanes"
+    rows = axes(layer, machine)[0].pitch * layer.input[2] if layer.input[1] > 1 else 0
+    filters = layer.input[0] * prod(layer.kernel) if layer.kind == "conv2d" and plan.tile[0] > 1 else 0
+    for apart, word in ((max(rows, layer.output[2] * (layer.output[1] > 1)), "rows"), (filters, "filters")):
+        if apart > WIDEST:
+            return f"{word} are {apart} elements apart, and those of a LOAD or STORE at most {WIDEST}"
     counts = _counts(layer, plan)
     if plan.buffers[2] < live_sums(plan.order, *counts):
         return f"{live_sums(plan.order, *counts)} tiles of sums are begun at once, and {plan.buffers[2]} have a place"
@@ -77,7 +83,7 @@ def plans(layer: Layer, machine: Machine, limit: int = _FOLLOWED) -> tuple[Plan,
             break
     if not found:
         raise TargetError(f"accelerator: no plan for {layer.to_json()}: {reason}")
-    scores = [estimate(layer, plan, machine) for plan in found[:_FOLLOWED]]
+    scores = [_score(layer, plan, machine) for plan in found[:_FOLLOWED]]
     ranked = [found[index] for index in np.argsort(scores, kind="stable")]
     return tuple((ranked + found[_FOLLOWED:])[:limit])
 
@@ -100,7 +106,20 @@ def _longest_list(layer: Layer, plan: Plan) -> int:
 
 
 def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
-    """Cycles of a layer by a plan, its tiles followed through the queues; the read port is the load queue's alone."""
+    """Cycles of a layer by a plan, alone in a program."""
+    return sum(_followed(layer, plan, machine))
+
+
+def _score(layer: Layer, plan: Plan, machine: Machine) -> float:
+    """What plans are ranked by: of the ends of a layer, its neighbours in a program hide the greater part."""
+    cycles, ends = _followed(layer, plan, machine)
+    return cycles + SHOWN * ends
+
+
+@lru_cache(maxsize=4096)
+def _followed(layer: Layer, plan: Plan, machine: Machine) -> tuple[int, int]:
+    """Cycles of a layer by a plan, its tiles followed through the queues, but for those of its ends: before anything is
+    computed, and after everything is. The read port is the load queue's alone here."""
     memory = MEMORIES[machine.memory]
     wide = memory.bytes_per_cycle or machine.bus_bytes
     start = machine.issue_cycles + memory.latency
@@ -115,6 +134,7 @@ def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
     loaded = computed = stored = 0.0
     data_done, weights_done, sums_free = ([0.0] * count for count in plan.buffers)
     data_free, weights_free = ([0.0] * count for count in plan.buffers[:2])
+    begun = 0.0
     lists: set[tuple[Any, ...]] = set()
     uops, has_weights = 0, layer.kind in ("conv2d", "depthwise")
     for step in steps(layer, plan):
@@ -125,14 +145,16 @@ def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
             weights_done[step.weights] = loaded
         if step.loads_data:
             tall, long = _real(rows, step.rows), _real(columns, step.columns)
-            whole = long == columns.size and tall == rows.seen(step.rows).size and not any(layer.padding)
-            loads = 1 if whole else inputs
+            padded = any(rows.padding_of(step.rows)) or any(columns.padding_of(step.columns))
+            together = long == columns.size and rows.pitch == columns.pitch == 1 and not padded
+            loads = 1 if together else inputs
             loaded = max(loaded, data_free[step.data]) + start * loads + inputs * tall * long * columns.pitch * vector
             data_done[step.data] = loaded
-        vectors = blocks * height * width
+        vectors, pieces = blocks * height * width, 1 if width == layer.output[2] else blocks
         ready = max(computed, data_done[step.data], weights_done[step.weights])
         if step.first:
             ready = max(ready, sums_free[step.sums])
+        begun = begun or ready
         computed = ready
         if conv:
             computed += vectors * inputs * taps + (split if step.first else overhead)
@@ -143,13 +165,14 @@ def estimate(layer: Layer, plan: Plan, machine: Machine) -> int:
         data_free[step.data] = weights_free[step.weights] = computed
         if step.last:
             if layer.residual or layer.kind == "add":
-                loaded += start + vectors * vector
+                loaded += pieces * start + vectors * vector
                 computed = max(computed, loaded)
             computed += vectors * per_vector + instructions * overhead
-            stored = max(stored, computed) + start + memory.latency + vectors * vector
+            stored = max(stored, computed) + pieces * start + vectors * vector
             sums_free[step.sums] = stored
             data_free[step.data] = computed
-    return round(max(computed, stored) + uops * 4 / wide)
+    loaded_lists = uops * machine.element_bytes("uop") / wide
+    return round(computed - begun + loaded_lists), round(begun + max(0.0, stored - computed))
 
 
 def _real(axis: Axis, span: Span) -> int:

@@ -14,7 +14,7 @@ from nncc.vta.machine import MEMORIES, Machine
 from nncc.vta.stream import Plan
 from nncc.vta.tiling import Span, axes
 
-__all__ = ["alu_cycles", "best_first"]
+__all__ = ["SHOWN", "alu_cycles", "best_first"]
 
 
 def best_first(layer: Layer, machine: Machine) -> list[Plan]:
@@ -24,7 +24,11 @@ def best_first(layer: Layer, machine: Machine) -> list[Plan]:
     return list(dict.fromkeys(_plan(table, int(index)) for index in order[:_MOST]))
 
 
+SHOWN = 0.25
+"""Of the cycles at the ends of a layer, before anything is computed and after everything is, how many its neighbours do
+not hide."""
 _MOST = 1024
+_MOST_TILES = 4096
 
 
 def _sizes(extent: int, least: int = 1) -> list[int]:
@@ -41,8 +45,7 @@ def _space(layer: Layer, machine: Machine) -> dict[str, Any]:
     blocks, height, width = layer.output
     orders = ["".join(order) for order in permutations("osc")] if conv else ["osc", "soc"]
     inputs = _sizes(layer.input[0]) if conv else [1]
-    tiles = _columns([_sizes(blocks), _sizes(height), _sizes(width, 4), inputs])
-    tiles = tiles[:, _fits(layer, machine, tiles, np.ones((3, tiles.shape[1]), np.int64))]
+    tiles = _largest(layer, machine, _columns([_sizes(blocks), _sizes(height), _sizes(width, 4), inputs]))
     rest = _columns([range(len(orders)), (1, 2, 3), (1, 2, 3, 0), (0, 1, 2)])
     columns = np.concatenate([np.repeat(tiles, rest.shape[1], axis=1), np.tile(rest, tiles.shape[1])])
     names = ("blocks", "rows", "columns", "reduction", "order", "inp", "wgt", "acc")
@@ -66,6 +69,17 @@ def _space(layer: Layer, machine: Machine) -> dict[str, Any]:
 def _columns(options: list[Any]) -> Any:
     """All combinations of options: [options, combinations]."""
     return np.stack([axis.reshape(-1) for axis in np.meshgrid(*options, indexing="ij")]).astype(np.int64)
+
+
+def _largest(layer: Layer, machine: Machine, tiles: Any) -> Any:
+    """Of tiles that fit the memories, those that need the fewest steps; of data, two at once if there are such."""
+    once, twice = (
+        _fits(layer, machine, tiles, np.full((3, tiles.shape[1]), 1) + np.array([[more], [0], [0]])) for more in (0, 1)
+    )
+    found = tiles[:, np.where(twice.any(), twice, once)]
+    extents = np.array([*layer.output, layer.input[0] if layer.kind == "conv2d" else 1])[:, None]
+    steps = (-(-extents // found)).prod(axis=0)
+    return found[:, np.argsort(steps, kind="stable")[:_MOST_TILES]]
 
 
 def _fits(layer: Layer, machine: Machine, tiles: Any, buffers: Any) -> Any:
@@ -109,11 +123,16 @@ def _cost(layer: Layer, machine: Machine, table: dict[str, Any]) -> Any:
     inputs = reduction if conv else tile[0]
     height = np.minimum(rows.seen(Span(0, tile[1])).size, rows.length)
     width = np.minimum(columns.seen(Span(0, tile[2])).size * columns.pitch, columns.size)
-    data = inputs * (start + height * width * vector)
+    data = inputs * height * width * vector
+    if any(layer.padding) or rows.pitch * columns.pitch > 1:
+        data = data + inputs * start
+    else:
+        data = data + np.where(width == columns.size, 1, inputs) * start
     weights = start + used.weights * weight
+    pieces = np.where(tile[2] == layer.output[2], 1, tile[0])
     load = _loads(table, "sc" if conv else "os", "o" if conv else "c", "inp") * data
     if layer.residual or layer.kind == "add":
-        load = load + o * s * (start + used.residual * vector)
+        load = load + o * s * (pieces * start + used.residual * vector)
     if conv or layer.kind == "depthwise":
         load = load + _loads(table, "oc" if conv else "o", "s", "wgt") * weights
     vectors = prod(layer.output)
@@ -124,11 +143,11 @@ def _cost(layer: Layer, machine: Machine, table: dict[str, Any]) -> Any:
         lists = np.minimum(table["inp"] * np.lcm(table["wgt"], table["acc"]), o * s * c)
         compute = compute + vectors * layer.input[0] * taps + (o * s * c + o * s) * overhead
         compute = compute + lists * shortest * reduction * taps * machine.element_bytes("uop") / wide
-    store = vectors * vector + o * s * (start + memory.latency)
+    store = vectors * vector + o * s * pieces * start
     hidden = (table["inp"] > 1) & ((table["wgt"] > 1) | (o * c == 1)) & ((table["acc"] > 1) | (o * s == 1))
     exposed = np.where(hidden, 0, 0.5 * np.minimum(compute, load))
     ends = data + weights + start + used.sums * (vector + per_vector)
-    return np.maximum(np.maximum(compute, load), store) + exposed + ends
+    return np.maximum(np.maximum(compute, load), store) + exposed + SHOWN * ends
 
 
 def alu_cycles(layer: Layer, machine: Machine) -> tuple[int, int]:
@@ -139,7 +158,7 @@ def alu_cycles(layer: Layer, machine: Machine) -> tuple[int, int]:
         return (2, 2) if own else (4, 3)
     if layer.kind == "max_pool":
         return (taps, 2) if own else (1 + 2 * taps, 3)
-    if layer.kind == "depthwise":
-        return taps + 1, taps + 1
     residual = bool(layer.residual)
+    if layer.kind == "depthwise":
+        return taps + 1 + residual, taps + 1 + residual
     return (1 + residual, 1 + residual) if own else (5 + (layer.shift > 0) + residual, 4 + (layer.shift > 0) + residual)

@@ -16,7 +16,7 @@ from nncc.errors import RunError
 from nncc.vta.disassemble import disassemble, instruction_text
 from nncc.vta.encoding import encode
 from nncc.vta.machine import Machine
-from nncc.vta.program import Binary, binary_bytes, check_machine, find_binaries, read_binary
+from nncc.vta.program import Binary, binary_bytes, check_machine, find_binaries, places_in, read_binary
 
 MACHINE = Machine()
 BINARY = Binary(MACHINE, product(MACHINE), np.array([5 | 6 << 11 | 7 << 22], np.uint32), ((0, 5), (4, 6)))
@@ -46,7 +46,9 @@ def test_a_program_comes_back():
 
 def test_every_part_begins_at_a_multiple_of_64_bytes():
     assert len(DATA) % 64 == 0
-    assert DATA.index(BINARY.instructions.tobytes()) % 64 == 0
+    offsets = DATA.index(BINARY.instructions.tobytes()), DATA.index(BINARY.uops.tobytes())
+    assert places_in(DATA) == offsets
+    assert [offset % 64 for offset in offsets] == [0, 0]
 
 
 def test_other_bytes_are_refused():

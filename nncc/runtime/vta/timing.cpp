@@ -1,11 +1,11 @@
 /* timing.cpp: when things happen, by the cycle, event after event.
  *
- * An instruction takes the issue, its iterations or its transfers, and (GEMM, ALU) the depth of the pipeline; each queue
- * has one at a time. Reads of fetch, compute and load, in this priority, share a port: it takes one request a cycle,
- * a burst that crosses no page of 4096 bytes; the first beat comes after the latency, one beat a cycle in the order of
- * the requests; each client has so many requests in flight. The write port is the store queue's alone: a request is
- * complete the latency after its last beat. A LOAD also needs a cycle for each element that it writes, at once with
- * its reading. Fetched instructions go to their queue in order, one a cycle, while it has room. */
+ * An instruction takes the issue, its iterations or its transfers, and (GEMM, ALU) the depth of the pipeline; each
+ * queue has one at a time. Reads of fetch, compute and load, in this priority, share a port: it takes one request a
+ * cycle, a burst that crosses no page of 4096 bytes; the first beat comes after the latency, one beat a cycle in the
+ * order of the requests; each client has so many requests in flight. The write port is the store queue's alone: a
+ * request is complete the latency after its last beat. A LOAD also needs a cycle for each element that it writes, at
+ * once with its reading. Fetched instructions go to their queue in order, one a cycle, while it has room. */
 #include <algorithm>
 
 #include "accelerator.h"
