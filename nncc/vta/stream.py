@@ -13,7 +13,11 @@ import numpy as np
 
 from nncc.vta.layer import Layer
 
-__all__ = ["Alu", "Gemm", "Load", "Loops", "Operation", "Place", "Plan", "Store", "Stream"]
+__all__ = ["OWN_UOPS", "Alu", "Gemm", "Load", "Loops", "Operation", "Place", "Plan", "Store", "Stream"]
+
+
+OWN_UOPS = -1
+"""In the place of an argument: the program's own micro-operations, which only the linker loads."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Load:
     """Rows of elements from DRAM, with padding around them, densely into a memory of the chip."""
 
     memory: str
-    """``inp``, ``wgt``, ``acc``, ``acc8`` or ``par``."""
+    """``inp``, ``wgt``, ``acc``, ``acc8`` or ``par``; ``uop`` after linking."""
     place: Place
     """Of the first element that is read (of the row and column behind the padding)."""
     sram: int
@@ -116,10 +120,10 @@ class Plan:
     """Of the output: blocks, rows, columns."""
     reduction: int = 1
     """Blocks of the input that are loaded at once."""
-    order: str = "output"
-    """Which operand stays on the chip in the outer loops: ``weights``, ``input`` or ``output``."""
+    order: str = "osc"
+    """Loops over tiles, the outermost first: ``o`` output blocks, ``s`` rows and columns, ``c`` input blocks."""
     buffers: tuple[int, int, int] = (2, 2, 2)
-    """How many tiles INP, WGT and ACC hold at once."""
+    """How many tiles of INP, WGT and ACC the chip holds at once."""
 
 
 @dataclass(frozen=True, eq=False)
