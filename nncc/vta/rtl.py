@@ -66,7 +66,10 @@ def build_rtl(machine: Machine, folder: Path | None = None) -> Path:
     text = b"".join([*(path.read_bytes() for path in [*core, *program]), *(each.encode() for each in made.values())])
     name = f"rtl-{hashlib.sha256(text + _FLAGS.encode()).hexdigest()[:16]}.so"
     if shutil.which("verilator") is None:
-        raise ToolError("the core in SystemVerilog needs Verilator: there is no `verilator`", "install it")
+        raise ToolError(
+            "the core in SystemVerilog needs Verilator: there is no `verilator`",
+            "install it, as `apt-get install verilator` does",
+        )
 
     def build(work: Path) -> Path:
         for path in [*core, *program]:

@@ -236,7 +236,7 @@ module vta_compute
 
   // Stage 3
   vector_t early_b, operand_4, operand_5, operand_6, multiplied_4, multiplied_5, multiplied_6;
-  logic signed [PARTIAL_BITS-1:0] partial[BLOCK][GROUPS];
+  logic [BLOCK-1:0][GROUPS-1:0][PARTIAL_BITS-1:0] partial;
   always_comb
     for (int lane = 0; lane < BLOCK; lane++)
       early_b[lane] = from_acc ? source[lane] : from_inp ? 32'($signed(inp[lane])) : 32'($signed(alu.imm));
@@ -267,7 +267,7 @@ module vta_compute
       if (is_gemm)
         for (int lane = 0; lane < BLOCK; lane++) begin
           automatic logic signed [31:0] sum = '0;
-          for (int group = 0; group < GROUPS; group++) sum = sum + 32'(partial[lane][group]);
+          for (int group = 0; group < GROUPS; group++) sum = sum + 32'($signed(partial[lane][group]));
           operand_5[lane] <= sum;
         end
     end
