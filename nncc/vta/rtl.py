@@ -29,7 +29,13 @@ _PACKAGES = ("float.sv",)
 """Besides the one that is made, what is imported by others and so comes first."""
 _SHARED = ("decode.cpp", "execute.cpp", "order.cpp", "driver.cpp", "machine.hpp")
 """Of the simulator, what is not its model of time."""
-_FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -I.."
+_COMMAND = (
+    *("verilator", "--cc", "--exe", "--build", "--top-module", "vta_core", "--Mdir", "made", "-Wno-fatal"),
+    *("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"),
+    # One file instead of a dozen is compiled in half the time.
+    *("--output-split", "1000000", "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"),
+    *("-CFLAGS", "-std=c++17 -fPIC -fvisibility=hidden -I..", "-LDFLAGS", "-shared"),
+)
 
 
 def open_rtl(machine: Machine, options: str = "") -> Device:
@@ -64,7 +70,7 @@ def build_rtl(machine: Machine, folder: Path | None = None) -> Path:
     ]
     made = {"vta_isa.sv": systemverilog_package(machine), "vta_machine.h": c_header(machine)}
     text = b"".join([*(path.read_bytes() for path in [*core, *program]), *(each.encode() for each in made.values())])
-    name = f"rtl-{hashlib.sha256(text + _FLAGS.encode()).hexdigest()[:16]}.so"
+    name = f"rtl-{hashlib.sha256(text + repr(_COMMAND).encode()).hexdigest()[:16]}.so"
     if shutil.which("verilator") is None:
         raise ToolError(
             "the core in SystemVerilog needs Verilator: there is no `verilator`",
@@ -77,15 +83,7 @@ def build_rtl(machine: Machine, folder: Path | None = None) -> Path:
         for file, content in made.items():
             (work / file).write_text(content)
         sources = ["vta_isa.sv", *(path.name for path in core), *(p.name for p in program if p.suffix == ".cpp")]
-        call_tool(
-            [
-                *("verilator", "--cc", "--exe", "--build", "-O3", "--x-assign", "fast", "--x-initial", "fast"),
-                *("--noassert", "-Wno-fatal", "--top-module", "vta_core", "--Mdir", "made", "-o", name),
-                *("-CFLAGS", _FLAGS, "-LDFLAGS", "-shared", "-MAKEFLAGS", "OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O1"),
-                *sources,
-            ],
-            work,
-        )
+        call_tool([*_COMMAND, "-o", name, *sources], work)
         return work / "made" / name
 
     return built_once(name, folder, build)
