@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nncc.cli_compare import compare_command
 from nncc.cli_distill import distill_command
 from nncc.cli_errors import Group
 from nncc.cli_prune import prune_command
-from nncc.cli_quant import compare_command, quantize_command
+from nncc.cli_quant import quantize_command
 from nncc.cli_records import records
 from nncc.cli_tune import tune_command
 from nncc.config import Config
 from nncc.console import working
-from nncc.options import FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
+from nncc.options import BIND, FILL, JSON, SHAPES, TARGET, THREADS, all_of, comma_words, option
 from nncc.pipeline import STAGES, stages
 from nncc.version import VERSION
 
@@ -39,6 +40,7 @@ def cli() -> None:
     """An ONNX model in, one small, fast, self-contained shared library out.
 
     \b
+      nncc check   model.onnx --target rpi4
       nncc compile model.onnx --target rpi4
       nncc run     model-rpi4/model.so --fill random --print-top 5
       nncc bench   model-rpi4/model.so --threads 2
@@ -50,7 +52,7 @@ def cli() -> None:
 @TARGET
 @option("output", "-o", "--output", type=Path, metavar="FOLDER")
 @option("name", "--name", "--module-name")
-@all_of(*SHAPES)
+@all_of(*SHAPES, BIND)
 @option("threads", "--threads", type=int, metavar="N")
 @option("records", "--records", "--tuning-records", multiple=True, metavar="PLACE", note=" Repeatable.")
 @option("shipped_records", "--shipped-records/--no-shipped-records", default=True, show_default=True)
@@ -120,6 +122,40 @@ def _next(facts: Mapping[str, Any]) -> str:
     if facts["target"]["runs"]:
         return f"nncc run {library} --fill random --print-top 5"
     return f"nncc bench {library} --runner {folder}   # a bench program for the board"
+
+
+@cli.command("check", short_help="What a model needs, and whether all of it can be compiled.")
+@click.argument("model", type=Path)
+@TARGET
+@all_of(*SHAPES)
+@JSON
+def check_command(
+    model: Path,
+    target: str,
+    shape: Mapping[str, tuple[int, ...]],
+    input_shapes: Mapping[str, tuple[int, ...]],
+    as_json: bool,
+) -> int:
+    """Look at MODEL without compiling it: each operator that can or cannot be compiled and why, open dimensions, sizes,
+    and what it will take on the target. The exit status is 1 where something cannot be compiled.
+
+    Dimensions that are open, and not given by `--shape`, are guessed.
+    """
+    from nncc.check import check_model
+    from nncc.check_report import check_facts, check_text
+    from nncc.roofline import with_peak
+    from nncc.target import resolve
+
+    with working() as progress:
+        progress.start("check", str(model))
+        named = resolve(target)
+        found = check_model(model, with_peak(named, required=False), {**shape, **input_shapes}, progress.tell)
+    facts = check_facts(found, named)
+    if as_json:
+        _print_json(facts)
+    else:
+        click.echo(check_text(facts), nl=False)
+    return 0 if found.compiles else 1
 
 
 cli.add_command(quantize_command)
@@ -262,7 +298,7 @@ def bench_command(
     help="Show the model after this stage.",
 )
 @TARGET
-@all_of(*SHAPES)
+@all_of(*SHAPES, BIND)
 @option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
 @JSON
 def show_command(
@@ -271,6 +307,7 @@ def show_command(
     target: str,
     shape: dict[str, tuple[int, ...]],
     input_shapes: dict[str, tuple[int, ...]],
+    bind: dict[str, str],
     schedules: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -280,7 +317,8 @@ def show_command(
     from nncc.instruments import stage_text
     from nncc.pipeline import plan, run
 
-    config = Config(target=target, shape=shape | input_shapes, schedules=schedules, until=stage, verify=False)
+    shape = shape | input_shapes
+    config = Config(target=target, shape=shape, bind=bind, schedules=schedules, until=stage, verify=False)
     with working() as progress:
         text = stage_text(run(plan(file, config, progress.tell), [progress]))
     if as_json:
@@ -356,6 +394,17 @@ def _print_json(value: Any) -> None:
     click.echo(json_text(value), nl=False)
 
 
+_ISOLATED = ("check", "compare", "compile", "show")
+"""Commands in which models of others reach TVM and LLVM; `tune` isolates every candidate by itself."""
+
+
 def main() -> None:
     """The console script."""
+    import sys
+
+    if sys.argv[1:2] and sys.argv[1] in _ISOLATED:
+        from nncc.cli_errors import said
+        from nncc.isolation import isolated
+
+        sys.exit(said(lambda: isolated(cli), sys.argv[1:]))
     cli()

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -14,7 +14,7 @@ import click
 from nncc.console import wants_traceback
 from nncc.errors import InternalError, NnccError, UsageError
 
-__all__ = ["FORMER_OPTIONS", "Group"]
+__all__ = ["FORMER_OPTIONS", "Group", "said"]
 
 DEFECT = 70
 INTERRUPTED = 130
@@ -42,6 +42,24 @@ FORMER_OPTIONS = {
 """What tvmc had and nncc has not, and what to do instead."""
 
 
+def said(run: Callable[[], Any], words: Sequence[str]) -> Any:
+    """What `run` returns; of an error, its exit status, once it is told on stderr, or as JSON if `words` ask for it."""
+    try:
+        return run()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        return _fail(_usage_message(error), _usage_hint(error), 2, "--json" in words)
+    except InternalError as error:
+        return _defect(error, error.message, error.hint, words)
+    except NnccError as error:
+        _trace(error)
+        return _fail(error.message, error.hint, error.exit_code, "--json" in words)
+    except Exception as error:
+        return _defect(error, f"{type(error).__name__}: {error}", None, words)
+
+
 class Group(click.Group):
     """A group of commands whose errors all look alike, and whose exit status says whose they are."""
 
@@ -51,20 +69,7 @@ class Group(click.Group):
         if not words:
             click.echo(self.get_help(self.make_context("nncc", ["--help"], resilient_parsing=True)), err=True)
             sys.exit(2)
-        try:
-            code = super().main(words, "nncc", **extra)
-        except (click.exceptions.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
-            code = INTERRUPTED
-        except click.ClickException as error:
-            code = _fail(_usage_message(error), _usage_hint(error, self), 2, "--json" in words)
-        except InternalError as error:
-            code = _defect(error, error.message, error.hint, words)
-        except NnccError as error:
-            _trace(error)
-            code = _fail(error.message, error.hint, error.exit_code, "--json" in words)
-        except Exception as error:
-            code = _defect(error, f"{type(error).__name__}: {error}", None, words)
+        code = said(lambda: super(Group, self).main(words, "nncc", **extra), words)
         sys.exit(code if isinstance(code, int) else 0)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
@@ -95,7 +100,7 @@ def _usage_message(error: click.ClickException) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _usage_hint(error: click.ClickException, group: click.Group) -> str:
+def _usage_hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "nncc"
     if isinstance(error, click.exceptions.NoSuchOption):

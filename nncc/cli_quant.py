@@ -1,4 +1,4 @@
-"""``nncc quantize``: a float model becomes int8, within an accuracy. ``nncc compare``: two models, layer by layer."""
+"""``nncc quantize``: a float model becomes int8, within an accuracy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from nncc.quant.images import Preprocessing
 
 __all__ = [
-    "CALIBRATION", "IMAGE_OPTIONS", "METRIC_TIMEOUT", "compare_command", "next_compile", "preprocessing",
-    "quantize_command",
+    "CALIBRATION", "IMAGE_OPTIONS", "METRIC_TIMEOUT", "next_compile", "preprocessing", "quantize_command",
 ]  # fmt: skip
 
 _RECIPE = documentation("quant/recipe.py")
@@ -231,69 +230,3 @@ def next_compile(path: Path, graph: onnx_ir.Model, target: str | None = None) ->
 
 def _step(value: Any) -> Any:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
-
-
-@click.command("compare", short_help="Two models, layer by layer: where they part.")
-@click.argument("model", type=Path)
-@click.argument("other", type=Path)
-@click.option(
-    "-i",
-    "--inputs",
-    type=Path,
-    required=True,
-    metavar="DATA",
-    help="Samples: an .npz, an .npy, or a folder of such or of images.",
-)
-@click.option(
-    "--isolate", is_flag=True, help="What each layer adds by itself: every layer of OTHER reads MODEL's values."
-)
-@click.option("--samples", type=click.IntRange(min=1), default=32, show_default=True, metavar="N",
-              help="How many samples to run, the first ones.")  # fmt: skip
-@click.option("--threshold", type=float, default=20.0, show_default=True, metavar="DB",
-              help="An SQNR below this is bad.")  # fmt: skip
-@click.option("--top", type=click.IntRange(min=0), default=15, show_default=True, metavar="N",
-              help="How many layers to print, the worst first; 0 for all.")  # fmt: skip
-@all_of(*IMAGE_OPTIONS)
-@JSON
-def compare_command(
-    model: Path,
-    other: Path,
-    inputs: Path,
-    isolate: bool,
-    samples: int,
-    threshold: float,
-    top: int,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Compare OTHER, a quantized ONNX file or a compiled library, with MODEL, the float model that it was made of.
-
-    SQNR is 10 log10(sum x^2 / sum (x - y)^2) in dB, over all samples. Of a library only outputs are compared.
-    """
-    from nncc import compare_report as report
-    from nncc.console import working
-    from nncc.execute import is_library, open_library
-    from nncc.frontend.onnx import read_graph
-    from nncc.quant.compare import compare_library, compare_models
-    from nncc.quant.samples import input_specs, read_samples
-    from nncc.report import json_text
-
-    images = preprocessing(options)
-    with working() as progress:
-        progress.start("read", str(model))
-        graph = read_graph(model)
-        library = is_library(other)
-        if library and isolate:
-            raise UsageError(f"`{other}` is a library: only its outputs can be compared", "leave out `--isolate`")
-        opened = open_library(other, 1) if library else None
-        progress.start("samples", str(inputs))
-        data = read_samples(inputs, input_specs(graph), images)[:samples]
-        progress.start("compare", f"on {len(data)} samples")
-        if opened is not None:
-            found = compare_library(graph, opened, data)
-        else:
-            found = compare_models(graph, read_graph(other), data, isolate=isolate, progress=progress.tell)
-    facts = report.compare_facts(found, threshold)
-    if as_json:
-        return click.echo(json_text(facts), nl=False)
-    return click.echo(report.compare_text(facts, top), nl=False)

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 
 from nncc.errors import UsageError
-from nncc.options import JSON, SHAPES, TARGET, all_of, option, time_span
+from nncc.options import BIND, JSON, SHAPES, TARGET, all_of, option, time_span
 
 __all__ = ["tune_command"]
 
@@ -33,7 +33,7 @@ __all__ = ["tune_command"]
 @option("tasks", "--tasks", default="", metavar="list|TEXT")
 @option("graph", "--graph/--no-graph", default=True, show_default=True)
 @option("threads", "--threads", type=int, metavar="N")
-@all_of(*SHAPES)
+@all_of(*SHAPES, BIND)
 @option("seed", "--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @option("by", "--by", default="", metavar="NAME")
 @option("schedules", "--schedules", type=Path, multiple=True, metavar="FILE", note=" Repeatable.")
@@ -74,6 +74,7 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
     if stored:
         words = ["nncc", "compile", str(model), "--target", config.target]
         words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
+        words += [word for name, text in config.bind.items() for word in ("--bind", f"{name}={text}")]
         words += ["--threads", str(config.threads)] if config.threads is not None else []
         words += [word for place in (tuning.into, *others) for word in ("--records", str(place))]
         words += [word for file in config.schedules for word in ("--schedules", str(file))]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.report import clipped, plural, table
 
 if TYPE_CHECKING:
+    from nncc.bisect import Culprit
     from nncc.quant.compare import Comparison, Difference
 
-__all__ = ["compare_facts", "compare_text"]
+__all__ = ["compare_facts", "compare_text", "culprit_facts", "culprit_text"]
 
 
 def compare_facts(found: Comparison, threshold_db: float) -> dict[str, Any]:
@@ -103,3 +105,37 @@ def _first_text(facts: Mapping[str, Any]) -> str:
     if facts["not_compared"]:
         lines.append(f"{plural(facts['not_compared'], 'operator')} of the float model without a counterpart\n")
     return "".join(lines) + "\n"
+
+
+def culprit_facts(
+    culprit: Culprit | None, name: str, target: str, inputs: str, files: Sequence[Path]
+) -> dict[str, Any]:
+    """For JSON: the part that differs from ONNX Runtime, how, and the files that show it."""
+    facts: dict[str, Any] = {"name": name, "target": target, "inputs": inputs, "differs": culprit is not None}
+    if culprit is None:
+        return facts
+    return facts | {
+        "operators": [{"op_type": op_type, "node": node} for op_type, node in culprit.nodes],
+        "position": culprit.position,
+        "of": culprit.of,
+        "error": culprit.error or None,
+        "outputs": [str(each) for each in culprit.found],
+        "files": [str(path) for path in files],
+    }
+
+
+def culprit_text(facts: Mapping[str, Any]) -> str:
+    """What `nncc compare --bisect` prints, of `culprit_facts`."""
+    if not facts["differs"]:
+        return f"{facts['name']} for {facts['target']} agrees with ONNX Runtime; inputs: {facts['inputs']}\n"
+    *before, last = facts["operators"]
+    lines = [f"{facts['name']} for {facts['target']}; inputs: {facts['inputs']}\n\n"]
+    where = f"{last['op_type']} `{last['node']}`, operator {facts['position']} of {facts['of']}"
+    lines.append(f"the first difference from ONNX Runtime is at {where}\n")
+    if before:
+        lines.append(f"it shows together with the {plural(len(before), 'operator')} before it:\n")
+        lines.append(table([[each["op_type"], clipped(each["node"], 60)] for each in before], "<<", "  "))
+    lines.append(f"{facts['error']}\n" if facts["error"] else "".join(f"{each}\n" for each in facts["outputs"]))
+    model, inputs, expected = facts["files"]
+    lines.append(f"\nwritten to {model}, with {inputs} and {expected}: a report of the defect needs no more\n")
+    return "".join(lines)

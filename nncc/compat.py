@@ -15,10 +15,13 @@ from tvm import relax, s_tir, te, tirx, topi
 from tvm.ir import GenericConst, GlobalVar, IRModule, PointerType, PrimType, StringImm
 from tvm.relax.frontend.onnx import onnx_frontend
 from tvm.s_tir import Schedule
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as statements
 from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_map, structural_walk
 
 from nncc.dots import PRODUCT, ROUND
+from nncc.operators.attributes import Attributes
 
 __all__ = [
     "Analyzer",
@@ -32,11 +35,13 @@ __all__ = [
     "constant_array",
     "importable_operators",
     "is_buffer",
+    "loop_nest",
     "metaschedule",
     "onnx_importer",
     "pure_operator",
     "relax",
     "s_tir",
+    "statements",
     "static_shape",
     "structural_map",
     "structural_walk",
@@ -68,6 +73,25 @@ def pure_operator(name: str) -> str:
         tvm.ir.register_op_attr(name, "TCallEffectKind", 1)  # tirx::CallEffectKind::kPure
         tvm.ir.register_op_attr(name, "TScriptPrinterName", name.removeprefix("tirx."))
     return name
+
+
+def loop_nest(
+    outputs: Sequence[tuple[Sequence[int], str]], inputs: Sequence[Any], body: Callable[[Any, Any], None], name: str
+) -> Any:
+    """TE tensors of these shapes and dtypes, written by statements instead of one expression an element.
+
+    `body` gets the buffers of the inputs and of the outputs, whose elements are counted in one row, and writes what
+    `statements` has: loops, conditions, and assignments to elements of buffers.
+    """
+
+    def generated(given: Any, made: Any) -> Any:
+        with IRBuilder() as builder:
+            with statements.seq_scope():
+                body([statements.buffer_proxy(b) for b in given], [statements.buffer_proxy(b) for b in made])
+            return builder.get()
+
+    shapes, dtypes = [tuple(shape) for shape, _ in outputs], [dtype for _, dtype in outputs]
+    return te.extern(shapes, list(inputs), generated, dtype=dtypes, name=name)
 
 
 def metaschedule() -> Any:
@@ -117,7 +141,7 @@ def importable_operators() -> dict[str, set[str]]:
 
 
 def onnx_importer(
-    converters: Mapping[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]],
+    converters: Mapping[str, Callable[[Any, Sequence[Any], Attributes], Any]],
 ) -> Callable[[Any], Any]:
     """A function from an ONNX ModelProto to a Relax module, weights inside; `converters` go before TVM's own, which
     take what these return None for.
@@ -131,7 +155,13 @@ def onnx_importer(
             if op_name not in converters:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             given = [inputs[i] for i in range(len(inputs))]
-            attributes = {name: value for name, value in attrs.items() if name != "tvm_custom"}
+            facts = attrs["tvm_custom"]
+            attributes = Attributes(
+                {name: value for name, value in attrs.items() if name != "tvm_custom"},
+                name=facts["name"],
+                opset=opset,
+                outputs=facts["num_outputs"],
+            )
             converted = converters[op_name](self.bb, given, attributes)
             if converted is None:
                 return super()._convert_operator(op_name, inputs, attrs, opset)

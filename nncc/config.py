@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["Config", "Precision", "Tuning"]
 
@@ -24,6 +24,8 @@ class Config:
     """Name of the model inside the library and of its files; by default the ONNX file's."""
     shape: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Static shapes of inputs that have dynamic dimensions."""
+    bind: Mapping[str, Any] = field(default_factory=dict)
+    """Inputs that become constants, as ``axes=0,1`` or ``axes=@FILE.npy``: those that decide shapes have to."""
     threads: int | None = None
     """Threads that the kernels are scheduled for; by default the target's number of cores."""
     records: Sequence[str] = ()

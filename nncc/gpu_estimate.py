@@ -20,7 +20,7 @@ from nncc.target import Hardware
 if TYPE_CHECKING:
     from nncc.codegen.cuda_compiler import Resources
 
-__all__ = ["KernelEstimate", "LaunchEstimate", "estimates", "estimates_text"]
+__all__ = ["KernelEstimate", "LaunchEstimate", "estimates"]
 
 _MOST_BLOCKS = 32
 """That may reside on one; 16 on some."""
@@ -107,20 +107,3 @@ def _launch(symbol: str, blocks: int, threads: int, hardware: Hardware, used: Re
     waves = blocks / (resident * hardware.multiprocessors) if resident else 0.0
     reside = min(resident, -(-blocks // hardware.multiprocessors)) * warps
     return LaunchEstimate(symbol, blocks, threads, resident, waves, reside / hardware.multiprocessor_threads)
-
-
-def estimates_text(found: tuple[KernelEstimate, ...]) -> str:
-    """A line a kernel, and the sums."""
-    lines = [f"{'calls':>5} {'least us':>8} {'bound':10} {'blocks':>12} {'waves':>6} {'occupied':>8}  kernel"]
-    for each in found:
-        blocks = "+".join(str(launch.blocks) for launch in each.launches)
-        waves = max((launch.waves for launch in each.launches), default=0.0)
-        occupied = f"{100 * each.launches[0].occupancy:.0f} %" if each.launches else ""
-        lines.append(
-            f"{each.calls:5} {each.calls * each.seconds * 1e6:8.1f} {each.bound:10} {blocks:>12} {waves:6.2f} "
-            f"{occupied:>8}  {each.kernel}: {each.schedule}"
-        )
-    total = sum(each.calls * each.seconds for each in found)
-    launches = sum(each.calls * len(each.launches) for each in found)
-    lines.append(f"      {total * 1e6:8.1f} us at least, {launches} launches")
-    return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from nncc.anchors import place_anchors, start
 from nncc.choices import Choices
 from nncc.compat import s_tir, structural_walk, tirx, tvm
 from nncc.errors import InternalError, ModelError
-from nncc.scheduling import ANCHOR, PART, is_spatial, transcendentals
+from nncc.scheduling import ANCHOR, PART, is_spatial, swells, transcendentals
 from nncc.target import Hardware
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> None:
         if sch.get(block).name_hint in owned or not consumers or not is_spatial(sch, block):
             continue
         reduces = any(not is_spatial(sch, c) for c in consumers)
-        if transcendentals(sch, block) and (reduces or len(consumers) > 1):
+        if (transcendentals(sch, block) and (reduces or len(consumers) > 1)) or swells(sch, block, consumers):
             continue
         try:
             sch.compute_inline(block)

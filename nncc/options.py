@@ -14,6 +14,7 @@ import click
 from nncc.errors import UsageError
 
 __all__ = [
+    "BIND",
     "FILL",
     "JSON",
     "SHAPES",
@@ -88,6 +89,17 @@ def _shapes(context: click.Context, parameter: click.Parameter, values: Sequence
     return shapes
 
 
+def _bindings(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    """``NAME=0,1`` or ``NAME=@FILE.npy`` as name and text."""
+    bindings: dict[str, str] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not name.strip() or not equals:
+            raise UsageError(f"`--bind {value}` is not NAME=VALUES", "for example `--bind axes=0,1`")
+        bindings[name.strip()] = text
+    return bindings
+
+
 def _input_shapes(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, tuple[int, ...]]:
     """tvmc's ``a:[1,3,224,224] b:[1]``."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -108,6 +120,7 @@ SHAPES = (
         "--input-shapes", callback=_input_shapes, metavar='"A:[1,3] B:[1]"', help="The same, as tvmc spells it."
     ),
 )
+BIND = option("bind", "--bind", multiple=True, callback=_bindings, metavar="NAME=VALUES", note=" Repeatable.")
 TARGET = option("target", "-t", "--target", default="native", show_default=True)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also of errors; for scripts.")
 THREADS = click.option(

@@ -60,7 +60,7 @@ class Instrument:
 def _import(path: Path, job: Job) -> Model:
     from nncc.frontend.onnx import import_onnx
 
-    return import_onnx(path, shape=job.config.shape, name=job.name)
+    return import_onnx(path, shape=job.config.shape, bind=job.config.bind, name=job.name)
 
 
 def _quantize(model: Model, job: Job) -> Model:

@@ -79,14 +79,19 @@ def roofline(library: OpenLibrary) -> Roofline:
     return _kept(target, tuple(library.description["features"]), library.threads)
 
 
-def with_peak(target: Target) -> Target:
+def with_peak(target: Target, required: bool = True) -> Target:
     """`target` with what one core of this machine attains, where it is this machine and does not say so itself.
 
-    Raises as :func:`roofline`.
+    Raises as :func:`roofline`; where that is not `required`, the target then stays as it is.
     """
     if target.hardware.peak_gflops or target.name.split(",")[0] != "native":
         return target
-    found = _kept(target, target.hardware.features, 1)
+    try:
+        found = _kept(target, target.hardware.features, 1)
+    except NnccError:
+        if required:
+            raise
+        return target
     gflops, gbps = round(found.gflops, 1), round(found.memory_gbps, 1)
     return replace(target, hardware=replace(target.hardware, peak_gflops=gflops, dram_gbps=gbps))
 

@@ -49,6 +49,7 @@ __all__ = [
     "register_tiles",
     "shift",
     "split_steps",
+    "swells",
     "tile_cost",
     "transcendentals",
     "unrollings",
@@ -227,6 +228,24 @@ def is_spatial(sch: Any, block: Any) -> bool:
 def is_padding(sch: Any, block: Any) -> bool:
     """Whether a block only copies one tensor into a larger one."""
     return is_spatial(sch, block) and len(loads(sch, block)) == 1 and len(sch.get(block).reads) == 1
+
+
+MOST_LOADS = 64
+"""Of one expression: what reads a value twice doubles it with each inlined step, and LLVM's time with it."""
+
+
+def swells(sch: Any, block: Any, consumers: Sequence[Any]) -> bool:
+    """Whether a block would make one of its consumers an expression of more than `MOST_LOADS` loads if inlined."""
+    own = loads(sch, block)
+    if len(own) < 2:
+        return False
+    buffer = sch.get(block).writes[0].source
+    for consumer in consumers:
+        read = loads(sch, consumer)
+        times = sum(load.source.same_as(buffer) for load in read)
+        if times > 1 and len(read) + times * (len(own) - 1) > MOST_LOADS:
+            return True
+    return False
 
 
 def loads(sch: Any, block: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from nncc.errors import ModelError, UsageError
 from nncc.ir import TensorSpec
 from nncc.loops import elementwise, reduction
 from nncc.resources import schedules_folder
-from nncc.scheduling import ANCHOR, PART, extents, is_spatial, loads, transcendentals
+from nncc.scheduling import ANCHOR, PART, extents, is_spatial, loads, swells, transcendentals
 from nncc.target import Hardware
 
 __all__ = ["Template", "apply_template", "count_bytes", "count_flops", "load_templates", "schedule_kernel"]
@@ -171,8 +171,22 @@ def count_bytes(function: Any) -> tuple[int, ...]:
 
 
 def _has_loops(function: Any) -> bool:
-    """Whether the function is blocks in loops, as against one call of our own C."""
+    """Whether the function is blocks in loops, as against one call of our own C, or statements of its own."""
     return isinstance(function.body.block.body, (tirx.For, tirx.SeqStmt))
+
+
+def _calls_c(function: Any) -> bool:
+    """Whether a function without loops is a call of our C, as against statements that stay as they are written."""
+    return isinstance(function.body.block.body, tirx.Evaluate)
+
+
+def _without_scope(function: Any) -> Any:
+    """Statements without the mark around them, of which LLVM's code generator says that it does not know it."""
+
+    def inside(marked: Any) -> Any:
+        return marked.body if str(marked.attr_key) == "pragma_scope" else marked
+
+    return function.with_body(structural_map(function.body, [(tirx.AttrStmt, inside)]))
 
 
 def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
@@ -188,7 +202,7 @@ def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
         feeds_template = any(sch.get(c).name_hint in owned for c in consumers)
         grows = any(prod(extents(sch, c)) > size for c in consumers)
         heavy = transcendentals(sch, block) > 0
-        if feeds_template or (heavy and (grows or len(consumers) > 1)):
+        if feeds_template or (heavy and (grows or len(consumers) > 1)) or swells(sch, block, consumers):
             kept.append(block)
             continue
         try:
@@ -208,7 +222,7 @@ def schedule_kernel(
     if not _has_loops(function) and not (hardware.multiprocessors and gpu_templates.is_block(function)):
         if hardware.multiprocessors:
             gpu_templates.refuse_own_code(function)
-        return function, "our own C"
+        return _without_scope(function), "our own C" if _calls_c(function) else "loops of its own"
     if any(int(d) == 0 for parameter in function.params for d in parameter.shape):
         _refuse_empty_sums(function)
         return function, "a tensor without elements"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from nncc.gpu_estimate import estimates, estimates_text
+from nncc.gpu_estimate import estimates
 from nncc.ir import Call, Launch, Program, Ref
 from nncc.target import Hardware, Target
 
@@ -68,11 +68,3 @@ def test_residence_is_bounded_by_registers_shared_memory_and_threads() -> None:
     (found,) = estimates(program(), {"k_product": Used(100, 0)})
     assert found.launches[0].waves == pytest.approx(2.0)  # 80 blocks, 4 on each of 10
     assert found.launches[0].occupancy == pytest.approx(4 * 128 / 2048)
-
-
-def test_the_text_has_a_line_a_kernel() -> None:
-    assert estimates_text(estimates(program(), {"k_product": Used(100, 0)})) == (
-        "calls least us bound            blocks  waves occupied  kernel\n"
-        "    2   2000.0 arithmetic           80   2.00     25 %  product: cuda_matmul tile\n"
-        "        2000.0 us at least, 2 launches\n"
-    )

@@ -19,7 +19,7 @@ def lower(network: Network) -> Kernels:
 
     transform = relax.transform
     with tvm.transform.PassContext(opt_level=3), network.target.tvm_target():
-        module = transform.LegalizeOps()(network.module)
+        module = _legalized(network.module)
         module = fold_relax(module, Context(network.name, network.target))
         module = tvm.transform.Sequential(
             [
@@ -39,6 +39,20 @@ def lower(network: Network) -> Kernels:
         decisions=network.decisions,
         quantization=network.quantization,
     )
+
+
+def _legalized(module: Any) -> Any:
+    """Operators as TIR functions; ModelError where TVM refuses one, which it does by any exception."""
+    from nncc.compat import relax
+
+    try:
+        return relax.transform.LegalizeOps()(module)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise ModelError(f"an operator has a form that cannot be compiled: {reason[:300]}", _SHOW) from error
+
+
+_SHOW = "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled"
 
 
 def _narrow(module: Any) -> Any:
@@ -77,7 +91,7 @@ def _check_legalized(function: Any) -> None:
     if left:
         raise ModelError(
             f"the model uses {', '.join(f'`{name}`' for name in sorted(left))}, which cannot be compiled yet",
-            "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
+            _SHOW,
         )
 
 

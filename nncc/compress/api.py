@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nncc.compress.structures import Structure
     from nncc.quant.images import Preprocessing
     from nncc.quant.request import Start, Tell
-    from nncc.target import Hardware, Target
+    from nncc.target import Hardware
 
 __all__ = ["Pruned", "prune"]
 
@@ -124,6 +124,7 @@ def prune(
     from nncc.quant.closed_loop import save_graph
     from nncc.quant.metric import max_drop as read_drop
     from nncc.quant.request import judge_of, output_file, read_model
+    from nncc.roofline import with_peak
     from nncc.target import resolve
 
     model = Path(model)
@@ -141,7 +142,8 @@ def prune(
     processor = resolve(target)
     described = processor.hardware.peak_gflops
     if goal is None or goal.kind == "latency":
-        processor = _with_peak(processor, goal, start)
+        start("roofline", "what this machine can do, once")
+        processor = with_peak(processor, required=goal is not None)
     if multiple is None:
         multiple = max(4, processor.hardware.vector_bits // 32) if way.shrinks else 1
     graph, samples = read_model(model, calibration, shape, images, start, "some hundred")
@@ -154,20 +156,6 @@ def prune(
     hardware = processor.hardware
     sizes = model.stat().st_size, path.stat().st_size
     return Pruned(path, structure, outcome, *sizes, hardware, hardware.peak_gflops != described)
-
-
-def _with_peak(target: Target, goal: Goal | None, start: Start) -> Target:
-    """The target with this machine's peak, if it is this machine; without a goal, as it is where that fails."""
-    from nncc.errors import NnccError
-    from nncc.roofline import with_peak
-
-    start("roofline", "what this machine can do, once")
-    try:
-        return with_peak(target)
-    except NnccError:
-        if goal is not None:
-            raise
-        return target
 
 
 def _check_words(structure: str, way: Structure, importance: str, multiple: int | None) -> None:

@@ -14,6 +14,16 @@ import numpy as np
 from nncc.compat import GenericConst, constant_array, relax
 from nncc.frontend.integer_converters import conv_integer, matmul_integer
 from nncc.frontend.quantization_converters import dequantize_linear, dynamic_quantize_linear, quantize_linear
+from nncc.operators.col2im import col2im
+from nncc.operators.cumulative import cum_prod, cum_sum
+from nncc.operators.deform_conv import deform_conv
+from nncc.operators.det import det
+from nncc.operators.dft import dft, stft
+from nncc.operators.gather import gather_elements, gather_nd
+from nncc.operators.mel_weight_matrix import mel_weight_matrix
+from nncc.operators.resize import resize, upsample
+from nncc.operators.scatter import scatter_elements, scatter_nd
+from nncc.operators.sequences import reverse_sequence, tensor_scatter, top_k
 
 __all__ = ["CONVERTERS"]
 
@@ -68,13 +78,31 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-CONVERTERS: dict[str, Callable[[Any, Sequence[Any], dict[str, Any]], Any]] = {
+CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Clip": clip,
+    "Col2Im": col2im,
     "ConvInteger": conv_integer,
+    "CumProd": cum_prod,
+    "CumSum": cum_sum,
+    "DFT": dft,
+    "DeformConv": deform_conv,
     "DequantizeLinear": dequantize_linear,
+    "Det": det,
     "DynamicQuantizeLinear": dynamic_quantize_linear,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
     "MatMulInteger": matmul_integer,
+    "MelWeightMatrix": mel_weight_matrix,
     "Pad": pad,
     "QuantizeLinear": quantize_linear,
+    "Resize": resize,
+    "ReverseSequence": reverse_sequence,
+    "STFT": stft,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
+    "TensorScatter": tensor_scatter,
+    "TopK": top_k,
+    "Upsample": upsample,
 }
 """By operator of the standard domain."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
+from nncc.frontend.binding import bind_hint, bind_inputs
 from nncc.frontend.container import read_container
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
+from nncc.frontend.types import check_operand_types, check_outputs
 from nncc.ir import Model, TensorSpec
 from nncc.passes.rewriting import static_shape
 
@@ -23,6 +25,9 @@ __all__ = ["import_onnx", "read_graph", "save", "specs", "to_proto", "unsupporte
 
 MOST_NODES = 1_000_000
 """Nodes after inlining: a model of more is refused, since nested functions can multiply without bound."""
+
+MOST_TRIAL_BYTES = 2**31
+"""Of inputs: with larger ones a model is not run while it is imported."""
 
 
 def _check(proto: onnx.ModelProto, path: Path, external: bool) -> None:
@@ -105,8 +110,11 @@ def _dtype(value: onnx_ir.Value, what: str) -> str:
     return value.dtype.numpy().name
 
 
-def specs(values: Sequence[onnx_ir.Value], what: str) -> tuple[TensorSpec, ...]:
-    """A TensorSpec for each value; `what` ("input", "output") names them in errors."""
+_CUT = "cut the model before it: for a detector, before its non-maximum suppression"
+
+
+def specs(values: Sequence[onnx_ir.Value], what: str, hint: str | None = _CUT) -> tuple[TensorSpec, ...]:
+    """A TensorSpec for each value; `what` ("input", "output") names them in errors, `hint` says what to do."""
     found = []
     for value in values:
         dtype = _dtype(value, what)
@@ -114,7 +122,7 @@ def specs(values: Sequence[onnx_ir.Value], what: str) -> tuple[TensorSpec, ...]:
         if shape is None:
             raise ModelError(
                 f"the shape of {what} `{value.name}` depends on the data, not only on the shapes of the inputs",
-                "cut the model before it: for a detector, before its non-maximum suppression",
+                hint,
             )
         found.append(TensorSpec(str(value.name), dtype, shape))
     return tuple(found)
@@ -152,6 +160,12 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
 
     names = [str(value.name) for value in unknown]
     model = Model(trial, name, inputs, ())
+    if (nbytes := sum(spec.nbytes for spec in inputs)) > MOST_TRIAL_BYTES:
+        raise ModelError(
+            f"the shape of output `{names[0]}` cannot be derived from the shapes of the inputs, and the model cannot be"
+            f" tried out: its inputs have {nbytes:,} bytes",
+            "choose smaller inputs with `--shape`",
+        )
     try:
         runs = [reference(model, fill(inputs, mode, seed=7), outputs=names) for mode in ("zeros", "random", "ones")]
     except RunError as error:
@@ -160,7 +174,7 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
             raise foreign from error
         raise ModelError(
             f"the shape of output `{names[0]}` cannot be derived from the shapes of the inputs: {error.message}",
-            "it may depend on the data: cut the model before it",
+            bind_hint(graph, "it may depend on the data: cut the model before it"),
         ) from error
     for value in unknown:
         shapes = {tuple(run[str(value.name)].shape) for run in runs}
@@ -205,34 +219,43 @@ def read_graph(path: str | Path) -> onnx_ir.Model:
 
 
 def import_onnx(
-    path: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, name: str | None = None
+    path: str | Path,
+    *,
+    shape: Mapping[str, Sequence[int]] | None = None,
+    bind: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Model:
     """Read, check and fix an ONNX file.
 
-    `shape` gives the dimensions of inputs that the file leaves open; `name` is the model's name, by default the
-    file's stem. Local functions are inlined, initializers are no inputs, every input and output has a static shape,
-    and all weights are in memory. Raises ModelError.
+    `shape` gives the dimensions of inputs that the file leaves open; the inputs in `bind` become constants (see
+    `bind_inputs`); `name` is the model's name, by default the file's stem. Local functions are inlined, initializers
+    are no inputs, every input and output has a static shape, and all weights are in memory. Raises ModelError.
     """
     import onnx_ir
 
+    from nncc.passes.explicit_defaults import explicit_defaults
     from nncc.passes.infer_shapes import infer_shapes
 
     path = Path(path)
     graph = read_graph(path)
     main = graph.graph
+    bind_inputs(graph, bind or {})
+    explicit_defaults(graph)
     fix_shapes(graph, shape or {})
     infer_shapes(graph)
     check_quantization(graph)
-    for node in onnx_ir.traversal.RecursiveGraphIterator(main):
-        for value in node.outputs:
-            sizes = static_shape(value)
-            if sizes is not None and prod(sizes) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
-                text = "x".join(map(str, sizes))
-                raise ModelError(f"tensor `{value.name}` would have the shape {text}: over 2^40 bytes")
+    check_operand_types(graph)
+    check_outputs(graph)
+    made = (v for node in onnx_ir.traversal.RecursiveGraphIterator(main) for v in node.outputs)
+    for value in (*main.inputs, *made):
+        sizes = static_shape(value)
+        if sizes is not None and prod(sizes) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
+            text = "x".join(map(str, sizes))
+            raise ModelError(f"tensor `{value.name}` would have the shape {text}: over 2^40 bytes")
     inputs = specs(main.inputs, "input")
     if any(static_shape(value) is None for value in main.outputs):
         _derive_outputs(graph, name or path.stem, inputs)
-    return Model(graph, name or path.stem, inputs, specs(main.outputs, "output"))
+    return Model(graph, name or path.stem, inputs, specs(main.outputs, "output", bind_hint(graph, _CUT)))
 
 
 def to_proto(model: Model) -> onnx.ModelProto:

@@ -8,13 +8,24 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
+from nncc.frontend.binding import bind_hint
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model
 
 if TYPE_CHECKING:
-    import onnx_ir
+    import onnx
 
-__all__ = ["import_relax"]
+__all__ = ["import_relax", "known_operators"]
+
+
+def known_operators() -> dict[str, set[str]]:
+    """By domain, the names of the ONNX operators that have a way into Relax; some of their forms may have none."""
+    from nncc.compat import importable_operators
+    from nncc.frontend.converters import CONVERTERS
+
+    supported = importable_operators()
+    supported[""] |= set(CONVERTERS)
+    return supported
 
 
 def import_relax(model: Model):
@@ -22,58 +33,37 @@ def import_relax(model: Model):
 
     Raises ModelError that lists every operator which TVM's importer does not know.
     """
-    from nncc.compat import importable_operators, onnx_importer, relax
+    from nncc.compat import onnx_importer, relax
     from nncc.frontend.converters import CONVERTERS
 
-    supported = importable_operators()
-    supported[""] |= set(CONVERTERS)
-    if refusal := unsupported(model, supported):
+    if refusal := unsupported(model, known_operators()):
         raise refusal
-    for node in model.graph.graph:
-        if node.op_type in ("Resize", "Upsample") and (reason := _resize_problem(node)):
-            raise ModelError(f"{node.op_type} `{node.name or node.outputs[0].name}` {reason}", _RESIZE_HINT)
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
-            module = onnx_importer(CONVERTERS)(to_proto(model))
+            module = onnx_importer(CONVERTERS)(_proto(model))
     except Exception as error:  # the importer raises whatever its converters raise
         operator = re.search(r"Error converting operator (\w+)", chatter.getvalue())
         what = f"the operator `{operator.group(1)}`" if operator else f"`{model.name}`"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{what} is used in a form that cannot be compiled: {reason}",
-            "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
+            getattr(error, "hint", None)
+            or bind_hint(model.graph, "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled"),
         ) from error
     module = relax.transform.CanonicalizeBindings()(module)
     _check_outputs(module["main"].ret_ty, model)
     return module
 
 
-_RESIZE_HINT = "export it with sizes in place of scales, and without antialiasing"
-
-
-def _resize_problem(node: onnx_ir.Node) -> str:
-    """What TVM's importer would silently get wrong; empty where it gets all right.
-
-    It maps coordinates by the ratio of the sizes. ONNX takes the scales where they are given, which is something else
-    where a scaled size is not whole.
-    """
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
-    if given.get("antialias"):
-        return "is antialiased, which cannot be compiled"
-    if given.get("axes") or given.get("keep_aspect_ratio_policy") not in (None, "stretch"):
-        return "resizes some axes only, or keeps the aspect ratio, which cannot be compiled"
-    if given.get("coordinate_transformation_mode") == "align_corners":
-        return ""
-    value = node.inputs[2 if node.op_type == "Resize" else 1] if len(node.inputs) > 1 else None
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    if value is None or value.const_value is None or shape is None or not shape.is_static():
-        return ""
-    for scale, size in zip(value.const_value.numpy(), shape.numpy(), strict=False):
-        scaled = float(scale) * size
-        if abs(scaled - round(scaled)) > 1e-4 * size:
-            return f"scales {size} by {scale:g}, to no whole number, which cannot be compiled exactly"
-    return ""
+def _proto(model: Model) -> onnx.ModelProto:
+    """The model as a protobuf, every node with a name, and no result that is left out behind its last one."""
+    proto = to_proto(model)
+    for node in proto.graph.node:
+        while len(node.output) > 1 and not node.output[-1]:
+            del node.output[-1]
+        node.name = node.name or node.output[0]
+    return proto
 
 
 def _check_outputs(results: Any, model: Model) -> None:

@@ -10,7 +10,7 @@ from nncc.errors import ModelError, did_you_mean
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["fix_shapes", "suggest"]
+__all__ = ["fix_shapes", "open_dimensions", "suggest"]
 
 
 def _words(shape: onnx_ir.Shape) -> list[int | str]:
@@ -29,21 +29,44 @@ def _show(words: Sequence[int | str]) -> str:
 
 
 def suggest(words: Sequence[int | str]) -> str:
-    """A shape to try: 1 for an open leading (batch) dimension, 224 for an open image side, 128 for a length."""
-    sizes = []
-    for at, word in enumerate(words):
-        if isinstance(word, int):
-            sizes.append(word)
-        else:
-            sizes.append(1 if at == 0 else 224 if len(words) >= 4 else 128)
-    return "x".join(map(str, sizes))
+    """A shape to try, as `--shape` takes it: 1 for an open leading (batch) dimension, 224 for an open image side, 128
+    for a length."""
+    return "x".join(map(str, _guess(words)))
+
+
+def _guess(words: Sequence[int | str]) -> list[int]:
+    return [
+        w if isinstance(w, int) else 1 if at == 0 else 224 if len(words) >= 4 else 128 for at, w in enumerate(words)
+    ]
+
+
+def open_dimensions(
+    graph: onnx_ir.Model, shape: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]]:
+    """By input with open dimensions, but without those that have no shape at all: its dimensions as numbers, symbols
+    or ``?``, and the sizes of `shape`, or guessed ones, of which a symbol has the same everywhere."""
+    found: dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]] = {}
+    symbols: dict[str, int] = {}
+    inputs = [value for value in graph.graph.inputs if value.shape is not None]
+    for value in sorted(inputs, key=lambda value: value.name not in shape):  # what is given says what symbols are
+        assert value.shape is not None
+        words = _words(value.shape)
+        if all(isinstance(word, int) for word in words):
+            continue
+        sizes = list(shape.get(str(value.name), ())) or _guess([symbols.get(str(w), w) for w in words])
+        for word, size in zip(words, sizes, strict=False):
+            if isinstance(word, str) and word != "?":
+                symbols.setdefault(word, size)
+        found[str(value.name)] = tuple(words), tuple(sizes)
+    return {str(value.name): found[str(value.name)] for value in inputs if str(value.name) in found}
 
 
 def _given(value: onnx_ir.Value, sizes: Sequence[int]) -> list[int]:
-    """The sizes a user gave for one input, checked against what the model says."""
+    """The sizes a user gave for one input, checked against what the model says; 0 where that says 0."""
     sizes = [int(size) for size in sizes]
     text = "x".join(map(str, sizes))
-    if any(size <= 0 for size in sizes):
+    empty = [d == 0 for d in value.shape] if value.shape is not None and len(value.shape) == len(sizes) else ()
+    if any(size < 0 or (size == 0 and not any(empty[at : at + 1])) for at, size in enumerate(sizes)):
         raise ModelError(
             f"`--shape {value.name}={text}` has a dimension that is not positive", "every one must be 1 or more"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+from nncc.errors import ModelError
 from nncc.passes.rewriting import Report, is_op, quiet, scalar, static_shape
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _GROWING = (
     "EyeLike",
     "Concat",
 )
+_HINT = "an operator of constants is not valid: export the model again, or ask its author"
 _KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant")
 
 
@@ -38,8 +40,15 @@ def fold_constants(graph: onnx_ir.Model) -> Report:
 
     report = Report()
     spent = 0
+    failed: set[onnx_ir.Node] = set()
+    last: onnx_ir.Node | None = None
 
     def wanted(node: onnx_ir.Node) -> bool:
+        nonlocal last
+        last = node
+        return node not in failed and affordable(node)
+
+    def affordable(node: onnx_ir.Node) -> bool:
         nonlocal spent
         if is_op(node, *_KEPT) or node.domain not in ("", "ai.onnx"):
             return False
@@ -67,9 +76,20 @@ def fold_constants(graph: onnx_ir.Model) -> Report:
     known = [(out, out.type, out.shape) for node in graph.graph for out in node.outputs]
     with quiet():
         lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph).modified
-        folded = FoldConstantsPass(
+        fold = FoldConstantsPass(
             shape_inference=True, input_size_limit=LARGEST_FOLD, output_size_limit=LARGEST_FOLD, should_fold=wanted
-        )(graph).modified
+        )
+        folded = False
+        while True:
+            try:
+                folded |= fold(graph).modified
+                break
+            except Exception as error:  # whatever the evaluation of a node raises
+                reason = " ".join(str(error.__cause__ or error).split())[:300]
+                if last is None or last in failed:
+                    raise ModelError(f"the model cannot be simplified: {error}: {reason}", _HINT) from error
+                failed.add(last)
+                report.skip(last, f"it cannot be computed: {reason}")
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     for out, type_, shape in known:  # its inference forgets the types of operators that it cannot infer
         if out.dtype is None or not out.dtype:

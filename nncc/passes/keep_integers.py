@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, relax
+from nncc.operators.resample import data_of, emit_resample, resample_of
 from nncc.passes.context import Context
 from nncc.passes.quantization import bounds
 from nncc.passes.relax_grids import Grid, grid_of, is_quantized, named
@@ -27,7 +28,7 @@ __all__ = ["keep_integers"]
 
 _MOVES = {
     "relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.pad",
-    "relax.nn.max_pool1d", "relax.nn.max_pool2d", "relax.image.resize2d",
+    "relax.nn.max_pool1d", "relax.nn.max_pool2d",
 }  # fmt: skip
 """Of one tensor, whose result is written by one pass: to be quantized before it."""
 _SLICES = {"relax.strided_slice", "relax.split"}
@@ -47,6 +48,7 @@ class KeepIntegers(Rewriter):
         super().__init__(
             {
                 **dict.fromkeys(_MOVES | _SLICES, KeepIntegers.move),
+                "relax.call_tir": KeepIntegers.move,
                 "relax.concat": KeepIntegers.concat,
                 "relax.quantize": KeepIntegers.quantize,
             }
@@ -91,15 +93,20 @@ class KeepIntegers(Rewriter):
                     return None
                 widths = [int(n) for n in attrs.pad_width]
                 return self.builder.emit(relax.op.nn.pad(q, widths, "constant", round(filler)))
-        if named(call, "relax.image.resize2d") and str(attrs.method) != "nearest_neighbor":
-            return None
+        if (how := resample_of(self.kernels, call)) is not None:
+            return emit_resample(self.builder, how, q, data_of(call)[1])
         arguments = [q, *(self.value(a) for a in call.args[1:])]
         return self.builder.emit(relax.Call(call.op, arguments, attrs, call.ty_args))
 
     # Integers come down
 
+    def moves(self, call: Any) -> bool:
+        """Whether a call takes elements of its first tensor as they are, and nothing else."""
+        how = resample_of(self.kernels, call)
+        return named(call, *_MOVES, *_SLICES) if how is None else how.picks and not how.extrapolates
+
     def move(self, call: Any) -> Any:
-        grid = self.grids.get(call.args[0])
+        grid = self.grids.get(_moved_of(call)) if self.moves(call) else None
         if grid is None or not grid.scale[0] > 0 or len(getattr(call.ty, "shape", None) or [1]) == 0:
             return None
         q = self.moved(call, grid.q, grid)
@@ -135,9 +142,7 @@ class KeepIntegers(Rewriter):
     def is_move(self, x: Any, quantize: Any) -> bool:
         """Whether `x` is a move whose readers all round it as `quantize` does."""
         made = self.made.get(x)
-        if not named(made, *_MOVES, "relax.concat"):
-            return False
-        if named(made, "relax.image.resize2d") and str(made.attrs.method) != "nearest_neighbor":
+        if not named(made, "relax.concat") and (named(made, *_SLICES) or not self.moves(made)):
             return False
         if named(made, "relax.nn.pad") and str(made.attrs.pad_mode) == "constant" and float(made.attrs.pad_value):
             return False
@@ -159,14 +164,19 @@ class KeepIntegers(Rewriter):
                 if fields := _fields(made):
                     parts = [self.integers(field, quantize, grid) for field in fields]
                     new = self.builder.emit(relax.op.concat(parts, axis=int(made.attrs.axis)))
-            elif isinstance(made.args[0], relax.Var):
-                inner = self.integers(made.args[0], quantize, grid)
+            elif isinstance(_moved_of(made), relax.Var):
+                inner = self.integers(_moved_of(made), quantize, grid)
                 new = self.moved(made, inner, replace(grid, q=inner))
         if new is None:
             scale, zero = quantize.args[1:]
             new = self.builder.emit(relax.op.quantize(self.value(x), scale, zero, 0, dtype))
         self.rounded[x].append((grid, new))
         return new
+
+
+def _moved_of(call: Any) -> Any:
+    """The tensor whose elements a move takes."""
+    return data_of(call)[0] if named(call, "relax.call_tir") else call.args[0]
 
 
 def _fields(concat: Any) -> list[Any]:

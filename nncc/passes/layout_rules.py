@@ -13,6 +13,7 @@ import numpy as np
 
 from nncc import scheduling
 from nncc.compat import GenericConst, constant_array, relax, te, tirx, topi
+from nncc.operators.resample import data_of, emit_resample, resample_of
 from nncc.passes.blocked import Blocked
 from nncc.passes.tabulate import looked_up_bytes
 
@@ -83,28 +84,16 @@ def pool2d(layout: Layout, call: Any) -> Blocked | None:
     return Blocked(layout.emit_anchor(template, layout.rows(tensor), *scale, **window), tensor.channels)
 
 
-def resize2d(layout: Layout, call: Any) -> Blocked | None:
-    """Its coordinates are those of H and W alone."""
-    data, attrs = call.args[0], call.attrs
-    if not layout.is_blocked(data) or attrs.layout != "NCHW":
+def resized(layout: Layout, call: Any) -> Blocked | None:
+    """Of H and W alone, whose tables stay as they are."""
+    how = resample_of(layout.kernels, call)
+    if how is None or any(axis.axis not in (2, 3) for axis in how.axes):
+        return None
+    data, tables = data_of(call)
+    if not layout.is_blocked(data):
         return None
     tensor = layout.blocked[data]
-
-    def resized(x: te.Tensor) -> te.Tensor:
-        return topi.image.resize2d(
-            x,
-            roi=attrs.roi,
-            size=[int(d) for d in call.ty.shape][2:],
-            layout=f"NCHW{tensor.lanes}c",
-            method=attrs.method,
-            coordinate_transformation_mode=attrs.coordinate_transformation_mode,
-            rounding_method=attrs.rounding_method,
-            bicubic_alpha=attrs.cubic_alpha,
-            bicubic_exclude=attrs.cubic_exclude,
-            extrapolation_value=attrs.extrapolation_value,
-        )
-
-    return Blocked(layout.builder.emit_te(resized, layout.rows(tensor), primfunc_name_hint="resize2d"), tensor.channels)
+    return Blocked(emit_resample(layout.builder, how, layout.rows(tensor), tables), tensor.channels)
 
 
 def concat(layout: Layout, call: Any) -> Blocked | None:
@@ -267,7 +256,7 @@ RULES = {
     "relax.concat": concat,
     "relax.split": split,
     "relax.strided_slice": strided_slice,
-    "relax.image.resize2d": resize2d,
+    "relax.call_tir": resized,
     "relax.nn.conv2d_transpose": conv2d_transpose,
     "relax.nn.max_pool2d": pool2d,
     "relax.nn.avg_pool2d": pool2d,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nncc.compat import IRModule, static_shape
+from nncc.gpu_rows import LONGEST
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
@@ -12,22 +13,28 @@ __all__ = ["own_rows"]
 
 
 def own_rows(module: IRModule, context: Context) -> IRModule:
-    """Rewrite float32 ``relax.nn.softmax`` and ``relax.nn.layer_norm``."""
-    lanes = max(4, context.target.hardware.vector_bits // 32)
+    """Rewrite float32 ``relax.nn.softmax`` and ``relax.nn.layer_norm``; on a GPU, of rows that the registers of a block
+    hold."""
+    hardware = context.target.hardware
+    on_gpu = bool(hardware.multiprocessors)
+    family, words = ("cuda_", {}) if on_gpu else ("", {"lanes": max(4, hardware.vector_bits // 32)})
+
+    def takes(x: Any, axes: Any) -> bool:
+        return _over_last(x, axes) and (not on_gpu or _fits_block(static_shape(x)[-1]))
 
     def softmax(rewriter: Rewriter, call: Any) -> Any:
         x = rewriter.value(call.args[0])
-        if not _over_last(x, [call.attrs.axis]):
+        if not takes(x, [call.attrs.axis]):
             return None
-        return rewriter.emit_anchor(context.templates["softmax"], x, lanes=lanes)
+        return rewriter.emit_anchor(context.templates[f"{family}softmax"], x, **words)
 
     def layer_norm(rewriter: Rewriter, call: Any) -> Any:
         x, gamma, beta = (rewriter.value(a) for a in call.args)
         attrs = call.attrs
-        if not _over_last(x, attrs.axes) or not attrs.center or not attrs.scale:
+        if not takes(x, attrs.axes) or not attrs.center or not attrs.scale:
             return None
-        epsilon = float(attrs.epsilon)
-        return rewriter.emit_anchor(context.templates["layer_norm"], x, gamma, beta, epsilon=epsilon, lanes=lanes)
+        template = context.templates[f"{family}layer_norm"]
+        return rewriter.emit_anchor(template, x, gamma, beta, epsilon=float(attrs.epsilon), **words)
 
     return Rewriter({"relax.nn.softmax": softmax, "relax.nn.layer_norm": layer_norm}).rewrite(module)
 
@@ -39,3 +46,8 @@ def _over_last(x: Any, axes: Any) -> bool:
     return (
         str(x.ty.dtype) == "float32" and last > 0 and 0 not in shape and [int(a) % len(shape) for a in axes] == [last]
     )
+
+
+def _fits_block(length: int) -> bool:
+    """Whether the registers of a block hold a row; one that is no multiple of four is read number by number."""
+    return length <= LONGEST // (4 if length % 4 else 1)

@@ -36,6 +36,8 @@ class Rewriter:
         """By variable of the old function, how often it is read."""
         self.readers: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
         """By variable of the old function, who reads it: variables and how each is made; twice None for the result."""
+        self.kernels: dict[str, Any] = {}
+        """The functions beside ``main``, by name."""
         self.variable: Any = None
         """That of the old function which is being bound: the call that a rule gets is how it is made."""
 
@@ -45,6 +47,7 @@ class Rewriter:
     def rewrite(self, module: IRModule) -> IRModule:
         """The module with ``main`` rebuilt and what became unused dropped."""
         main = module["main"]
+        self.kernels = {name.name_hint: function for name, function in module.functions.items()}
         self.made = {binding.var: binding.value for block in main.body.blocks for binding in block.bindings}
         self.uses, self.readers = Counter(), defaultdict(list)
         for variable, value in self.made.items():

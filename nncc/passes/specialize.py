@@ -26,7 +26,6 @@ from nncc.passes.gpu_concatenations import gpu_concatenations
 from nncc.passes.gpu_halves import gpu_halves
 from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
-from nncc.passes.gpu_rows import gpu_rows
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
 from nncc.passes.own_quantization import own_quantization
@@ -35,6 +34,7 @@ from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
 from nncc.passes.relax_grids import is_quantized
 from nncc.passes.requantize import requantize
+from nncc.passes.safe_divisors import safe_divisors
 from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.passes.tabulate import tabulate
@@ -55,6 +55,7 @@ SPECIALIZE = (
     fold_relax,
     fold_dequantize,
     clamp_take,
+    safe_divisors,
     divide_by_constants,
     choose_layout,
     own_quantization,
@@ -75,6 +76,7 @@ SPECIALIZE_GPU = (
     fold_relax,
     fold_dequantize,
     clamp_take,
+    safe_divisors,
     divide_by_constants,
     gpu_halves,
     gpu_layout,
@@ -82,7 +84,7 @@ SPECIALIZE_GPU = (
     softmax_in_place,
     gpu_attention,
     gpu_concatenations,
-    gpu_rows,
+    own_rows,
     gpu_products,
 )
 """The same for GPUs."""

@@ -20,21 +20,20 @@ def shown_name(name: str) -> str:
     return f"{name}{_SHOWN}"
 
 
-def with_outputs(graph: onnx_ir.Model, names: Sequence[str]) -> onnx_ir.Model:
-    """A copy whose last outputs are the values of these names; integers that have a scale are dequantized."""
-
+def with_outputs(graph: onnx_ir.Model, names: Sequence[str], dequantize: bool = True) -> onnx_ir.Model:
+    """A copy whose last outputs are the values of these names; integers with a scale are dequantized, if wished."""
     copy = graph.clone()
     values = {str(v.name): v for node in copy.graph for v in node.outputs if v.name}
-    shown = {name: _shown(copy, values[name]) for name in dict.fromkeys(names)}
+    shown = {name: _shown(copy, values[name], dequantize) for name in dict.fromkeys(names)}
     copy.graph.outputs.extend(shown[name] for name in names)
     return _pruned(copy, len(names))
 
 
-def _shown(graph: onnx_ir.Model, value: onnx_ir.Value) -> onnx_ir.Value:
-    """A value that can be one more output: dequantized where it holds integers, a copy where it is an output."""
+def _shown(graph: onnx_ir.Model, value: onnx_ir.Value, dequantize: bool = True) -> onnx_ir.Value:
+    """A value that can be one more output: dequantized where it holds integers, else a copy."""
     import onnx_ir
 
-    scale = quantization(value)
+    scale = quantization(value) if dequantize else None
     inputs = [value, *(each for each in scale if each is not None)] if scale else [value]
     node = onnx_ir.node("DequantizeLinear" if scale else "Identity", inputs)
     node.outputs[0].name = shown_name(str(value.name))

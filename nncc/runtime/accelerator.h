@@ -59,7 +59,8 @@ typedef struct {
   /* Of the last program: for each index of an instruction (`count` is one too) the cycle at which all before it were
    * complete. NNCC_ACCELERATOR_DEVICE where the device cannot tell. */
   int (*profile)(nncc_accelerator *device, const uint32_t *indices, uint32_t count, uint64_t *cycles);
-  const char *(*error)(nncc_accelerator *device); /* of the last call that failed; NULL: of the last open of this thread */
+  /* The text of the last call that failed; NULL: of the last open of this thread. */
+  const char *(*error)(nncc_accelerator *device);
 } nncc_accelerator_driver_table;
 
 /* What a driver exports. */

@@ -9,7 +9,7 @@ from __future__ import annotations
 from nncc.vta.isa import OPCODES, PROFILES
 from nncc.vta.machine import MEMORIES, Bits, Machine
 
-__all__ = ["c_header"]
+__all__ = ["c_header", "fields_of_all", "memories_of_all", "operations_of_all"]
 
 
 def c_header(machine: Machine) -> str:
@@ -27,7 +27,7 @@ def c_header(machine: Machine) -> str:
     for name in ("bus_bytes", "clock_mhz", "issue_cycles", "pipeline_cycles", "queue_depth", "fetch_depth"):
         lines.append(f"#define VTA_{name.upper()} {getattr(machine, name)}")
     lines += [f"#define VTA_OPCODE_{kind.upper()} {number}" for kind, number in OPCODES.items()]
-    for kind, form in _all_fields().items():
+    for kind, form in fields_of_all().items():
         own = {bits.name: bits for bits in machine.formats[kind]}
         for name in form:
             lines.append(f"#define VTA_{kind.upper()}_{name.upper()}(w) {_extracted(own.get(name), kind)}")
@@ -37,13 +37,13 @@ def c_header(machine: Machine) -> str:
                 mask = used >> 64 * half & ((1 << 64) - 1)
                 lines.append(f"#define VTA_{kind.upper()}_USED_{name} UINT64_C(0x{mask:x})")
     have = {kind.name: kind for kind in machine.description.memories}
-    for position, name in enumerate(_all_memories()):
+    for position, name in enumerate(memories_of_all()):
         there = name in have
         lines.append(f"#define VTA_MEMORY_{name.upper()} {have[name].id if there else -1 - position}")
         lines.append(f"#define VTA_BYTES_{name.upper()} {machine.element_bytes(name) if there else 1}")
         lines.append(f"#define VTA_DEPTH_{name.upper()} {machine.depth(name) if there else 1}")
     known = {operation.name: operation for operation in machine.description.alu}
-    for position, name in enumerate(_all_operations()):
+    for position, name in enumerate(operations_of_all()):
         lines.append(f"#define VTA_ALU_{name} {known[name].id if name in known else -1 - position}")
     lines.append("/* X(name, number, bytes of an element in DRAM, elements on the chip, queue that loads it) */")
     rows = (
@@ -83,7 +83,7 @@ def _extracted(bits: Bits | None, kind: str) -> str:
     return f"((int64_t){value})" if bits.width > 31 else f"((int){value})"
 
 
-def _all_fields() -> dict[str, list[str]]:
+def fields_of_all() -> dict[str, list[str]]:
     """By kind of instruction, the fields that any profile has."""
     found: dict[str, dict[str, None]] = {}
     for profile in PROFILES.values():
@@ -92,9 +92,11 @@ def _all_fields() -> dict[str, list[str]]:
     return {kind: list(names) for kind, names in found.items()}
 
 
-def _all_memories() -> list[str]:
+def memories_of_all() -> list[str]:
+    """The memories that any profile has."""
     return list(dict.fromkeys(memory.name for profile in PROFILES.values() for memory in profile.memories))
 
 
-def _all_operations() -> list[str]:
+def operations_of_all() -> list[str]:
+    """The operations of the ALU that any profile has."""
     return list(dict.fromkeys(operation.name for profile in PROFILES.values() for operation in profile.alu))

@@ -68,7 +68,7 @@ def build_rtl(machine: Machine, folder: Path | None = None) -> Path:
         *(runtime / "vta" / name for name in _SHARED),
         runtime / "accelerator.h",
     ]
-    made = {"vta_isa.sv": systemverilog_package(machine), "vta_machine.h": c_header(machine)}
+    made = {"vta_machine.sv": systemverilog_package(machine), "vta_machine.h": c_header(machine)}
     text = b"".join([*(path.read_bytes() for path in [*core, *program]), *(each.encode() for each in made.values())])
     name = f"rtl-{hashlib.sha256(text + repr(_COMMAND).encode()).hexdigest()[:16]}.so"
     if shutil.which("verilator") is None:
@@ -82,7 +82,7 @@ def build_rtl(machine: Machine, folder: Path | None = None) -> Path:
             shutil.copyfile(path, work / path.name)
         for file, content in made.items():
             (work / file).write_text(content)
-        sources = ["vta_isa.sv", *(path.name for path in core), *(p.name for p in program if p.suffix == ".cpp")]
+        sources = ["vta_machine.sv", *(path.name for path in core), *(p.name for p in program if p.suffix == ".cpp")]
         call_tool([*_COMMAND, "-o", name, *sources], work)
         return work / "made" / name
 

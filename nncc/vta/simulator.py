@@ -3,7 +3,13 @@
 Its sources are in ``nncc/runtime/vta``; what they know of the machine is a header that `nncc.vta.generate` writes. The
 uri ``sim:OPTION=VALUE,...`` has these options: ``memory`` (a name of `MEMORIES`), ``latency``, ``burst`` and
 ``outstanding`` in its place, ``arithmetic=off`` (only cycles are told), ``seed=N`` (an order that tokens allow, at
-random; no cycles), ``check=on`` (an error where the result depends on the order, or on what nothing has written).
+random; no cycles), ``check=on`` (an error where the result depends on the order, or on what nothing has written; no
+cycles).
+
+Its counters are cycles but for ``instructions``, ``gemm_iterations``, ``alu_iterations`` and bytes: ``QUEUE_busy`` from
+the start of an instruction to its end, of the compute queue in parts (``compute_gemm``, ``compute_alu`` iterations,
+``compute_moves`` loads, ``compute_overhead`` issues and pipelines), ``QUEUE_wait_fetch`` for the next instruction,
+``QUEUE_wait_OTHER`` for a token; ``read_port_busy`` and ``write_port_busy`` beats; ``MEMORY_bytes`` what was moved.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from vta_fuzz import broken, interpreted, mutants, sample, simulated, without_a_token
+from vta_fuzz import broken, counted, interpreted, mutants, sample, simulated, without_a_token
 from vta_programs import driver
 
 from nncc.host import host
@@ -104,6 +104,11 @@ def test_sound_programs_have_one_result(profile, record_property):
     assert all(counts[operation.name] for operation in PROFILES[profile].alu)
 
 
+@pytest.mark.parametrize("name", ["narrow", "wide"])
+def test_blocks_of_other_sizes_compute_the_same(name):
+    agree(MACHINES[name], range(20), orders=2)
+
+
 @pytest.mark.parametrize("profile", ["vta0", "nv1"])
 def test_broken_programs_are_refused_alike(profile, record_property):
     counts = agree_on_broken(MACHINES[profile], range(200))
@@ -117,6 +122,26 @@ def test_every_dropped_token_is_found(profile, record_property):
     counts = every_token_counts(MACHINES[profile], range(1000, 1010))
     record_property("counts", dict(counts))
     assert counts["bits"] > 50 and counts["tokens needed"] > 20
+
+
+@pytest.mark.parametrize(
+    "options", ["memory=ideal", "memory=pynq", "memory=ultra96,outstanding=1", "latency=200,burst=16"]
+)
+def test_every_cycle_of_the_compute_queue_is_accounted_for(options):
+    """FINISH is its last instruction: until then it is busy, or waits for something that has a name."""
+    machine = MACHINES["nv1"]
+    for seed in range(20):
+        program = sample(machine, seed)
+        counters, complete = counted(driver(machine), program, options)
+        parts = ("compute_busy", "compute_wait_fetch", "compute_wait_load", "compute_wait_store")
+        assert sum(counters[part] for part in parts) == counters["cycles"] == complete[-1]
+        busy = ("compute_gemm", "compute_alu", "compute_moves", "compute_overhead")
+        assert sum(counters[part] for part in busy) == counters["compute_busy"]
+        for queue in ("load", "store"):
+            assert sum(value for name, value in counters.items() if name.startswith(f"{queue}_")) <= counters["cycles"]
+        assert complete == sorted(complete) and complete[0] == 0
+        assert max(counters["read_port_busy"], counters["write_port_busy"]) <= counters["cycles"]
+        assert counted(driver(machine), program, f"{options},arithmetic=off") == (counters, complete)
 
 
 @pytest.mark.slow

@@ -124,6 +124,15 @@ def simulated(driver: Driver, program: Sample, options: str, seconds: float = 30
         return constants.data.tobytes(), arena.data.tobytes()
 
 
+def counted(driver: Driver, program: Sample, options: str) -> tuple[dict[str, int], list[int]]:
+    """The counters of a sound program, and the cycles at which all before each instruction were complete."""
+    with driver.open(f"sim:{options}") as device:
+        constants = device.put(np.frombuffer(program.constants, np.uint8))
+        arena = device.put(np.frombuffer(program.arena, np.uint8))
+        device.run(device.put(program.program()), _bases(program.machine, constants.address, arena.address), 30.0)
+        return device.counters(), device.profile(range(len(program.words) + 1))
+
+
 def interpreted(program: Sample) -> tuple[bytes, bytes] | str:
     """Constants and arena after the program as the interpreter runs it, or why it failed."""
     constants, arena = 1 << 20, 2 << 20

@@ -1,5 +1,6 @@
 /* driver.cpp: the simulator, or the core in SystemVerilog (nncc/vta/rtl/run_core.cpp), behind the driver's interface. */
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 
@@ -33,7 +34,8 @@ thread_local std::string open_error;
 /* A whole number between `least` and `most`. */
 long number(const std::string &word, const std::string &text, long least, long most) {
   long value = -1;
-  if (!text.empty() && text.size() < 18 && text.find_first_not_of("0123456789") == std::string::npos) value = std::stol(text);
+  const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+  if (digits && text.size() < 10) value = std::stol(text);
   if (value < least || value > most)
     vta::fail(NNCC_ACCELERATOR_ARGUMENT, "%s=%s is not between %ld and %ld", word.c_str(), text.c_str(), least, most);
   return value;
@@ -76,6 +78,9 @@ int guarded(std::string &error, Body body) {
   } catch (const std::bad_alloc &) {
     error = "there is no memory left";
     return NNCC_ACCELERATOR_MEMORY;
+  } catch (const std::exception &other) {
+    error = other.what();
+    return NNCC_ACCELERATOR_DEVICE;
   }
 }
 
@@ -181,7 +186,8 @@ nncc_accelerator::nncc_accelerator(const char *uri) {
 
 void nncc_accelerator::set(const std::string &word, const std::string &text) {
   const auto flag = [&] {
-    if (text != "on" && text != "off") vta::fail(NNCC_ACCELERATOR_ARGUMENT, "%s is on or off, not `%s`", word.c_str(), text.c_str());
+    if (text != "on" && text != "off")
+      vta::fail(NNCC_ACCELERATOR_ARGUMENT, "%s is on or off, not `%s`", word.c_str(), text.c_str());
     return text == "on";
   };
   if (word == "memory") {
@@ -197,7 +203,8 @@ void nncc_accelerator::set(const std::string &word, const std::string &text) {
     timing.latency = int(number(word, text, 0, 1000000));
   } else if (word == "burst") {
     timing.burst_bytes = int(number(word, text, 4, 4096));
-    if (!power_of_two(timing.burst_bytes)) vta::fail(NNCC_ACCELERATOR_ARGUMENT, "burst=%s is no power of two", text.c_str());
+    if (!power_of_two(timing.burst_bytes))
+      vta::fail(NNCC_ACCELERATOR_ARGUMENT, "burst=%s is no power of two", text.c_str());
   } else if (word == "outstanding") {
     timing.outstanding = int(number(word, text, 1, 4096));
   } else if (vta::kSimulates && word == "seed") {

@@ -58,9 +58,11 @@ bool Dram::free(uint64_t address) {
 }
 
 uint8_t *Dram::find(uint64_t address, uint64_t size) const {
-  for (const Piece &piece : pieces_)
-    if (address >= piece.address && address - piece.address <= piece.size && size <= piece.size - (address - piece.address))
-      return piece.data + (address - piece.address);
+  for (const Piece &piece : pieces_) {
+    if (address < piece.address || address - piece.address > piece.size) continue;
+    const uint64_t offset = address - piece.address;
+    return size <= piece.size - offset ? piece.data + offset : nullptr;
+  }
   return nullptr;
 }
 
@@ -76,7 +78,9 @@ Chip::Chip()
 }
 
 void Chip::poison() {
-  const auto fill = [](auto &memory) { memset(static_cast<void *>(memory.data()), kPoison, memory.size() * sizeof memory[0]); };
+  const auto fill = [](auto &memory) {
+    memset(static_cast<void *>(memory.data()), kPoison, memory.size() * sizeof memory[0]);
+  };
   fill(acc_), fill(inp_), fill(out_), fill(wgt_), fill(par_), fill(uop_);
   transpose(0, VTA_DEPTH_WGT);
 }

@@ -87,9 +87,9 @@ class Dram {
 /* Until when a program may run. */
 class Deadline {
  public:
-  explicit Deadline(double seconds)
-      : limited_(seconds > 0),
-        end_(std::chrono::steady_clock::now() + std::chrono::microseconds(int64_t((seconds < 1e9 ? seconds : 1e9) * 1e6))) {}
+  explicit Deadline(double seconds) : limited_(seconds > 0), end_(std::chrono::steady_clock::now()) {
+    if (limited_) end_ += std::chrono::microseconds(int64_t((seconds < 1e9 ? seconds : 1e9) * 1e6));
+  }
   /* Counts work; now and then looks at the clock. */
   void check(uint64_t work) {
     done_ += work;
@@ -134,7 +134,7 @@ class Chip {
   template <class Value>
   void alu_all(const Instruction &instruction, Deadline &deadline, Value value);
 
-  struct alignas(64) Vector32 { int32_t lane[kLanes]; };
+  struct alignas(4 * kLanes) Vector32 { int32_t lane[kLanes]; }; /* without gaps: loads fill them as bytes */
   struct Vector8 { int8_t lane[kLanes]; };
   struct Matrix { int8_t row[kLanes][kLanes]; };
   struct alignas(64) Columns { int16_t column[kLanes][kLanes]; }; /* [input][output] */
@@ -181,10 +181,12 @@ Counters run_timed(const std::vector<Instruction> &program, const Timing &timing
                    const uint64_t *bases, Chip *chip, Dram &dram, Deadline &deadline, std::vector<uint64_t> &ends);
 
 /* Executes in an order that tokens allow, chosen at random. */
-void run_interleaved(const std::vector<Instruction> &program, uint64_t seed, Chip &chip, Dram &dram, Deadline &deadline);
+void run_interleaved(const std::vector<Instruction> &program, uint64_t seed, Chip &chip, Dram &dram,
+                     Deadline &deadline);
 
-/* Executes in program order, and throws Fault where tokens do not make sure of it: where an instruction touches what one
- * of another queue writes, or writes what one reads, and may come before it; and where one reads what none has written. */
+/* Executes in program order, and throws Fault where tokens do not make sure of it: where an instruction touches what
+ * one of another queue writes, or writes what one reads, and may come before it; and where one reads what none has
+ * written. */
 void run_checked(const std::vector<Instruction> &program, Chip &chip, Dram &dram, Deadline &deadline);
 
 }  // namespace vta

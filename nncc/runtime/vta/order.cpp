@@ -139,8 +139,9 @@ void Checker::dram(uint32_t index, uint64_t address, uint64_t size, bool writes,
     for (uint64_t cell = first; cell <= end; cell++) {
       Trace &trace = cells[size_t(cell)];
       const auto complain = [&](uint32_t other, const char *what) {
-        fail_at(index, program_[index], "it %s byte 0x%llx of DRAM, which instruction %u of %s %s, and does not wait for "
-                "that", writes ? "writes" : "reads", (unsigned long long)(piece.address + cell * kCell), other - 1,
+        fail_at(index, program_[index],
+                "it %s byte 0x%llx of DRAM, which instruction %u of %s %s, and does not wait for that",
+                writes ? "writes" : "reads", (unsigned long long)(piece.address + cell * kCell), other - 1,
                 kQueueNames[program_[other - 1].queue], what);
       };
       if (unordered(index, trace.writer)) complain(trace.writer, "writes");
@@ -196,7 +197,8 @@ void Checker::check(uint32_t index, const Chip &chip, const Dram &memory, Deadli
 
 }  // namespace
 
-void run_interleaved(const std::vector<Instruction> &program, uint64_t seed, Chip &chip, Dram &dram, Deadline &deadline) {
+void run_interleaved(const std::vector<Instruction> &program, uint64_t seed, Chip &chip, Dram &dram,
+                     Deadline &deadline) {
   uint64_t state = seed;
   const auto choose = [&](int count) { /* splitmix64 */
     uint64_t z = state += 0x9E3779B97F4A7C15u;

@@ -1,7 +1,7 @@
 // Rows of bytes as bursts: none is longer than burst_bytes, none crosses 4 KiB, each but a row's last ends with a beat.
 // Rows without gaps between them are one.
 module vta_bursts
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,

@@ -5,7 +5,7 @@
 // 6 the result is written to ACC and OUT. What stage 6 writes stage 5 reads in the same cycle, so that a GEMM may add to
 // one sum in each cycle. RQ, QADD and MUL wait at stage 1 for a sum that is still on its way.
 module vta_compute
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,
@@ -86,11 +86,11 @@ module vta_compute
   logic load_finished, bad_load, load_write, load_padding;
   logic [2:0] load_memory;
   logic [31:0] load_index;
-  logic [8*ACC_BYTES-1:0] load_element;
+  logic [8*BYTES_ACC-1:0] load_element;
   load_t load;
   assign load = decode_load(instruction);
   vta_load #(
-      .MOST_BYTES(ACC_BYTES)
+      .MOST_BYTES(BYTES_ACC)
   ) loader (
       .clk,
       .rst,
@@ -139,14 +139,14 @@ module vta_compute
   logic [31:0] uop_word;
   vta_scratchpad #(
       .WIDTH(32),
-      .DEPTH(UOP_DEPTH)
+      .DEPTH(DEPTH_UOP)
   ) uops (
       .clk,
       .write(load_write && load_memory == MEMORY_UOP),
-      .write_index($clog2(UOP_DEPTH)'(load_index)),
-      .write_data(load_element[8*ACC_BYTES-1-:32]),
+      .write_index($clog2(DEPTH_UOP)'(load_index)),
+      .write_data(load_element[8*BYTES_ACC-1-:32]),
       .read(loops_valid && advance),
-      .read_index($clog2(UOP_DEPTH)'(uop_index)),
+      .read_index($clog2(DEPTH_UOP)'(uop_index)),
       .read_data(uop_word)
   );
 
@@ -203,10 +203,10 @@ module vta_compute
   logic wants_src, wants_wgt, bad_src, bad_wgt;
   assign wants_src = is_rq || from_acc || from_inp || (is_gemm && !gemm.reset);
   assign wants_wgt = is_mac || is_qadd || (is_gemm && !gemm.reset);
-  assign bad_src = src_1 >= (is_rq ? 32'(PAR_DEPTH) : from_acc ? 32'(ACC_DEPTH) : 32'(INP_DEPTH));
-  assign bad_wgt = wgt_1 >= (is_qadd ? 32'(PAR_DEPTH) : 32'(WGT_DEPTH));
-  assign bad_index = bad_load || (start && (is_gemm || is_alu) && !loops_none && 32'(loops.uop_end) > 32'(UOP_DEPTH))
-      || (valid_1 && (dst_1 >= 32'(ACC_DEPTH) || (wants_src && bad_src) || (wants_wgt && bad_wgt)));
+  assign bad_src = src_1 >= (is_rq ? 32'(DEPTH_PAR) : from_acc ? 32'(DEPTH_ACC) : 32'(DEPTH_INP));
+  assign bad_wgt = wgt_1 >= (is_qadd ? 32'(DEPTH_PAR) : 32'(DEPTH_WGT));
+  assign bad_index = bad_load || (start && (is_gemm || is_alu) && !loops_none && 32'(loops.uop_end) > 32'(DEPTH_UOP))
+      || (valid_1 && (dst_1 >= 32'(DEPTH_ACC) || (wants_src && bad_src) || (wants_wgt && bad_wgt)));
 
   vector_t acc, result, loaded;
   logic acc_write;
@@ -215,19 +215,19 @@ module vta_compute
     if (load_padding) loaded = '0;
     else if (load_memory == MEMORY_ACC8)
       for (int lane = 0; lane < BLOCK; lane++)
-        loaded[lane] = 32'($signed(load_element[8*(ACC_BYTES-ACC8_BYTES+lane)+:8]));
+        loaded[lane] = 32'($signed(load_element[8*(BYTES_ACC-BYTES_ACC8+lane)+:8]));
   end
   assign acc_write = valid[6] && second[6];
   vta_scratchpad #(
       .WIDTH(32 * BLOCK),
-      .DEPTH(ACC_DEPTH)
+      .DEPTH(DEPTH_ACC)
   ) sums (
       .clk,
       .write(acc_write || (load_write && load_memory != MEMORY_UOP)),
-      .write_index($clog2(ACC_DEPTH)'(acc_write ? dst[6] : load_index)),
+      .write_index($clog2(DEPTH_ACC)'(acc_write ? dst[6] : load_index)),
       .write_data(acc_write ? result : loaded),
       .read(early ? valid[2] : valid[5]),
-      .read_index($clog2(ACC_DEPTH)'(early ? acc_index[2] : acc_index[5])),
+      .read_index($clog2(DEPTH_ACC)'(early ? acc_index[2] : acc_index[5])),
       .read_data(acc)
   );
 

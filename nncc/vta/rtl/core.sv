@@ -2,7 +2,7 @@
 //
 // Memory answers requests in order; each answer names its client. Errors stop the machine for good: see `vta_registers`.
 module vta_core
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,
@@ -40,7 +40,7 @@ module vta_core
     output logic iterated
 );
   localparam int LOAD = 0, COMPUTE = 1, STORE = 2;
-  localparam int LOAD_BYTES = WGT_BYTES > PAR_BYTES ? WGT_BYTES : PAR_BYTES;
+  localparam int LOAD_BYTES = BYTES_WGT > BYTES_PAR ? BYTES_WGT : BYTES_PAR;
 
   // Registers
   logic start, reset_units, finish;
@@ -178,57 +178,57 @@ module vta_core
   logic [2:0] load_memory;
   logic [31:0] load_index, inp_index, wgt_index, par_index, out_write_index, out_read_index;
   logic [8*LOAD_BYTES-1:0] load_element;
-  logic [8*INP_BYTES-1:0] inp;
-  logic [8*WGT_BYTES-1:0] wgt;
-  logic [8*PAR_BYTES-1:0] par;
-  logic [8*OUT_BYTES-1:0] out_written, out;
+  logic [8*BYTES_INP-1:0] inp;
+  logic [8*BYTES_WGT-1:0] wgt;
+  logic [8*BYTES_PAR-1:0] par;
+  logic [8*BYTES_OUT-1:0] out_written, out;
   vta_scratchpad #(
-      .WIDTH(8 * INP_BYTES),
-      .DEPTH(INP_DEPTH)
+      .WIDTH(8 * BYTES_INP),
+      .DEPTH(DEPTH_INP)
   ) inputs (
       .clk,
       .write(load_write && load_memory == MEMORY_INP),
-      .write_index($clog2(INP_DEPTH)'(load_index)),
-      .write_data(load_element[8*LOAD_BYTES-1-:8*INP_BYTES]),
+      .write_index($clog2(DEPTH_INP)'(load_index)),
+      .write_data(load_element[8*LOAD_BYTES-1-:8*BYTES_INP]),
       .read(inp_read),
-      .read_index($clog2(INP_DEPTH)'(inp_index)),
+      .read_index($clog2(DEPTH_INP)'(inp_index)),
       .read_data(inp)
   );
   vta_scratchpad #(
-      .WIDTH(8 * WGT_BYTES),
-      .DEPTH(WGT_DEPTH)
+      .WIDTH(8 * BYTES_WGT),
+      .DEPTH(DEPTH_WGT)
   ) weights (
       .clk,
       .write(load_write && load_memory == MEMORY_WGT),
-      .write_index($clog2(WGT_DEPTH)'(load_index)),
-      .write_data(load_padding ? '0 : load_element[8*LOAD_BYTES-1-:8*WGT_BYTES]),
+      .write_index($clog2(DEPTH_WGT)'(load_index)),
+      .write_data(load_padding ? '0 : load_element[8*LOAD_BYTES-1-:8*BYTES_WGT]),
       .read(wgt_read),
-      .read_index($clog2(WGT_DEPTH)'(wgt_index)),
+      .read_index($clog2(DEPTH_WGT)'(wgt_index)),
       .read_data(wgt)
   );
   vta_scratchpad #(
-      .WIDTH(8 * OUT_BYTES),
-      .DEPTH(OUT_DEPTH)
+      .WIDTH(8 * BYTES_OUT),
+      .DEPTH(DEPTH_OUT)
   ) outputs (
       .clk,
       .write(out_write),
-      .write_index($clog2(OUT_DEPTH)'(out_write_index)),
+      .write_index($clog2(DEPTH_OUT)'(out_write_index)),
       .write_data(out_written),
       .read(out_read),
-      .read_index($clog2(OUT_DEPTH)'(out_read_index)),
+      .read_index($clog2(DEPTH_OUT)'(out_read_index)),
       .read_data(out)
   );
   if (HAS_PAR) begin : parameters
     vta_scratchpad #(
-        .WIDTH(8 * PAR_BYTES),
-        .DEPTH(PAR_DEPTH)
+        .WIDTH(8 * BYTES_PAR),
+        .DEPTH(DEPTH_PAR)
     ) memory (
         .clk,
         .write(load_write && load_memory == MEMORY_PAR),
-        .write_index($clog2(PAR_DEPTH)'(load_index)),
-        .write_data(load_padding ? '0 : load_element[8*LOAD_BYTES-1-:8*PAR_BYTES]),
+        .write_index($clog2(DEPTH_PAR)'(load_index)),
+        .write_data(load_padding ? '0 : load_element[8*LOAD_BYTES-1-:8*BYTES_PAR]),
         .read(par_read),
-        .read_index($clog2(PAR_DEPTH)'(par_index)),
+        .read_index($clog2(DEPTH_PAR)'(par_index)),
         .read_data(par)
     );
   end else assign par = '0;

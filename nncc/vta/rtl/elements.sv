@@ -2,7 +2,7 @@
 // one; of a beat with several elements one comes each cycle. It stands in the uppermost bytes of `element`. What follows
 // a row's last element in its beat is dropped.
 module vta_elements
-  import vta_isa::*;
+  import vta_machine::*;
 #(
     parameter int MOST_BYTES = 256
 ) (

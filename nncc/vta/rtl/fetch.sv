@@ -1,6 +1,6 @@
 // Reads the program and gives each instruction to its queue, in order; waits where that queue is full.
 module vta_fetch
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,

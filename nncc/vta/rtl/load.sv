@@ -3,7 +3,7 @@
 // Data comes first: padding is written in cycles in which no element of data is complete, so that the port to memory
 // never waits for it. Only a beat of several micro-operations is held.
 module vta_load
-  import vta_isa::*;
+  import vta_machine::*;
 #(
     parameter int MOST_BYTES = 256  // of an element in DRAM
 ) (
@@ -36,22 +36,22 @@ module vta_load
 
   function automatic logic [3:0] log2_bytes(logic [2:0] memory);
     case (memory)
-      MEMORY_WGT: return 4'($clog2(WGT_BYTES));
-      MEMORY_INP: return 4'($clog2(INP_BYTES));
-      MEMORY_ACC: return 4'($clog2(ACC_BYTES));
-      MEMORY_ACC8: return 4'($clog2(ACC8_BYTES));
-      MEMORY_PAR: return 4'($clog2(PAR_BYTES));
-      default: return 4'($clog2(UOP_BYTES));
+      MEMORY_WGT: return 4'($clog2(BYTES_WGT));
+      MEMORY_INP: return 4'($clog2(BYTES_INP));
+      MEMORY_ACC: return 4'($clog2(BYTES_ACC));
+      MEMORY_ACC8: return 4'($clog2(BYTES_ACC8));
+      MEMORY_PAR: return 4'($clog2(BYTES_PAR));
+      default: return 4'($clog2(BYTES_UOP));
     endcase
   endfunction
 
   function automatic logic [31:0] depth(logic [2:0] memory);
     case (memory)
-      MEMORY_WGT: return 32'(WGT_DEPTH);
-      MEMORY_INP: return 32'(INP_DEPTH);
-      MEMORY_ACC, MEMORY_ACC8: return 32'(ACC_DEPTH);
-      MEMORY_PAR: return 32'(PAR_DEPTH);
-      default: return 32'(UOP_DEPTH);
+      MEMORY_WGT: return 32'(DEPTH_WGT);
+      MEMORY_INP: return 32'(DEPTH_INP);
+      MEMORY_ACC, MEMORY_ACC8: return 32'(DEPTH_ACC);
+      MEMORY_PAR: return 32'(DEPTH_PAR);
+      default: return 32'(DEPTH_UOP);
     endcase
   endfunction
 

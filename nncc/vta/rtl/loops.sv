@@ -1,7 +1,7 @@
 // The loops of a GEMM or ALU instruction: for outer, for inner, for each micro-operation, and for each of these one
 // place or, where `twice`, two: the source's and then the destination's.
 module vta_loops
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,

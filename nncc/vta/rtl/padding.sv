@@ -1,6 +1,6 @@
 // The places of a LOAD's padding, one each cycle in which it may write: above, left and right of each row, below.
 module vta_padding
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,

@@ -6,8 +6,9 @@
 //    3  instructions of the program                  4  its address   5  upper half
 //    6  longest burst in bytes                       7  requests in flight, for each client of a port
 //    8 + 2 m  address of memory m's element 0        9 + 2 m  upper half
+//   24 to 31  the hash of what programs have to be for, its lowest word first
 module vta_registers
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,
@@ -35,7 +36,7 @@ module vta_registers
       8'd0: answer = {25'b0, found, 2'b0, finished, running};
       8'd1: answer = cycles[31:0];
       8'd2: answer = cycles[63:32];
-      default: answer = '0;
+      default: answer = address[7:3] == 5'd3 ? ISA_HASH[32*32'(address[2:0])+:32] : '0;
     endcase
 
   always_ff @(posedge clk)

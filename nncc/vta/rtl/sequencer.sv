@@ -5,7 +5,7 @@
 // before. `finished` comes in the last cycle of its work, or together with `start` where there is none; the next one is
 // taken in the cycle after.
 module vta_sequencer
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,

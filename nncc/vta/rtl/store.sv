@@ -1,6 +1,6 @@
 // STORE: elements of OUT, dense, become rows in memory. A burst's address goes with its first beat.
 module vta_store
-  import vta_isa::*;
+  import vta_machine::*;
 (
     input logic clk,
     input logic rst,
@@ -14,7 +14,7 @@ module vta_store
 
     output logic read,
     output logic [31:0] read_index,
-    input logic [8*OUT_BYTES-1:0] read_element,
+    input logic [8*BYTES_OUT-1:0] read_element,
 
     output logic address_valid,
     output logic [63:0] address,
@@ -24,14 +24,14 @@ module vta_store
     input logic ready,  // for the address, where there is one, and the data
     input logic response
 );
-  localparam int BEATS = OUT_BYTES / BUS_BYTES;
-  localparam int SHIFT = $clog2(OUT_BYTES);
+  localparam int BEATS = BYTES_OUT / BUS_BYTES;
+  localparam int SHIFT = $clog2(BYTES_OUT);
 
   logic empty;
   logic [31:0] count;
   assign empty = store.x_size == 0 || store.y_size == 0;
   assign count = 32'(store.x_size) * 32'(store.y_size);
-  assign bad_index = start && !empty && 64'(store.sram) + 64'(count) > 64'(OUT_DEPTH);
+  assign bad_index = start && !empty && 64'(store.sram) + 64'(count) > 64'(DEPTH_OUT);
 
   logic burst_valid, take_burst, merged;
   vta_bursts bursts (

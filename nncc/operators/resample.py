@@ -1,0 +1,124 @@
+"""Axes that are resampled with indices and weights of constant tables, as a kernel that later passes know again.
+
+    y[.., i, ..] = sum_t weights[i, t] x[.., indices[i, t], ..]      for one axis after another
+
+The kernel's attribute `RESAMPLING` says what it does: so it may be made again for another layout of the axes that it
+leaves as they are, or, where each result is one element, for another dtype.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from nncc.compat import relax, te, tirx
+
+__all__ = ["Axis", "Resample", "data_of", "emit_resample", "resample_of"]
+
+RESAMPLING = "nncc.resampling"
+
+_UNROLLED = 4
+"""Taps that are written side by side; more are a loop."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis that gets `resized` elements of `taps` terms each; whether some of them are outside."""
+
+    axis: int
+    resized: int
+    taps: int
+    extrapolates: bool
+
+
+@dataclass(frozen=True)
+class Resample:
+    """What the kernel does: which axes, in which order; `filler` is what is outside of them.
+
+    Its tables are, for each axis, indices int32 [resized, taps], of which -1 in the first place says outside; and,
+    unless each result `picks` one element, weights of the same shape, in the dtype of the result.
+    """
+
+    axes: tuple[Axis, ...]
+    picks: bool
+    filler: float
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether the filler is ever a result."""
+        return any(axis.extrapolates for axis in self.axes)
+
+
+def emit_resample(builder: Any, how: Resample, x: Any, tables: Sequence[Any]) -> Any:
+    """The kernel's call."""
+    attributes = {RESAMPLING: json.dumps(asdict(how))}
+    return builder.emit_te(
+        partial(_compute, how=how), x, *tables, primfunc_name_hint="resize", primfunc_attrs=attributes
+    )
+
+
+def resample_of(kernels: Mapping[str, Any], call: Any) -> Resample | None:
+    """What a call does if it is one that `emit_resample` made; `kernels` are the functions of its module, by name."""
+    if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.call_tir":
+        return None
+    attributes = kernels[call.args[0].name_hint].attrs
+    if attributes is None or RESAMPLING not in attributes:
+        return None
+    said = json.loads(str(attributes[RESAMPLING]))
+    return Resample(tuple(Axis(**axis) for axis in said["axes"]), said["picks"], said["filler"])
+
+
+def data_of(call: Any) -> tuple[Any, list[Any]]:
+    """What such a call resamples, and its tables."""
+    x, *tables = call.args[1].fields
+    return x, tables
+
+
+def _compute(x: te.Tensor, *tables: te.Tensor, how: Resample) -> te.Tensor:
+    indices = tables if how.picks else tables[::2]
+    value = x if how.picks else _interpolated(x, indices, tables[1::2], how)
+    shape = [int(n) for n in value.shape]
+    if how.picks:
+        for axis in how.axes:
+            shape[axis.axis] = axis.resized
+    elif not how.extrapolates:
+        return value
+
+    def result(*at: Any) -> Any:
+        source = list(at)
+        for table, axis in zip(indices, how.axes, strict=True) if how.picks else ():
+            source[axis.axis] = _inside(table, at[axis.axis], 0, axis)
+        outside = [t[at[a.axis], 0] < 0 for t, a in zip(indices, how.axes, strict=True) if a.extrapolates]
+        if not outside:
+            return value(*source)
+        return tirx.Select(tirx.any(*outside), tirx.const(how.filler, value.dtype), value(*source))
+
+    return te.compute(shape, result, name="resize")
+
+
+def _inside(table: te.Tensor, i: Any, t: Any, axis: Axis) -> Any:
+    return tirx.max(table[i, t], 0) if axis.extrapolates else table[i, t]
+
+
+def _interpolated(x: te.Tensor, indices: Sequence[te.Tensor], weights: Sequence[te.Tensor], how: Resample) -> te.Tensor:
+    value = x
+    for table, weight, axis in zip(indices, weights, how.axes, strict=True):
+        value = _along(value, table, weight, axis)
+    return value
+
+
+def _along(x: te.Tensor, table: te.Tensor, weight: te.Tensor, axis: Axis) -> te.Tensor:
+    shape = [*x.shape[: axis.axis], axis.resized, *x.shape[axis.axis + 1 :]]
+
+    def tap(at: Sequence[Any], t: Any) -> Any:
+        source = list(at)
+        source[axis.axis] = _inside(table, at[axis.axis], t, axis)
+        return weight[at[axis.axis], t] * x(*source).astype(weight.dtype)
+
+    if axis.taps <= _UNROLLED:
+        return te.compute(shape, lambda *at: sum((tap(at, t) for t in range(1, axis.taps)), tap(at, 0)), name="resize")
+    k = te.reduce_axis((0, axis.taps), name="tap")
+    return te.compute(shape, lambda *at: te.sum(tap(at, k), axis=k), name="resize")

@@ -1,0 +1,124 @@
+"""The process that compiles and runs conformance cases: names in JSON on stdin, one line of JSON for each on stdout.
+
+A line ``{"begin": NAME}`` comes before a case, so that whoever reads knows which one a crash or a hang belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from conformance_cases import Case, cases
+
+import nncc
+from nncc.errors import InternalError, ModelError, NnccError, RunError
+
+MOST_ATTEMPTS = 4
+"""Compilations of a case: each may end in an error that asks for another input to be fixed."""
+
+
+def _asked(error: ModelError, option: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the hint of an error asks for: the inputs behind each ``--bind NAME=`` or ``--shape NAME=``."""
+    words = re.findall(rf"--{option} ([^`=]+)=", error.hint or "")
+    return {word: inputs[word] for word in words if word in inputs}
+
+
+def _compile(path: Path, target: str, inputs: dict[str, Any]) -> tuple[Any, set[str]]:
+    """The artifact, and the names of the inputs that were bound, because the compiler said so."""
+    bind: dict[str, Any] = {}
+    shape: dict[str, Any] = {}
+    for _ in range(MOST_ATTEMPTS):
+        try:
+            artifact = nncc.compile(
+                path,
+                target,
+                path.parent / "out",
+                shape=shape,
+                bind=bind,
+                threads=1,
+                verify=False,
+                shipped_records=False,
+            )
+            return artifact, set(bind)
+        except ModelError as error:
+            more = _asked(error, "bind", inputs)
+            sizes = {name: np.shape(value) for name, value in _asked(error, "shape", inputs).items()}
+            if not (more.keys() - bind.keys() or sizes.keys() - shape.keys()):
+                raise
+            bind, shape = bind | more, {name: size for name, size in (shape | sizes).items() if name not in more}
+    raise ModelError("it asks for more inputs to be fixed each time")
+
+
+def _difference(expected: Any, actual: np.ndarray, case: Case) -> str:
+    """Why `actual` is not what the case expects; empty where it is."""
+    expected = np.asarray(expected)
+    if expected.dtype != actual.dtype:
+        return f"dtype {actual.dtype} instead of {expected.dtype}"
+    if expected.shape != actual.shape:
+        return f"shape {actual.shape} instead of {expected.shape}"
+    if expected.dtype.kind in "iub":
+        return "" if np.array_equal(expected, actual) else "values differ"
+    try:
+        with np.errstate(all="ignore"):
+            a, b = (each.astype(np.complex128 if each.dtype.kind == "c" else np.float64) for each in (actual, expected))
+        np.testing.assert_allclose(a, b, rtol=case.rtol, atol=case.atol)
+    except AssertionError as error:
+        return " ".join(str(error).split())[:300]
+    return ""
+
+
+def verdict(case: Case, target: str) -> tuple[str, str]:
+    """``passed``, ``refused``, ``wrong`` or ``failed``, and why."""
+    from nncc.execute import open_library
+    from nncc.runtime.loader import load
+
+    model = case.model()
+    inputs, outputs = case.data(model)
+    with tempfile.TemporaryDirectory(prefix="nncc-conformance-") as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        try:
+            artifact, bound = _compile(path, target, inputs)
+        except InternalError as error:
+            return "failed", str(error)
+        except NnccError as error:
+            return "refused", str(error)
+        given = {name: np.asarray(value) for name, value in inputs.items() if name not in bound}
+        try:
+            if target == "native":
+                with load(artifact.library) as module:
+                    results = list(module.run(given).values())
+            else:
+                results = list(open_library(artifact.library, 1).run(given).values())
+        except RunError as error:
+            return "failed", str(error)
+    for value, expected, actual in zip(model.graph.output, outputs, results, strict=True):
+        if difference := _difference(expected, actual, case):
+            return "wrong", f"{value.name}: {difference}"
+    return "passed", ""
+
+
+def main(target: str) -> None:
+    names, out = json.load(sys.stdin), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what TVM and LLVM print is no answer
+    for name in names:
+        print(json.dumps({"begin": name}), file=out, flush=True)
+        start = time.monotonic()
+        try:
+            found, text = verdict(cases()[name], target)
+        except Exception as error:  # whatever it is, it should have been an error of nncc's
+            found, text = "failed", f"{type(error).__name__}: {error}"
+        seconds = round(time.monotonic() - start, 2)
+        entry = {"name": name, "verdict": found, "text": " ".join(text.split())[:500], "seconds": seconds}
+        print(json.dumps(entry), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,75 @@
+"""ONNX's conformance cases end as `expectations.txt` says: none is worse, and what is better is reported."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import pytest
+from conformance_cases import cases, chunks
+from conformance_runs import Verdict, expectations, run_cases
+
+from nncc.codegen.link import emulator
+from nncc.errors import NnccError
+from nncc.target import resolve
+
+CHUNKS = 10
+"""Tests that all cases but the large models are shared among."""
+SAMPLE = 8
+"""Every eighth node case is run for Arm too: more than 200."""
+_SMALL = ("node", "simple", "pytorch-converted", "pytorch-operator")
+_LIGHT = (
+    "bvlc_alexnet",
+    "densenet121",
+    "inception_v1",
+    "inception_v2",
+    "resnet50",
+    "shufflenet",
+    "squeezenet",
+    "vgg19",
+    "zfnet512",
+)
+
+
+def _judge(found: Sequence[Verdict]) -> None:
+    expected = expectations()
+    worse, better = [], []
+    for each in found:
+        was = expected.get(each.name, Verdict(each.name, "passed")).verdict
+        if each.verdict not in ("passed", was):
+            worse.append(f"{each.name}: {each.verdict}, was {was}: {each.text}")
+        elif each.verdict != was:
+            better.append(each.name)
+    if better:
+        warnings.warn(f"better than expected: {', '.join(better)}; conformance_table.py --write notes it", stacklevel=2)
+    assert not worse, "\n".join(worse)
+
+
+def test_expectations_name_cases_that_exist_and_give_reasons():
+    for name, expected in expectations().items():
+        assert name in cases()
+        assert expected.verdict in ("refused", "wrong", "failed", "crash", "hang")
+        assert expected.text
+
+
+@pytest.mark.parametrize("part", range(CHUNKS))
+def test_cases_end_as_expected(part):
+    _judge(list(run_cases(chunks(CHUNKS, _SMALL)[part])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _LIGHT)
+def test_models_with_weights_of_one_value_end_as_expected(name):
+    _judge(list(run_cases([f"test_{name}"])))
+
+
+@pytest.mark.slow
+@pytest.mark.arm64
+@pytest.mark.parametrize("part", range(4))
+def test_a_sample_ends_for_arm64_as_it_does_here(part):
+    try:
+        emulator(resolve("arm64"))
+    except NnccError as error:
+        pytest.skip(str(error))
+    names = chunks(SAMPLE, ("node",))[0]
+    _judge(list(run_cases(names[part::4], "arm64")))
