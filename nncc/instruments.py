@@ -106,7 +106,11 @@ def stage_text(value: Any) -> str:
 
         return graph_text(value)
     if isinstance(value, Network | Kernels):
-        return value.module.script(show_meta=False) + "\n"
+        parts = [value.module.script(show_meta=False) + "\n"]
+        for name, region in value.regions.items():
+            words = ("then", "else") if region.kind == "branch" else ("body",)
+            parts += [f"# {name}, {w}\n{stage_text(body)}" for w, body in zip(words, region.bodies, strict=True)]
+        return "".join(parts)
     if isinstance(value, Program):
         return value.text()
     if isinstance(value, Artifact):

@@ -20,8 +20,12 @@ from nncc.operators.deform_conv import deform_conv
 from nncc.operators.det import det
 from nncc.operators.dft import dft, stft
 from nncc.operators.gather import gather_elements, gather_nd
+from nncc.operators.gru import gru
+from nncc.operators.hyperbolic import cosh, sinh
+from nncc.operators.lstm import lstm
 from nncc.operators.mel_weight_matrix import mel_weight_matrix
 from nncc.operators.resize import resize, upsample
+from nncc.operators.rnn import rnn
 from nncc.operators.scatter import scatter_elements, scatter_nd
 from nncc.operators.sequences import reverse_sequence, tensor_scatter, top_k
 
@@ -82,6 +86,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Clip": clip,
     "Col2Im": col2im,
     "ConvInteger": conv_integer,
+    "Cosh": cosh,
     "CumProd": cum_prod,
     "CumSum": cum_sum,
     "DFT": dft,
@@ -89,15 +94,19 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "DequantizeLinear": dequantize_linear,
     "Det": det,
     "DynamicQuantizeLinear": dynamic_quantize_linear,
+    "GRU": gru,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "LSTM": lstm,
     "MatMulInteger": matmul_integer,
     "MelWeightMatrix": mel_weight_matrix,
     "Pad": pad,
     "QuantizeLinear": quantize_linear,
+    "RNN": rnn,
     "Resize": resize,
     "ReverseSequence": reverse_sequence,
     "STFT": stft,
+    "Sinh": sinh,
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,

@@ -15,7 +15,7 @@ from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
 from nncc.frontend.types import check_operand_types, check_outputs
 from nncc.ir import Model, TensorSpec
-from nncc.passes.rewriting import static_shape
+from nncc.passes.rewriting import is_op, static_shape
 
 if TYPE_CHECKING:
     import onnx
@@ -133,27 +133,29 @@ def _standard(node: onnx_ir.Node) -> bool:
 
 
 def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, ...]) -> None:
-    """Set output shapes that inference left open: fold shape arithmetic, then run the model, twice, and compare."""
+    """Set output shapes that inference left open: fold shape arithmetic, then run the model if it ends."""
     import onnx_ir
 
+    from nncc.passes.expand_loops import expand_loops
     from nncc.passes.fold_constants import fold_constants
     from nncc.passes.infer_shapes import infer_shapes
     from nncc.passes.integer_matmuls import integer_matmuls
     from nncc.passes.qoperators import qoperators_to_qdq
+    from nncc.passes.resolve_sequences import resolve_sequences
 
     trial = graph.clone()
     for pass_ in (qoperators_to_qdq, integer_matmuls):  # inference knows the standard operators only
         pass_(trial)
     for _ in range(4):
         infer_shapes(trial)
-        if not fold_constants(trial).rewrites:
+        if not sum(pass_(trial).rewrites for pass_ in (fold_constants, expand_loops, resolve_sequences)):
             break
     for value, found in zip(graph.graph.outputs, trial.graph.outputs, strict=True):
         if static_shape(value) is None and static_shape(found) is not None:
             value.shape, value.type = found.shape, value.type or found.type
     unknown = [value for value in graph.graph.outputs if static_shape(value) is None]
-    if not unknown:
-        return
+    if not unknown or any(is_op(n, "Loop") for n in onnx_ir.traversal.RecursiveGraphIterator(trial.graph)):
+        return  # a loop might run without end
     from nncc.errors import RunError
     from nncc.frontend.samples import fill
     from nncc.verify import reference

@@ -10,7 +10,21 @@ import numpy as np
 from nncc.compat import GenericConst, constant_array, relax
 from nncc.errors import ModelError
 
-__all__ = ["accumulator", "axis_within", "cast", "dtype_of", "kernel", "optional", "required", "shape_of"]
+__all__ = [
+    "OperatorError",
+    "accumulator",
+    "axis_within",
+    "cast",
+    "dtype_of",
+    "kernel",
+    "optional",
+    "required",
+    "shape_of",
+]
+
+
+class OperatorError(ModelError):
+    """Why one operator cannot be compiled, with its name; other errors of converters get that in front."""
 
 
 def dtype_of(x: Any) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil, prod
 
-from nncc.vta.epilogue import clip, requantize, sum_with_residual
+from nncc.vta.epilogue import Epilogue, clip, sum_with_residual
+from nncc.vta.footprint import other_slots, plan_footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import Machine
 from nncc.vta.moves import Box, load_box, load_windows, store_box
 from nncc.vta.nests import Loop, nest
 from nncc.vta.stream import Alu, Gemm, Load, Operation, Place, Plan
-from nncc.vta.tiling import Axis, Step, axes, footprint, steps
+from nncc.vta.tiling import Axis, Step, axes, steps
 
 __all__ = ["add", "depthwise", "max_pool"]
 
@@ -19,15 +20,15 @@ __all__ = ["add", "depthwise", "max_pool"]
 def depthwise(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]:
     """One pass of multiply-accumulate for each tap of the window, then requantization."""
     rows, columns = axes(layer, machine)
-    used, taps = footprint(layer, plan, machine), prod(layer.kernel)
-    elements = ceil(taps / machine.block)
+    used, taps = plan_footprint(layer, plan, machine), prod(layer.kernel)
+    elements, epilogue = ceil(taps / machine.block), Epilogue(layer, plan, machine, used)
     for index, step in enumerate(steps(layer, plan)):
         weights, data, sums = step.weights * used.weights, step.data * used.data, step.sums * used.sums
         if step.loads_weights:
             count = step.blocks.size * elements
             yield Load("wgt", Place(1, step.blocks.start * elements), weights, 1, count, count)
         if index == 0:
-            yield Load("par", Place(2, 0), 0, 1, used.par, used.par)
+            yield from epilogue.constants()
         box = Box(step.blocks, step.rows, step.columns)
         if step.loads_data:
             yield from load_windows("inp", box, rows, columns, data, layer.pad_value)
@@ -36,8 +37,7 @@ def depthwise(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]
             loops = nest(places, (sums, data + offset, weights + tap // machine.block), weights_move=False)
             immediate = tap % machine.block
             yield Alu(**loops, operation="MAC", immediate=immediate, overwrite=tap == 0, from_inp=True)
-        yield requantize(layer, step.blocks, step.rows.size * step.columns.size, sums)
-        yield from store_box(box, layer.output[1:], sums, 3)
+        yield from epilogue.finish(step, index)
 
 
 def max_pool(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]:
@@ -46,7 +46,7 @@ def max_pool(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]:
     An ALU that does not read INP gets the data in ACC, behind the sums.
     """
     rows, columns = axes(layer, machine)
-    used, own = footprint(layer, plan, machine), machine.has("from_inp")
+    used, own = plan_footprint(layer, plan, machine), machine.has("from_inp")
     for step in steps(layer, plan):
         box, sums = Box(step.blocks, step.rows, step.columns), step.sums * used.sums
         data = step.data * used.data if own else plan.buffers[2] * used.sums + step.sums * used.data
@@ -69,7 +69,7 @@ def max_pool(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]:
 
 def add(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]:
     """Data is moved to the sums, the other tensor is added to it."""
-    used, own = footprint(layer, plan, machine), machine.has("quantized_add")
+    used, own = plan_footprint(layer, plan, machine), machine.has("quantized_add")
     plane = layer.output[1:]
     for index, step in enumerate(steps(layer, plan)):
         box, sums = Box(step.blocks, step.rows, step.columns), step.sums * used.sums
@@ -79,7 +79,7 @@ def add(layer: Layer, plan: Plan, machine: Machine) -> Iterator[Operation]:
             if index == 0:
                 yield Load("par", Place(1, 0), 0, 1, 1, 1)
             data = step.data * used.data
-            other = plan.buffers[0] * used.data + index % min(2, plan.buffers[0]) * used.residual
+            other = plan.buffers[0] * used.data + index % other_slots(plan.buffers[0]) * used.residual
             yield from load_box("inp", box, plane, data, 0)
             yield from load_box("inp", box, plane, other, 2)
             yield Alu(**nest(loops, (sums, data, 0)), operation="MAX", overwrite=True, from_inp=True)

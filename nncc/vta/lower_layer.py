@@ -7,11 +7,11 @@ from math import ceil, prod
 from nncc.errors import InternalError
 from nncc.vta.channelwise import add, depthwise, max_pool
 from nncc.vta.conv2d import conv2d
+from nncc.vta.footprint import plan_footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import Machine
 from nncc.vta.plan import plans, refusal
 from nncc.vta.stream import Plan, Stream
-from nncc.vta.tiling import footprint
 
 __all__ = ["LOWER", "argument_bytes", "lower_layer"]
 
@@ -29,7 +29,7 @@ def lower_layer(layer: Layer, plan: Plan | None, machine: Machine) -> Stream:
     elif reason := refusal(layer, plan, machine):
         raise InternalError(f"accelerator: {plan} does not do for {layer.to_json()}: {reason}")
     operations = tuple(LOWER[layer.kind](layer, plan, machine))
-    used = {name: count for name, count in footprint(layer, plan, machine).scratchpads.items() if count}
+    used = {name: count for name, count in plan_footprint(layer, plan, machine).scratchpads.items() if count}
     return Stream(layer, operations, argument_bytes(layer, machine), used)
 
 

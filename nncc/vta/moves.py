@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from nncc.vta.stream import Load, Place, Store
 from nncc.vta.tiling import Axis, Span
 
-__all__ = ["Box", "load_box", "load_windows", "store_box"]
+__all__ = ["WIDEST", "Box", "load_box", "load_windows", "store_box"]
 
-_WIDEST = (1 << 16) - 1
+WIDEST = (1 << 16) - 1
 """Of rows, elements of a row and distances between rows, in one instruction."""
 
 
@@ -45,7 +45,7 @@ def load_windows(
                 sram + index * height.size * width.size,
                 inside.rows.size,
                 inside.columns.size,
-                columns.size * rows.pitch,
+                columns.size * rows.pitch if inside.rows.size > 1 else inside.columns.size,
                 y_pad,
                 x_pad,
                 pad_value if any(y_pad) or any(x_pad) else 0,
@@ -79,7 +79,7 @@ def _rectangles(box: Box, plane: tuple[int, int]) -> list[tuple[int, int, int, i
     merged = [(blocks, height * width)]
     for extent, stride in ((rows, width), (columns, 1)):
         outer, distance = merged[-1]
-        if outer == 1 or (distance == extent * stride and outer * extent <= _WIDEST):
+        if outer == 1 or (distance == extent * stride and outer * extent <= WIDEST):
             merged[-1] = (outer * extent, stride)
         else:
             merged.append((extent, stride))
@@ -87,6 +87,6 @@ def _rectangles(box: Box, plane: tuple[int, int]) -> list[tuple[int, int, int, i
         merged.insert(0, (1, merged[0][0]))
     (y_size, x_stride), (x_size, _) = merged[-2:]
     outer, distance = merged[0] if len(merged) == 3 else (1, 0)
-    if x_stride > _WIDEST:
+    if x_stride > WIDEST:
         outer, distance, y_size, x_stride = y_size, x_stride, 1, x_size
     return [(first + index * distance, index * y_size * x_size, y_size, x_size, x_stride) for index in range(outer)]

@@ -15,7 +15,7 @@ from nncc.vta.layer import Layer
 from nncc.vta.machine import Machine
 from nncc.vta.stream import Plan
 
-__all__ = ["MOST_PADDING", "Axis", "Footprint", "Span", "Step", "axes", "footprint", "live_sums", "steps", "tiles_of"]
+__all__ = ["MOST_PADDING", "Axis", "Span", "Step", "axes", "live_sums", "steps", "tiles_of"]
 
 MOST_PADDING = 15
 """Rows or elements of padding on one side of a LOAD."""
@@ -159,42 +159,3 @@ def live_sums(order: str, blocks: int, spaces: int, reductions: int) -> int:
         return 1
     inside = order[order.index("c") + 1 :]
     return (blocks if "o" in inside else 1) * (spaces if "s" in inside else 1)
-
-
-class Footprint(NamedTuple):
-    """Elements of the chip's memories that a layer uses under a plan: of one slot, and in all."""
-
-    data: int
-    residual: int
-    weights: int
-    sums: int
-    inp: int
-    wgt: int
-    acc: int
-    par: int
-
-    @property
-    def scratchpads(self) -> dict[str, int]:
-        return {"inp": self.inp, "wgt": self.wgt, "acc": self.acc, "par": self.par}
-
-
-def footprint(layer: Layer, plan: Plan, machine: Machine) -> Footprint:
-    """What a plan needs; the memories lie so: slots of data, slots of residual data; slots of weights, the identity
-    (for residuals without an ALU that reads INP); slots of sums, biases (without PAR)."""
-    rows, columns = axes(layer, machine)
-    blocks, height, width = plan.tile
-    own = machine.has("requantize")
-    inputs = plan.reduction if layer.kind == "conv2d" else blocks
-    data = inputs * rows.seen(Span(0, height)).size * columns.seen(Span(0, width)).size
-    sums = blocks * height * width
-    weights = {"conv2d": blocks * plan.reduction * layer.kernel[0] * layer.kernel[1]}.get(layer.kind, 0)
-    if layer.kind == "depthwise":
-        weights = blocks * ceil(layer.kernel[0] * layer.kernel[1] / machine.block)
-    other = sums if layer.residual or layer.kind == "add" else 0
-    params = 0 if layer.kind == "max_pool" else 1 if layer.kind == "add" else layer.output[0] + bool(layer.residual)
-    in_sums = layer.kind in ("max_pool", "add") and not own
-    inp = 0 if in_sums else plan.buffers[0] * data + min(2, plan.buffers[0]) * other
-    acc = plan.buffers[2] * (sums + (data if layer.kind == "max_pool" else sums) * in_sums)
-    acc += 0 if own or in_sums else layer.output[0]
-    wgt = plan.buffers[1] * weights + (bool(layer.residual) and not own and layer.kind == "conv2d")
-    return Footprint(data, other, weights, sums, inp, wgt, acc, params if own else 0)

@@ -162,7 +162,7 @@ def small_layers(draw: st.DrawFn, machine: Machine, shape: tuple[int, int, int] 
     return Layer(
         kind, (blocks, *size), (outputs, *result), kernel, stride, padding, dilation,
         draw(st.integers(-128, 127)) if own else 0, draw(st.integers(-128, 127)), draw(st.booleans()),
-        draw(st.sampled_from(["", "first", "second"])) if kind == "conv2d" else "", draw(st.integers(0, 15)),
+        "" if kind == "max_pool" else draw(st.sampled_from(["", "first", "second"])), draw(st.integers(0, 15)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
