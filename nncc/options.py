@@ -15,6 +15,7 @@ from nncc.errors import UsageError
 
 __all__ = [
     "BIND",
+    "DEVICE",
     "FILL",
     "JSON",
     "SHAPES",
@@ -123,6 +124,13 @@ SHAPES = (
 BIND = option("bind", "--bind", multiple=True, callback=_bindings, metavar="NAME=VALUES", note=" Repeatable.")
 TARGET = option("target", "-t", "--target", default="native", show_default=True)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also of errors; for scripts.")
+DEVICE = click.option(
+    "--device",
+    default="",
+    metavar="sim[:OPTIONS]|DRIVER[:URI]",
+    help="The accelerator of a library for one: the simulator, `sim:memory=ideal` with another memory, or a driver's "
+    "library; by default what NNCC_ACCELERATOR in the environment says.",
+)
 THREADS = click.option(
     "--threads", type=click.IntRange(min=0), default=1, show_default=True, help="Threads; 0 for one per processor."
 )

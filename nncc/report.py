@@ -99,6 +99,7 @@ def target_facts(target: Target) -> dict[str, Any]:
         "tvm": target.tvm,
         "links_with": linkers,
         "runs": run,
+        "simulated": hardware.drives_accelerator,
         "why_not": why,
     }
 

@@ -3,8 +3,9 @@ in one translation unit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from nncc.codegen.emit_accelerator import Submission, emit_accelerator
 from nncc.codegen.emit_description import emit_description
 from nncc.codegen.flatten import symbol_prefix
 from nncc.ir import Branch, Call, Loop, Program, Ref, Step, calls_of
@@ -15,22 +16,30 @@ _RUN_ON = "int {prefix}run_on(nncc_context* context, const void* const* inputs, 
 """What libraries for CUDA have besides."""
 
 
-def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) -> str:
-    """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library."""
+def emit_source(
+    program: Program, build: str, compiler: str, rpc: bool = False, submissions: Sequence[Submission] = ()
+) -> str:
+    """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library.
+
+    `submissions` are the parts of a program that has an accelerator.
+    """
     prefix = symbol_prefix(program.name)
-    arity = {call.kernel: len(call.args) for call in program.calls if call.kernel}
-    body = "\n".join(_steps(program.steps, prefix))
+    arity = {c.kernel: len(c.args) for c in program.calls if c.kernel and c.kernel not in program.streams}
+    submitted = {number: "" for each in submissions for number in each.calls}
+    submitted |= {each.first_call: f"NNCC_SUBMIT({number});" for number, each in enumerate(submissions)}
+    beside = emit_accelerator(program, submissions) if program.target.hardware.drives_accelerator else ""
+    body = "\n".join(_steps(program.steps, prefix, submitted))
     prototypes = "\n".join(
         f"extern int32_t {prefix}{kernel}({', '.join(['const void*'] * count) or 'void'});"
         for kernel, count in sorted(arity.items())
     )
     shim = '#include "rpc_shim.c"\n' if rpc else ""
-    return f"""#include "internal.h"
+    return f"""{"#define NNCC_ACCELERATOR" + chr(10) if beside else ""}#include "internal.h"
 
 {prototypes}
 
 {emit_description(program, build, compiler)}
-static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
+{beside}static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
                             double* seconds) {{
   (void)arena; (void)weights; (void)in; (void)out; (void)seconds;
 {body}
@@ -66,12 +75,19 @@ def _packed(program: Program) -> str:
     return f'#define NNCC_PACKED {len(program.packed)}\n#include "expand.c"\n{table}\n'
 
 
-def _steps(steps: Sequence[Step], prefix: str, first: int = 0, depth: int = 0) -> Iterator[str]:
-    """Lines of C; calls are numbered from `first` on, the number of the iteration of loop `depth` is ``i<depth>``."""
+def _steps(
+    steps: Sequence[Step], prefix: str, submitted: Mapping[int, str], first: int = 0, depth: int = 0
+) -> Iterator[str]:
+    """Lines of C; calls are numbered from `first` on, the number of the iteration of loop `depth` is ``i<depth>``.
+
+    `submitted` is what stands in place of calls that an accelerator computes, by their numbers.
+    """
     indent = "  " * (depth + 1)
     for step in steps:
         if isinstance(step, Call):
-            yield f"{indent}{_call(first, step, prefix, f'i{depth}')}"
+            line = submitted[first] if first in submitted else _call(first, step, prefix, f"i{depth}")
+            if line:
+                yield indent + line
             first += 1
             continue
         if isinstance(step, Branch):
@@ -82,7 +98,7 @@ def _steps(steps: Sequence[Step], prefix: str, first: int = 0, depth: int = 0) -
             yield indent + line
             if isinstance(step, Loop) and step.counter is not None:
                 yield f"{indent}  memcpy({_place(step.counter)}, &i{depth + 1}, sizeof i{depth + 1});"
-            yield from _steps(inside, prefix, first, depth + 1)
+            yield from _steps(inside, prefix, submitted, first, depth + 1)
             first += sum(1 for _ in calls_of(tuple(inside)))
         yield indent + "}"
 

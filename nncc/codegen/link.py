@@ -23,6 +23,7 @@ from nncc.resources import runtime_folder
 from nncc.target import Target, host
 
 __all__ = [
+    "ACCELERATOR_FUNCTIONS",
     "CUDA_FUNCTIONS",
     "PUBLIC_FUNCTIONS",
     "RPC_FUNCTIONS",
@@ -42,6 +43,9 @@ PUBLIC_FUNCTIONS = ("nncc_describe", "nncc_create", "nncc_run", "nncc_profile", 
 
 CUDA_FUNCTIONS = ("nncc_run_on",)
 """What a library for CUDA exports besides."""
+
+ACCELERATOR_FUNCTIONS = ("nncc_create_on", "nncc_device_wanted", "nncc_device", "nncc_counters", "nncc_cycles")
+"""What a library for an accelerator exports besides."""
 
 RPC_FUNCTIONS = ("__tvm_ffi_nncc_facts", "__tvm_ffi_nncc_measure", "__tvm_ffi_nncc_run")
 """What runtime/rpc_shim.c adds, for TVM's RPC server to call."""
@@ -284,7 +288,7 @@ def _link_shared(
     else:
         (work / "exports.txt").write_text("".join(f"_{f}\n" for f in exports))
         flags += [f"-Wl,-install_name,@rpath/{name}", "-Wl,-exported_symbols_list,exports.txt"]
-    # Libraries for CUDA open the driver: before glibc 2.34, dlopen is in a library of its own.
+    # Libraries for CUDA and for accelerators open the driver: before glibc 2.34, dlopen is in a library of its own.
     libraries = ["-lm", "-lpthread", *(["-ldl"] if form == "elf" else [])]
     call_tool([*toolchain.command, *flags, *parts, "-o", name, *libraries], work)
 
