@@ -6,7 +6,12 @@
  * the requests; each client has so many requests in flight. The write port is the store queue's alone: a request is
  * complete the latency after its last beat. A LOAD also needs a cycle for each element that it writes, at once with
  * its reading; a beat of several elements stays on the port for as many cycles. Fetched instructions go to their queue
- * in order, one a cycle, while it has room, the cycle after they have come. */
+ * in order, one a cycle, while it has room, the cycle after they have come.
+ *
+ * The core in SystemVerilog (nncc/vta/rtl) is in step with this but for three things. RQ, QADD and MUL wait there for a
+ * sum that one of the last places of the same instruction writes, which no layer asks for. Where a queue was full, it
+ * has room a cycle later, so that now and then fetching comes behind another request: some cycles of thousands. And
+ * from a memory that is narrower than the bus, beats come there as wide as the bus, in as many cycles. */
 #include <algorithm>
 
 #include "accelerator.h"
