@@ -42,8 +42,8 @@ def core(name: str) -> Driver:
     return Driver(build_rtl(MACHINES[name]))
 
 
-def ended(library: Driver, uri: str, program: Sample) -> tuple[bytes, bytes, int] | str:
-    """Constants, arena and cycles at the end of a program, or why it failed."""
+def ended(library: Driver, uri: str, program: Sample) -> tuple[bytes, bytes, dict[str, int]] | str:
+    """Constants, arena and counters at the end of a program, or why it failed."""
     with library.open(uri) as device:
         constants = device.put(np.frombuffer(program.constants, np.uint8))
         arena = device.put(np.frombuffer(program.arena, np.uint8))
@@ -54,11 +54,12 @@ def ended(library: Driver, uri: str, program: Sample) -> tuple[bytes, bytes, int
             device.run(words, bases, 60.0)
         except RunError as error:
             return error.message
-        return constants.data.tobytes(), arena.data.tobytes(), device.counters()["cycles"]
+        return constants.data.tobytes(), arena.data.tobytes(), device.counters()
 
 
 def compared(name: str, seeds: range) -> dict[str, float]:
-    """Random programs; what differs in cycles is RQ, QADD and MUL, which wait for a sum that is on its way."""
+    """Random programs; what differs in cycles is RQ, QADD and MUL, which wait up to four for a sum on its way, and what
+    that moves."""
     counts: dict[str, float] = {"programs": 0, "the same cycles": 0, "largest difference": 0.0}
     for seed in seeds:
         given = sample(MACHINES[name], seed)
@@ -67,11 +68,12 @@ def compared(name: str, seeds: range) -> dict[str, float]:
         modelled = ended(driver(MACHINES[name]), f"sim:memory={memory}", given)
         assert not isinstance(found, str) and not isinstance(modelled, str), f"seed {seed}: {found} {modelled}"
         assert found[:2] == modelled[:2] == interpreted(given), f"seed {seed}, {memory}: other bytes"
-        difference = abs(found[2] / modelled[2] - 1)
-        assert difference < 0.05, f"seed {seed}, {memory}: {found[2]} cycles, {modelled[2]} modelled"
+        cycles, expected = found[2]["cycles"], modelled[2]["cycles"]
+        slack = 4 * found[2]["alu_iterations"] + expected / 100
+        assert abs(cycles - expected) <= slack, f"seed {seed}, {memory}: {cycles} cycles, {expected} modelled"
         counts["programs"] += 1
-        counts["the same cycles"] += found[2] == modelled[2]
-        counts["largest difference"] = max(counts["largest difference"], difference)
+        counts["the same cycles"] += cycles == expected
+        counts["largest difference"] = max(counts["largest difference"], abs(cycles / expected - 1))
     return counts
 
 
