@@ -91,13 +91,12 @@ module vta_load
 
   logic [31:0] data_index, column, rows_left;
   logic [1:0] dropped;
-  logic element_valid, last_of_row, kept, take_element, take_beat;
+  logic last_of_row, kept, take_element, take_beat;
   logic [SKEW_BITS-1:0] row_skew, next_skew;
   logic [8*MOST_BYTES-1:0] element;
   assign last_of_row = column + 1 == span;
   assign next_skew = row_skew + SKEW_BITS'(stride_bytes);
   assign take_beat = response_valid && response_ready;
-  assign take_element = element_valid;
   assign kept = dropped == 0;
   vta_elements #(
       .MOST_BYTES(MOST_BYTES)
@@ -110,7 +109,7 @@ module vta_load
       .beat_valid(response_valid),
       .beat(response_data),
       .beat_ready(response_ready),
-      .element_valid,
+      .element_valid(take_element),
       .element,
       .last_of_row(last_of_row && (!one_row || rows_left == 1))
   );
