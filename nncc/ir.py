@@ -302,6 +302,17 @@ def calls_of(steps: tuple[Step, ...]) -> Iterator[Call]:
             yield from calls_of(step.steps)
 
 
+def _times(steps: tuple[Step, ...], times: int = 1) -> Iterator[int]:
+    """For each of `calls_of`, how often it runs in a run, as far as that is known."""
+    for step in steps:
+        if isinstance(step, Call):
+            yield times
+        elif isinstance(step, Branch):
+            yield from _times(step.then + step.otherwise, times)
+        else:
+            yield from _times(step.steps, times * step.trips if isinstance(step.trips, int) else times)
+
+
 def with_refs(steps: tuple[Step, ...], moved: Callable[[Ref], Ref]) -> tuple[Step, ...]:
     """The same steps with every place replaced by what `moved` says of it."""
 
@@ -425,6 +436,12 @@ class Program:
     def calls(self) -> tuple[Call, ...]:
         """All calls, in the order in which profiles and errors number them."""
         return tuple(calls_of(self.steps))
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """For each of `calls`, how often it runs in a run; iterations that are not known count as one, and each branch
+        as if it were taken."""
+        return tuple(_times(self.steps))
 
     def call_bytes(self, call: Call) -> int:
         """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""

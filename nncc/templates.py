@@ -171,8 +171,7 @@ def count_bytes(function: Any) -> tuple[int, ...]:
 
 
 def _has_loops(function: Any) -> bool:
-    """Whether the function is blocks in loops, as against one call of our own C, or loops that a template wrote, or
-    statements of its own."""
+    """Whether the function is blocks in loops, as against one call of our own C, or statements as they are."""
     block = function.body.block
     return ANCHOR not in block.annotations and isinstance(block.body, (tirx.For, tirx.SeqStmt))
 

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from accelerated import residuals, same_integers
 from click.testing import CliRunner
@@ -69,6 +71,36 @@ def test_a_model_of_floats_has_no_program_and_still_wants_its_device(tmp_path):
     sample = compiled.sample()
     for name, array in compiled.expected(sample).items():
         np.testing.assert_allclose(compiled.run(sample)[name], array, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_in_a_loop_are_a_program_of_its_body(tmp_path):
+    numbers = ", ".join(map(str, np.random.default_rng(0).integers(-127, 128, 256).tolist()))
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    net (int64 n, float[1,16] a) => (float[1,16] x) {{
+      yes = Constant <value = bool {{1}}> ()
+      x = Loop (n, yes, a) <body = body (int64 i, bool c, float[1,16] p) => (bool d, float[1,16] r) {{
+        d = Identity(c)
+        s = Constant <value = float {{0.05}}> ()
+        z = Constant <value = int8 {{3}}> ()
+        t = Constant <value = float {{0.004}}> ()
+        o = Constant <value = int8 {{0}}> ()
+        w = Constant <value = int8[16,16] {{{numbers}}}> ()
+        v = DequantizeLinear(w, t, o)
+        q = QuantizeLinear(p, s, z)
+        f = DequantizeLinear(q, s, z)
+        m = MatMul(f, v)
+        k = QuantizeLinear(m, s, z)
+        r = DequantizeLinear(k, s, z)
+      }}>
+    }}"""
+    model = onnx.parser.parse_model(text)
+    ours, plain = (compile_net(model, tmp_path / name, name) for name in ("vta", "native"))
+    assert ours.artifact.description["accelerator"]["programs"] == 1
+    given = ours.sample(n=np.array(3, np.int64))
+    np.testing.assert_array_equal(ours.run(given)["x"], plain.run(given)["x"])
+    opened = open_library(ours.library, device="sim")
+    once, thrice = (sum(opened.simulate(given | {"n": np.array(n, np.int64)}).cycles) for n in (1, 3))
+    assert thrice == 3 * once > 0
 
 
 def test_compiling_checks_the_library_on_the_simulator(tmp_path):

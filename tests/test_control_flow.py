@@ -165,6 +165,7 @@ def test_slices_are_taken_and_stacked_where_a_loop_is_short_and_where_it_is_kept
     text = text.replace("TIMES", str(times)).replace("z = Mul(y, w)", "v = Tanh(y) z = Mul(v, w)")
     compiled = agrees(model(text), tmp_path, tolerance=2e-5 * times)  # sums of so many terms, squared
     assert len(steps(compiled, Loop)) == loops
+    assert max(compiled.program.times) == (times if loops else 1)
 
 
 def test_loops_and_branches_within_loops(tmp_path: Path) -> None:
@@ -218,24 +219,26 @@ def refusal(text: str, folder: Path, target: str = "native") -> str:
     return f"{caught.value.message}\nhint: {caught.value.hint}"
 
 
-BIND = "where inputs decide it, `--bind NAME=VALUE` makes constants of them"
+def bind(name: str) -> str:
+    return f"fix it with `--bind {name}=...`, if it is the same in every run"
 
 
 def test_branches_of_different_shapes_are_refused(tmp_path: Path) -> None:
     assert refusal(DIFFERENT, tmp_path) == (
-        f"in If `x`: one branch gives float32[2], the other float32[4]\nhint: {BIND}"
+        f"in If `x`: one branch gives float32[2], the other float32[4]\nhint: {bind('c')}"
     )
 
 
 def test_what_grows_in_a_loop_is_refused(tmp_path: Path) -> None:
     assert refusal(GROWS, tmp_path) == (
-        f"in Loop `x`: `p` is float32[1] before an iteration and float32[2] after it\nhint: {BIND}"
+        f"in Loop `x`: `p` is float32[1] before an iteration and float32[2] after it\nhint: {bind('n')}"
     )
 
 
 def test_a_stack_of_unknown_height_is_refused(tmp_path: Path) -> None:
     assert refusal(UNKNOWN, tmp_path) == (
-        f"in Loop `x`: how often it runs is known at run time only, and so the length of its output `xs`\nhint: {BIND}"
+        "in Loop `x`: how often it runs is known at run time only, and so the length of its output `xs`\nhint: "
+        + bind("n")
     )
 
 
@@ -245,5 +248,32 @@ def test_gpus_do_not_decide_what_they_compute(tmp_path: Path) -> None:
         run(plan(tmp_path / "net.onnx", Config(target="cuda-sm80", until="specialize", verify=False)))
     assert f"{caught.value.message}\nhint: {caught.value.hint}" == (
         "the model decides at run time what it computes (1 x If, Loop or Scan), which cannot be compiled for "
-        f"`cuda-sm80`\nhint: {BIND}; or compile it for a processor"
+        f"`cuda-sm80`\nhint: {bind('n')}"
+    )
+
+
+SCAN_8 = """
+net (float[1,2] h, float[1,3,2] xs) => (float[1,2] last, float[1,3,2] sums) {
+  last, sums = Scan ("", h, xs) <num_scan_inputs = 1,
+    body = body (float[2] p, float[2] x) => (float[2] r, float[2] s) { r = Add (p, x) s = Identity (r) }>
+}"""
+
+
+def test_scans_over_batches_are_refused(tmp_path: Path) -> None:
+    onnx.save(onnx.parser.parse_model(HEAD.replace("17", "8") + SCAN_8), tmp_path / "net.onnx")
+    with pytest.raises(ModelError) as caught:
+        compile_net(tmp_path / "net.onnx", tmp_path)
+    assert f"{caught.value.message}\nhint: {caught.value.hint}" == (
+        "in Scan `last`: it is that of opset 8, over batches, which cannot be compiled\n"
+        "hint: export the model again with a newer opset"
+    )
+
+
+def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
+    inside = "y = Neg (x)"
+    for level in range(9):
+        other = f"else_branch = other{level} () => (y) {{ y = Exp (x) }}"
+        inside = f"y = If (c) < then_branch = then{level} () => (y) {{ {inside} }}, {other} >"
+    assert refusal(f"net (bool c, float[2] x) => (float[2] y) {{ {inside} }}", tmp_path) == (
+        "the model's control flow is nested more than 8 deep, in `then0`\nhint: export it again with less of it"
     )

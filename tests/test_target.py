@@ -18,6 +18,7 @@ import pytest
 import nncc.target
 from nncc.errors import TargetError
 from nncc.host import llvm_features
+from nncc.report import target_text
 from nncc.resources import schedules_folder, targets_folder
 from nncc.target import Hardware, Host, Link, available, host, resolve
 
@@ -125,6 +126,12 @@ def test_the_host_of_an_accelerator_is_this_machine(name):
     assert target.tvm == native.tvm
     assert target.doc.endswith(f"; host: {native.doc}")
     assert replace(target.hardware, accelerator=None) == native.hardware
+
+
+def test_a_target_in_full_tells_of_its_accelerator():
+    line = "  accelerator  nv1_16x16_inp32_wgt256_acc128_uop16_par32, 100 MHz, memory pynq"
+    assert f"{line}\n" in target_text(resolve("vta"))
+    assert f"{line}, its layers run on the processor\n" in target_text(resolve("vta,golden=true"))
 
 
 def test_an_accelerator_has_overrides_too():

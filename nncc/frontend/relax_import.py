@@ -20,12 +20,13 @@ __all__ = ["import_relax", "known_operators"]
 
 
 def known_operators() -> dict[str, set[str]]:
-    """By domain, the names of the ONNX operators that have a way into Relax; some of their forms may have none."""
+    """By domain, the names of the ONNX operators that have a way into Relax, control flow by `nncc.passes.outline`;
+    some of their forms may have none."""
     from nncc.compat import importable_operators
     from nncc.frontend.converters import CONVERTERS
 
     supported = importable_operators()
-    supported[""] |= set(CONVERTERS)
+    supported[""] |= {*CONVERTERS, "If", "Loop", "Scan"}
     return supported
 
 

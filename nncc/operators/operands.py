@@ -64,12 +64,17 @@ def required(expr: Any, what: str) -> np.ndarray:
     return value
 
 
-def kernel(builder: Any, compute: Callable[..., Any], *inputs: Any, name: str) -> Any:
+_OPAQUE = 8
+"""TVM's OpPatternKind of what nothing is fused with."""
+
+
+def kernel(builder: Any, compute: Callable[..., Any], *inputs: Any, name: str, opaque: bool = False) -> Any:
     """What a kernel gives that `compute` defines on TE tensors: an expression, or a list of them for several results.
 
-    `name` is what reports call it.
+    `name` is what reports call it. Nothing is fused with one that is `opaque`; loops that read tensors are so anyway.
     """
-    made = builder.emit_te(compute, *inputs, primfunc_name_hint=name)
+    attributes = {"op_pattern": _OPAQUE} if opaque else {}
+    made = builder.emit_te(compute, *inputs, primfunc_name_hint=name, primfunc_attrs=attributes)
     if isinstance(made.ty, relax.TupleType):
         return [builder.emit(relax.TupleGetItem(made, at)) for at in range(len(made.ty.fields))]
     return made

@@ -106,10 +106,9 @@ def loop_node(node: onnx_ir.Node) -> LoopNode:
         return LoopNode(
             body, trips, most, condition, _given(carried), (), (), (), (0,) * stacked, (False,) * stacked, True
         )
-    if (node.version is not None and node.version < 9) or (len(node.inputs) and len(values) != len(body.inputs)):
+    if len(values) != len(body.inputs):  # before opset 9, it went over batches, and had their lengths in front
         raise ModelError(
-            f"Scan `{node.name or node.outputs[0].name}` is that of opset 8, over batches, which cannot be compiled",
-            "export the model again with a newer opset",
+            "it is that of opset 8, over batches, which cannot be compiled", "export the model again with a newer opset"
         )
     scans = int(attribute(node, "num_scan_inputs", 0))
     carried, scanned = values[: len(values) - scans], _given(values[len(values) - scans :])

@@ -25,20 +25,24 @@ MOST_NODES = 48
 """Operators that a loop may become: more are kept as a loop, whose body is compiled once."""
 _MOST_NODES_OF_LISTS = 2000
 """The same for loops that cannot be kept."""
+_MOST_NODES_OF_MODEL = 20_000
+"""Nothing is expanded in a model that has or would have more: loops in loops multiply."""
 
 
 def expand_loops(graph: onnx_ir.Model) -> Report:
     """Expand in place."""
     report = Report()
+    size = _count(graph.graph)
     for node in tuple(graph.graph):
-        if not is_op(node, "Loop", "Scan") or (node.version or opset(graph)) < 9:
+        if not is_op(node, "Loop", "Scan") or opset(graph) < 9:
             continue
         loop = loop_node(node)
         most = _MOST_NODES_OF_LISTS if _has_lists(loop) else MOST_NODES
-        reason = _obstacle(loop, most)
+        reason = _obstacle(loop, min(most, max(0, _MOST_NODES_OF_MODEL - size)))
         if reason:
             report.skip(node, reason)
             continue
+        size += (loop.trips or 0) * _count(loop.body)
         _Expansion(graph, node, loop).expand()
         report.rewrites += 1
     return report

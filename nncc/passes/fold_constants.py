@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
+from nncc.passes.explicit_defaults import RANDOM
 from nncc.passes.rewriting import (
     Report,
     add_constant,
@@ -40,7 +41,7 @@ _GROWING = (
     "Concat",
 )
 _HINT = "an operator of constants is not valid: export the model again, or ask its author"
-_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant")
+_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant", *RANDOM)
 
 
 def fold_constants(graph: onnx_ir.Model) -> Report:

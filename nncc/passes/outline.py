@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nncc.errors import ModelError
+from nncc.frontend.binding import bind_hint
+from nncc.frontend.tensors import LARGEST
 from nncc.ir import Model, Region, TensorSpec
 from nncc.passes.bodies import branch_bodies, is_region, loop_body, loop_node
 from nncc.passes.infer_regions import always, as_model
@@ -22,12 +24,14 @@ from nncc.passes.rewriting import insert_before, is_op, static_shape
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["DOMAIN", "outline"]
+    from nncc.target import Target
+
+__all__ = ["DOMAIN", "outline", "refuse_regions"]
 
 DOMAIN = "nncc"
 """Of the operator ``Region``, whose attribute ``name`` names one."""
 
-_BIND = "where inputs decide it, `--bind NAME=VALUE` makes constants of them"
+_CUT = "cut the model before it"
 
 
 def outline(model: Model) -> tuple[Model, dict[str, Region]]:
@@ -49,8 +53,18 @@ def outline(model: Model) -> tuple[Model, dict[str, Region]]:
             except ModelError as error:
                 word = f"in {node.op_type} `{node.name or node.outputs[0].name}`"
                 message = error.message if error.message.startswith("in ") else f"{word}: {error.message}"
-                raise ModelError(message, error.hint) from error
+                raise ModelError(message, bind_hint(model.graph, error.hint)) from error
     return replace(model, graph=graph), regions
+
+
+def refuse_regions(model: Model, regions: Mapping[str, Region], target: Target) -> None:
+    """ModelError where a model has control flow left and the target is a GPU, whose programs have none."""
+    if regions and target.hardware.multiprocessors:
+        raise ModelError(
+            f"the model decides at run time what it computes ({len(regions)} x If, Loop or Scan), which cannot be "
+            f"compiled for `{target.name}`",
+            bind_hint(model.graph, "compile it for a processor: `nncc targets` lists targets"),
+        )
 
 
 def _simplified(body: onnx_ir.Graph, name: str, like: onnx_ir.Model) -> Model:
@@ -96,7 +110,7 @@ def _branch(node: onnx_ir.Node, name: str, graph: onnx_ir.Model) -> Region:
     )
     for one, two in zip(then.outputs, other.outputs, strict=True):
         if (one.dtype, one.shape) != (two.dtype, two.shape):
-            raise ModelError(f"one branch gives {_form(one)}, the other {_form(two)}", _BIND)
+            raise ModelError(f"one branch gives {_form(one)}, the other {_form(two)}", _CUT)
     condition = node.inputs[0]
     assert condition is not None
     _replace(node, name, [condition, *captured], then.outputs)
@@ -121,7 +135,7 @@ def _loop(node: onnx_ir.Node, name: str, graph: onnx_ir.Model) -> Region:
             body = _without_first_output(body)
     for begin, end in zip(body.inputs[1:], results[:count], strict=False):
         if (begin.dtype, begin.shape) != (end.dtype, end.shape):
-            raise ModelError(f"`{begin.name}` is {_form(begin)} before an iteration and {_form(end)} after it", _BIND)
+            raise ModelError(f"`{begin.name}` is {_form(begin)} before an iteration and {_form(end)} after it", _CUT)
     condition = loop.condition
     if conditional and condition is None:
         condition = insert_before(node, "Identity", [_true(node)], name=f"{name}_condition")
@@ -131,12 +145,14 @@ def _loop(node: onnx_ir.Node, name: str, graph: onnx_ir.Model) -> Region:
         raise ModelError(
             f"how often it runs is known at run time only, and so the length of its output "
             f"`{node.outputs[count].name}`",
-            _BIND,
+            _CUT,
         )
     scanned = [_axis_first(node, value, axis) for value, axis in zip(loop.scanned, loop.scan_axes, strict=True)]
     outputs = [replace(spec, name=str(value.name)) for spec, value in zip(results[:count], node.outputs, strict=False)]
     for value, spec, axis in zip(node.outputs[count:], stacked, loop.stack_axes, strict=True):
         outputs.append(replace(spec, name=str(value.name), shape=(loop.trips or 0, *spec.shape)))
+        if outputs[-1].nbytes > LARGEST:
+            raise ModelError(f"its output `{value.name}` would have the form {_form(outputs[-1])}: over 2^40 bytes")
         _axis_back(value, len(spec.shape) + 1, axis, outputs[-1])
     arguments = [v for v in (loop.most, condition) if v is not None] + [*loop.carried, *scanned, *captured]
     _replace(node, name, arguments, outputs)
@@ -170,7 +186,7 @@ def _axis_first(node: onnx_ir.Node, value: onnx_ir.Value, axis: int) -> onnx_ir.
     """`value` with its axis `axis` in front."""
     shape = static_shape(value)
     if shape is None:
-        raise ModelError(f"the shape of `{value.name}` is not known", _BIND)
+        raise ModelError(f"the shape of `{value.name}` is not known", _CUT)
     axis %= len(shape)
     if axis == 0:
         return value

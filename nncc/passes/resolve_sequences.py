@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["resolve_sequences"]
 
-_MOST = 4096
+_MOST = 512
 """Elements of a list: a longer one stays as it is, and is refused."""
 
 
-def resolve_sequences(graph: onnx_ir.Model) -> Report:
-    """Rewrite in place every operator that reads a list of known tensors, and remove what only made it."""
+def resolve_sequences(graph: onnx_ir.Model, open_outputs: bool = False) -> Report:
+    """Rewrite in place every operator that reads a list of known tensors, and remove what only made it.
+
+    With `open_outputs`, an output that is a list becomes as many outputs, ``x[0]``, ``x[1]`` ...
+    """
     report = Report()
     lists: dict[onnx_ir.Value, list[onnx_ir.Value]] = {}
     for node in tuple(graph.graph):
@@ -40,6 +43,11 @@ def resolve_sequences(graph: onnx_ir.Model) -> Report:
             report.rewrites += 1
         elif node.op_type == "SequenceMap":
             report.rewrites += _map(graph, node, lists)
+    for value in tuple(graph.graph.outputs) if open_outputs else ():
+        elements = lists.get(value, _held(value))
+        if elements is not None:
+            _open(graph, value, elements)
+            report.rewrites += 1
     for node in reversed(tuple(graph.graph)):
         if node.op_type in _MAKERS and not any(out.uses() or out.is_graph_output() for out in node.outputs):
             graph.graph.remove(node, safe=True)
@@ -55,6 +63,32 @@ def _put(node: onnx_ir.Node, found: onnx_ir.Value) -> None:
     old.replace_all_uses_with(same, replace_graph_outputs=True)
     assert node.graph is not None
     node.graph.remove(node, safe=True)
+
+
+def _held(value: onnx_ir.Value) -> list[onnx_ir.Value] | None:
+    """What an Optional of a tensor holds."""
+    maker = value.producer()
+    if maker is None or maker.op_type != "Optional" or not maker.inputs or maker.inputs[0] is None:
+        return None
+    import onnx_ir
+
+    held = maker.inputs[0]
+    return [held] if isinstance(held.type, onnx_ir.TensorType) else None
+
+
+def _open(graph: onnx_ir.Model, value: onnx_ir.Value, elements: list[onnx_ir.Value]) -> None:
+    """Put the elements of a list in the place of an output."""
+    import onnx_ir
+
+    outputs = graph.graph.outputs
+    at = next(n for n, output in enumerate(outputs) if output is value)
+    made = []
+    for number, element in enumerate(elements):
+        node = onnx_ir.node("Identity", [element], name=f"{value.name}/{number}")
+        graph.graph.append(node)
+        made.append(node.outputs[0])
+        made[-1].name, made[-1].type, made[-1].shape = f"{value.name}[{number}]", element.type, element.shape
+    outputs[at : at + 1] = made
 
 
 Lists = dict["onnx_ir.Value", list["onnx_ir.Value"]]
@@ -191,13 +225,17 @@ def _element(graph: onnx_ir.Model, node: onnx_ir.Node, lists: Lists) -> onnx_ir.
 
 
 def _has(graph: onnx_ir.Model, node: onnx_ir.Node, lists: Lists) -> onnx_ir.Value | None:
+    """OptionalHasElement: what is no Optional has itself."""
     import numpy as np
+    import onnx_ir
 
     value = node.inputs[0] if node.inputs else None
     maker = value.producer() if value is not None else None
-    if value is not None and (maker is None or maker.op_type != "Optional"):
+    holds = value is not None
+    if maker is not None and maker.op_type == "Optional":
+        holds = bool(maker.inputs) and maker.inputs[0] is not None
+    elif value is not None and value not in lists and not isinstance(value.type, onnx_ir.TensorType):
         return None
-    holds = maker is not None and len(maker.inputs) > 0 and maker.inputs[0] is not None
     return add_constant(graph.graph, np.array(holds), str(node.outputs[0].name))
 
 

@@ -10,7 +10,7 @@ from nncc.choices import GraphChoices
 from nncc.compat import IRModule, relax, tvm
 from nncc.config import Precision
 from nncc.dots import dot_of
-from nncc.errors import InternalError, ModelError, UsageError
+from nncc.errors import InternalError, UsageError
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
 from nncc.passes.accelerate import accelerate
@@ -29,7 +29,7 @@ from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
-from nncc.passes.outline import outline
+from nncc.passes.outline import outline, refuse_regions
 from nncc.passes.own_quantization import own_quantization
 from nncc.passes.own_recurrent import own_recurrent
 from nncc.passes.own_rows import own_rows
@@ -127,13 +127,9 @@ def specialize(
             "`nncc targets` lists targets",
         )
     context = Context(model.name, target, templates, graph or GraphChoices(), precision)
-    model, outlined = outline(model)
-    if outlined and hardware.multiprocessors:
-        raise ModelError(
-            f"the model decides at run time what it computes ({len(outlined)} x If, Loop or Scan), which cannot be "
-            f"compiled for `{target.name}`",
-            "where inputs decide it, `--bind NAME=VALUE` makes constants of them; or compile it for a processor",
-        )
+    given = model
+    model, outlined = outline(given)
+    refuse_regions(given, outlined, target)
 
     def network(body: Model) -> Network:
         return specialize(body, target, templates, context.graph, precision)

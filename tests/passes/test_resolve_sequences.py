@@ -82,5 +82,5 @@ def test_a_position_known_at_run_time_is_refused(tmp_path: Path) -> None:
         compile_net(onnx.parser.parse_model(HEAD + text), tmp_path)
     assert f"{caught.value.message}\nhint: {caught.value.hint}" == (
         "the operator `SequenceAt` is used in a form that cannot be compiled: Only constant position supported for "
-        "SequenceAt\nhint: `nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled"
+        "SequenceAt\nhint: fix it with `--bind at=...`, if it is the same in every run"
     )
