@@ -255,12 +255,25 @@ def _problem(node: onnx_ir.Node, model: Model, target: Target) -> tuple[str, str
 
 
 def _lowered(model: Model, target: Target) -> None:
-    """Import and lower a model without its target's passes, which leave alone what they do not know."""
+    """Import and lower a model, and the bodies of its control flow, without its target's passes, which leave alone what
+    they do not know, but for those without which nothing can be lowered."""
     from nncc.codegen.lower import lower
     from nncc.frontend.relax_import import import_relax
     from nncc.ir import Network
+    from nncc.passes.context import Context
+    from nncc.passes.outline import outline, refuse_regions
+    from nncc.passes.own_recurrent import own_recurrent
+    from nncc.templates import load_templates
 
-    lower(Network(import_relax(model), model.name, target, model.inputs, model.outputs))
+    outlined, regions = outline(model)
+    refuse_regions(model, regions, target)
+    for region in regions.values():
+        for body in region.bodies:
+            _lowered(body, target)
+    module = import_relax(outlined, regions)
+    if any(is_op(node, "LSTM", "GRU", "RNN") for node in outlined.graph.graph):
+        module = own_recurrent(module, Context(model.name, target, load_templates()))
+    lower(Network(module, model.name, target, model.inputs, model.outputs))
 
 
 # ---- sizes --------------------------------------------------------------------------------------------------------

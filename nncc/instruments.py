@@ -106,7 +106,11 @@ def stage_text(value: Any) -> str:
 
         return graph_text(value)
     if isinstance(value, Network | Kernels):
-        return value.module.script(show_meta=False) + "\n"
+        parts = [value.module.script(show_meta=False) + "\n"]
+        for name, region in value.regions.items():
+            words = ("then", "else") if region.kind == "branch" else ("body",)
+            parts += [f"# {name}, {w}\n{stage_text(body)}" for w, body in zip(words, region.bodies, strict=True)]
+        return "".join(parts)
     if isinstance(value, Program):
         return value.text()
     if isinstance(value, Artifact):
@@ -162,8 +166,10 @@ class Verify(Instrument):
         self.seconds += time.perf_counter() - start
 
     def _check_model(self, stage: Stage, given: Model, value: Model) -> None:
-        from nncc.verify import reference, sample_inputs
+        from nncc.verify import random_operator, reference, sample_inputs
 
+        if self._expected is None and not self.skipped and (name := random_operator(given)):
+            self.skipped = f"the model has random numbers, of `{name}`, and ONNX Runtime makes others"
         if self._expected is None and not self.skipped:
             self._inputs = sample_inputs(given, self.seed)
             try:

@@ -3,14 +3,15 @@
     Model --portable passes--> Model --specialize--> Network --lower--> Kernels --schedule--> Kernels
       --flatten--> Program --build--> Artifact
 
-`Ref` and `Call` are what a Program is made of, TensorSpecs what the values say of inputs and outputs.
+`Ref`, `Call`, `Branch` and `Loop` are what a Program is made of, TensorSpecs what the values say of inputs and outputs;
+`Region` is how control flow stands beside a graph that only calls it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,11 +27,13 @@ __all__ = [
     "ALIGNMENT",
     "CONCATENATION",
     "Artifact",
+    "Branch",
     "Call",
     "Decision",
     "FloatLayer",
     "Kernels",
     "Launch",
+    "Loop",
     "Lowered",
     "Model",
     "Network",
@@ -38,8 +41,12 @@ __all__ = [
     "Program",
     "Quantization",
     "Ref",
+    "Region",
+    "Step",
     "TensorSpec",
     "align",
+    "calls_of",
+    "with_refs",
 ]
 
 CONCATENATION = "nncc.concatenation"
@@ -127,6 +134,34 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Region:
+    """Control flow that a graph calls like a function: its bodies run under a condition, or again and again.
+
+    A branch is called with the condition and what the bodies capture; both bodies, then and else, take all of that and
+    give the outputs. A loop is called with its number of iterations and its condition (where it has them), then the
+    carried values, those that are scanned, and the captured ones. Its body takes the iteration's number (int64) in
+    front of carried values, slices and captured ones, and gives the next condition (where it has one), the carried
+    values and slices of what is stacked; the outputs are the carried values, then all slices of each kind.
+    """
+
+    kind: Literal["branch", "loop"]
+    bodies: tuple[Any, ...]
+    """A Model each, later a Network, then Kernels."""
+    outputs: tuple[TensorSpec, ...]
+    trips: int | None = None
+    """Iterations of a loop, where they are known; else an argument says, or only the condition does."""
+    has_trips: bool = False
+    """Whether the first argument is the most iterations, an int64."""
+    has_condition: bool = False
+    """Whether there is a condition, a byte, which is looked at before each iteration."""
+    carried: int = 0
+    scanned: tuple[bool, ...] = ()
+    """For each scanned argument, whether its slices along the first axis are taken from the end."""
+    stacked: tuple[bool, ...] = ()
+    """For each stacked output, whether its slices are put from the end."""
+
+
+@dataclass(frozen=True)
 class Network:
     """A Relax function ``main`` for one target, its constants inside."""
 
@@ -139,6 +174,8 @@ class Network:
     """Where there were several ways."""
     quantization: Quantization | None = None
     """None where nothing is quantized."""
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    """By the name under which ``main`` calls it; the bodies are Networks."""
 
 
 @dataclass(frozen=True)
@@ -163,21 +200,22 @@ class Kernels:
     """By kernel, the source of its decision."""
     quantization: Quantization | None = None
     """The network's."""
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    """The network's, with bodies that are Kernels."""
 
 
 @dataclass(frozen=True)
 class Ref:
-    """Where a kernel argument lives: `offset` bytes into input or output number `at`, or byte `at` of the arena or the
-    weights."""
+    """Where a kernel argument lives: `offset` bytes into input or output number `at`, or behind byte `at` of the arena
+    or the weights."""
 
     space: Literal["input", "output", "arena", "weights"]
     at: int
     offset: int = 0
 
     def __str__(self) -> str:
-        if self.space in ("input", "output"):
-            return f"{self.space}[{self.at}]" + (f"+{self.offset}" if self.offset else "")
-        return f"{self.space}+{self.at}"
+        place = f"{self.space}[{self.at}]" if self.space in ("input", "output") else f"{self.space}+{self.at}"
+        return place + (f"+{self.offset}" if self.offset else "")
 
 
 @dataclass(frozen=True)
@@ -187,9 +225,98 @@ class Call:
     kernel: str
     args: tuple[Ref, ...]
     nbytes: int = 0
+    strides: tuple[int, ...] = ()
+    """Of a copy in a loop: by how many bytes each argument lies further on in each iteration. Empty: by none."""
 
     def __str__(self) -> str:
-        return f"{self.kernel or f'copy {self.nbytes} bytes'}({', '.join(map(str, self.args))})"
+        strides = self.strides or (0,) * len(self.args)
+        moved = [f"{ref}{f'{n:+}i' if n else ''}" for ref, n in zip(self.args, strides, strict=True)]
+        return f"{self.kernel or f'copy {self.nbytes} bytes'}({', '.join(moved)})"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Steps that are taken if the byte at `condition` is not 0, and others that are taken if it is."""
+
+    condition: Ref
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Steps that are taken `trips` times, or as often as the int64 at it says, or without end where it is None; but
+    only as long as the byte at `condition`, if there is one, is not 0 before an iteration.
+    """
+
+    trips: int | Ref | None
+    condition: Ref | None
+    counter: Ref | None
+    """Where the number of the iteration, from 0 on, is written as an int64."""
+    steps: tuple[Step, ...]
+
+
+Step = Call | Branch | Loop
+"""What a program does in turn."""
+
+
+def calls_of(steps: tuple[Step, ...]) -> Iterator[Call]:
+    """All calls, also those within branches and loops, in the order in which they are written."""
+    for step in steps:
+        if isinstance(step, Call):
+            yield step
+        elif isinstance(step, Branch):
+            yield from calls_of(step.then + step.otherwise)
+        else:
+            yield from calls_of(step.steps)
+
+
+def _times(steps: tuple[Step, ...], times: int = 1) -> Iterator[int]:
+    """For each of `calls_of`, how often it runs in a run, as far as that is known."""
+    for step in steps:
+        if isinstance(step, Call):
+            yield times
+        elif isinstance(step, Branch):
+            yield from _times(step.then + step.otherwise, times)
+        else:
+            yield from _times(step.steps, times * step.trips if isinstance(step.trips, int) else times)
+
+
+def with_refs(steps: tuple[Step, ...], moved: Callable[[Ref], Ref]) -> tuple[Step, ...]:
+    """The same steps with every place replaced by what `moved` says of it."""
+
+    def of(step: Step) -> Step:
+        if isinstance(step, Call):
+            return replace(step, args=tuple(map(moved, step.args)))
+        if isinstance(step, Branch):
+            return Branch(moved(step.condition), with_refs(step.then, moved), with_refs(step.otherwise, moved))
+        trips, condition, counter = (
+            moved(r) if isinstance(r, Ref) else r for r in (step.trips, step.condition, step.counter)
+        )
+        return Loop(trips, condition, counter, with_refs(step.steps, moved))  # type: ignore[arg-type]
+
+    return tuple(map(of, steps))
+
+
+def _lines(steps: tuple[Step, ...], first: int = 0, depth: int = 0) -> Iterator[str]:
+    """A line a call, with its number, and one where a branch or a loop begins; their steps stand further in."""
+    indent = "  " * depth
+    for step in steps:
+        if isinstance(step, Call):
+            yield f"  {indent}{first:3} {step}"
+            first += 1
+            continue
+        if isinstance(step, Branch):
+            parts = {f"if {step.condition}": step.then, "else": step.otherwise}
+        else:
+            times = "" if step.trips is None else f" {step.trips} times"
+            while_ = f" while {step.condition}" if step.condition else ""
+            counter = f" counted at {step.counter}" if step.counter else ""
+            parts = {f"loop{times}{while_}{counter}": step.steps}
+        for word, inside in parts.items():
+            yield f"  {indent}    {word}"
+            yield from _lines(inside, first, depth + 1)
+            first += sum(1 for _ in calls_of(inside))
 
 
 @dataclass(frozen=True)
@@ -243,7 +370,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Program:
-    """Calls in order, arena offsets, constants: no graph left. Printable on a page, hashable to the byte.
+    """Steps in order, arena offsets, constants: no graph left. Printable on a page, hashable to the byte.
 
     `weights` is the constant blob; `arena_bytes` what one context needs for activations, kernel workspaces and the
     constants that are `packed`, which stay there; `scratch_bytes` what each of its threads needs besides. `kernels` is
@@ -255,7 +382,7 @@ class Program:
     target: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    calls: tuple[Call, ...]
+    steps: tuple[Step, ...]
     weights: np.ndarray
     arena_bytes: int
     scratch_bytes: int
@@ -267,6 +394,17 @@ class Program:
     launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
     """For a GPU, what each kernel of `calls` launches, in order."""
     packed: tuple[Packed, ...] = ()
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """All calls, in the order in which profiles and errors number them."""
+        return tuple(calls_of(self.steps))
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """For each of `calls`, how often it runs in a run; iterations that are not known count as one, and each branch
+        as if it were taken."""
+        return tuple(_times(self.steps))
 
     def call_bytes(self, call: Call) -> int:
         """How many bytes `call` reads and writes: a tensor that it is given twice counts once, its workspace not."""
@@ -284,7 +422,7 @@ class Program:
         lines += [f"  output {i} {spec}" for i, spec in enumerate(self.outputs)]
         lines += [f"  weights {self.weights.nbytes} arena {self.arena_bytes} scratch {self.scratch_bytes}"]
         lines += [f"  packed {each}" for each in self.packed]
-        lines += [f"  {i:3} {call}" for i, call in enumerate(self.calls)]
+        lines += _lines(self.steps)
         return "\n".join(lines) + "\n"
 
     def digest(self) -> str:

@@ -45,7 +45,9 @@ def _cut_at_borders(sch: Any, block: Any) -> list[Any] | None:
         return None
     (load,) = loads(sch, block)
     shape = [int(d) for d in load.source.shape]
-    inner = max(i for i, d in enumerate(shape) if d > 1) if max(shape) > 1 else -1
+    if not shape:
+        return None
+    inner = max((i for i, d in enumerate(shape) if d > 1), default=-1)
     before = Analyzer().simplify(sch.get(block).iter_vars[at].var - load.indices[inner])
     if not isinstance(before, tirx.IntImm) or shape[inner] == extent(sch, loops[at]):
         return None

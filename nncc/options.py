@@ -78,10 +78,13 @@ def time_span(context: click.Context, parameter: click.Parameter, value: str | N
 
 
 def _shapes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """``NAME=1x3x224x224`` (commas will do) as name and sizes."""
+    """``NAME=1x3x224x224`` (commas will do) as name and sizes; of lists, ``NAME[0]=``, a scalar, and ``NAME[]=``."""
     shapes: dict[str, tuple[int, ...]] = {}
     for value in values:
         name, _, text = value.rpartition("=")
+        if name.endswith("]") and not text.strip():
+            shapes[name.strip()] = ()
+            continue
         sizes = re.split(r"[x,]", text.strip().strip("[]()"))
         if not name or not all(re.fullmatch(r"\s*\d+\s*", word) for word in sizes):
             raise UsageError(f"`--shape {value}` is not NAME=SIZExSIZE...", "for example `--shape input=1x3x224x224`")

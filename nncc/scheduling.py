@@ -20,6 +20,7 @@ from nncc.target import Hardware
 
 __all__ = [
     "ANCHOR",
+    "FLOPS",
     "PART",
     "TASK",
     "anchor",
@@ -58,6 +59,8 @@ __all__ = [
 
 ANCHOR = "nncc.template"
 """The annotation of the block that a template schedules."""
+FLOPS = "nncc.flops"
+"""The annotation of a block that is loops already: its floating-point operations."""
 PART = "nncc.part"
 """The annotation of other blocks of a template."""
 TASK = "nncc.task"

@@ -22,7 +22,7 @@ from nncc.errors import ModelError, UsageError
 from nncc.ir import TensorSpec
 from nncc.loops import elementwise, reduction
 from nncc.resources import schedules_folder
-from nncc.scheduling import ANCHOR, PART, extents, is_spatial, loads, swells, transcendentals
+from nncc.scheduling import ANCHOR, FLOPS, PART, extents, is_spatial, loads, swells, transcendentals
 from nncc.target import Hardware
 
 __all__ = ["Template", "apply_template", "count_bytes", "count_flops", "load_templates", "schedule_kernel"]
@@ -100,7 +100,7 @@ def count_flops(function: Any) -> int:
     addition; so does each pair that tensor cores multiply.
     """
     if not _has_loops(function):
-        return 0
+        return int(function.body.block.annotations.get(FLOPS, 0))
     sch = Schedule(function.with_attr("global_symbol", "main"))
     return sum(_block_flops(sch, block) for block in sch.get_child_blocks(sch.get_sblock("root")))
 
@@ -171,8 +171,9 @@ def count_bytes(function: Any) -> tuple[int, ...]:
 
 
 def _has_loops(function: Any) -> bool:
-    """Whether the function is blocks in loops, as against one call of our own C, or statements of its own."""
-    return isinstance(function.body.block.body, (tirx.For, tirx.SeqStmt))
+    """Whether the function is blocks in loops, as against one call of our own C, or statements as they are."""
+    block = function.body.block
+    return ANCHOR not in block.annotations and isinstance(block.body, (tirx.For, tirx.SeqStmt))
 
 
 def _calls_c(function: Any) -> bool:
@@ -222,7 +223,7 @@ def schedule_kernel(
     if not _has_loops(function) and not (hardware.multiprocessors and gpu_templates.is_block(function)):
         if hardware.multiprocessors:
             gpu_templates.refuse_own_code(function)
-        return _without_scope(function), "our own C" if _calls_c(function) else "loops of its own"
+        return _without_scope(function), _word_on_own_code(function, templates, hardware)
     if any(int(d) == 0 for parameter in function.params for d in parameter.shape):
         _refuse_empty_sums(function)
         return function, "a tensor without elements"
@@ -238,6 +239,15 @@ def schedule_kernel(
         sch, origin = apply_template(function, templates, hardware, choices, loops=False)
         origin = f"{origin} (plain: {reason})"
     return sch.mod["main"], origin
+
+
+def _word_on_own_code(function: Any, templates: Mapping[str, Template], hardware: Hardware) -> str:
+    """What to say of a function that is no blocks in loops: its template's word, where a template has made it."""
+    if ANCHOR not in function.body.block.annotations:
+        return "our own C" if _calls_c(function) else "loops of its own"
+    sch, _held = start(function)
+    block = sch.get_sblock(function.body.block.name_hint)
+    return "; ".join(place_anchors(sch, [block], templates, hardware, Choices())[1])
 
 
 def _refuse_empty_sums(function: Any) -> None:

@@ -16,7 +16,17 @@ from nncc.ir import Model
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["ROUNDOFF", "TOLERANCE", "Comparison", "compare", "judge", "reference", "rounding_level", "sample_inputs"]
+__all__ = [
+    "ROUNDOFF",
+    "TOLERANCE",
+    "Comparison",
+    "compare",
+    "judge",
+    "random_operator",
+    "reference",
+    "rounding_level",
+    "sample_inputs",
+]
 
 TOLERANCE: dict[str, float] = {
     # Two orders of summing K products differ by about sqrt(K) * eps of the result: 1e-5 for float32 (eps 1.2e-7) and
@@ -73,6 +83,17 @@ def reference(
         text = " ".join(str(error).split())[:500]
         raise RunError(f"ONNX Runtime cannot run the model: {text}", "compile without checking against it") from error
     return dict(zip(names, results, strict=True))
+
+
+def random_operator(model: Model) -> str:
+    """The name of an operator that makes random numbers, which no two implementations share; empty if there is none."""
+    import onnx_ir
+
+    from nncc.passes.explicit_defaults import RANDOM
+    from nncc.passes.rewriting import is_op
+
+    nodes = onnx_ir.traversal.RecursiveGraphIterator(model.graph.graph)
+    return next((str(node.name or node.outputs[0].name) for node in nodes if is_op(node, *RANDOM)), "")
 
 
 @dataclass(frozen=True)

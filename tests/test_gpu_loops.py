@@ -87,13 +87,13 @@ def test_sorting_is_refused(tmp_path: Any) -> None:
     assert str(error.value) == "the model uses `topk`, which cannot be compiled yet"
 
 
-def test_loops_that_tvm_brings_along_are_refused(tmp_path: Any) -> None:
+def test_loops_of_one_thread_are_refused(tmp_path: Any) -> None:
     net = Net()
     places = net.constant(np.array([[1], [3]], np.int64))
     net.output(net.op("ScatterND", net.input(6, 4), places, net.input(2, 4)))
     with pytest.raises(ModelError) as error:
         compile_net(net, tmp_path, "cuda-sm80", until="schedule")
-    assert str(error.value) == "the model uses `scatter_nd`, which GPUs cannot do yet"
+    assert str(error.value) == "the kernel `scatter_nd` is code for processors, which GPUs cannot run"
     assert error.value.hint == (
         "compile the model for a processor, or remove the operator: "
         "`nncc show MODEL.onnx --stage simplify` shows the graph"

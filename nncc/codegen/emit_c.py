@@ -1,10 +1,13 @@
-"""The C source of a model: its description, its straight-line calls, and the runtime in the same translation unit."""
+"""The C source of a model: its description, its calls, in loops and branches where there are some, and the runtime, all
+in one translation unit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from nncc.codegen.emit_description import emit_description
 from nncc.codegen.flatten import symbol_prefix
-from nncc.ir import Program, Ref
+from nncc.ir import Branch, Call, Loop, Program, Ref, Step, calls_of
 
 __all__ = ["emit_header", "emit_source"]
 
@@ -16,7 +19,7 @@ def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) 
     """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library."""
     prefix = symbol_prefix(program.name)
     arity = {call.kernel: len(call.args) for call in program.calls if call.kernel}
-    body = "\n".join(f"  {_call(i, call, prefix)}" for i, call in enumerate(program.calls))
+    body = "\n".join(_steps(program.steps, prefix))
     prototypes = "\n".join(
         f"extern int32_t {prefix}{kernel}({', '.join(['const void*'] * count) or 'void'});"
         for kernel, count in sorted(arity.items())
@@ -63,19 +66,55 @@ def _packed(program: Program) -> str:
     return f'#define NNCC_PACKED {len(program.packed)}\n#include "expand.c"\n{table}\n'
 
 
-def _call(number: int, call, prefix: str) -> str:
+def _steps(steps: Sequence[Step], prefix: str, first: int = 0, depth: int = 0) -> Iterator[str]:
+    """Lines of C; calls are numbered from `first` on, the number of the iteration of loop `depth` is ``i<depth>``."""
+    indent = "  " * (depth + 1)
+    for step in steps:
+        if isinstance(step, Call):
+            yield f"{indent}{_call(first, step, prefix, f'i{depth}')}"
+            first += 1
+            continue
+        if isinstance(step, Branch):
+            parts = [(f"if (*(const uint8_t*)({_place(step.condition)})) {{", step.then), ("} else {", step.otherwise)]
+        else:
+            parts = [(_loop(step, depth + 1), step.steps)]
+        for line, inside in parts:
+            yield indent + line
+            if isinstance(step, Loop) and step.counter is not None:
+                yield f"{indent}  memcpy({_place(step.counter)}, &i{depth + 1}, sizeof i{depth + 1});"
+            yield from _steps(inside, prefix, first, depth + 1)
+            first += sum(1 for _ in calls_of(tuple(inside)))
+        yield indent + "}"
+
+
+def _loop(loop: Loop, depth: int) -> str:
+    """The line with which a loop begins. One without a number of iterations ends by its condition alone."""
+    if isinstance(loop.trips, Ref):
+        trips = f"nncc_int64({_place(loop.trips)})"
+    else:
+        trips = "INT64_MAX" if loop.trips is None else str(loop.trips)
+    condition = f" && *(const uint8_t*)({_place(loop.condition)})" if loop.condition is not None else ""
+    return f"for (int64_t i{depth} = 0, n{depth} = {trips}; i{depth} < n{depth}{condition}; ++i{depth}) {{"
+
+
+def _call(number: int, call: Call, prefix: str, iteration: str) -> str:
     if not call.kernel:
-        source, destination = call.args
-        return f"NNCC_COPY({number}, {_place(destination)}, {_place(source)}, {call.nbytes});"
+        strides = call.strides or (0, 0)
+        source, destination = (
+            _place(ref, f" + {iteration} * {stride}" if stride else "")
+            for ref, stride in zip(call.args, strides, strict=True)
+        )
+        return f"NNCC_COPY({number}, {destination}, {source}, {call.nbytes});"
     return f"NNCC_CALL({number}, {prefix}{call.kernel}({', '.join(map(_place, call.args))}));"
 
 
-def _place(ref: Ref) -> str:
-    if ref.space == "input":
-        return f"(const unsigned char*)in[{ref.at}] + {ref.offset}" if ref.offset else f"in[{ref.at}]"
-    if ref.space == "output":
-        return f"(unsigned char*)out[{ref.at}] + {ref.offset}" if ref.offset else f"out[{ref.at}]"
-    return f"{ref.space} + {ref.at}"
+def _place(ref: Ref, moved: str = "") -> str:
+    """An address in C; `moved` is added to it, in bytes."""
+    if ref.space not in ("input", "output"):
+        return f"{ref.space} + {ref.at + ref.offset}{moved}"
+    base, cast = ("in", "const unsigned char*") if ref.space == "input" else ("out", "unsigned char*")
+    offset = (f" + {ref.offset}" if ref.offset else "") + moved
+    return f"({cast}){base}[{ref.at}]{offset}" if offset else f"{base}[{ref.at}]"
 
 
 def _comment(text: str) -> str:

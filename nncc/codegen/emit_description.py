@@ -13,8 +13,9 @@ def emit_description(program: Program, build: str, compiler: str) -> str:
     """``model_info``, the ``nncc_info`` of nncc.h, and the tables that it points to."""
     features = ",".join(program.target.hardware.features)
     names = ", ".join(c_string(call.kernel or "copy") for call in program.calls) or "0"
-    flops = ", ".join(str(program.flops.get(call.kernel, 0)) for call in program.calls) or "0"
-    nbytes = ", ".join(str(program.call_bytes(call)) for call in program.calls) or "0"
+    calls = tuple(zip(program.calls, program.times, strict=True))
+    flops = ", ".join(str(times * program.flops.get(call.kernel, 0)) for call, times in calls) or "0"
+    nbytes = ", ".join(str(times * program.call_bytes(call)) for call, times in calls) or "0"
     return f"""{_tensors("inputs", program.inputs)}
 {_tensors("outputs", program.outputs)}
 static const char* const call_names[] = {{{names}}};

@@ -1,20 +1,20 @@
-"""The Relax function becomes a list of calls with every address known: no graph left."""
+"""The Relax function becomes a list of steps with every address known: no graph left."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from nncc.codegen.memory import Lifetime, plan
+from nncc.codegen.place import REGION, Memory, PendingCall, PendingStep, Value, pending_calls, place
+from nncc.codegen.regions import Body, branch_steps, loop_steps
 from nncc.errors import InternalError
-from nncc.ir import CONCATENATION, Call, Kernels, Lowered, Program, Ref, TensorSpec, align
+from nncc.ir import CONCATENATION, Kernels, Program, Region, TensorSpec
 
-__all__ = ["flatten", "symbol_prefix"]
-
+__all__ = ["flatten", "symbol_prefix", "walk_of"]
 
 _PIECE_ALIGNMENT = 16
 """Bytes: on a GPU, what vectors of four floats may begin at, and so each piece of a concatenation that is written where
@@ -29,18 +29,39 @@ def symbol_prefix(name: str) -> str:
 def flatten(kernels: Kernels) -> Program:
     """Order the calls, plan the arena, lay the constants out, lower the kernels to bare pointers."""
     from nncc.backends import backend
-    from nncc.compat import tirx
 
-    module = _allocated(kernels)
-    walk = _Walk(module, _PIECE_ALIGNMENT if kernels.target.hardware.multiprocessors else 1)
-    used = {call.kernel for call in walk.calls}
-    functions = {
-        variable.name_hint: f
-        for variable, f in module.functions.items()
-        if isinstance(f, tirx.PrimFunc) and variable.name_hint in used
-    }
+    walk = walk_of(kernels, _PIECE_ALIGNMENT if kernels.target.hardware.multiprocessors else 1)
+    used = {call.kernel for call in pending_calls(walk.steps)}
+    functions = {name: function for name, function in walk.functions.items() if name in used}
     lowered = backend(kernels.target).lower(functions, kernels.target, symbol_prefix(kernels.name))
-    return _place(kernels, walk, lowered)
+    return place(with_bodies(kernels), walk.memory, walk.steps, walk.results, lowered)
+
+
+def with_bodies(kernels: Kernels, prefix: str = "") -> Kernels:
+    """The kernels with what is known of those in bodies, by the names that they have in the program."""
+    found = replace(
+        kernels,
+        schedules={prefix + name: text for name, text in kernels.schedules.items()},
+        flops={prefix + name: number for name, number in kernels.flops.items()},
+        argument_bytes={prefix + name: sizes for name, sizes in kernels.argument_bytes.items()},
+        sources={prefix + name: text for name, text in kernels.sources.items()},
+    )
+    for name, region in kernels.regions.items():
+        for number, body in enumerate(region.bodies):
+            inside = with_bodies(body, f"{prefix}{body_prefix(name, number)}")
+            found = replace(
+                found,
+                schedules=found.schedules | inside.schedules,
+                flops=found.flops | inside.flops,
+                argument_bytes=found.argument_bytes | inside.argument_bytes,
+                sources=found.sources | inside.sources,
+            )
+    return found
+
+
+def body_prefix(region: str, number: int) -> str:
+    """What the names of the kernels in body `number` of a region begin with."""
+    return f"{region}_{('then', 'else')[number]}_" if region.startswith("if") else f"{region}_"
 
 
 def _allocated(kernels: Kernels) -> Any:
@@ -61,56 +82,52 @@ def _allocated(kernels: Kernels) -> Any:
         )(kernels.module)
 
 
-@dataclass(frozen=True)
-class _Value:
-    """What a Relax expression is, once there is no graph: a place, or several."""
-
-    space: str  # input | buffer | weights | tuple | none
-    at: int = 0
-    offset: int = 0
-    parts: tuple[_Value, ...] = ()
+_NONE = Value("none")
 
 
-@dataclass
-class _PendingCall:
-    kernel: str
-    args: list[_Value]
-    nbytes: int = 0
+def walk_of(kernels: Kernels, piece_alignment: int) -> Walk:
+    """The steps of a model whose inputs are given to ``main``."""
+    inputs = [Value("input", number) for number in range(len(kernels.inputs))]
+    return Walk(kernels, Memory(), inputs, piece_alignment)
 
 
-_NONE = _Value("none")
+class Walk:
+    """Reads a ``main`` once: its steps and results, where its parameters are `given`.
 
+    `memory` gets its buffers and constants, `functions` its kernels and those of the bodies that it calls, by names
+    that begin with `prefix`.
+    """
 
-class _Walk:
-    """Reads ``main`` once: its buffers, calls, constants and results."""
+    def __init__(
+        self, kernels: Kernels, memory: Memory, given: Sequence[Value], piece_alignment: int, prefix: str = ""
+    ) -> None:
+        from nncc.compat import tirx
 
-    def __init__(self, module: Any, piece_alignment: int) -> None:
+        self.module = module = _allocated(kernels)
         function = module["main"]
-        self.piece_alignment = piece_alignment
-        self.module = module
-        self.values: dict[Any, _Value] = {p: _Value("input", i) for i, p in enumerate(function.params)}
-        self.sizes: list[int] = []
-        self.inside: dict[int, tuple[int, int]] = {}
-        """By buffer that is part of another: that one, and at which byte of it."""
-        self.calls: list[_PendingCall] = []
-        self.blobs: list[np.ndarray] = []
-        self.weights_bytes = 0
-        self._offsets: dict[bytes, int] = {}
+        self.memory, self.piece_alignment, self.prefix, self.regions = memory, piece_alignment, prefix, kernels.regions
+        self.functions: dict[str, Any] = {
+            prefix + variable.name_hint: f for variable, f in module.functions.items() if isinstance(f, tirx.PrimFunc)
+        }
+        self.values: dict[Any, Value] = dict(zip(function.params, given, strict=True))
+        self.steps: list[PendingStep] = []
+        self.owned: set[int] = set()
+        """The buffers that were made here: those of others are not moved into a concatenation."""
         for block in function.body.blocks:
             for binding in block.bindings:
                 self.values[binding.var] = self.value(binding.value)
         result = self.value(function.body.body)
         self.results = result.parts if result.space == "tuple" else (result,)
 
-    def value(self, expr: Any) -> _Value:
+    def value(self, expr: Any) -> Value:
         from nncc.compat import GenericConst, GlobalVar, constant_array, relax
 
         if isinstance(expr, relax.Var):
             return self.values[expr]
         if isinstance(expr, GenericConst):
-            return self.constant(constant_array(expr))
+            return self.memory.constant(constant_array(expr))
         if isinstance(expr, relax.Tuple):
-            return _Value("tuple", parts=tuple(self.value(f) for f in expr.fields))
+            return Value("tuple", parts=tuple(self.value(f) for f in expr.fields))
         if isinstance(expr, relax.TupleGetItem):
             return self.value(expr.tuple_value).parts[expr.index]
         if isinstance(expr, relax.Call):
@@ -120,35 +137,61 @@ class _Walk:
                     leaf for number, a in enumerate(expr.args) for leaf in _leaves(self.argument(kernel, number, a))
                 ]
                 if not self._moves_nothing(kernel, args):
-                    self.calls.append(_PendingCall(expr.op.name_hint, args))
+                    self.steps.append(PendingCall(self.prefix + expr.op.name_hint, args))
                 return _NONE
+            if isinstance(expr.op, relax.ExternFunc) and str(expr.op.global_symbol) == REGION:
+                name, *args = expr.args
+                return self.region(str(name.value), [self.value(a) for a in args])
             name = getattr(expr.op, "name", str(expr.op))
             if name == "relax.builtin.alloc_tensor":
                 spec = TensorSpec("", str(expr.ty.dtype), tuple(int(d) for d in expr.ty.shape))
-                self.sizes.append(spec.nbytes)
-                return _Value("buffer", len(self.sizes) - 1)
+                return self.buffer(spec.nbytes)
             if name in ("relax.reshape", "relax.memory.view"):
                 return self.value(expr.args[0])
             raise InternalError(f"flatten: the operator `{name}` is still in the graph: {str(expr)[:200]}")
         raise InternalError(f"flatten: unexpected {type(expr).__name__}: {str(expr)[:200]}")
 
-    def argument(self, kernel: Any, number: int, expr: Any) -> _Value:
+    def buffer(self, nbytes: int) -> Value:
+        """A new buffer of the arena, of this function."""
+        made = self.memory.buffer(nbytes)
+        self.owned.add(made.at)
+        return made
+
+    def region(self, name: str, args: list[Value]) -> Value:
+        """The steps of a branch or a loop; the tuple of its outputs."""
+        region: Region = self.regions[name]
+        outputs = [self.buffer(spec.nbytes) for spec in region.outputs]
+
+        def body(number: int, given: Sequence[Value]) -> Body:
+            inner = body_prefix(name, number)
+            walk = Walk(region.bodies[number], self.memory, given, self.piece_alignment, self.prefix + inner)
+            self.functions |= walk.functions
+            return Body(walk.steps, walk.results, walk.owned)
+
+        steps = branch_steps if region.kind == "branch" else loop_steps
+        self.steps += steps(region, args, outputs, body, self.memory)
+        return Value("tuple", parts=tuple(outputs))
+
+    def argument(self, kernel: Any, number: int, expr: Any) -> Value:
         """The value of a kernel's argument; a constant in the layout that the kernel's schedule has given it."""
         from nncc.compat import GenericConst, constant_array
 
         if isinstance(expr, GenericConst):
-            return self.constant(in_panels(constant_array(expr), tuple(int(d) for d in kernel.params[number].shape)))
+            return self.memory.constant(
+                in_panels(constant_array(expr), tuple(int(d) for d in kernel.params[number].shape))
+            )
         return self.value(expr)
 
-    def _moves_nothing(self, kernel: Any, args: list[_Value]) -> bool:
+    def _moves_nothing(self, kernel: Any, args: list[Value]) -> bool:
         """Whether a call that only moves elements needs no call: a reshape, or a concatenation of whole pieces, whose
         pieces are written where they belong; those that cannot be are copied there.
         """
         from nncc.compat import relax
 
         *sources, target = args
+        memory = self.memory
         if len(sources) == 1 and sources[0].space == "buffer" and relax.analysis.has_reshape_pattern(kernel):
-            self.inside[target.at] = sources[0].at, 0
+            memory.inside[target.at] = sources[0].at, 0
             return True
         if CONCATENATION not in (kernel.attrs or {}):
             return False
@@ -157,32 +200,14 @@ class _Walk:
             nbytes = TensorSpec(
                 "", str(kernel.params[number].dtype), tuple(map(int, kernel.params[number].shape))
             ).nbytes
-            buffer, start = self.root(source.at) if source.space == "buffer" else (-1, 0)
-            alone = buffer >= 0 and start == 0 and self.sizes[buffer] == nbytes and offset % self.piece_alignment == 0
-            if alone and self.root(target.at)[0] != buffer:
-                self.inside[buffer] = target.at, offset
+            buffer, start = memory.root(source.at) if source.space == "buffer" else (-1, 0)
+            alone = buffer in self.owned and start == 0 and memory.sizes[buffer] == nbytes
+            if alone and offset % self.piece_alignment == 0 and memory.root(target.at)[0] != buffer:
+                memory.inside[buffer] = target.at, offset
             else:
-                self.calls.append(_PendingCall("", [source, replace(target, offset=offset)], nbytes))
+                self.steps.append(PendingCall("", [source, replace(target, offset=offset)], nbytes))
             offset += nbytes
         return True
-
-    def root(self, buffer: int) -> tuple[int, int]:
-        """The buffer that is part of no other and has `buffer` in it, and at which byte."""
-        offset = 0
-        while buffer in self.inside:
-            buffer, more = self.inside[buffer]
-            offset += more
-        return buffer, offset
-
-    def constant(self, array: np.ndarray) -> _Value:
-        """Append a constant to the weights, once."""
-        array = np.ascontiguousarray(array)
-        key = hashlib.sha256(array.view(np.uint8).reshape(-1).data if array.size else b"").digest()
-        if key not in self._offsets:
-            self._offsets[key] = self.weights_bytes
-            self.blobs.append(array)
-            self.weights_bytes += align(array.nbytes)
-        return _Value("weights", self._offsets[key])
 
 
 def in_panels(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -197,68 +222,5 @@ def in_panels(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(array.reshape(split), axis + 1, -2))
 
 
-def _leaves(value: _Value) -> list[_Value]:
+def _leaves(value: Value) -> list[Value]:
     return [leaf for part in value.parts for leaf in _leaves(part)] if value.space == "tuple" else [value]
-
-
-def _place(kernels: Kernels, walk: _Walk, lowered: Lowered) -> Program:
-    arguments = [list(call.args) for call in walk.calls]
-    sizes = list(walk.sizes)
-    for number, call in enumerate(walk.calls):
-        workspace = lowered.workspace[call.kernel] if call.kernel else 0
-        if workspace:
-            arguments[number].append(_Value("buffer", len(sizes)))
-            sizes.append(workspace)
-    spans: dict[int, tuple[int, int]] = {}
-    for number, args in enumerate(arguments):
-        for leaf in args:
-            if leaf.space == "buffer":
-                buffer = walk.root(leaf.at)[0]
-                spans[buffer] = (spans.get(buffer, (number, number))[0], number)
-
-    pinned: dict[int, int] = {}
-    copies: list[tuple[_Value, int]] = []
-    for output, result in enumerate(walk.results):
-        buffer, offset = walk.root(result.at) if result.space == "buffer" else (0, 0)
-        whole = result.space == "buffer" and offset == 0 and sizes[buffer] == kernels.outputs[output].nbytes
-        if whole and buffer not in pinned:
-            pinned[buffer] = output
-        else:
-            if result.space == "buffer":  # it is read after the last call
-                spans[buffer] = (spans[buffer][0], len(arguments))
-            copies.append((result, output))
-
-    planned = sorted(set(spans) - set(pinned))
-    offsets, arena = plan([Lifetime(sizes[b], *spans[b]) for b in planned])
-    place = dict(zip(planned, offsets, strict=True))
-
-    def ref(leaf: _Value) -> Ref:
-        if leaf.space == "buffer":
-            buffer, offset = walk.root(leaf.at)
-            offset += leaf.offset
-            return Ref("output", pinned[buffer], offset) if buffer in pinned else Ref("arena", place[buffer] + offset)
-        return Ref(leaf.space, leaf.at)  # type: ignore[arg-type]
-
-    calls = [Call(c.kernel, tuple(map(ref, args)), c.nbytes) for c, args in zip(walk.calls, arguments, strict=True)]
-    calls += [Call("", (ref(value), Ref("output", o)), kernels.outputs[o].nbytes) for value, o in copies]
-    weights = np.zeros(walk.weights_bytes, np.uint8)
-    offset = 0
-    for blob in walk.blobs:
-        weights[offset : offset + blob.nbytes] = blob.reshape(-1).view(np.uint8)
-        offset += align(blob.nbytes)
-    return Program(
-        kernels.name,
-        kernels.target,
-        kernels.inputs,
-        kernels.outputs,
-        tuple(calls),
-        weights,
-        arena,
-        max(lowered.scratch.values(), default=0),
-        lowered.code,
-        kernels.schedules,
-        kernels.flops,
-        kernels.argument_bytes,
-        kernels.sources,
-        lowered.launches,
-    )

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nncc.ir import Packed, Program, Ref, align
+from nncc.ir import Packed, Program, Ref, align, with_refs
 
 __all__ = ["expanded", "pack_weights"]
 
@@ -27,7 +27,9 @@ _WIDTHS = (4, 1, 2, 8)
 
 def pack_weights(program: Program) -> Program:
     """The same program with the constants packed that are worth it, or the program itself where none is."""
-    starts = sorted({ref.at for call in program.calls for ref in call.args if ref.space == "weights"})
+    used: set[Ref] = set()
+    with_refs(program.steps, lambda ref: (used.add(ref), ref)[1])  # type: ignore[func-returns-value]
+    starts = sorted({ref.at for ref in used if ref.space == "weights"})
     spans = dict(itertools.pairwise([*starts, program.weights.nbytes]))
     widths = {start: width for start, stop in spans.items() if (width := _width(program.weights[start:stop]))}
     blobs: list[np.ndarray] = []
@@ -48,11 +50,12 @@ def pack_weights(program: Program) -> Program:
         at += align(blob.size)
     if not packed or program.weights.nbytes - at < _LEAST_OF_ALL * program.weights.nbytes:
         return program
-    calls = tuple(
-        replace(call, args=tuple(moved[ref.at] if ref.space == "weights" else ref for ref in call.args))
-        for call in program.calls
-    )
-    return replace(program, calls=calls, weights=np.concatenate(blobs), arena_bytes=to, packed=tuple(packed))
+
+    def place(ref: Ref) -> Ref:
+        return replace(moved[ref.at], offset=ref.offset) if ref.space == "weights" else ref
+
+    steps = with_refs(program.steps, place)
+    return replace(program, steps=steps, weights=np.concatenate(blobs), arena_bytes=to, packed=tuple(packed))
 
 
 def expanded(program: Program, packed: Packed) -> np.ndarray:

@@ -63,6 +63,10 @@ def schedule(
         argument_bytes=nbytes,
         decisions=(*kernels.decisions, *decisions),
         sources=sources,
+        regions={
+            name: replace(region, bodies=tuple(schedule(body, templates, known, progress) for body in region.bodies))
+            for name, region in kernels.regions.items()
+        },
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError, did_you_mean
 from nncc.frontend.tensors import LARGEST
+from nncc.passes.bodies import captured_values, subgraphs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,6 +184,7 @@ def _sources(value: onnx_ir.Value, seen: set[onnx_ir.Value]) -> set[onnx_ir.Valu
             found.add(value)
         elif node.op_type not in ("Shape", "Size"):
             waiting += [operand for operand in node.inputs if operand is not None]
+            waiting += captured_values(list(subgraphs(node)))
     return found
 
 

@@ -15,13 +15,24 @@ from nncc.compat import GenericConst, constant_array, relax
 from nncc.frontend.integer_converters import conv_integer, matmul_integer
 from nncc.frontend.quantization_converters import dequantize_linear, dynamic_quantize_linear, quantize_linear
 from nncc.operators.col2im import col2im
+from nncc.operators.conv_transpose import conv_transpose
 from nncc.operators.cumulative import cum_prod, cum_sum
 from nncc.operators.deform_conv import deform_conv
 from nncc.operators.det import det
 from nncc.operators.dft import dft, stft
+from nncc.operators.einsum import einsum
 from nncc.operators.gather import gather_elements, gather_nd
+from nncc.operators.grid_sample import grid_sample
+from nncc.operators.gru import gru
+from nncc.operators.hyperbolic import cosh, sinh
+from nncc.operators.lstm import lstm
+from nncc.operators.max_unpool import max_unpool
 from nncc.operators.mel_weight_matrix import mel_weight_matrix
+from nncc.operators.pooling import average_pool, lp_pool, max_pool
+from nncc.operators.random import bernoulli, multinomial, random_normal, random_uniform
+from nncc.operators.regions import max_roi_pool, roi_align
 from nncc.operators.resize import resize, upsample
+from nncc.operators.rnn import rnn
 from nncc.operators.scatter import scatter_elements, scatter_nd
 from nncc.operators.sequences import reverse_sequence, tensor_scatter, top_k
 
@@ -79,9 +90,13 @@ def _text(value: Any) -> str:
 
 
 CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
+    "AveragePool": average_pool,
+    "Bernoulli": bernoulli,
     "Clip": clip,
     "Col2Im": col2im,
     "ConvInteger": conv_integer,
+    "ConvTranspose": conv_transpose,
+    "Cosh": cosh,
     "CumProd": cum_prod,
     "CumSum": cum_sum,
     "DFT": dft,
@@ -89,15 +104,31 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "DequantizeLinear": dequantize_linear,
     "Det": det,
     "DynamicQuantizeLinear": dynamic_quantize_linear,
+    "Einsum": einsum,
+    "GRU": gru,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "GridSample": grid_sample,
+    "LSTM": lstm,
+    "LpPool": lp_pool,
     "MatMulInteger": matmul_integer,
+    "MaxPool": max_pool,
+    "MaxRoiPool": max_roi_pool,
+    "MaxUnpool": max_unpool,
     "MelWeightMatrix": mel_weight_matrix,
+    "Multinomial": multinomial,
     "Pad": pad,
     "QuantizeLinear": quantize_linear,
+    "RNN": rnn,
+    "RandomNormal": random_normal,
+    "RandomNormalLike": random_normal,
+    "RandomUniform": random_uniform,
+    "RandomUniformLike": random_uniform,
     "Resize": resize,
     "ReverseSequence": reverse_sequence,
+    "RoiAlign": roi_align,
     "STFT": stft,
+    "Sinh": sinh,
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,

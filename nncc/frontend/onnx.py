@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint, bind_inputs
 from nncc.frontend.container import read_container
+from nncc.frontend.lists import open_inputs, open_outputs
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, check_tensors
 from nncc.frontend.types import check_operand_types, check_outputs
 from nncc.ir import Model, TensorSpec
-from nncc.passes.rewriting import static_shape
+from nncc.passes.bodies import subgraphs
+from nncc.passes.rewriting import is_op, static_shape
 
 if TYPE_CHECKING:
     import onnx
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["import_onnx", "read_graph", "save", "specs", "to_proto", "unsupported"]
 
+MOST_DEPTH = 8
+"""Graphs in graphs: what looks into all of them at each level would take too long for a file that is all nesting."""
 MOST_NODES = 1_000_000
 """Nodes after inlining: a model of more is refused, since nested functions can multiply without bound."""
 
@@ -97,6 +101,18 @@ def _inline(graph: onnx_ir.Model) -> None:
         raise ModelError(f"the functions of the model cannot be inlined: {error.__cause__ or error}") from error
 
 
+def _check_depth(graph: onnx_ir.Graph, depth: int = 0) -> None:
+    """ModelError where control flow is nested deeper than `MOST_DEPTH`."""
+    if depth > MOST_DEPTH:
+        raise ModelError(
+            f"the model's control flow is nested more than {MOST_DEPTH} deep, in `{graph.name}`",
+            "export it again with less of it",
+        )
+    for node in graph:
+        for inner in subgraphs(node):
+            _check_depth(inner, depth + 1)
+
+
 def _dtype(value: onnx_ir.Value, what: str) -> str:
     import onnx_ir
 
@@ -133,27 +149,29 @@ def _standard(node: onnx_ir.Node) -> bool:
 
 
 def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, ...]) -> None:
-    """Set output shapes that inference left open: fold shape arithmetic, then run the model, twice, and compare."""
+    """Set output shapes that inference left open: fold shape arithmetic, then run the model if it ends."""
     import onnx_ir
 
+    from nncc.passes.expand_loops import expand_loops
     from nncc.passes.fold_constants import fold_constants
     from nncc.passes.infer_shapes import infer_shapes
     from nncc.passes.integer_matmuls import integer_matmuls
     from nncc.passes.qoperators import qoperators_to_qdq
+    from nncc.passes.resolve_sequences import resolve_sequences
 
     trial = graph.clone()
     for pass_ in (qoperators_to_qdq, integer_matmuls):  # inference knows the standard operators only
         pass_(trial)
     for _ in range(4):
         infer_shapes(trial)
-        if not fold_constants(trial).rewrites:
+        if not sum(pass_(trial).rewrites for pass_ in (expand_loops, resolve_sequences, fold_constants)):
             break
     for value, found in zip(graph.graph.outputs, trial.graph.outputs, strict=True):
         if static_shape(value) is None and static_shape(found) is not None:
             value.shape, value.type = found.shape, value.type or found.type
     unknown = [value for value in graph.graph.outputs if static_shape(value) is None]
-    if not unknown:
-        return
+    if not unknown or any(is_op(n, "Loop") for n in onnx_ir.traversal.RecursiveGraphIterator(trial.graph)):
+        return  # a loop might run without end
     from nncc.errors import RunError
     from nncc.frontend.samples import fill
     from nncc.verify import reference
@@ -182,11 +200,11 @@ def _derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, .
             value.shape = onnx_ir.Shape(shapes.pop())
 
 
-def read_graph(path: str | Path) -> onnx_ir.Model:
+def read_graph(path: str | Path, *, lists: bool = False) -> onnx_ir.Model:
     """Read and check an ONNX file; its inputs may still have open dimensions.
 
-    Local functions are inlined, initializers are no inputs, every input and output is a tensor, and all weights are in
-    memory. Raises ModelError.
+    Local functions are inlined, initializers are no inputs, every input and output is a tensor, or with `lists` perhaps
+    a list of them or optional, and all weights are in memory. Raises ModelError.
     """
     import onnx_ir
     from google.protobuf.message import DecodeError
@@ -203,6 +221,7 @@ def read_graph(path: str | Path) -> onnx_ir.Model:
     except (onnx_ir.serde.SerdeError, DecodeError, ValueError, TypeError, OSError) as error:
         raise ModelError(f"`{path}` cannot be read: {error.__cause__ or error}") from error
     _inline(graph)
+    _check_depth(graph.graph)
     main = graph.graph
     main.inputs[:] = [value for value in main.inputs if value.name not in main.initializers]
     graph.ir_version = max(graph.ir_version or 0, 4)  # before 4, every initializer had to be an input
@@ -211,10 +230,11 @@ def read_graph(path: str | Path) -> onnx_ir.Model:
             del main.initializers[str(value.name)]
     if not main.outputs:
         raise ModelError(f"`{path}` has no outputs: there is nothing to compute")
-    for value in main.inputs:
-        _dtype(value, "input")
-    for value in main.outputs:
-        _dtype(value, "output") if value.type is not None else None
+    for what, values in (("input", main.inputs), ("output", main.outputs)):
+        for value in values:
+            tensor = value.type is None or isinstance(value.type, onnx_ir.TensorType)
+            if (tensor or not lists) and (what == "input" or value.type is not None):
+                _dtype(value, what)
     return graph
 
 
@@ -237,12 +257,14 @@ def import_onnx(
     from nncc.passes.infer_shapes import infer_shapes
 
     path = Path(path)
-    graph = read_graph(path)
+    graph = read_graph(path, lists=True)
     main = graph.graph
+    sizes_of = open_inputs(graph, shape or {}, bind or {})
     bind_inputs(graph, bind or {})
     explicit_defaults(graph)
-    fix_shapes(graph, shape or {})
+    fix_shapes(graph, sizes_of)
     infer_shapes(graph)
+    open_outputs(graph)
     check_quantization(graph)
     check_operand_types(graph)
     check_outputs(graph)

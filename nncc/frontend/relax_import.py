@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint
 from nncc.frontend.onnx import to_proto, unsupported
-from nncc.ir import Model
+from nncc.ir import Model, Region
 
 if TYPE_CHECKING:
     import onnx
@@ -19,29 +20,38 @@ __all__ = ["import_relax", "known_operators"]
 
 
 def known_operators() -> dict[str, set[str]]:
-    """By domain, the names of the ONNX operators that have a way into Relax; some of their forms may have none."""
+    """By domain, the names of the ONNX operators that have a way into Relax, control flow by `nncc.passes.outline`;
+    some of their forms may have none."""
     from nncc.compat import importable_operators
     from nncc.frontend.converters import CONVERTERS
 
     supported = importable_operators()
-    supported[""] |= set(CONVERTERS)
+    supported[""] |= {*CONVERTERS, "If", "Loop", "Scan"}
     return supported
 
 
-def import_relax(model: Model):
+def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
     """The Relax module of a portable model: one function ``main``, weights as constants, shapes static.
+
+    The operator ``Region``, which `nncc.passes.outline` puts in place of control flow, becomes a call of what is not
+    here: `regions` say what it gives.
 
     Raises ModelError that lists every operator which TVM's importer does not know.
     """
     from nncc.compat import onnx_importer, relax
     from nncc.frontend.converters import CONVERTERS
+    from nncc.operators.operands import OperatorError
+    from nncc.operators.region import region_call
 
-    if refusal := unsupported(model, known_operators()):
+    known = known_operators() | {"nncc": {"Region"}}
+    if refusal := unsupported(model, known):
         raise refusal
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
-            module = onnx_importer(CONVERTERS)(_proto(model))
+            module = onnx_importer({**CONVERTERS, "Region": region_call(regions or {})})(_proto(model))
+    except OperatorError:
+        raise
     except Exception as error:  # the importer raises whatever its converters raise
         operator = re.search(r"Error converting operator (\w+)", chatter.getvalue())
         what = f"the operator `{operator.group(1)}`" if operator else f"`{model.name}`"

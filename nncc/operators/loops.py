@@ -39,7 +39,8 @@ class _When:
 
 def strides_of(shape: Sequence[int]) -> list[int]:
     """How many elements lie between neighbours of each axis."""
-    strides, step = [], 1
+    strides: list[int] = []
+    step = 1
     for size in reversed(shape):
         strides.insert(0, step)
         step *= size

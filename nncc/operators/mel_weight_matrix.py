@@ -34,7 +34,8 @@ def mel_weight_matrix(builder: Any, inputs: Sequence[Any], attributes: Attribute
     usable = bins > 0 and length > 0 and rate > 0 and 0 <= low <= high and np.isfinite(high)
     if not usable or bins * (length // 2 + 1) > _LARGEST:
         raise ModelError(f"{bins} mel bins of {length} elements at {rate} Hz from {low:g} to {high:g} Hz")
-    edges = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (low, high)), bins + 2, endpoint=False)
+    first, last = (2595 * np.log10(1 + f / 700) for f in (low, high))
+    edges = np.linspace(first, last, bins + 2, endpoint=False)
     edges = ((length + 1) * 700 * np.expm1(edges / 2595 * np.log(10)) // rate).astype(np.int64)
     if edges[-1] > length // 2 + 1:
         raise ModelError(f"its upper edge, {high:g} Hz, is above half the sample rate of {rate} Hz")

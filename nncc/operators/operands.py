@@ -10,7 +10,21 @@ import numpy as np
 from nncc.compat import GenericConst, constant_array, relax
 from nncc.errors import ModelError
 
-__all__ = ["accumulator", "axis_within", "cast", "dtype_of", "kernel", "optional", "required", "shape_of"]
+__all__ = [
+    "OperatorError",
+    "accumulator",
+    "axis_within",
+    "cast",
+    "dtype_of",
+    "kernel",
+    "optional",
+    "required",
+    "shape_of",
+]
+
+
+class OperatorError(ModelError):
+    """Why one operator cannot be compiled, with its name; other errors of converters get that in front."""
 
 
 def dtype_of(x: Any) -> str:
@@ -50,12 +64,17 @@ def required(expr: Any, what: str) -> np.ndarray:
     return value
 
 
-def kernel(builder: Any, compute: Callable[..., Any], *inputs: Any, name: str) -> Any:
+_OPAQUE = 8
+"""TVM's OpPatternKind of what nothing is fused with."""
+
+
+def kernel(builder: Any, compute: Callable[..., Any], *inputs: Any, name: str, opaque: bool = False) -> Any:
     """What a kernel gives that `compute` defines on TE tensors: an expression, or a list of them for several results.
 
-    `name` is what reports call it.
+    `name` is what reports call it. Nothing is fused with one that is `opaque`; loops that read tensors are so anyway.
     """
-    made = builder.emit_te(compute, *inputs, primfunc_name_hint=name)
+    attributes = {"op_pattern": _OPAQUE} if opaque else {}
+    made = builder.emit_te(compute, *inputs, primfunc_name_hint=name, primfunc_attrs=attributes)
     if isinstance(made.ty, relax.TupleType):
         return [builder.emit(relax.TupleGetItem(made, at)) for at in range(len(made.ty.fields))]
     return made

@@ -6,6 +6,7 @@ from nncc.passes.canonical_arithmetic import canonical_arithmetic
 from nncc.passes.canonical_quantization import canonical_quantization
 from nncc.passes.drop_noops import drop_noops
 from nncc.passes.drop_requantize import drop_implied_clips, drop_requantize
+from nncc.passes.expand_loops import expand_loops
 from nncc.passes.fold_affine import expand_batch_norm, fold_affine_after, fold_affine_before
 from nncc.passes.fold_constants import fold_constants
 from nncc.passes.fold_pads import explicit_pads, fold_pads
@@ -17,6 +18,7 @@ from nncc.passes.merge_reshapes import merge_reshapes
 from nncc.passes.merge_transposes import merge_transposes
 from nncc.passes.qoperators import qoperators_to_qdq
 from nncc.passes.remove_unused import merge_equal, remove_unused
+from nncc.passes.resolve_sequences import resolve_sequences
 from nncc.passes.sink_dequantize import sink_dequantize
 from nncc.passes.widen_integers import widen_integers
 
@@ -26,6 +28,8 @@ SIMPLIFY = (
     qoperators_to_qdq,
     integer_matmuls,
     infer_shapes,
+    expand_loops,
+    resolve_sequences,
     fold_constants,
     canonical_quantization,
     widen_integers,

@@ -6,7 +6,18 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
-from nncc.passes.rewriting import Report, is_op, quiet, scalar, static_shape
+from nncc.passes.explicit_defaults import RANDOM
+from nncc.passes.rewriting import (
+    Report,
+    add_constant,
+    attribute,
+    constant,
+    is_op,
+    quiet,
+    scalar,
+    static_shape,
+    substitute,
+)
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -30,7 +41,7 @@ _GROWING = (
     "Concat",
 )
 _HINT = "an operator of constants is not valid: export the model again, or ask its author"
-_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant")
+_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant", *RANDOM)
 
 
 def fold_constants(graph: onnx_ir.Model) -> Report:
@@ -94,8 +105,9 @@ def fold_constants(graph: onnx_ir.Model) -> Report:
     for out, type_, shape in known:  # its inference forgets the types of operators that it cannot infer
         if out.dtype is None or not out.dtype:
             out.type, out.shape = type_, out.shape or shape
-    if lifted or folded:
-        report.rewrites = max(nodes - sum(1 for _ in graph.graph), int(folded))
+    split = sum(_fold_split(graph, node) for node in tuple(graph.graph) if is_op(node, "Split"))
+    if lifted or folded or split:
+        report.rewrites = max(nodes - sum(1 for _ in graph.graph), int(folded), split)
     return report
 
 
@@ -104,3 +116,30 @@ def _range_bytes(node: onnx_ir.Node) -> int:
     if start is None or limit is None or not step:
         return 2**62
     return max(int((limit - start) / step) + 1, 0) * 8
+
+
+def _fold_split(graph: onnx_ir.Model, node: onnx_ir.Node) -> int:
+    """Parts of a constant are constants, which onnxscript does not do for several outputs; how many were made."""
+    import numpy as np
+
+    array = constant(node.inputs[0])
+    if array is None or array.ndim == 0:
+        return 0
+    axis, count = int(attribute(node, "axis", 0)), len(node.outputs)
+    if not -array.ndim <= axis < array.ndim:
+        return 0
+    given = constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    if given is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+        return 0
+    sizes = attribute(node, "split") if given is None else given.reshape(-1).tolist()
+    if sizes is None:
+        part = -(-array.shape[axis] // count)
+        sizes = [min(part, max(0, array.shape[axis] - part * n)) for n in range(count)]
+    if len(sizes) != count or sum(sizes) != array.shape[axis] or min(sizes) < 0:
+        return 0
+    parts = np.split(array, np.cumsum(sizes)[:-1], axis)
+    for out, part in zip(node.outputs, parts, strict=True):
+        if not out.uses() and not out.is_graph_output():
+            continue
+        substitute(out, add_constant(graph.graph, part, str(out.name)))
+    return count

@@ -25,10 +25,13 @@ def remove_unused(graph: onnx_ir.Model) -> Report:
 
 def merge_equal(graph: onnx_ir.Model) -> Report:
     """Merge operators with equal inputs and attributes, and equal small initializers."""
+    import onnx_ir
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass, DeduplicateInitializersPass
 
     before = sum(1 for _ in graph.graph)
+    kinds = {attr.type for node in graph.graph for attr in node.attributes.values()}
     with quiet():
         DeduplicateInitializersPass()(graph)
-        CommonSubexpressionEliminationPass()(graph)
+        if not kinds & {onnx_ir.AttributeType.TYPE_PROTO, onnx_ir.AttributeType.TYPE_PROTOS}:  # it cannot compare them
+            CommonSubexpressionEliminationPass()(graph)
     return Report(before - sum(1 for _ in graph.graph))

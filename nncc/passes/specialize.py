@@ -28,7 +28,9 @@ from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
 from nncc.passes.integer_products import integer_products
 from nncc.passes.keep_integers import keep_integers
+from nncc.passes.outline import outline, refuse_regions
 from nncc.passes.own_quantization import own_quantization
+from nncc.passes.own_recurrent import own_recurrent
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
@@ -46,6 +48,7 @@ from nncc.templates import Template
 __all__ = ["SPECIALIZE", "SPECIALIZE_GPU", "specialize"]
 
 SPECIALIZE = (
+    own_recurrent,
     signals_as_images,
     keep_integers,
     integer_products,
@@ -68,6 +71,7 @@ SPECIALIZE = (
 """Rewrites for one target: ``pass_(module: IRModule, context: Context) -> IRModule``, run once, in this order."""
 
 SPECIALIZE_GPU = (
+    own_recurrent,
     signals_as_images,
     keep_integers,
     integer_products,
@@ -119,7 +123,15 @@ def specialize(
             "`nncc targets` lists targets",
         )
     context = Context(model.name, target, templates, graph or GraphChoices(), precision)
-    module = import_relax(_signed_for(model, target))
+    given = model
+    model, outlined = outline(given)
+    refuse_regions(given, outlined, target)
+
+    def network(body: Model) -> Network:
+        return specialize(body, target, templates, context.graph, precision)
+
+    regions = {name: replace(region, bodies=tuple(map(network, region.bodies))) for name, region in outlined.items()}
+    module = import_relax(_signed_for(model, target), outlined)
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
     quantized = is_quantized(module)
@@ -130,7 +142,7 @@ def specialize(
         except (tvm.error.InternalError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InternalError(f"specialize: the pass `{pass_.__name__}` failed on `{model.name}`: {error}") from error
     facts = context.layers.facts() if quantized else None
-    return Network(module, model.name, target, model.inputs, model.outputs, context.graph.decisions(), facts)
+    return Network(module, model.name, target, model.inputs, model.outputs, context.graph.decisions(), facts, regions)
 
 
 def _signed_for(model: Model, target: Target) -> Model:

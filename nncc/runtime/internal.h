@@ -5,7 +5,8 @@
  *   static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const void* const* in, void* const* out,
  *                               double* seconds)
  *
- * whose body is one NNCC_CALL or NNCC_COPY for each call of the program, numbered from 0, and `return 0`.
+ * whose body is one NNCC_CALL or NNCC_COPY for each call of the program, numbered from 0, in loops and branches where the
+ * model has some, and `return 0`.
  *
  * Macros that the build may define beforehand:
  *
@@ -84,6 +85,13 @@ extern NNCC_HIDDEN const uint8_t NNCC_WEIGHTS[];
       return (int32_t)(i) + 1;                                                    \
     }                                                                             \
   } while (0)
+
+/* How often a loop runs that is told by an int64 in memory. */
+static inline int64_t nncc_int64(const void* at) {
+  int64_t value;
+  memcpy(&value, at, sizeof value);
+  return value;
+}
 
 /* Call number `i`: a copy of `nbytes` bytes between places that do not overlap. */
 #define NNCC_COPY(i, to, from, nbytes) NNCC_CALL(i, (memcpy((to), (from), (nbytes)), 0))

@@ -38,7 +38,7 @@ def small(target: Target = X86) -> Program:
         target=target,
         inputs=(TensorSpec(ODD, "float32", (8,)),),
         outputs=(TensorSpec("y", "float32", ()),),
-        calls=(
+        steps=(
             Call("scale", (Ref("input", 0, 4), Ref("weights", 64), Ref("arena", 0))),
             Call("", (Ref("arena", 64), Ref("output", 0, 0)), 4),
             Call("other", (Ref("output", 0, 8),)),
@@ -96,7 +96,7 @@ def test_it_compiles_without_a_warning(tmp_path, compiler, empty):
         pytest.importorskip("ziglang")
     program = small()
     if empty:
-        program = replace(program, inputs=(), outputs=(), calls=(), launches={}, arena_bytes=0, weights=np.zeros(0))
+        program = replace(program, inputs=(), outputs=(), steps=(), launches={}, arena_bytes=0, weights=np.zeros(0))
     (tmp_path / "model.c").write_text(emit_source(program, "00ff", "nncc test"))
     strict = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{runtime_folder()}"]
     # A comparison with a number of kernels that is 0 is always false.

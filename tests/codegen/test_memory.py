@@ -11,8 +11,9 @@ from compiled import Net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncc.codegen.flatten import _allocated, _place, _Walk
+from nncc.codegen.flatten import _allocated, walk_of
 from nncc.codegen.memory import Lifetime, plan
+from nncc.codegen.place import pending_calls, place
 from nncc.config import Config
 from nncc.ir import Lowered, align
 from nncc.pipeline import plan as job_of
@@ -105,9 +106,10 @@ def without_workspaces(path: Path) -> tuple[int, int]:
         for binding in block.bindings
         if getattr(getattr(binding.value, "op", None), "name", "") == "relax.memory.alloc_storage"
     )
-    walk = _Walk(module, 1)
-    none = {call.kernel: 0 for call in walk.calls}
-    return _place(kernels, walk, Lowered(module, none, none)).arena_bytes, theirs
+    walk = walk_of(kernels, 1)
+    none = {call.kernel: 0 for call in pending_calls(walk.steps)}
+    lowered = Lowered(module, none, none)
+    return place(kernels, walk.memory, walk.steps, walk.results, lowered).arena_bytes, theirs
 
 
 @pytest.mark.parametrize("name", ["cells", "light_squeezenet", "light_shufflenet", "light_inception_v1"])

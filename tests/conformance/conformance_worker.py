@@ -27,7 +27,17 @@ MOST_ATTEMPTS = 4
 def _asked(error: ModelError, option: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """What the hint of an error asks for: the inputs behind each ``--bind NAME=`` or ``--shape NAME=``."""
     words = re.findall(rf"--{option} ([^`=]+)=", error.hint or "")
-    return {word: inputs[word] for word in words if word in inputs}
+    asked = {word: inputs[word] for word in words if inputs.get(word) is not None}
+    for name in {word.partition("[")[0] for word in words if word.endswith("]")} & inputs.keys():
+        asked |= _tensors(name, inputs[name]) or {f"{name}[]": ()}
+    return asked
+
+
+def _tensors(name: str, value: Any) -> dict[str, Any]:
+    """An input as the library takes it: a list is as many tensors, what is optional and not there is none."""
+    if isinstance(value, list):
+        return {f"{name}[{number}]": each for number, each in enumerate(value)}
+    return {} if value is None else {name: value}
 
 
 def _compile(path: Path, target: str, inputs: dict[str, Any]) -> tuple[Any, set[str]]:
@@ -49,7 +59,7 @@ def _compile(path: Path, target: str, inputs: dict[str, Any]) -> tuple[Any, set[
             return artifact, set(bind)
         except ModelError as error:
             more = _asked(error, "bind", inputs)
-            sizes = {name: np.shape(value) for name, value in _asked(error, "shape", inputs).items()}
+            sizes = {word: np.shape(value) for word, value in _asked(error, "shape", inputs).items()}
             if not (more.keys() - bind.keys() or sizes.keys() - shape.keys()):
                 raise
             bind, shape = bind | more, {name: size for name, size in (shape | sizes).items() if name not in more}
@@ -90,7 +100,12 @@ def verdict(case: Case, target: str) -> tuple[str, str]:
             return "failed", str(error)
         except NnccError as error:
             return "refused", str(error)
-        given = {name: np.asarray(value) for name, value in inputs.items() if name not in bound}
+        given = {
+            word: np.asarray(each)
+            for name, value in inputs.items()
+            if name not in bound
+            for word, each in _tensors(name, value).items()
+        }
         try:
             if target == "native":
                 with load(artifact.library) as module:
@@ -99,9 +114,16 @@ def verdict(case: Case, target: str) -> tuple[str, str]:
                 results = list(open_library(artifact.library, 1).run(given).values())
         except RunError as error:
             return "failed", str(error)
-    for value, expected, actual in zip(model.graph.output, outputs, results, strict=True):
+    wanted = [
+        entry
+        for value, expected in zip(model.graph.output, outputs, strict=True)
+        for entry in _tensors(value.name, expected).items()
+    ]
+    if len(wanted) != len(results):
+        return "wrong", f"{len(results)} tensors instead of {len(wanted)}"
+    for (name, expected), actual in zip(wanted, results, strict=True):
         if difference := _difference(expected, actual, case):
-            return "wrong", f"{value.name}: {difference}"
+            return "wrong", f"{name}: {difference}"
     return "passed", ""
 
 

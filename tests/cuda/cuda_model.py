@@ -79,7 +79,7 @@ def program(target: Target = TARGET) -> Program:
             TensorSpec("total", "float32", (4,)),
             TensorSpec("copy", "float32", (4, 64)),
         ),
-        calls=(
+        steps=(
             Call("scale", (Ref("input", 0), Ref("weights", 64), Ref("arena", 256))),
             Call("turn", (Ref("arena", 256), Ref("output", 0), Ref("arena", 1280))),
             Call("total", (Ref("input", 0), Ref("output", 1))),

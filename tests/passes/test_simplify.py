@@ -49,6 +49,18 @@ def test_importing_the_passes_loads_neither_onnx_nor_numpy_nor_tvm():
     assert not {"onnx", "onnx_ir", "numpy", "tvm", "onnxruntime"} & set(loaded)
 
 
+def test_parts_of_a_constant_are_constants():
+    text = """g (int64[1] x) => (int64[1] y) {
+      c = Constant <value = int64[3] {4, 5, 6}> ()
+      a, b, d = Split <axis = 0> (c)
+      e = Mul (x, b)
+      y = Add (e, d)
+    }"""
+    model = simplify(parse(text, opset=13))
+    assert ops(model) == ["Mul", "Add"]
+    assert sorted(int(v.const_value.numpy()[0]) for v in model.graph.graph.initializers.values()) == [5, 6]
+
+
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v2"])
 def test_classic_networks_lose_their_batch_norms_and_compute_the_same(name):
     model = import_onnx(LIGHT / f"light_{name}.onnx")
