@@ -183,9 +183,10 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also of
 DEVICE = click.option(
     "--device",
     default="",
-    metavar="sim[:OPTIONS]|DRIVER[:URI]",
-    help="The accelerator of a library for one: the simulator, `sim:memory=ideal` with another memory, or a driver's "
-    "library; by default what NNCC_ACCELERATOR in the environment says.",
+    metavar="sim|rtl[:OPTIONS]|DRIVER[:URI]",
+    help="The accelerator of a library for one: the simulator, `sim:memory=ideal` with another memory, its core in "
+    "SystemVerilog, which Verilator runs, or a driver's library; by default what NNCC_ACCELERATOR in the environment "
+    "says.",
 )
 THREADS = click.option(
     "--threads", type=click.IntRange(min=0), default=1, show_default=True, help="Threads; 0 for one per processor."

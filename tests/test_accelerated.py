@@ -171,6 +171,19 @@ def test_bench_says_so_in_words(compiled):
     assert "cycles   share  calls  GEMM   ALU  issue  waiting  memory  schedule" in text
 
 
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="there is no Verilator")
+def test_the_core_computes_what_the_simulator_computes_in_its_cycles(compiled):
+    sample = compiled.sample()
+    outputs = [open_library(compiled.library, device=device).run(sample) for device in ("sim", "rtl")]
+    assert outputs[0].keys() == outputs[1].keys()
+    for name, array in outputs[0].items():
+        np.testing.assert_array_equal(outputs[1][name], array)
+    facts = [json.loads(bench(compiled, "--device", device, "--profile", "--json")) for device in ("sim", "rtl")]
+    assert facts[1]["cycles"] == pytest.approx(facts[0]["cycles"], rel=0.005)
+    for key in ("gemm_iterations", "alu_iterations", "INP_bytes", "OUT_bytes", "fetch_bytes"):
+        assert facts[1]["counters"][key] == facts[0]["counters"][key]
+
+
 # ---- errors -----------------------------------------------------------------------------------------------------
 
 
@@ -178,7 +191,10 @@ def test_a_word_that_names_no_device(compiled):
     with pytest.raises(UsageError) as caught:
         open_library(compiled.library, device="board")
     assert caught.value.message == "there is no device `board`"
-    hint = "`sim` simulates the accelerator; a board has a driver, a shared library: PATH, or PATH:URI"
+    hint = (
+        "`sim` simulates the accelerator, `rtl` its core in SystemVerilog; a board has a driver, a shared library: "
+        "PATH, or PATH:URI"
+    )
     assert caught.value.hint == hint
 
 

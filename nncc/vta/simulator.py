@@ -15,18 +15,16 @@ the start of an instruction to its end, of the compute queue in parts (``compute
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nncc.codegen.link import Toolchain, cache_folder, call_tool, toolchains
-from nncc.codegen.publish import workshop
-from nncc.errors import OutputError, ToolError
+from nncc.codegen.link import Toolchain, call_tool, toolchains
+from nncc.errors import ToolError
 from nncc.host import host
 from nncc.resources import runtime_folder
 from nncc.target import resolve
+from nncc.vta.built import built_once
 from nncc.vta.driver import Device, Driver
 from nncc.vta.generate import c_header
 from nncc.vta.machine import Machine
@@ -60,22 +58,15 @@ def build_simulator(machine: Machine, folder: Path | None = None, flags: Sequenc
     text = b"".join(path.read_bytes() for path in sources) + header.encode()
     told = repr((found, tuple(flags), _FLAGS, this.processor, sorted(this.features)))
     name = f"simulator-{hashlib.sha256(text + told.encode()).hexdigest()[:16]}.so"
-    problem: OutputError | None = None
-    for place in [folder] if folder else [cache_folder(), _temporary_folder()]:
-        if (place / name).is_file():
-            return place / name
-        try:
-            with workshop(place) as work:
-                for path in sources:
-                    shutil.copyfile(path, work / path.name)
-                (work / "vta_machine.h").write_text(header)
-                _compile(found, work, [path.name for path in sources if path.suffix == ".cpp"], name, flags)
-                os.replace(work / name, place / name)
-            return place / name
-        except OutputError as error:
-            problem = error
-    assert problem is not None  # a place was tried and failed
-    raise problem
+
+    def build(work: Path) -> Path:
+        for path in sources:
+            shutil.copyfile(path, work / path.name)
+        (work / "vta_machine.h").write_text(header)
+        _compile(found, work, [path.name for path in sources if path.suffix == ".cpp"], name, flags)
+        return work / name
+
+    return built_once(name, folder, build)
 
 
 def _compile(found: Sequence[Toolchain], work: Path, sources: Sequence[str], name: str, flags: Sequence[str]) -> None:
@@ -94,13 +85,3 @@ def _compile(found: Sequence[Toolchain], work: Path, sources: Sequence[str], nam
             problems.append(error)
     problem = problems[0]
     raise ToolError(f"the simulator cannot be compiled: {problem.message}", "install g++, or `pip install ziglang`")
-
-
-def _temporary_folder() -> Path:
-    """A folder for this user alone, among the system's temporary files."""
-    folder = Path(tempfile.gettempdir()) / f"nncc-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.stat()
-    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-        return Path(tempfile.mkdtemp(prefix="nncc-"))
-    return folder

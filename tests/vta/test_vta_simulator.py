@@ -220,9 +220,9 @@ def test_a_program_that_takes_too_long_is_stopped():
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("fpga", "this is the simulator, which opens `sim` and `sim:OPTION=VALUE,...`, not `fpga`"),
+        ("fpga", "this driver opens `sim` and `sim:OPTION=VALUE,...`, not `fpga`"),
         ("sim:memory=ddr", "there is no memory `ddr`; known: ideal, pynq, ultra96"),
-        ("sim:speed=1", "the simulator has no option `speed`; known: memory, latency, burst, outstanding, seed, "
+        ("sim:speed=1", "`sim` has no option `speed`; known: memory, latency, burst, outstanding, seed, "
          "arithmetic, check"),
         ("sim:check", "`check` is no option: an option is NAME=VALUE"),
         ("sim:check=yes", "check is on or off, not `yes`"),

@@ -135,9 +135,14 @@ def counted(driver: Driver, program: Sample, options: str) -> tuple[dict[str, in
 
 def interpreted(program: Sample) -> tuple[bytes, bytes] | str:
     """Constants and arena after the program as the interpreter runs it, or why it failed."""
-    constants, arena = 1 << 20, 2 << 20
-    dram = {constants: program.constants, arena: program.arena}
+    # Where the simulator has them, the program itself included: a broken program may find another piece of memory.
+    pieces = (program.constants, program.arena, program.program().tobytes())
+    addresses = [1 << 16]
+    for piece in pieces:
+        addresses.append(addresses[-1] + (len(piece) + 4095) // 4096 * 4096 + 4096)
+    constants, arena, _ = addresses[:3]
     try:
+        dram = dict(zip(addresses, pieces, strict=False))
         after = interpret(program.machine, program.words, dram, _bases(program.machine, constants, arena))
     except RunError as error:
         return error.message

@@ -1,4 +1,4 @@
-/* driver.cpp: the simulator behind the driver's interface. */
+/* driver.cpp: the simulator, or the core in SystemVerilog (nncc/vta/rtl/run_core.cpp), behind the driver's interface. */
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -167,9 +167,9 @@ nncc_accelerator::nncc_accelerator(const char *uri) {
   for (const vta::Timing &each : kDrams)
     if (each.name == VTA_MEMORY) timing = each;
   std::string words = uri;
-  if (words.compare(0, 3, "sim") != 0 || (words.size() > 3 && words[3] != ':'))
-    vta::fail(NNCC_ACCELERATOR_ARGUMENT,
-              "this is the simulator, which opens `sim` and `sim:OPTION=VALUE,...`, not `%s`", uri);
+  if (words.compare(0, 3, vta::kScheme) != 0 || (words.size() > 3 && words[3] != ':'))
+    vta::fail(NNCC_ACCELERATOR_ARGUMENT, "this driver opens `%s` and `%s:OPTION=VALUE,...`, not `%s`", vta::kScheme,
+              vta::kScheme, uri);
   words = words.size() > 3 ? words.substr(4) : "";
   while (!words.empty()) {
     const size_t comma = words.find(','), equals = words.find('=');
@@ -207,16 +207,16 @@ void nncc_accelerator::set(const std::string &word, const std::string &text) {
       vta::fail(NNCC_ACCELERATOR_ARGUMENT, "burst=%s is no power of two", text.c_str());
   } else if (word == "outstanding") {
     timing.outstanding = int(number(word, text, 1, 4096));
-  } else if (word == "seed") {
+  } else if (vta::kSimulates && word == "seed") {
     seed = uint64_t(number(word, text, 1, 999999999));
-  } else if (word == "arithmetic") {
+  } else if (vta::kSimulates && word == "arithmetic") {
     arithmetic = flag();
-  } else if (word == "check") {
+  } else if (vta::kSimulates && word == "check") {
     check = flag();
   } else {
     vta::fail(NNCC_ACCELERATOR_ARGUMENT,
-              "the simulator has no option `%s`; known: memory, latency, burst, outstanding, seed, arithmetic, check",
-              word.c_str());
+              "`%s` has no option `%s`; known: memory, latency, burst, outstanding%s", vta::kScheme, word.c_str(),
+              vta::kSimulates ? ", seed, arithmetic, check" : "");
   }
   if (word == "latency" || word == "burst" || word == "outstanding") timing.name += "," + word + "=" + text;
 }
@@ -226,12 +226,12 @@ void nncc_accelerator::run(double seconds) {
   memset(values, 0, sizeof values);
   vta::Deadline deadline(seconds);
   const std::vector<vta::Instruction> program = vta::decode(dram, instructions, count, bases);
-  if (arithmetic && !chip) chip.reset(new vta::Chip());
-  if (arithmetic) chip->poison();
+  if (arithmetic && vta::kSimulates && !chip) chip.reset(new vta::Chip());
+  if (chip) chip->poison();
   if (check) return vta::run_checked(program, *chip, dram, deadline);
   if (seed) return vta::run_interleaved(program, seed, *chip, dram, deadline);
   std::vector<uint64_t> ends;
-  tell(vta::run_timed(program, timing, instructions, arithmetic ? chip.get() : nullptr, dram, deadline, ends));
+  tell(vta::run_timed(program, timing, instructions, bases, arithmetic ? chip.get() : nullptr, dram, deadline, ends));
   uint64_t latest = 0;
   complete.reserve(ends.size() + 1);
   complete.push_back(0);

@@ -170,10 +170,15 @@ struct Counters {
   uint64_t read_beats, write_beats, fetch_bytes, bytes[8]; /* moved, by number of a memory */
 };
 
+/* What a device's uri begins with: "sim", or "rtl" where the core in SystemVerilog stands in place of timing.cpp. */
+extern const char *const kScheme;
+/* Whether there is a chip to execute on, in other orders too; else all that runs is the core. */
+extern const bool kSimulates;
+
 /* Executes in the order in which instructions end by the cycle; `chip` may be null: then only time passes.
  * `ends` becomes the cycle at which each instruction ended. */
-Counters run_timed(const std::vector<Instruction> &program, const Timing &timing, uint64_t instructions, Chip *chip,
-                   Dram &dram, Deadline &deadline, std::vector<uint64_t> &ends);
+Counters run_timed(const std::vector<Instruction> &program, const Timing &timing, uint64_t instructions,
+                   const uint64_t *bases, Chip *chip, Dram &dram, Deadline &deadline, std::vector<uint64_t> &ends);
 
 /* Executes in an order that tokens allow, chosen at random. */
 void run_interleaved(const std::vector<Instruction> &program, uint64_t seed, Chip &chip, Dram &dram,
