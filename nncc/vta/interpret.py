@@ -223,7 +223,6 @@ class _Run:
         block = self.machine.block
         for dst, src, wgt in self.loops(fields, ("dst", "src", "wgt")):
             if fields["reset"]:
-                self.element("acc", dst)
                 self.put("acc", dst, bytes(4 * block))
                 continue
             vector = self.lanes("inp", src)
@@ -280,15 +279,17 @@ class _Run:
 
     # ---- elements of the chip -----------------------------------------------------------------------------------
 
-    def element(self, memory: str, index: int) -> bytes:
+    def bounds(self, memory: str, index: int) -> slice:
         size = self.machine.sram_bytes(memory)
         if index >= self.machine.depth(memory):
             raise RunError(f"element {index} of {memory} out of bounds")
-        return bytes(self.chip[memory][index * size : (index + 1) * size])
+        return slice(index * size, (index + 1) * size)
+
+    def element(self, memory: str, index: int) -> bytes:
+        return bytes(self.chip[memory][self.bounds(memory, index)])
 
     def put(self, memory: str, index: int, element: bytes) -> None:
-        size = self.machine.sram_bytes(memory)
-        self.chip[memory][index * size : (index + 1) * size] = element
+        self.chip[memory][self.bounds(memory, index)] = element
 
     def lanes(self, memory: str, index: int) -> list[int]:
         element = self.element(memory, index)

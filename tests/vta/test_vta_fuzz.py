@@ -117,6 +117,11 @@ def test_broken_programs_are_refused_alike(profile, record_property):
     assert min(counts.values()) > 5
 
 
+def test_what_was_refused_by_one_of_them_only_is_refused_by_both():
+    """The interpreter once let an overwriting GEMM write behind the end of ACC."""
+    assert agree_on_broken(MACHINES["nv1"], range(12860, 12861))["refused"] == 1
+
+
 @pytest.mark.parametrize("profile", ["vta0", "nv1"])
 def test_every_dropped_token_is_found(profile, record_property):
     counts = every_token_counts(MACHINES[profile], range(1000, 1010))
