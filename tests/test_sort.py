@@ -56,12 +56,3 @@ def test_sorts_agree_with_onnx_runtime(tmp_path):
     net.output(net.op("Exp", values), net.op("Cast", indices, to=1))
     net.output(topk(net, wide, 10)[1])  # its values are not used
     agrees(net, tmp_path)
-
-
-def test_a_type_that_cannot_be_sorted_is_refused(tmp_path):
-    net = Net()
-    net.output(*topk(net, net.input(5, dtype=np.float16), 2))
-    with pytest.raises(ModelError) as caught:
-        compile_net(net, tmp_path)
-    assert str(caught.value) == "topk of float16 tensors is not supported"
-    assert caught.value.hint == "cast to float32 first"
