@@ -20,13 +20,28 @@ from nncc.cli_prune import prune_command
 from nncc.cli_quant import quantize_command
 from nncc.cli_records import records
 from nncc.cli_tune import tune_command
+from nncc.cli_vta import vta
 from nncc.config import Config
 from nncc.console import working
-from nncc.options import BIND, FILL, JSON, RANGES, SHAPES, SIZES, TARGET, THREADS, all_of, comma_words, option
+from nncc.options import (
+    BIND,
+    DEVICE,
+    FILL,
+    JSON,
+    RANGES,
+    SHAPES,
+    SIZES,
+    TARGET,
+    THREADS,
+    all_of,
+    comma_words,
+    option,
+)
 from nncc.pipeline import STAGES, stages
 from nncc.version import VERSION
 
 if TYPE_CHECKING:
+    from nncc.execute import OpenLibrary, Simulation
     from nncc.frontend.samples import Fill
 
 __all__ = ["cli", "main"]
@@ -72,6 +87,7 @@ def cli() -> None:
 @JSON
 def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     """Compile MODEL, an ONNX file, to a shared library with its header and description."""
+    from nncc.acceleration_report import acceleration_facts, acceleration_text
     from nncc.decisions_report import decision_facts, decisions_text
     from nncc.instruments import Decided, Timing, Verify, wanted
     from nncc.ir import Artifact
@@ -99,6 +115,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
         facts["decisions"] = decision_facts(decided.decisions)
         facts["quantize"] = outcome_facts(decided.outcome, job.target) if decided.outcome is not None else None
         facts["quantization"] = quantization_facts(decided.quantization)
+        facts["acceleration"] = acceleration_facts(decided.acceleration)
     if job.known.problems:
         from nncc.records_report import warnings_text
 
@@ -109,6 +126,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
     if facts["quantize"] is not None:
         click.echo(outcome_text(facts["quantize"]), nl=False)
     click.echo(quantization_text(decided.quantization), nl=False)
+    click.echo(acceleration_text(decided.acceleration), nl=False)
     every = bool(config.records) or config.lock is not None
     click.echo(decisions_text(decided.decisions, decided.elsewhere, every), nl=False)
     if config.save_stages is not None:
@@ -120,7 +138,8 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
 def _next(facts: Mapping[str, Any]) -> str:
     library, folder = shlex.quote(facts["library"]), shlex.quote(str(Path(facts["library"]).parent))
     if facts["target"]["runs"]:
-        return f"nncc run {library} --fill random --print-top 5"
+        device = " --device sim" if facts["target"]["simulated"] else ""
+        return f"nncc run {library}{device} --fill random --print-top 5"
     return f"nncc bench {library} --runner {folder}   # a bench program for the board"
 
 
@@ -178,6 +197,7 @@ cli.add_command(tune_command)
     "--repeat", type=click.IntRange(min=1), default=10, show_default=True, help="Runs that --print-time times."
 )
 @THREADS
+@DEVICE
 @JSON
 def run_command(
     library: Path,
@@ -186,6 +206,7 @@ def run_command(
     print_time: bool,
     repeat: int,
     threads: int,
+    device: str,
     as_json: bool,
     inputs: Path | None,
     fill: Fill | None,
@@ -199,7 +220,7 @@ def run_command(
 
     with working() as progress:
         progress.start("open", str(library))
-        opened = open_library(library, threads)
+        opened = open_library(library, threads, device=device)
         arrays, how = choose_inputs(opened.inputs_at(sizes), inputs, fill, seed)
         if print_time:
             progress.start("time", str(library))
@@ -226,6 +247,7 @@ def run_command(
 @cli.command("bench", short_help="Time a library, and each of its kernels.")
 @click.argument("library", type=Path)
 @THREADS
+@DEVICE
 @click.option(
     "--repeat", type=click.IntRange(min=1), metavar="N", help="Timed runs.  [default: as many as fit in --seconds]"
 )
@@ -250,6 +272,7 @@ def run_command(
 def bench_command(
     library: Path,
     threads: int,
+    device: str,
     repeat: int | None,
     seconds: float,
     warmup: int,
@@ -277,19 +300,36 @@ def bench_command(
         return
     with working() as progress:
         progress.start("open", str(library))
-        opened = open_library(library, threads)
-        progress.start("time", str(library))
+        opened = open_library(library, threads, device=device)
         arrays, _ = choose_inputs(opened.inputs_at(sizes), inputs, fill, seed)
+        if opened.simulated:  # its cycles are always the same: one inference says all
+            progress.start("simulate", device)
+            simulated = opened.simulate(arrays)
+    if opened.simulated:
+        return _show_simulation(opened, simulated, profile, as_json)
+    with working() as progress:
+        progress.start("time", str(library))
         found = opened.benchmark(arrays, repeat=repeat, seconds=seconds, warmup=warmup, profile=profile)
         rows, limits = [], None
         if profile:
             progress.start("measure", "what this machine can do")
             limits = attempt(opened)
-            calls, schedules = opened.describe()["calls"], schedules_beside(opened)
+            calls, schedules = opened.describe()["calls"], schedules_beside(library, opened.describe())
             rows = bench_report.kernel_rows(calls, found.call_seconds, schedules, limits)
     if as_json:
         return _print_json(bench_report.measurement_facts(opened, found, rows, limits))
     click.echo(bench_report.measurement_text(opened, found, rows, limits), nl=False)
+
+
+def _show_simulation(opened: OpenLibrary, found: Simulation, profile: bool, as_json: bool) -> None:
+    from nncc.execute import schedules_beside
+    from nncc.simulation_report import layer_rows, simulation_facts, simulation_text
+
+    about = opened.describe()
+    rows = layer_rows(about, found.cycles, schedules_beside(opened.path, about)) if profile else []
+    if as_json:
+        return _print_json(simulation_facts(opened, found, rows))
+    click.echo(simulation_text(opened, found, rows), nl=False)
 
 
 @cli.command("show", short_help="A model or a library as text.")
@@ -349,6 +389,7 @@ def _show_library(file: Path, as_json: bool) -> None:
 
 
 cli.add_command(records)
+cli.add_command(vta)
 
 
 @cli.command("targets", short_help="What can be compiled for, linked and run here.")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import NnccError, OutputError, RunError, TargetError
+from nncc.vta.devices import driver_of, is_simulator
 from nncc.worker import never_ended, signal_name, work
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Measurement",
     "OpenLibrary",
+    "Simulation",
     "describe",
     "emulate",
     "is_library",
@@ -77,6 +79,21 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Simulation:
+    """An inference on a simulated accelerator."""
+
+    device: str
+    """What the simulator says of itself: the machine's configuration, clock and memory."""
+    counters: Mapping[str, int]
+    cycles: tuple[int, ...]
+    """Of each call; 0 for those on the host. A layer's are those from when all before it was complete."""
+    seconds: float
+    """Those of all, by the clock of the device."""
+    host_seconds: tuple[float, ...]
+    """Of each call, as they were here; 0 for those on the accelerator."""
+
+
+@dataclass(frozen=True)
 class OpenLibrary:
     """A compiled library that this machine can run."""
 
@@ -87,6 +104,10 @@ class OpenLibrary:
     emulator: tuple[str, ...]
     """The words before the runner's; empty where the library is for this very machine."""
     description: dict[str, Any]
+    device: str = ""
+    """Of a library for an accelerator, the driver and what it opens."""
+    simulated: bool = False
+    """Whether that is the simulator, which has cycles but takes its time."""
 
     @property
     def emulated_by(self) -> str:
@@ -155,7 +176,8 @@ class OpenLibrary:
                 said = emulate(self.path, self.target, self.emulator, words)
                 shapes = json.loads(said)["shapes"]
             else:
-                done = work(self.path, {"task": "run", "threads": self.threads, "folder": scratch, "sizes": sizes})
+                order = {"task": "run", "threads": self.threads, "folder": scratch, "sizes": sizes}
+                done = work(self.path, order | {"device": self.device})
                 shapes = [shape for _, shape, _ in done["outputs"]]
             return {
                 tensor["name"]: _array(folder / f"out{number}", tensor, shape)
@@ -196,6 +218,7 @@ class OpenLibrary:
             for number, array in enumerate(arrays):
                 array.tofile(Path(scratch) / f"in{number}")
             order = {"task": "bench", "threads": self.threads, "folder": scratch, "repeat": repeat, "sizes": sizes}
+            order |= {"device": self.device}
             found = work(self.path, order | {"seconds": seconds, "warmup": warmup, "profile": profile})
         return Measurement(
             threads=self.threads,
@@ -207,13 +230,25 @@ class OpenLibrary:
             call_seconds=tuple(found["call_seconds"]),
         )
 
+    def simulate(self, inputs: Mapping[str, Any]) -> Simulation:
+        """One inference on a simulated accelerator, counted. Raises RunError as `run`."""
+        _, arrays = self._checked(inputs)
+        with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
+            for number, array in enumerate(arrays):
+                array.tofile(Path(scratch) / f"in{number}")
+            order = {"task": "simulate", "threads": self.threads, "folder": scratch, "device": self.device}
+            found = work(self.path, order)
+        cycles, host_seconds = tuple(found["cycles"]), tuple(found["host_seconds"])
+        return Simulation(found["device"], found["counters"], cycles, found["seconds"], host_seconds)
 
-def open_library(path: str | Path, threads: int = 1, target: Target | None = None) -> OpenLibrary:
+
+def open_library(path: str | Path, threads: int = 1, target: Target | None = None, device: str = "") -> OpenLibrary:
     """Find out what a library is and how this machine can run it.
 
     `threads` is the number of threads of each run, 0 for one per processor. `target` is what it was compiled for,
-    where the caller knows; else the file tells. Raises RunError if the file is no library, TargetError if this
-    machine cannot run it, ToolError if the runner for its emulator cannot be compiled.
+    where the caller knows; else the file tells. `device` is the accelerator of a library for one, in the words of
+    `nncc.vta.devices`. Raises RunError if the file is no library, or the device is none of its, TargetError if this
+    machine cannot run it, ToolError if the runner for its emulator or the simulator cannot be compiled.
     """
     from nncc.runtime import loader
 
@@ -222,8 +257,15 @@ def open_library(path: str | Path, threads: int = 1, target: Target | None = Non
         raise RunError(f"the number of threads is {threads}", "0 means one for each processor")
     machine = _foreign_machine(path)
     if machine is None:
-        with loader.load(path, threads=1) as module:
-            return OpenLibrary(path, threads, None, (), module.description)
+        simulated = is_simulator(device)
+        if device:
+            device = driver_of(device, loader.describe(path))
+        with loader.load(path, 1, device) as module:
+            return OpenLibrary(path, threads, None, (), module.description, device, simulated)
+    if device:
+        raise RunError(
+            f"{path} is for {machine}: only a machine of its own has its accelerator", "leave the device out"
+        )
     from nncc.codegen.link import emulator
 
     target = target or target_of(path)
@@ -275,9 +317,11 @@ def describe(path: Path) -> dict[str, Any]:
 
     Raises as :func:`open_library` if there is no such file.
     """
+    from nncc.runtime import loader
+
     try:
-        opened = open_library(path)
-        return opened.description | {"schedules": schedules_beside(opened)}
+        about = loader.describe(path) if _foreign_machine(path) is None else open_library(path).description
+        return about | {"schedules": schedules_beside(path, about)}
     except NnccError:
         about = _beside(path)
         if not is_library(path) or not about.keys() >= {"build", "calls", "inputs", "outputs", "features"}:
@@ -287,10 +331,10 @@ def describe(path: Path) -> dict[str, Any]:
         return about | {"calls": [{"name": name, "flops": 0, "bytes": 0} for name in about["calls"]]}
 
 
-def schedules_beside(library: OpenLibrary) -> dict[str, str]:
+def schedules_beside(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
     """Where each kernel's schedule came from: in the .json beside the library, if it is of the same build."""
-    about = _beside(library.path)
-    return dict(about.get("schedules", {})) if about.get("build") == library.description["build"] else {}
+    about = _beside(path)
+    return dict(about.get("schedules", {})) if about.get("build") == description["build"] else {}
 
 
 def _beside(path: Path) -> dict[str, Any]:

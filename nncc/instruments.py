@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nncc.config import Config
 from nncc.dynamic.stages import Opened
 from nncc.errors import InternalError, NnccError, OutputError, RunError
-from nncc.ir import Artifact, Decision, Kernels, Model, Network, Program, Quantization
+from nncc.ir import Acceleration, Artifact, Decision, Kernels, Model, Network, Program, Quantization
 from nncc.pipeline import Instrument, Job, Stage, stages
 from nncc.tuning.lock import write_lock
 
@@ -45,6 +45,8 @@ class Decided(Instrument):
     """By task without a record, the other processor that there is one for."""
     quantization: Quantization | None = None
     """What runs on integers, where something is quantized."""
+    acceleration: Acceleration | None = None
+    """What runs on the target's accelerator, where it has one."""
     outcome: Outcome | None = None
     """How the model was quantized, where it was so here."""
 
@@ -53,6 +55,7 @@ class Decided(Instrument):
             self.outcome = value.outcome
         if stage.name == "schedule":
             self.decisions, self.quantization = value.decisions, value.quantization
+            self.acceleration = value.acceleration
             self.elsewhere = job.known.elsewhere([each.task for each in value.decisions if not each.tuned])
 
 
@@ -203,9 +206,16 @@ class Verify(Instrument):
         if "so" not in job.config.emit:
             self.skipped = f"no shared library was made, only {', '.join(job.config.emit)}"
             return
+        device = ""
         try:
             words = emulator(job.target)
-            if words:
+            if job.target.hardware.drives_accelerator:
+                from nncc.vta.devices import SIMULATOR, simulated
+
+                device, self.emulated_by = SIMULATOR, "the simulator"
+                self.announce("check", "the library, on the simulated accelerator")
+                simulated(artifact.description)
+            elif words:
                 self.emulated_by = Path(words[0]).name
                 self.announce("check", f"the library, by {self.emulated_by}")
                 build_runner(job.target)
@@ -215,9 +225,8 @@ class Verify(Instrument):
             self.skipped = f"{error.message} ({error.hint})" if error.hint else error.message
             return
         try:
-            found = open_library(artifact.library, threads=job.target.hardware.cores, target=job.target).run(
-                self._inputs
-            )
+            opened = open_library(artifact.library, job.target.hardware.cores, job.target, device)
+            found = opened.run(self._inputs)
         except RunError as error:
             raise InternalError(f"{stage.name}: `{artifact.library}` does not run: {error.message}", _REPORT) from error
         problem = f"`{artifact.library}` computes something else than ONNX Runtime"

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     import tvm
 
     from nncc.target import Target
+    from nncc.vta.stream import Stream
 
 __all__ = [
     "ALIGNMENT",
     "CONCATENATION",
     "COUNT",
+    "Acceleration",
     "Artifact",
     "Branch",
     "Call",
@@ -35,6 +37,7 @@ __all__ = [
     "Dim",
     "Extent",
     "FloatLayer",
+    "HostLayer",
     "Kernels",
     "Launch",
     "Loop",
@@ -229,6 +232,30 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class HostLayer:
+    """Convolutions or matrix products of integers that an accelerator does not compute."""
+
+    text: str
+    """The operator and its shapes."""
+    reason: str
+    count: int
+    """How many there are, alike."""
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What of a model's integers an accelerator computes."""
+
+    layers: int
+    """Convolutions and matrix products on it."""
+    macs: int
+    """Their multiply-adds."""
+    host_macs: int
+    """Those of the products of integers on the host."""
+    host_layers: tuple[HostLayer, ...] = ()
+
+
+@dataclass(frozen=True)
 class Model:
     """An ONNX graph, valid at every step: what the portable stages read and return."""
 
@@ -279,6 +306,8 @@ class Network:
     """Where there were several ways."""
     quantization: Quantization | None = None
     """None where nothing is quantized."""
+    acceleration: Acceleration | None = None
+    """None where the target has no accelerator."""
     regions: Mapping[str, Region] = field(default_factory=dict)
     """By the name under which ``main`` calls it; the bodies are Networks."""
 
@@ -304,6 +333,8 @@ class Kernels:
     sources: dict[str, str] = field(default_factory=dict)
     """By kernel, the source of its decision."""
     quantization: Quantization | None = None
+    """The network's."""
+    acceleration: Acceleration | None = None
     """The network's."""
     regions: Mapping[str, Region] = field(default_factory=dict)
     """The network's, with bodies that are Kernels."""
@@ -460,6 +491,8 @@ class Lowered:
     """Bytes by function that each thread needs besides."""
     launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
     """`Program.launches`."""
+    streams: dict[str, Stream] = field(default_factory=dict)
+    """`Program.streams`."""
 
 
 @dataclass(frozen=True)
@@ -521,6 +554,10 @@ class Program:
     """Open dimensions, in the order of the C interface."""
     variants: tuple[Variant, ...] = ()
     """The first that is for the sizes of a run is what runs. Empty without open dimensions: then all steps run."""
+    streams: dict[str, Stream] = field(default_factory=dict)
+    """The kernels that an accelerator runs; their schedules say by which plans."""
+    separate: bool = False
+    """Whether each of those is a program of its own, in whose cycles no other has a part."""
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -15,6 +15,7 @@ from nncc.errors import UsageError
 
 __all__ = [
     "BIND",
+    "DEVICE",
     "FILL",
     "JSON",
     "RANGES",
@@ -179,6 +180,14 @@ SIZES = click.option(
 BIND = option("bind", "--bind", multiple=True, callback=_bindings, metavar="NAME=VALUES", note=" Repeatable.")
 TARGET = option("target", "-t", "--target", default="native", show_default=True)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also of errors; for scripts.")
+DEVICE = click.option(
+    "--device",
+    default="",
+    metavar="sim|rtl[:OPTIONS]|DRIVER[:URI]",
+    help="The accelerator of a library for one: the simulator, `sim:memory=ideal` with another memory, its core in "
+    "SystemVerilog, which Verilator runs, or a driver's library; by default what NNCC_ACCELERATOR in the environment "
+    "says.",
+)
 THREADS = click.option(
     "--threads", type=click.IntRange(min=0), default=1, show_default=True, help="Threads; 0 for one per processor."
 )

@@ -214,7 +214,7 @@ def plan(path: str | Path, config: Config, progress: Callable[[int, int, str], N
 
 def _check_open(config: Config, target: Target) -> None:
     """Refuse what cannot be done with open dimensions."""
-    if target.hardware.multiprocessors:
+    if target.hardware.multiprocessors or target.hardware.drives_accelerator:
         raise UsageError(
             f"`--range`: libraries for `{target.name}` take fixed sizes only", "fix them: `--shape NAME=1x3x224x224`"
         )

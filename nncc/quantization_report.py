@@ -9,7 +9,7 @@ from nncc.report import plural
 if TYPE_CHECKING:
     from nncc.ir import Quantization
 
-__all__ = ["quantization_facts", "quantization_text"]
+__all__ = ["quantization_facts", "quantization_text", "share"]
 
 
 def quantization_facts(found: Quantization | None) -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def quantization_text(found: Quantization | None) -> str:
     nothing is quantized."""
     if found is None or not found.macs:
         return ""
-    lines = [f"\nintegers {_percent(found.integer_macs, found.macs)} of the multiply-adds\n"]
+    lines = [f"\nintegers {share(found.integer_macs, found.macs)} of the multiply-adds\n"]
     if found.float_layers:
         count = sum(each.count for each in found.float_layers)
         lines.append(f"{plural(count, 'quantized layer')} in float32\n")
@@ -38,7 +38,7 @@ def quantization_text(found: Quantization | None) -> str:
     return "".join(lines)
 
 
-def _percent(part: int, whole: int) -> str:
+def share(part: int, whole: int) -> str:
     """Rounded, but 0 % and 100 % are none and all."""
     if part in (0, whole):
         return "all" if part else "none"

@@ -99,6 +99,7 @@ def target_facts(target: Target) -> dict[str, Any]:
         "tvm": target.tvm,
         "links_with": linkers,
         "runs": run,
+        "simulated": hardware.drives_accelerator,
         "why_not": why,
     }
 
@@ -153,6 +154,9 @@ def target_text(target: Target) -> str:
     if hardware.dram_gbps:
         rows.append(["memory", f"{hardware.dram_gbps:g} GB/s"])
     rows.append(["features", " ".join(hardware.features) or "the architecture's baseline"])
+    if (machine := hardware.accelerator) is not None:
+        words = f"{machine.configuration}, {machine.clock_mhz} MHz, memory {machine.memory}"
+        rows.append(["accelerator", words + (", its layers run on the processor" if hardware.golden else "")])
     lines += [table(rows, indent="  "), "\nthis machine\n"]
     rows = [["links", f"yes, with {', '.join(facts['links_with'])}" if facts["links_with"] else "no"]]
     if not facts["links_with"]:

@@ -18,6 +18,8 @@ from nncc.target_words import check_keys, parse_overrides, parse_tvm_string, val
 if TYPE_CHECKING:
     from tvm.target import Target as TvmTarget
 
+    from nncc.vta.machine import Machine
+
 __all__ = ["Hardware", "Host", "Link", "Target", "available", "host", "resolve"]
 
 
@@ -59,6 +61,16 @@ class Hardware:
     """Dense peak of the tensor cores on float16, accumulated in float32; 0 where there are none."""
     tensor_int8_gops: float = 0.0
     """Dense peak of the tensor cores on int8, in 10^9 operations a second."""
+    accelerator: Machine | None = None
+    """The accelerator beside the processor: the table ``[accelerator]`` of a description."""
+    golden: bool = False
+    """Whether the layers of the accelerator are compiled for the processor, by their definition: slow, and exact; to
+    find out who errs."""
+
+    @property
+    def drives_accelerator(self) -> bool:
+        """Whether libraries have programs for an accelerator."""
+        return self.accelerator is not None and not self.golden
 
     @property
     def bytes_per_flop(self) -> float:
@@ -140,7 +152,9 @@ def resolve(text: str) -> Target:
     if re.match(r"llvm$|\w+\s+-", text):
         return _from_tvm(parse_tvm_string(text))
     base, *words = text.split(",")
-    return _override(_load(base.strip()), parse_overrides(words, text, _types(Hardware)))
+    target = _load(base.strip())
+    machine = {f.name: type(f.default) for f in _fields(target.hardware.accelerator)}
+    return _override(target, parse_overrides(words, text, _types(Hardware) | machine))
 
 
 def available() -> list[Target]:
@@ -148,12 +162,13 @@ def available() -> list[Target]:
     targets = []
     for path in sorted(targets_folder().glob("*.toml"), key=lambda path: path.stem):
         description = _read(path)
-        if "choose" not in description or _choose(description["choose"]) is not None:
+        if (chosen := _chosen(description)) is None or _choose(chosen["choose"]) is not None:
             targets.append(_load(path.stem))
     return targets
 
 
 _SECTIONS: dict[str, type] = {"doc": str, "extends": str, "choose": list, "tvm": dict, "hardware": dict, "link": dict}
+_SECTIONS |= {"accelerator": dict}
 
 
 def _load(name: str) -> Target:
@@ -171,7 +186,16 @@ def _load(name: str) -> Target:
     description = _read(path)
     if "choose" in description:
         return _native(path.stem, description, path)
+    if "accelerator" in description and _chosen(description) is not None:
+        return _hosted(path.stem, description, str(path))
     return _target(path.stem, _extended(description, str(path)), str(path))
+
+
+def _chosen(description: dict[str, Any]) -> dict[str, Any] | None:
+    """The description that chooses the processor: this one, or the one that it extends; None where none does."""
+    path = targets_folder() / f"{description.get('extends', '')}.toml"
+    found = description if "choose" in description or not path.is_file() else _read(path)
+    return found if "choose" in found else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -197,7 +221,11 @@ def _checked(description: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _types(kind: type[Hardware] | type[Link]) -> dict[str, type]:
-    return {f.name: type(f.default) for f in fields(kind) if f.default is not MISSING}
+    return {f.name: type(f.default) for f in fields(kind) if f.default is not MISSING and f.default is not None}
+
+
+def _fields(machine: Machine | None) -> tuple[Any, ...]:
+    return () if machine is None else fields(machine)
 
 
 def _extended(description: dict[str, Any], where: str) -> dict[str, Any]:
@@ -225,8 +253,27 @@ def _target(name: str, description: Mapping[str, Any], where: str) -> Target:
         raise TargetError(f"{where}: [tvm] has no `mtriple`", 'for example `mtriple = "aarch64-unknown-linux-gnu"`')
     hardware = dict(description.get("hardware", {}))
     hardware.setdefault("cores", tvm.get("num-cores", 1))
-    doc = description.get("doc", "")
-    return Target(name, doc, tvm, Hardware(**_frozen(hardware)), Link(**_frozen(description.get("link", {}))), name)
+    doc, facts = description.get("doc", ""), Hardware(**_frozen(hardware), accelerator=_machine(description, where))
+    return Target(name, doc, tvm, facts, Link(**_frozen(description.get("link", {}))), name)
+
+
+def _machine(description: Mapping[str, Any], where: str) -> Machine | None:
+    if "accelerator" not in description:
+        return None
+    from nncc.vta.machine import Machine
+
+    return Machine.from_table(description["accelerator"], where)
+
+
+def _hosted(name: str, description: Mapping[str, Any], where: str) -> Target:
+    """This machine with an accelerator beside it, and with other facts where the description has some."""
+    for key in ("tvm", "link"):
+        if key in description:
+            raise TargetError(f"{where}: [{key}] is that of this machine", "leave it out, or extend another target")
+    target = _load(description["extends"])
+    facts = _frozen(description.get("hardware", {})) | {"accelerator": _machine(description, where)}
+    doc = f"{description.get('doc', name)}; host: {target.doc}"
+    return replace(target, name=name, doc=doc, hardware=replace(target.hardware, **facts), base=name)
 
 
 def _frozen(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,7 +364,13 @@ def _override(target: Target, changes: Mapping[str, Any]) -> Target:
         return target
     tvm = dict(target.tvm)
     facts: dict[str, Any] = {}
+    machine = target.hardware.accelerator
+    own = {f.name for f in _fields(machine)} & changes.keys()
+    if machine is not None and own:
+        facts["accelerator"] = replace(machine, **{key: changes[key] for key in own})
     for key, value in changes.items():
+        if key in own:
+            continue
         if key in _types(Hardware):
             facts[key] = tuple(value) if isinstance(value, list) else value
         elif value in ("", []):

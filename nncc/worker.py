@@ -82,6 +82,7 @@ def serve() -> None:
 def answer(order: Mapping[str, Any]) -> dict[str, Any]:
     """Do `order` in this process; ``error`` and ``hint`` where the library cannot be loaded or fails."""
     tasks = {"run": _run_here, "bench": _bench_here, "fastest": _fastest_here, "rounds": _rounds_here}
+    tasks |= {"simulate": _simulate_here, "cycles": _cycles_here}
     try:
         return tasks[order["task"]](order)
     except RunError as error:
@@ -106,7 +107,7 @@ def _given(module: Any, order: Mapping[str, Any]) -> dict[str, Any]:
 def _run_here(order: Mapping[str, Any]) -> dict[str, Any]:
     from nncc.runtime.loader import load
 
-    with load(order["path"], order["threads"]) as module:
+    with load(order["path"], order["threads"], order.get("device", "")) as module:
         made = list(module.run(_given(module, order)).values())
         for number, array in enumerate(made):
             array.tofile(Path(order["folder"]) / f"out{number}")
@@ -128,7 +129,7 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     ctypes.CDLL(path)  # load() below finds it loaded, and what it takes is to create the context
     loaded = time.perf_counter()
-    module = load(path, order["threads"])
+    module = load(path, order["threads"], order.get("device", ""))
     created = time.perf_counter()
     inputs = _given(module, order)
     once = module.benchmark(inputs, repeat=1, warmup=order["warmup"])[0]
@@ -149,6 +150,30 @@ def _bench_here(order: Mapping[str, Any]) -> dict[str, Any]:
         "peak_bytes": max(0, peak - before) if peak and before else 0,
         "call_seconds": calls,
     }
+
+
+def _cycles_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The seconds of each call by the accelerator's clock, 0 for those of the host, on inputs of zeros."""
+    import numpy as np
+
+    from nncc.runtime.loader import load
+
+    with load(order["path"], order["threads"], order["device"]) as module:
+        _, seconds = module.profile({t.name: np.zeros(t.shape, t.numpy_dtype) for t in module.inputs})
+        cycles = np.array(module.cycles())
+        return {"seconds": np.where(cycles > 0, seconds, 0.0).tolist()}
+
+
+def _simulate_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    """One inference on a simulated accelerator, whose cycles are always the same."""
+    from nncc.runtime.loader import load
+
+    with load(order["path"], order["threads"], order["device"]) as module:
+        _, seconds = module.profile(_given(module, order))
+        cycles = module.cycles()
+        host = [0.0 if cycle else time for time, cycle in zip(seconds.tolist(), cycles, strict=True)]
+        found = {"device": module.device, "counters": module.counters(), "cycles": cycles, "host_seconds": host}
+        return found | {"seconds": sum(seconds.tolist()) - sum(host)}
 
 
 def _rounds_here(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,8 +122,9 @@ class Compiled:
         return reference(self.model, inputs)
 
     def run(self, inputs: Mapping[str, np.ndarray], threads: int = 1) -> dict[str, np.ndarray]:
-        """In a process of its own, or under an emulator: a crash fails one test."""
-        return open_library(self.library, threads, self.program.target).run(inputs)
+        """In a process of its own, under an emulator or on a simulated accelerator: a crash fails one test."""
+        device = "sim" if self.program.target.hardware.drives_accelerator else ""
+        return open_library(self.library, threads, self.program.target, device).run(inputs)
 
     def comparisons(
         self, inputs: Mapping[str, np.ndarray], tolerance: float | Mapping[str, float] | None = None, threads: int = 1

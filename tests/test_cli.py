@@ -83,8 +83,8 @@ def test_the_module_is_the_command_line():
         (
             ["xyzzy"],
             "nncc has no command `xyzzy`",
-            "there are: compile, check, quantize, prune, distill, compare, tune, run, bench, show, records, targets, "
-            "doctor",
+            "there are: compile, check, quantize, prune, distill, compare, tune, run, bench, show, records, vta, "
+            "targets, doctor",
         ),
         (["compile"], "missing argument `MODEL`", "`nncc compile --help` shows what it takes"),
         (["compile", "m.onnx", "--emitt", "so"], "there is no option `--emitt`", "did you mean `--emit`?"),

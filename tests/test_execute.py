@@ -82,11 +82,11 @@ def test_percentiles(seconds, p50, p90):
 
 
 def test_the_schedules_are_those_of_the_same_build(library, tmp_path):
-    assert schedules_beside(open_library(library))
+    assert schedules_beside(library, describe(library))
     copy = Path(shutil.copy(library, tmp_path))
-    assert schedules_beside(open_library(copy)) == {}
+    assert schedules_beside(copy, describe(copy)) == {}
     copy.with_suffix(".json").write_text('{"build": "another", "schedules": {"conv": "x"}}')
-    assert schedules_beside(open_library(copy)) == {}
+    assert schedules_beside(copy, describe(copy)) == {}
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")

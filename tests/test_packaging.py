@@ -42,6 +42,8 @@ def test_what_travels_with_the_code_is_there():
         (targets_folder(), ROOT / "targets", "*.toml"),
         (schedules_folder(), ROOT / "schedules", "**/*"),
         (runtime_folder(), ROOT / "nncc" / "runtime", "*.[ch]"),
+        (runtime_folder(), ROOT / "nncc" / "runtime", "vta/*.[ch]pp"),
+        (Path(nncc.__file__).parent / "vta" / "rtl", ROOT / "nncc" / "vta" / "rtl", "*"),
     ):
         assert contents(source, pattern)
         assert contents(folder, pattern) == contents(source, pattern)

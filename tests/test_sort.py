@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from compiled import Net, agrees, compile_net
-
-from nncc.errors import ModelError
 
 TYPES = [np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
 
@@ -56,12 +53,3 @@ def test_sorts_agree_with_onnx_runtime(tmp_path):
     net.output(net.op("Exp", values), net.op("Cast", indices, to=1))
     net.output(topk(net, wide, 10)[1])  # its values are not used
     agrees(net, tmp_path)
-
-
-def test_a_type_that_cannot_be_sorted_is_refused(tmp_path):
-    net = Net()
-    net.output(*topk(net, net.input(5, dtype=np.float16), 2))
-    with pytest.raises(ModelError) as caught:
-        compile_net(net, tmp_path)
-    assert str(caught.value) == "topk of float16 tensors is not supported"
-    assert caught.value.hint == "cast to float32 first"

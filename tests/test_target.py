@@ -10,6 +10,7 @@ import subprocess
 import sys
 import token
 import tokenize
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ import pytest
 import nncc.target
 from nncc.errors import TargetError
 from nncc.host import llvm_features
+from nncc.report import target_text
 from nncc.resources import schedules_folder, targets_folder
 from nncc.target import Hardware, Host, Link, available, host, resolve
 
 NAMES = sorted(path.stem for path in targets_folder().glob("*.toml"))
 GPUS = [name for name in NAMES if resolve(name).hardware.multiprocessors]
 PROCESSORS = [name for name in NAMES if name not in GPUS]
+ACCELERATORS = [name for name in NAMES if resolve(name).hardware.accelerator]
 TRIPLES = "aarch64-unknown-linux-gnu, arm64-apple-macos11, armv7l-unknown-linux-gnueabihf, riscv64-unknown-linux-gnu, "
 TRIPLES += "x86_64-unknown-linux-gnu, x86_64-w64-windows-gnu"
 
@@ -117,10 +120,54 @@ def test_tvm_makes_code_for_it(name, tmp_path):
         assert data.startswith({"coff": b"\x64\x86", "macho": b"\xcf\xfa\xed\xfe"}[target.link.format])
 
 
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_the_host_of_an_accelerator_is_this_machine(name):
+    target, native = resolve(name), resolve("native")
+    assert target.tvm == native.tvm
+    assert target.doc.endswith(f"; host: {native.doc}")
+    assert replace(target.hardware, accelerator=None) == native.hardware
+
+
+def test_a_target_in_full_tells_of_its_accelerator():
+    line = "  accelerator  nv1_16x16_inp32_wgt256_acc128_uop16_par32, 100 MHz, memory pynq"
+    assert f"{line}\n" in target_text(resolve("vta"))
+    assert f"{line}, its layers run on the processor\n" in target_text(resolve("vta,golden=true"))
+
+
+def test_an_accelerator_has_overrides_too():
+    target = resolve("vta,wgt_kib=128,memory=ideal,golden=true")
+    plain = resolve("vta").hardware.accelerator
+    assert target.hardware.accelerator == replace(plain, wgt_kib=128, memory="ideal")
+    assert target.hardware.golden
+    assert target.tvm == resolve("native").tvm
+
+
+def test_a_processor_has_no_facts_of_an_accelerator():
+    message, _ = refusal("native,wgt_kib=128")
+    assert message == "the target `native,wgt_kib=128` has the unknown key `wgt_kib`"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends = 'native'\n[accelerator]\n[tvm]\nmcpu = 'x'", "{}: [tvm] is that of this machine"),
+        ("extends = 'native'\n[accelerator]\nblock = '16'", "{}: [accelerator] block = '16' is no whole number"),
+        (
+            "extends = 'native'\n[accelerator]\nwgt_kib = 1\nblock = 64",
+            "accelerator: WGT holds no tile: it has 1024 bytes, two elements of 4096 need 8192",
+        ),
+    ],
+)
+def test_a_description_of_an_accelerator_that_is_off_is_named_with_the_key(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    assert refusal(str(path))[0] == message.format(path)
+
+
 def test_boards_and_processors_are_not_named_in_the_code():
     mechanism = Path(nncc.target.__file__).parent
     processors = {target.tvm.get("mcpu", target.tvm.get("arch")) for target in available()} - {None, "generic"}
-    boards = set(NAMES) - set(general()) - {"native", "cuda"}
+    boards = set(NAMES) - set(general()) - {"native", "cuda", *ACCELERATORS}
     words = [rf"(?<![\w-]){re.escape(word)}(?![\w-])" for word in boards | processors]
     pattern = re.compile("|".join([*words, "cortex-", "znver", "skylake", "haswell", "raspberry", "jetson"]), re.I)
     found = []
@@ -350,12 +397,12 @@ def test_old_strings_that_cannot_be_split_are_refused():
     )
 
 
-SECTIONS = "doc, extends, choose, tvm, hardware, link"
+SECTIONS = "doc, extends, choose, tvm, hardware, link, accelerator"
 ONE_LEVEL = "only one level: extend a target that stands by itself"
 FACTS = (
     "vector_bits, vector_registers, fma, lane_operand, int8_dot, l1_kib, l2_kib, cores, peak_gflops, dram_gbps, "
     "features, multiprocessors, shared_kib, multiprocessor_shared_kib, multiprocessor_threads, tensor_tf32_gflops, "
-    "tensor_fp16_gflops, tensor_int8_gops"
+    "tensor_fp16_gflops, tensor_int8_gops, golden"
 )
 
 

@@ -15,7 +15,7 @@ from nncc.errors import InternalError
 from nncc.ir import Artifact, Lowered, Program
 from nncc.target import Target
 
-__all__ = ["DUMPS", "EXPANDS_WEIGHTS", "build", "check", "lower"]
+__all__ = ["DUMPS", "EXPANDS_WEIGHTS", "build", "check", "code_of", "lower"]
 
 DUMPS = ("asm", "ll", "tir")
 """Forms of code that can be written beside the library."""
@@ -53,6 +53,11 @@ def build(
     `dump_code` writes ``<stem>.s``, ``.ll`` or ``.tir`` beside them. With `rpc`, for which `emit` is ``so`` alone, the
     library has what TVM's RPC server needs to measure it (runtime/rpc_shim.c). Raises ToolError and OutputError.
     """
+    return make_library(program, folder, stem, code_of(program, dump_code, rpc), emit)
+
+
+def code_of(program: Program, dump_code: Sequence[str] = (), rpc: bool = False) -> Code:
+    """The kernels' code, and the model's C around it; see `build`."""
     from nncc.compat import tvm
 
     with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
@@ -64,7 +69,7 @@ def build(
             raise InternalError(
                 f"build: LLVM could not compile `{program.name}` for {program.target.name}: {error}"
             ) from error
-        code = Code(
+        return Code(
             source=lambda build_hash, compiler: emit_source(program, build_hash, compiler, rpc),
             exports=(*PUBLIC_FUNCTIONS, *RPC_FUNCTIONS) if rpc else PUBLIC_FUNCTIONS,
             kernels=kernels.read_bytes(),
@@ -73,4 +78,3 @@ def build(
                 for form in dump_code
             },
         )
-    return make_library(program, folder, stem, code, emit)

@@ -240,6 +240,7 @@ def lower_kernels(
         lowered.RemoveNoOp(),
         scheduled.RewriteUnsafeSelect(),
         split_periods(),
+        lowered.ConvertSSA(),  # what was split off has the variables of the rest
         lowered.StmtSimplify(),
         shuffle_lanes(),
         transpose_lanes(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nncc.codegen.emit_accelerator import Submission, emit_accelerator
 from nncc.codegen.emit_description import emit_description, size_in_c
 from nncc.codegen.flatten import symbol_prefix
 from nncc.ir import Branch, Call, Loop, Program, Ref, Step, calls_of
@@ -15,22 +16,34 @@ _RUN_ON = "int {prefix}run_on(nncc_context* context, const void* const* inputs, 
 """What libraries for CUDA have besides."""
 
 
-def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) -> str:
-    """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library."""
+def emit_source(
+    program: Program, build: str, compiler: str, rpc: bool = False, submissions: Sequence[Submission] = ()
+) -> str:
+    """model.c, which the runtime's ``internal.h`` describes; with `rpc`, TVM's RPC server can measure the library.
+
+    `submissions` are the parts of a program that has an accelerator.
+    """
     prefix = symbol_prefix(program.name)
-    types = {call.kernel: [_TYPES.get(ref.space, "const void*") for ref in call.args] for call in program.calls}
+    types = {
+        call.kernel: [_TYPES.get(ref.space, "const void*") for ref in call.args]
+        for call in program.calls
+        if call.kernel not in program.streams
+    }
+    submitted = {number: "" for each in submissions for number in each.calls}
+    submitted |= {each.first_call: f"NNCC_SUBMIT({number});" for number, each in enumerate(submissions)}
+    beside = emit_accelerator(program, submissions) if program.target.hardware.drives_accelerator else ""
     prototypes = "\n".join(
         f"extern int32_t {prefix}{kernel}({', '.join(parameters) or 'void'});"
         for kernel, parameters in sorted(types.items())
         if kernel
     )
     shim = '#include "rpc_shim.c"\n' if rpc else ""
-    return f"""{_dims_macro(program)}#include "internal.h"
+    return f"""{_dims_macro(program)}{"#define NNCC_ACCELERATOR" + chr(10) if beside else ""}#include "internal.h"
 
 {prototypes}
 
 {emit_description(program, build, compiler)}
-{_invoke(program, prefix)}
+{beside}{_invoke(program, prefix, submitted)}
 {_own_functions(program)}{_packed(program)}#include "runtime.c"
 {shim}"""
 
@@ -45,13 +58,13 @@ def _dims_macro(program: Program) -> str:
     return f"#define NNCC_DIMS {len(program.dims)}\n" if program.dims else ""
 
 
-def _invoke(program: Program, prefix: str) -> str:
+def _invoke(program: Program, prefix: str, submitted: Mapping[int, str]) -> str:
     """model_invoke, and for open dimensions what chooses the calls."""
     numbers = {dim.name: number for number, dim in enumerate(program.dims)}
 
     def function(name: str, first: int, stop: int) -> str:
         before = sum(1 for _ in calls_of(program.steps[:first]))
-        body = "\n".join(_steps(program.steps[first:stop], prefix, numbers, before))
+        body = "\n".join(_steps(program.steps[first:stop], prefix, numbers, submitted, before))
         return f"""static int32_t {name}({_PARAMETERS}) {{
   (void)arena; (void)weights; (void)dims; (void)in; (void)out; (void)seconds;
 {body}
@@ -115,14 +128,21 @@ def _packed(program: Program) -> str:
 
 
 def _steps(
-    steps: Sequence[Step], prefix: str, dims: Mapping[str, int], first: int = 0, depth: int = 0
+    steps: Sequence[Step],
+    prefix: str,
+    dims: Mapping[str, int],
+    submitted: Mapping[int, str],
+    first: int = 0,
+    depth: int = 0,
 ) -> Iterator[str]:
     """Lines of C; calls are numbered from `first` on, the number of the iteration of loop `depth` is ``i<depth>``;
-    `dims` are the numbers of open dimensions."""
+    `dims` are the numbers of open dimensions, `submitted` what stands in place of calls of an accelerator."""
     indent = "  " * (depth + 1)
     for step in steps:
         if isinstance(step, Call):
-            yield f"{indent}{_call(first, step, prefix, dims, f'i{depth}')}"
+            line = submitted[first] if first in submitted else _call(first, step, prefix, dims, f"i{depth}")
+            if line:
+                yield indent + line
             first += 1
             continue
         if isinstance(step, Branch):
@@ -134,7 +154,7 @@ def _steps(
             yield indent + line
             if isinstance(step, Loop) and step.counter is not None:
                 yield f"{indent}  memcpy({_place(step.counter, dims)}, &i{depth + 1}, sizeof i{depth + 1});"
-            yield from _steps(inside, prefix, dims, first, depth + 1)
+            yield from _steps(inside, prefix, dims, submitted, first, depth + 1)
             first += sum(1 for _ in calls_of(tuple(inside)))
         yield indent + "}"
 

@@ -11,14 +11,24 @@ import numpy as np
 
 from nncc.codegen.place import REGION, Memory, PendingCall, PendingStep, Value, pending_calls, place
 from nncc.codegen.regions import Body, branch_steps, loop_steps
+from nncc.codegen.shared_memory import buffers_of, with_copies
 from nncc.errors import InternalError
-from nncc.ir import CONCATENATION, COUNT, Dim, Kernels, Program, Region, TensorSpec
+from nncc.ir import ALIGNMENT, CONCATENATION, COUNT, Dim, Kernels, Program, Region, TensorSpec
+from nncc.target import Hardware
 
 __all__ = ["flatten", "in_panels", "symbol_prefix", "walk_of"]
 
 _PIECE_ALIGNMENT = 16
 """Bytes: on a GPU, what vectors of four floats may begin at, and so each piece of a concatenation that is written where
 it belongs. Processors take any."""
+
+
+def _alignments(hardware: Hardware) -> tuple[int, int]:
+    """Bytes that pieces of a concatenation and constants begin at a multiple of: on an accelerator, its elements."""
+    if (machine := hardware.accelerator) is not None:
+        elements = [machine.element_bytes(memory.name) for memory in machine.description.memories]
+        return machine.element_bytes("inp"), max(ALIGNMENT, *elements)
+    return _PIECE_ALIGNMENT if hardware.multiprocessors else 1, ALIGNMENT
 
 
 def symbol_prefix(name: str) -> str:
@@ -30,13 +40,15 @@ def flatten(kernels: Kernels) -> Program:
     """Order the calls, plan the arena, lay the constants out, lower the kernels to bare pointers."""
     from nncc.backends import backend
 
-    walk = walk_of(kernels, _PIECE_ALIGNMENT if kernels.target.hardware.multiprocessors else 1)
+    walk = walk_of(kernels, *_alignments(kernels.target.hardware))
     used = {call.kernel for call in pending_calls(walk.steps)}
     functions = {name: function for name, function in walk.functions.items() if name in used}
     lowered = backend(kernels.target).lower(functions, kernels.target, symbol_prefix(kernels.name))
     dims = _selected(kernels)
     _count(walk, kernels, dims)
-    return replace(place(with_bodies(kernels), walk.memory, walk.steps, walk.results, lowered), dims=dims)
+    steps = with_copies(walk.steps, lowered.streams, walk.memory)
+    shared = buffers_of(steps, lowered.streams, walk.memory)
+    return replace(place(with_bodies(kernels), walk.memory, steps, walk.results, lowered, shared), dims=dims)
 
 
 def _selected(kernels: Kernels) -> tuple[Dim, ...]:
@@ -115,10 +127,10 @@ def _allocated(kernels: Kernels) -> Any:
 _NONE = Value("none")
 
 
-def walk_of(kernels: Kernels, piece_alignment: int) -> Walk:
+def walk_of(kernels: Kernels, piece_alignment: int, constant_alignment: int = ALIGNMENT) -> Walk:
     """The steps of a model whose inputs are given to ``main``."""
     inputs = [Value("input", number) for number in range(len(kernels.inputs))]
-    return Walk(kernels, Memory(), inputs, piece_alignment)
+    return Walk(kernels, Memory(constant_alignment), inputs, piece_alignment)
 
 
 class Walk:

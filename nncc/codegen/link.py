@@ -23,12 +23,14 @@ from nncc.resources import runtime_folder
 from nncc.target import Target, host
 
 __all__ = [
+    "ACCELERATOR_FUNCTIONS",
     "CUDA_FUNCTIONS",
     "PUBLIC_FUNCTIONS",
     "RPC_FUNCTIONS",
     "Toolchain",
     "build_runner",
     "cache_folder",
+    "call_tool",
     "emulator",
     "find_toolchain",
     "link",
@@ -44,6 +46,9 @@ PUBLIC_FUNCTIONS = (
 
 CUDA_FUNCTIONS = ("nncc_run_on",)
 """What a library for CUDA exports besides."""
+
+ACCELERATOR_FUNCTIONS = ("nncc_create_on", "nncc_device_wanted", "nncc_device", "nncc_counters", "nncc_cycles")
+"""What a library for an accelerator exports besides."""
 
 RPC_FUNCTIONS = ("__tvm_ffi_nncc_facts", "__tvm_ffi_nncc_measure", "__tvm_ffi_nncc_run")
 """What runtime/rpc_shim.c adds, for TVM's RPC server to call."""
@@ -209,10 +214,12 @@ def link(
         if "a" in emit or "o" in emit:
             parts = _objects(target, toolchain, work, kernels, include, digests, prefix=static_prefix)
             if "o" in emit:
-                _call([*toolchain.command, "-r", *parts, "-o", "whole.o"], work)
+                call_tool([*toolchain.command, "-r", *parts, "-o", "whole.o"], work)
                 made["o"] = (work / "whole.o", f"{stem}.o")
             if "a" in emit:
-                _call([*toolchain.archiver, "rcs" if platform.system() == "Darwin" else "rcsD", "all.a", *parts], work)
+                call_tool(
+                    [*toolchain.archiver, "rcs" if platform.system() == "Darwin" else "rcsD", "all.a", *parts], work
+                )
                 made["a"] = (work / "all.a", f"lib{stem}.a")
         for path, name in made.values():
             os.replace(path, folder / name)
@@ -253,13 +260,13 @@ def _objects(
     base = [*toolchain.command, *_COMPILE, *position, *target.link.cflags]
     if target.link.format == "coff" and toolchain.name == "zig":
         base += ["-Xclang", "-object-file-name=model.o"]  # else it writes the path of its cache into the object
-    _call([*base, *defines, *folders, *maps, "model.c", "-o", parts[0]], work)
+    call_tool([*base, *defines, *folders, *maps, "model.c", "-o", parts[0]], work)
     if target.link.format == "coff":
         # What it exports, exports.def says; a program with an archive inside exports nothing.
         (work / parts[0]).write_bytes(conceal((work / parts[0]).read_bytes()))
     for part in parts[1:]:
         assembly = str(Path(part).with_suffix(".s"))
-        _call([*toolchain.command, "-c", *target.link.cflags, assembly, "-o", part], work)
+        call_tool([*toolchain.command, "-c", *target.link.cflags, assembly, "-o", part], work)
     if kernels is not None:
         data = conceal(kernels.read_bytes())
         (work / f"{tag}kernels.o").write_bytes(rename(data, names) if names else data)
@@ -284,9 +291,9 @@ def _link_shared(
     else:
         (work / "exports.txt").write_text("".join(f"_{f}\n" for f in exports))
         flags += [f"-Wl,-install_name,@rpath/{name}", "-Wl,-exported_symbols_list,exports.txt"]
-    # Libraries for CUDA open the driver: before glibc 2.34, dlopen is in a library of its own.
+    # Libraries for CUDA and for accelerators open the driver: before glibc 2.34, dlopen is in a library of its own.
     libraries = ["-lm", "-lpthread", *(["-ldl"] if form == "elf" else [])]
-    _call([*toolchain.command, *flags, *parts, "-o", name, *libraries], work)
+    call_tool([*toolchain.command, *flags, *parts, "-o", name, *libraries], work)
 
 
 def static_names(prefix: str) -> dict[str, str]:
@@ -316,7 +323,7 @@ def build_runner(target: Target, folder: Path | None = None, *, toolchain: Toolc
             shutil.copyfile(runtime / name, work / name)
         libraries = {"elf": ["-ldl", "-lm", "-lpthread"], "coff": [], "macho": []}[target.link.format]
         flags = ["-O2", "-std=gnu11", *target.link.cflags]
-        _call([*toolchain.command, *flags, "bench_main.c", "-o", runner.name, *libraries], work)
+        call_tool([*toolchain.command, *flags, "bench_main.c", "-o", runner.name, *libraries], work)
         os.replace(work / runner.name, runner)
     return runner
 
@@ -373,7 +380,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _call(command: Sequence[str], work: Path) -> None:
+def call_tool(command: Sequence[str], work: Path) -> None:
     """Run a tool in `work`.
 
     Raises ToolError with the command and what it said: its stderr whole, or the last 60 lines of it.

@@ -40,6 +40,7 @@ def lower(network: Network) -> Kernels:
         network.outputs,
         decisions=network.decisions,
         quantization=network.quantization,
+        acceleration=network.acceleration,
         regions={
             name: replace(region, bodies=tuple(map(lower, region.bodies))) for name, region in network.regions.items()
         },

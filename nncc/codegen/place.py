@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from nncc.codegen.memory import Lifetime, plan
-from nncc.ir import Branch, Call, Extent, Kernels, Loop, Lowered, Program, Ref, Step, TensorSpec, align
+from nncc.ir import ALIGNMENT, Branch, Call, Extent, Kernels, Loop, Lowered, Program, Ref, Step, TensorSpec, align
 
 __all__ = [
     "REGION",
@@ -83,7 +83,8 @@ def pending_calls(steps: Sequence[PendingStep]) -> Iterator[PendingCall]:
 class Memory:
     """The buffers and constants of a program."""
 
-    def __init__(self) -> None:
+    def __init__(self, constant_alignment: int = ALIGNMENT) -> None:
+        self.constant_alignment = constant_alignment
         self.sizes: list[int] = []
         """Bytes, by number of the buffer."""
         self.inside: dict[int, tuple[int, int | Extent]] = {}
@@ -117,7 +118,7 @@ class Memory:
         if key not in self._offsets:
             self._offsets[key] = self.weights_bytes
             self.constants[self.weights_bytes] = array
-            self.weights_bytes += align(array.nbytes)
+            self.weights_bytes += align(array.nbytes, self.constant_alignment)
         return Value("weights", self._offsets[key])
 
     def weights(self) -> np.ndarray:
@@ -191,11 +192,19 @@ def _size(spec: TensorSpec) -> int | Extent:
 
 
 def place(
-    kernels: Kernels, memory: Memory, steps: Sequence[PendingStep], results: Sequence[Value], lowered: Lowered
+    kernels: Kernels,
+    memory: Memory,
+    steps: Sequence[PendingStep],
+    results: Sequence[Value],
+    lowered: Lowered,
+    shared: Collection[int] = (),
 ) -> Program:
-    """The program: each buffer gets its place in the arena or, where it is one of the `results`, in an output."""
+    """The program: each buffer gets its place in the arena or, where it is one of the `results`, in an output.
+
+    The `shared` buffers have to be in the arena.
+    """
     for call in pending_calls(steps):
-        workspace = lowered.workspace[call.kernel] if call.kernel else 0
+        workspace = lowered.workspace.get(call.kernel, 0)
         if workspace:
             call.args.append(memory.buffer(workspace))
     read = _Spans(memory)
@@ -207,7 +216,7 @@ def place(
     for output, result in enumerate(results):
         buffer, offset = memory.root(result.at) if result.space == "buffer" else (0, 0)
         whole = result.space == "buffer" and offset == 0 and memory.sizes[buffer] == kernels.outputs[output].nbytes
-        if whole and buffer not in pinned:
+        if whole and buffer not in pinned and buffer not in shared:
             pinned[buffer] = output
         else:
             if result.space == "buffer":  # it is read after the last call
@@ -256,4 +265,5 @@ def place(
         kernels.argument_bytes,
         kernels.sources,
         lowered.launches,
+        streams=lowered.streams,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nncc.choices import GraphChoices
 from nncc.config import Precision
+from nncc.passes.offload import Offload
 from nncc.passes.product_layers import ProductLayers
 from nncc.target import Target
 
@@ -34,3 +35,5 @@ class Context:
     """Sizes that stand for those of open dimensions: what is made must do for all others too."""
     layers: ProductLayers = field(default_factory=ProductLayers)
     """Told which convolutions and matrix products run on integers, and why others do not."""
+    offload: Offload = field(default_factory=Offload)
+    """Told which of those on integers run on an accelerator, and why others do not."""

@@ -21,8 +21,8 @@ _WORTH = 1.05
 
 def slower(call: Any, kernel: np.ndarray, dtype: str, context: Context) -> str:
     """The reason why a product of `dtype` by the constant int8 `kernel` is better done in float32; empty where it is
-    not; tensor cores multiply integers faster than any floats."""
-    if context.target.hardware.multiprocessors:
+    not; tensor cores and accelerators multiply integers faster than any floats."""
+    if context.target.hardware.multiprocessors or context.target.hardware.accelerator is not None:
         return ""
     plain, way, integers = predicted(call, kernel, dtype, context)
     if integers <= _WORTH * plain:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nncc.codegen.flatten import symbol_prefix
 from nncc.compat import IRModule, relax, static_shape, te, tirx
-from nncc.errors import ModelError
+from nncc.errors import InternalError
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
@@ -32,9 +32,7 @@ def own_sort(module: IRModule, context: Context) -> IRModule:
         x = rewriter.value(call.args[0])
         shape, dtype = static_shape(x), str(x.ty.dtype)
         if dtype not in C_TYPES:
-            raise ModelError(
-                f"{call.op.name.removeprefix('relax.')} of {dtype} tensors is not supported", "cast to float32 first"
-            )
+            raise InternalError(f"specialize: {call.op.name} of {dtype} tensors, which sort.c is not made for")
         axis %= len(shape)
         count = shape[axis] if k is None else min(k, shape[axis])
         out = (*shape[:axis], count, *shape[axis + 1 :])

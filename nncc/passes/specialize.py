@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import get_args
 
 from nncc.choices import GraphChoices
-from nncc.compat import relax, tvm
+from nncc.compat import IRModule, relax, tvm
 from nncc.config import Precision
 from nncc.dots import dot_of
 from nncc.errors import InternalError, UsageError
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
+from nncc.passes.accelerate import accelerate
 from nncc.passes.activation_sign import to_signed, to_unsigned
 from nncc.passes.choose_layout import choose_layout
 from nncc.passes.clamp_take import clamp_take
@@ -45,7 +46,7 @@ from nncc.quant.widen import widen
 from nncc.target import Target
 from nncc.templates import Template
 
-__all__ = ["SPECIALIZE", "SPECIALIZE_GPU", "specialize"]
+__all__ = ["SPECIALIZE", "SPECIALIZE_ACCELERATOR", "SPECIALIZE_GPU", "specialize"]
 
 SPECIALIZE = (
     own_recurrent,
@@ -69,6 +70,9 @@ SPECIALIZE = (
     pack_matmul,
 )
 """Rewrites for one target: ``pass_(module: IRModule, context: Context) -> IRModule``, run once, in this order."""
+
+SPECIALIZE_ACCELERATOR = tuple(accelerate if pass_ is choose_layout else pass_ for pass_ in SPECIALIZE)
+"""The same beside an accelerator, which has channels in blocks of its own."""
 
 SPECIALIZE_GPU = (
     own_recurrent,
@@ -137,18 +141,27 @@ def specialize(
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
     quantized = is_quantized(module)
-    for pass_ in SPECIALIZE_GPU if target.hardware.multiprocessors else SPECIALIZE:
+    for pass_ in _passes(target):
         try:
             module = pass_(module, context)
             relax.analysis.well_formed(module)
         except (tvm.error.InternalError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InternalError(f"specialize: the pass `{pass_.__name__}` failed on `{model.name}`: {error}") from error
     facts = context.layers.facts() if quantized else None
-    return Network(module, model.name, target, model.inputs, model.outputs, context.graph.decisions(), facts, regions)
+    offload = context.offload.facts() if hardware.accelerator is not None else None
+    made = module, model.name, target, model.inputs, model.outputs
+    return Network(*made, context.graph.decisions(), facts, offload, regions)
+
+
+def _passes(target: Target) -> tuple[Callable[[IRModule, Context], IRModule], ...]:
+    if target.hardware.multiprocessors:
+        return SPECIALIZE_GPU
+    return SPECIALIZE if target.hardware.accelerator is None else SPECIALIZE_ACCELERATOR
 
 
 def _signed_for(model: Model, target: Target) -> Model:
-    """The model with quantized activations of the sign that the processor multiplies, which is the same function.
+    """The model with quantized activations of the sign that is multiplied, int8 by accelerators, else that of the
+    processor's instruction; which is the same function.
 
     GPUs take both, and compute what is float16 in the model in float32, or as the precision says.
     """
@@ -156,7 +169,8 @@ def _signed_for(model: Model, target: Target) -> Model:
         graph = model.graph.clone()
         widen(graph)
         return replace(model, graph=graph)
-    wanted = {"int8": to_signed, "uint8": to_unsigned}.get(dot_of(target.hardware).data)
+    data = "int8" if target.hardware.accelerator is not None else dot_of(target.hardware).data
+    wanted = {"int8": to_signed, "uint8": to_unsigned}.get(data)
     if wanted is None:
         return model
     graph = model.graph.clone()

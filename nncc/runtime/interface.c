@@ -9,6 +9,13 @@ NNCC_API int NNCC_FN(run)(nncc_context* context, const void* const* inputs, void
 NNCC_API int NNCC_FN(profile)(nncc_context* context, const void* const* inputs, void* const* outputs, double* seconds);
 NNCC_API void NNCC_FN(destroy)(nncc_context* context);
 NNCC_API const char* NNCC_FN(last_error)(void);
+#ifdef NNCC_ACCELERATOR
+NNCC_API int NNCC_FN(create_on)(nncc_context** context, int num_threads, const char* device);
+NNCC_API const char* NNCC_FN(device_wanted)(void);
+NNCC_API const char* NNCC_FN(device)(nncc_context* context);
+NNCC_API int NNCC_FN(counters)(nncc_context* context, const char** names, uint64_t* values, int most);
+NNCC_API int NNCC_FN(cycles)(nncc_context* context, uint64_t* cycles);
+#endif
 #endif
 
 #ifdef NNCC_TARGET

@@ -20,6 +20,7 @@
  *   NNCC_STATIC_PREFIX    public functions are nncc_<prefix>_create ..., so that one program can link many models
  *   NNCC_PACKED           how many constants expand.c expands, those of `packed_constants`   (by default none)
  *   NNCC_DIMS             how many open dimensions there are                            (by default none)
+ *   NNCC_ACCELERATOR      accelerator.c drives an accelerator: model.c defines `model_machine` and `model_programs`
  *   NNCC_NO_THREADS       no thread pool and no pthreads: every launch runs its tasks in turn
  *   NNCC_SPIN_SECONDS     how long an idle thread spins before it sleeps                (default 100e-6)
  *   NNCC_SYM_...          names under which kernels find the runtime; see the table below */
@@ -78,6 +79,43 @@
 #define NNCC_WEIGHTS nncc_weights
 #endif
 extern NNCC_HIDDEN const uint8_t NNCC_WEIGHTS[];
+
+#ifdef NNCC_ACCELERATOR
+#ifndef NNCC_PROGRAMS
+#define NNCC_PROGRAMS nncc_programs
+#endif
+extern NNCC_HIDDEN const uint8_t NNCC_PROGRAMS[]; /* all programs, as nncc/vta/program.py writes them */
+
+/* The machine that the programs are for. Behind the weights, the constants hold the programs. */
+typedef struct {
+  const char* isa_hash;
+  const char* configuration;
+  const char* json; /* all that is said of it, for nncc_device_wanted */
+  uint64_t programs_at;
+  uint64_t programs_bytes;
+} nncc_machine;
+
+/* Consecutive calls that the accelerator computes at once: places in NNCC_PROGRAMS, and in the list of calls. */
+typedef struct {
+  uint64_t instructions_at;
+  uint64_t uops_at;
+  uint32_t num_instructions;
+  uint32_t first_call;
+  uint32_t num_layers;
+  const uint32_t* ends; /* for each layer, the number of the first instruction that is not its own */
+} nncc_program;
+
+static int32_t rt_submit(uint32_t number, double* seconds);
+
+/* Program number `i`, in place of its calls. */
+#define NNCC_SUBMIT(i)                                  \
+  do {                                                  \
+    const int32_t nncc_failed = rt_submit((i), seconds); \
+    if (__builtin_expect(nncc_failed, 0)) {             \
+      return nncc_failed;                               \
+    }                                                   \
+  } while (0)
+#endif
 
 /* Call number `i`: a kernel, which returns 0 or fails. model_invoke then returns i + 1 at once. */
 #define NNCC_CALL(i, ...)                                                         \

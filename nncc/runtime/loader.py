@@ -91,9 +91,19 @@ _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
 )
 _RUN_ON = ("nncc_run_on", ctypes.c_int, (ctypes.c_void_p, _POINTERS, _POINTERS, ctypes.c_void_p))
 """What libraries for CUDA have besides."""
+_COUNTERS = ctypes.POINTER(ctypes.c_uint64)
+_ACCELERATOR: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+    ("nncc_device_wanted", ctypes.c_char_p, ()),
+    ("nncc_create_on", ctypes.c_int, (ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_char_p)),
+    ("nncc_device", ctypes.c_char_p, (ctypes.c_void_p,)),
+    ("nncc_counters", ctypes.c_int, (ctypes.c_void_p, ctypes.POINTER(ctypes.c_char_p), _COUNTERS, ctypes.c_int)),
+    ("nncc_cycles", ctypes.c_int, (ctypes.c_void_p, _COUNTERS)),
+)
+"""What libraries for accelerators have besides."""
+_MOST_COUNTERS = 256
 
 
-def load(path: str | os.PathLike[str], threads: int = 1) -> Module:
+def load(path: str | os.PathLike[str], threads: int = 1, device: str = "") -> Module:
     """Load a library that nncc compiled and make one context of it.
 
     Parameters
@@ -102,14 +112,23 @@ def load(path: str | os.PathLike[str], threads: int = 1) -> Module:
         The ``.so`` (``.dylib``, ``.dll``).
     threads : int
         Threads of the context, the caller's included; 0 for one per processor. A library for CUDA uses none.
+    device : str
+        Of a library for an accelerator: the path of a driver's library, then ``:`` and what it is to open; by default
+        what ``NNCC_ACCELERATOR`` in the environment says.
 
     Raises
     ------
     RunError
         The file is missing, is no nncc library, is compiled for another machine, or needs processor features that
-        this one lacks; or memory or threads could not be had.
+        this one lacks; or memory, threads or the accelerator could not be had.
     """
-    return Module(path, threads)
+    return Module(path, threads, device)
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a library says of itself, of which no context is made. Raises RunError as `load`."""
+    with Module(path, None) as module:
+        return module.description
 
 
 class Module:
@@ -131,7 +150,7 @@ class Module:
         All that the library says of itself, as ``nncc-bench --describe`` prints it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = 1, device: str = "") -> None:
         self._context: ctypes.c_void_p | None = None
         self._handle = 0
         self.path = os.fspath(path)
@@ -142,12 +161,14 @@ class Module:
             raise RunError(f"{self.path} cannot be loaded: {error}") from error
         self._handle = self._library._handle
         try:
-            self._open(threads)
+            self._open()
+            if threads is not None:
+                self._create(threads, device)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, threads: int) -> None:
+    def _open(self) -> None:
         for name, result, arguments in _FUNCTIONS:
             try:
                 function = getattr(self._library, name)
@@ -159,6 +180,10 @@ class Module:
         self._run_on = getattr(self._library, name, None)
         if self._run_on is not None:
             self._run_on.restype, self._run_on.argtypes = result, arguments
+        self._accelerated = hasattr(self._library, _ACCELERATOR[0][0])
+        for name, result, arguments in _ACCELERATOR if self._accelerated else ():
+            function = getattr(self._library, name)
+            function.restype, function.argtypes = result, arguments
         info = self._info = self._library.nncc_describe().contents
         if info.abi_version != _ABI_VERSION:
             raise RunError(
@@ -174,8 +199,19 @@ class Module:
         self._num_calls: int = info.num_calls
         self._buffers: list[np.ndarray] = []
         self._placed = self.inputs
+
+    def _create(self, threads: int, device: str) -> None:
+        if device and not self._accelerated:
+            raise RunError(
+                f"{self.path} is for {self.target}, which has no accelerator: it takes no device",
+                "leave the device out, or compile the model for a target with an accelerator",
+            )
         context = ctypes.c_void_p()
-        if self._library.nncc_create(ctypes.byref(context), threads):
+        if self._accelerated and device:
+            failed = self._library.nncc_create_on(ctypes.byref(context), threads, os.fsencode(device))
+        else:
+            failed = self._library.nncc_create(ctypes.byref(context), threads)
+        if failed:
             raise RunError(f"{self.path}: {self._last_error()}")
         self._context = context
         self._sizes = self._first_sizes()
@@ -183,7 +219,8 @@ class Module:
     @cached_property
     def description(self) -> dict[str, Any]:
         """What the library says of itself: tensors, calls, sizes in bytes, the features it needs, what made it."""
-        self._live()
+        if not self._handle:
+            raise RunError(f"{self.path}: the module is closed")
         info = self._info
         calls = [
             {"name": info.call_names[i].decode(), "flops": info.call_flops[i], "bytes": info.call_bytes[i]}
@@ -204,7 +241,35 @@ class Module:
             "dims": [asdict(dim) for dim in self.dims],
             "variants": [list(sizes) for sizes in self._variants()],
             "calls": calls,
-        }
+        } | ({"accelerator": self._accelerator()} if self._accelerated else {})
+
+    def _accelerator(self) -> dict[str, Any]:
+        import json
+
+        return json.loads(self._library.nncc_device_wanted().decode())
+
+    # -- the accelerator, where there is one
+
+    @property
+    def device(self) -> str:
+        """What the driver says of the accelerator; empty for a library without one."""
+        return self._library.nncc_device(self._live()).decode(errors="replace") if self._accelerated else ""
+
+    def counters(self) -> dict[str, int]:
+        """The accelerator's counters over the last inference, by name; none for a library without one."""
+        if not self._accelerated:
+            return {}
+        names, values = (ctypes.c_char_p * _MOST_COUNTERS)(), (ctypes.c_uint64 * _MOST_COUNTERS)()
+        count = self._library.nncc_counters(self._live(), names, values, _MOST_COUNTERS)
+        return {(names[i] or b"").decode(): values[i] for i in range(count)}
+
+    def cycles(self) -> list[int]:
+        """The accelerator's cycles for each call of the last inference, in the order of ``description["calls"]``; 0
+        for those on the host. RunError where the driver cannot tell."""
+        values = (ctypes.c_uint64 * max(1, self._num_calls))()
+        if self._accelerated and self._library.nncc_cycles(self._live(), values):
+            raise RunError(self._last_error())
+        return list(values[: self._num_calls])
 
     # -- arrays in, arrays out
 

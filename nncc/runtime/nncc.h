@@ -30,7 +30,7 @@ enum {
   NNCC_ERROR_MEMORY = 2,      /* the arena or the thread pool could not be allocated */
   NNCC_ERROR_CPU = 3,         /* this processor lacks a feature that the kernels were compiled for */
   NNCC_ERROR_KERNEL = 4,      /* a kernel refused its data; nncc_create: the library is damaged */
-  NNCC_ERROR_DEVICE = 5       /* there is no GPU that can run this, or a call of its driver failed */
+  NNCC_ERROR_DEVICE = 5       /* there is no GPU or accelerator that can run this, or a call of its driver failed */
 };
 
 /* A tensor: densely packed, row-major. Pointers handed to nncc_run may have any
@@ -116,6 +116,20 @@ NNCC_API int nncc_profile(nncc_context* context, const void* const* inputs, void
  * stream has passed. Inferences of one context come one after the other, in whatever streams they are. A stream that is
  * being captured gets the launches; replays of such a graph are the caller's to keep apart from other runs. */
 NNCC_API int nncc_run_on(nncc_context* context, const void* const* inputs, void* const* outputs, void* stream);
+
+/* Of libraries for accelerators only. Arena and constants of a context lie in memory of the accelerator's driver, a
+ * library that nncc_create opens: NNCC_ACCELERATOR in the environment is its path, then a colon and what it opens
+ * ("sim:memory=ideal"). nncc_create_on takes the same text instead. nncc_profile takes the seconds of what runs on the
+ * accelerator from its cycles and its clock.
+ *
+ * nncc_device_wanted says in JSON which machine the library's programs are for; nncc_device says which device a context
+ * has. Of the last inference, nncc_counters gives the names and values of the device's counters, at most `most` of
+ * them, and returns how many; nncc_cycles gives the cycles of each call, 0 for those on the host. */
+NNCC_API int nncc_create_on(nncc_context** context, int num_threads, const char* device);
+NNCC_API const char* nncc_device_wanted(void);
+NNCC_API const char* nncc_device(nncc_context* context);
+NNCC_API int nncc_counters(nncc_context* context, const char** names, uint64_t* values, int most);
+NNCC_API int nncc_cycles(nncc_context* context, uint64_t* cycles);
 
 NNCC_API void nncc_destroy(nncc_context* context);
 

@@ -43,6 +43,10 @@ NNCC_HIDDEN int NNCC_SYM_REGISTER_SYMBOL(const char* name, void* symbol);
 
 #include "interface.c"
 
+#ifdef NNCC_ACCELERATOR
+#include "accelerator.c"
+#endif
+
 /* One thread of a context. Thread 0 is whichever thread calls nncc_run, so it has no handle. */
 typedef struct {
   nncc_context* context;
@@ -70,6 +74,9 @@ struct nncc_context {
   uint8_t* arena;
   rt_thread* threads;
   int num_threads;
+#ifdef NNCC_ACCELERATOR
+  rt_accelerator accelerator;
+#endif
   atomic_int running; /* two runs at once would share the arena: the second is refused */
 #ifdef NNCC_DIMS
   int64_t sizes[NNCC_DIMS]; /* of the open dimensions */
@@ -110,6 +117,11 @@ NNCC_HIDDEN void NNCC_SYM_RAISE_PARTS(const char* kind, const char** parts, int3
 }
 
 #include "features.c"
+
+#ifdef NNCC_ACCELERATOR
+/* Only model_invoke asks. */
+static rt_accelerator* rt_accelerator_here(void) { return &rt_self.thread->context->accelerator; }
+#endif
 
 /* ---- scratch memory ---- */
 
@@ -409,7 +421,15 @@ static int rt_expand_constants(uint8_t* arena) {
   return NNCC_OK;
 }
 
-NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
+static void rt_free(nncc_context* context) {
+#ifdef NNCC_ACCELERATOR
+  rt_close_accelerator(&context->accelerator);
+#endif
+  free(context->allocation);
+}
+
+/* `device` is the accelerator's driver and what it opens, NULL for what the environment says. */
+static int rt_create(nncc_context** result, int num_threads, const char* device) {
   const int code = rt_check_processor();
   if (result) {
     *result = NULL;
@@ -428,7 +448,12 @@ NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
   size_t used = 0;
   rt_reserve(&used, sizeof(nncc_context));
   const size_t threads_at = rt_reserve(&used, threads * sizeof(rt_thread));
+#ifdef NNCC_ACCELERATOR
+  const size_t arena_at = used; /* its driver has the arena */
+#else
+  (void)device;
   const size_t arena_at = rt_reserve(&used, model_info.arena_bytes);
+#endif
   const size_t scratch_at = used;
   for (size_t i = 0; i < threads; ++i) {
     rt_reserve(&used, model_info.scratch_bytes);
@@ -460,12 +485,20 @@ NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
     context->threads[i].context = context;
     context->threads[i].scratch = base + scratch_at + i * ((used - scratch_at) / threads);
   }
+#ifdef NNCC_ACCELERATOR
+  int failed = rt_open_accelerator(&context->accelerator, device);
+  context->arena = context->accelerator.arena;
+  if (!failed) {
+    failed = rt_expand_constants(context->arena);
+  }
+#else
   int failed = rt_expand_constants(context->arena);
+#endif
   if (!failed) {
     failed = rt_start_threads(context);
   }
   if (failed) {
-    free(allocation);
+    rt_free(context);
     return failed;
   }
   *result = context;
@@ -473,11 +506,13 @@ NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) {
   return NNCC_OK;
 }
 
+NNCC_API int NNCC_FN(create)(nncc_context** result, int num_threads) { return rt_create(result, num_threads, NULL); }
+
 /* The error text stays: "create failed, destroy what there is, report" is how programs are written. */
 NNCC_API void NNCC_FN(destroy)(nncc_context* context) {
   if (context) {
     rt_stop_threads(context);
-    free(context->allocation);
+    rt_free(context);
   }
 }
 
@@ -496,6 +531,9 @@ static int rt_run(nncc_context* context, const void* const* inputs, void* const*
   int64_t* sizes = context->sizes;
 #else
   int64_t* sizes = NULL;
+#endif
+#ifdef NNCC_ACCELERATOR
+  rt_begin_inference(&context->accelerator);
 #endif
   const int32_t failed = model_invoke(context->arena, NNCC_WEIGHTS, sizes, inputs, outputs, seconds);
   rt_self.thread = NULL;
@@ -520,6 +558,36 @@ NNCC_API int NNCC_FN(profile)(nncc_context* context, const void* const* inputs, 
   }
   return rt_run(context, inputs, outputs, seconds);
 }
+
+#ifdef NNCC_ACCELERATOR
+NNCC_API int NNCC_FN(create_on)(nncc_context** result, int num_threads, const char* device) {
+  return rt_create(result, num_threads, device);
+}
+
+NNCC_API const char* NNCC_FN(device_wanted)(void) { return model_machine.json; }
+
+NNCC_API const char* NNCC_FN(device)(nncc_context* context) { return context ? context->accelerator.about : ""; }
+
+NNCC_API int NNCC_FN(counters)(nncc_context* context, const char** names, uint64_t* values, int most) {
+  int count = 0;
+  for (; context && count < most && count < (int)context->accelerator.num_counters; ++count) {
+    names[count] = context->accelerator.names[count];
+    values[count] = context->accelerator.counters[count];
+  }
+  return count;
+}
+
+NNCC_API int NNCC_FN(cycles)(nncc_context* context, uint64_t* cycles) {
+  if (!context || !cycles) {
+    return rt_fail(NNCC_ERROR_ARGUMENT, "the %s is NULL", context ? "array for the cycles of each call" : "context");
+  }
+  if (!context->accelerator.cycles_known) {
+    return rt_fail(NNCC_ERROR_DEVICE, "there was no inference yet, or the device does not count cycles");
+  }
+  memcpy(cycles, context->accelerator.cycles, sizeof context->accelerator.cycles);
+  return NNCC_OK;
+}
+#endif
 
 #if defined(__riscv_float_abi_single) || defined(__riscv_float_abi_double)
 /* Conversions of float16, where the processor has none. LLVM hands a half over in a floating-point register; the weak

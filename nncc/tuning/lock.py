@@ -55,7 +55,7 @@ def read_lock(path: Path, wanted: str) -> Lock:
         facts = _hardware(dict(hardware))
     except OSError as error:
         raise RecordError(f"the lock `{path}` cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, TargetError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise RecordError(f"`{path}` is no lock of this nncc: {what}", "remove the file to write a new one") from error
     if version != VERSION:
@@ -74,7 +74,15 @@ def read_lock(path: Path, wanted: str) -> Lock:
 def _hardware(given: dict[str, Any]) -> Hardware:
     """Hardware's facts from JSON; ValueError for what they cannot be."""
     known = {each.name: each.default for each in fields(Hardware)}
+    if isinstance(machine := given.pop("accelerator", None), dict):
+        from nncc.vta.machine import Machine
+
+        given["accelerator"] = Machine.from_table(machine, "its target")
+    elif machine is not None:
+        raise ValueError(f"`accelerator` is {json.dumps(machine)}")
     for name, value in given.items():
+        if name == "accelerator":
+            continue
         if name not in known:
             raise ValueError(f"`{name}` is no fact of hardware")
         kind = type(known[name])

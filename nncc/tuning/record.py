@@ -78,8 +78,15 @@ class Key:
 
     @classmethod
     def of(cls, target: Target) -> Key:
-        """The key of what runs on `target`."""
+        """The key of what runs on `target`: on its accelerator, if it has one, whose times its host has no part in."""
         tvm, hardware = target.tvm, target.hardware
+        machine = hardware.accelerator
+        if machine is not None and hardware.drives_accelerator:
+            times = (f"bus{machine.bus_bytes}", f"{machine.clock_mhz}MHz", f"memory-{machine.memory}")
+            depths = (f"queue{machine.queue_depth}", f"fetch{machine.fetch_depth}")
+            cycles = (f"issue{machine.issue_cycles}", f"pipeline{machine.pipeline_cycles}")
+            facts = (*times, *depths, *cycles)
+            return cls(target.base, "accelerator", "", machine.configuration, facts, 1, 8 * machine.block)
         kind, mtriple, mcpu = (str(tvm.get(name, "")) for name in ("kind", "mtriple", "mcpu"))
         mcpu = str(tvm.get("arch", mcpu))  # of a GPU
         mattr = tvm.get("mattr", ())

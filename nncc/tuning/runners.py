@@ -80,22 +80,30 @@ class Runner(Protocol):
 
 
 def open_runner(text: str, target: Target) -> Runner:
-    """The runner that `text` names: ``local``, ``qemu`` or ``rpc://HOST:PORT/KEY``.
+    """The runner that `text` names: ``local``, ``sim``, ``qemu`` or ``rpc://HOST:PORT/KEY``.
 
     Raises UsageError where there is no such runner or it does not fit `target`; TargetError and ToolError where the
     emulator is missing; RunError where no device can be reached.
     """
     kind, separator, _ = text.partition("://")
     if kind not in RUNNERS or bool(separator) != (kind == "rpc"):
-        hint = did_you_mean(text, ("local", "qemu")) if not separator and text != "rpc" else ""
-        raise UsageError(f"there is no runner `{text}`", hint or "known: local, qemu, rpc://HOST:PORT/KEY")
+        hint = did_you_mean(text, ("local", "sim", "qemu")) if not separator and text != "rpc" else ""
+        raise UsageError(f"there is no runner `{text}`", hint or "known: local, sim, qemu, rpc://HOST:PORT/KEY")
     return RUNNERS[kind](text, target)
 
 
 def _local(text: str, target: Target) -> Runner:
+    if target.hardware.drives_accelerator:  # of which this machine has a simulated one
+        return _sim(text, target)
     from nncc.tuning.local_runner import LocalRunner
 
     return LocalRunner(target)
+
+
+def _sim(text: str, target: Target) -> Runner:
+    from nncc.tuning.sim_runner import SimRunner
+
+    return SimRunner(target)
 
 
 def _qemu(text: str, target: Target) -> Runner:
@@ -110,5 +118,10 @@ def _rpc(text: str, target: Target) -> Runner:
     return RpcRunner(text)
 
 
-RUNNERS: dict[str, Callable[[str, Target], Runner]] = {"local": _local, "qemu": _qemu, "rpc": _rpc}
+RUNNERS: dict[str, Callable[[str, Target], Runner]] = {
+    "local": _local,
+    "qemu": _qemu,
+    "rpc": _rpc,
+    "sim": _sim,
+}
 """Each by the first word of its name."""

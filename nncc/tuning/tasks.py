@@ -62,7 +62,10 @@ def kernel_text(name: str, function: Any) -> str:
 
 
 def kernel_tasks(kernels: Kernels, templates: Mapping[str, Template]) -> list[KernelTask]:
-    """The tasks of a lowered model, in the order in which the model calls them first."""
+    """The tasks of a lowered model in the order in which it calls them first; of an accelerator alone where there is
+    one."""
+    from nncc.vta.decisions import layer_of
+
     calls = _calls(kernels.module["main"])
     by_hash: dict[str, list[tuple[str, Any]]] = {}
     functions = kernel_functions(kernels)
@@ -73,6 +76,8 @@ def kernel_tasks(kernels: Kernels, templates: Mapping[str, Template]) -> list[Ke
         for key, same in by_hash.items():
             names = tuple(name for name, _ in same)
             function = same[0][1]
+            if kernels.target.hardware.drives_accelerator and layer_of(function) is None:
+                continue  # cycles of the accelerator say nothing of the host's kernels
             options = default_options(function, templates, kernels.target.hardware)
             if all(len(each) < 2 for each in options.values()):
                 continue

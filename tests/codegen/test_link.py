@@ -475,7 +475,7 @@ def test_the_runner_is_made_once_and_runs_a_library(tmp_path, monkeypatch):
     target, toolchain = by("native", "cc")
     runner = build_runner(target, tmp_path / "cache", toolchain=toolchain)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [runner.name]
-    monkeypatch.setattr(linker, "_call", None)
+    monkeypatch.setattr(linker, "call_tool", None)
     assert build_runner(target, tmp_path / "cache", toolchain=toolchain) == runner
     monkeypatch.undo()
     library = make(tmp_path / "m", target, toolchain)["so"]

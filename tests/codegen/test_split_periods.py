@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compiled import Net, agrees
+from compiled import Net, agrees, compile_net
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 8, 7), (1, 2, 3, 5)])
@@ -26,3 +26,17 @@ def test_a_rotary_embedding_keeps_its_heads_apart(tmp_path):
     net.output(net.op("Reshape", net.op("Concat", real, imaginary, axis=-1), net.ints(2, 3, 32)))
     compiled = agrees(net, tmp_path)
     assert np.prod(compiled.model.outputs[0].shape) == 192
+
+
+def test_what_a_split_leaves_has_variables_of_its_own(tmp_path):
+    """Forty channels out of blocks of sixteen: the loops of the last eight shared theirs with those of the rest."""
+    net = Net()
+    x = net.input(1, 40, 3, 3)
+    scale, zero = net.constant(0.1, np.float32), net.constant(3, np.int8)
+    weights = net.op(
+        "DequantizeLinear", net.constant(np.ones((40, 40, 1, 1)), np.int8), scale, net.constant(0, np.int8)
+    )
+    q = net.op("DequantizeLinear", net.op("QuantizeLinear", x, scale, zero), scale, zero)
+    y = net.op("QuantizeLinear", net.op("Conv", q, weights), scale, zero)
+    net.output(net.op("DequantizeLinear", y, scale, zero))
+    compile_net(net, tmp_path)

@@ -69,9 +69,9 @@ def local():
     ("text", "hint"),
     [
         ("lokal", "did you mean `local`?"),
-        ("board", "known: local, qemu, rpc://HOST:PORT/KEY"),
-        ("rpc", "known: local, qemu, rpc://HOST:PORT/KEY"),
-        ("local://x", "known: local, qemu, rpc://HOST:PORT/KEY"),
+        ("board", "known: local, sim, qemu, rpc://HOST:PORT/KEY"),
+        ("rpc", "known: local, sim, qemu, rpc://HOST:PORT/KEY"),
+        ("local://x", "known: local, sim, qemu, rpc://HOST:PORT/KEY"),
     ],
 )
 def test_an_unknown_runner_is_refused(text, hint):

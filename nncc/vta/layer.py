@@ -1,0 +1,77 @@
+"""What an accelerator kernel computes: one layer, with all that its instructions depend on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from nncc.errors import InternalError
+
+__all__ = ["Kind", "Layer"]
+
+Kind = Literal["conv2d", "depthwise", "max_pool", "add"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer on activations int8 [blocks, height, width, block].
+
+    Its arguments, in this order: data, weights (conv2d int8 [output blocks, input blocks, kernel height, kernel width,
+    block outputs, block inputs]; depthwise int8 [blocks, ceil(taps / block), block taps, block lanes]), parameters
+    (uint8 [output blocks, 8 block]: int32 bias[block], float32 scale[block]; one element more for the sum with the
+    residual), the residual's data, the result. A max_pool has data and result; an add data, parameters (one element),
+    the other data, result. A dense layer is a conv2d of 1x1 on [blocks, 1, rows].
+    """
+
+    kind: Kind
+    input: tuple[int, int, int]
+    """Blocks of channels, height, width."""
+    output: tuple[int, int, int]
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Top, left, bottom, right."""
+    dilation: tuple[int, int] = (1, 1)
+    pad_value: int = 0
+    """What stands in the padding: the zero point of the input, or -128 for a maximum."""
+    zero: int = 0
+    """The zero point of what the products are requantized to."""
+    relu: bool = False
+    """Whether the requantized products are no less than `zero`."""
+    residual: Literal["", "first", "second"] = ""
+    """Whether another tensor is added to the requantized products, and then the place of these in the sum, which says
+    in which order its two products are rounded."""
+    shift: int = 0
+    """Without requantization by floats: sums plus bias are shifted right by this (the bias rounds half up)."""
+
+    def to_json(self) -> str:
+        """One line; what equal layers have in common."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Layer:
+        """The layer that `to_json` wrote. Raises InternalError if it is none."""
+        try:
+            values = json.loads(text)
+            if not isinstance(values, dict) or set(values) != {field.name for field in fields(Layer)}:
+                raise ValueError("it has other fields")
+            read: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+            }
+            for name, hint in get_type_hints(Layer).items():
+                if not _is(read[name], hint):
+                    raise ValueError(f"{name} = {values[name]!r}")
+        except ValueError as error:
+            raise InternalError(f"accelerator: `{text}` is no layer: {error}") from error
+        return Layer(**read)
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is of the type of a field: a class, words, or a tuple of numbers."""
+    if isinstance(hint, type):
+        return type(value) is hint
+    words = get_args(hint)
+    if words and isinstance(words[0], str):
+        return value in words
+    return isinstance(value, tuple) and len(value) == len(words) and all(type(each) is int for each in value)
