@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from nncc.cli_errors import Group
+from nncc.errors import UsageError
+from nncc.options import JSON, SHAPES, all_of, option
 
 __all__ = ["vta"]
 
 
-@click.group("vta", cls=Group, short_help="The accelerator: its programs as text.")
+@click.group("vta", cls=Group, short_help="The accelerator: its programs as text, and other sizes of it.")
 def vta() -> None:
-    """Look at programs of the accelerator."""
+    """Look at programs of the accelerator, and at what other sizes of it would do."""
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in (value or "").split(",") if word.strip())
+    except ValueError:
+        raise UsageError(f"`{parameter.opts[0]} {value}` is no list of numbers", "for example `16,32`") from None
 
 
 @vta.command("disasm", short_help="A program's instructions, one a line.")
@@ -31,3 +41,50 @@ def disasm_command(file: Path, uops: bool) -> None:
         raise RunError(f"cannot read `{file}`: {error.strerror}") from error
     for binary in find_binaries(data, f"`{file}`"):
         click.echo(disassemble(binary, uops), nl=False)
+
+
+@vta.command("explore", short_help="A model's cycles on accelerators of other sizes.")
+@click.argument("model", type=Path)
+@option("target", "-t", "--target", default="vta", show_default=True)
+@click.option("--block", callback=_numbers, metavar="16,32", help="Lanes of the matrix unit to try.")
+@click.option("--bus", callback=_numbers, metavar="8,16", help="Bytes a cycle of the DRAM port to try.")
+@click.option("--inp", callback=_numbers, metavar="32,64", help="KiB of the scratchpad of activations to try.")
+@click.option("--wgt", callback=_numbers, metavar="128,256", help="KiB of the scratchpad of weights to try.")
+@click.option("--acc", callback=_numbers, metavar="64,128", help="KiB of the scratchpad of sums to try.")
+@click.option("--memory", default="", metavar="ideal|pynq|ultra96", help="The DRAM beside it; by default the target's.")
+@all_of(*SHAPES)
+@JSON
+def explore_command(
+    model: Path,
+    target: str,
+    block: tuple[int, ...],
+    bus: tuple[int, ...],
+    inp: tuple[int, ...],
+    wgt: tuple[int, ...],
+    acc: tuple[int, ...],
+    memory: str,
+    shape: Mapping[str, tuple[int, ...]],
+    input_shapes: Mapping[str, tuple[int, ...]],
+    as_json: bool,
+) -> None:
+    """Compile MODEL, a quantized ONNX file, for each combination of sizes, and count the cycles of an inference.
+
+    Nothing is computed but time; what a machine cannot hold is said.
+    """
+    from dataclasses import asdict
+
+    from nncc.console import working
+    from nncc.report import json_text
+    from nncc.vta.explore import candidates_text, explore
+
+    asked = {"block": block, "bus_bytes": bus, "inp_kib": inp, "wgt_kib": wgt, "acc_kib": acc}
+    sizes = {name: values for name, values in asked.items() if values}
+    if not sizes:
+        raise UsageError("there is nothing to explore", "give some sizes: `--block 16,32 --bus 8,16`")
+    with working() as progress:
+        progress.start("explore", str(model))
+        found = explore(model, target, sizes, memory, {**shape, **input_shapes}, progress.tell)
+    if as_json:
+        click.echo(json_text([asdict(each) | {"use": each.use} for each in found]), nl=False)
+    else:
+        click.echo(candidates_text(found, memory), nl=False)
