@@ -55,7 +55,7 @@ NNCC_API int NNCC_FN(resize)(nncc_context* context, const int64_t* sizes) {
   return NNCC_OK;
 }
 
-static int rt_shape(const nncc_context* context, int is_output, int32_t number, int64_t* shape) {
+static int rt_tensor_shape(const nncc_context* context, int is_output, int32_t number, int64_t* shape) {
   const int32_t count = is_output ? model_info.num_outputs : model_info.num_inputs;
   if (!context || !shape) {
     return rt_fail(NNCC_ERROR_ARGUMENT, "the %s is NULL", context ? "place for the shape" : "context");
@@ -76,9 +76,9 @@ static int rt_shape(const nncc_context* context, int is_output, int32_t number, 
 }
 
 NNCC_API int NNCC_FN(input_shape)(const nncc_context* context, int32_t input, int64_t* shape) {
-  return rt_shape(context, 0, input, shape);
+  return rt_tensor_shape(context, 0, input, shape);
 }
 
 NNCC_API int NNCC_FN(output_shape)(const nncc_context* context, int32_t output, int64_t* shape) {
-  return rt_shape(context, 1, output, shape);
+  return rt_tensor_shape(context, 1, output, shape);
 }
