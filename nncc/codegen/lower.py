@@ -21,7 +21,7 @@ def lower(network: Network) -> Kernels:
 
     transform = relax.transform
     with tvm.transform.PassContext(opt_level=3), network.target.tvm_target():
-        module = _with_infinite_maxima(_legalized(network.module))
+        module = _legalized(network.module)
         module = fold_relax(module, Context(network.name, network.target))
         module = tvm.transform.Sequential(
             [
@@ -45,45 +45,6 @@ def lower(network: Network) -> Kernels:
             name: replace(region, bodies=tuple(map(lower, region.bodies))) for name, region in network.regions.items()
         },
     )
-
-
-def _with_infinite_maxima(module: Any) -> Any:
-    """Maxima begin at minus infinity and minima at infinity; TVM's begin at the largest numbers, which those exceed."""
-    from nncc.compat import IRModule, structural_map, tirx, tvm
-
-    def infinite(number: Any) -> Any:
-        dtype = str(number.ty.dtype)
-        value = float(number.value)
-        for bound, limit in ((tvm.tirx.max_value, float("inf")), (tvm.tirx.min_value, float("-inf"))):
-            if value == float(bound(dtype).value):
-                return tirx.const(limit, dtype)
-        return number
-
-    def begin(block: Any) -> Any:
-        if block.init is None or any(key.startswith("nncc.") for key in block.annotations):
-            return block
-        init = structural_map(block.init, [(tirx.FloatImm, infinite)])
-        if init.same_as(block.init):
-            return block
-        return tvm.s_tir.SBlock(
-            block.iter_vars,
-            block.reads,
-            block.writes,
-            block.name_hint,
-            block.body,
-            init,
-            block.alloc_buffers,
-            block.match_buffers,
-            block.annotations,
-        )
-
-    changed = {
-        variable: function.with_body(structural_map(function.body, [(tvm.s_tir.SBlock, begin)]))
-        if isinstance(function, tirx.PrimFunc)
-        else function
-        for variable, function in module.functions.items()
-    }
-    return IRModule(changed, attrs=module.attrs)
 
 
 def _legalized(module: Any) -> Any:

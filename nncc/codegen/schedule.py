@@ -26,6 +26,7 @@ def schedule(
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Kernels:
     """Schedule all TIR functions; `progress` is told (done, of how many, kernel)."""
+    from nncc.codegen.infinite_maxima import infinite_maxima
     from nncc.compat import IRModule, tirx, tvm
 
     functions = dict(kernels.module.functions.items())
@@ -53,6 +54,8 @@ def schedule(
                 sources[name] = decisions[-1].source
             flops[name] = count_flops(function)
             nbytes[name] = count_bytes(function)
+            if not kernels.target.hardware.multiprocessors:  # whose lowering knows reductions by what they begin with
+                scheduled = infinite_maxima(scheduled)
             functions[variable] = scheduled.with_attr("global_symbol", name)
     module = IRModule(functions, attrs=kernels.module.attrs)
     return replace(

@@ -4,8 +4,8 @@
 #include "internal.h"
 
 static const int64_t shape[] = {16};
-static const nncc_tensor inputs[] = {{"x", "uint8", 1, shape, 16}};
-static const nncc_tensor outputs[] = {{"y", "uint8", 1, shape, 16}};
+static const nncc_tensor inputs[] = {{"x", "uint8", 1, shape, 16, NULL}};
+static const nncc_tensor outputs[] = {{"y", "uint8", 1, shape, 16, NULL}};
 static const char* const call_names[] = {"copy", "add_w", "add_w", "host", "add_v", "copy"};
 static const double nothing[6];
 
