@@ -6,10 +6,9 @@ import platform
 
 import numpy as np
 import pytest
-from compiled import Net, agrees, compile_net
+from compiled import Net, agrees
 
 import nncc
-from nncc.errors import ModelError
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 TARGETS = [
@@ -203,33 +202,6 @@ def test_data_movement(tmp_path, target):
         )
     )
     agrees(net, tmp_path, target)
-
-
-def cumulative(net: Net) -> str:
-    return net.op("CumSum", net.input(3, 4), net.constant(1, np.int64))
-
-
-def one_hot(net: Net) -> str:
-    values = net.constant([0, 1], np.float32)
-    return net.op("OneHot", net.input(3, dtype=np.int64), net.constant(4, np.int64), values)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (cumulative, "the model uses `cumsum`, which cannot be compiled yet"),
-        (
-            one_hot,
-            "output `OneHot_4` is float32[3x4] in the model and would be compiled as float64[3x4]: TVM's importer",
-        ),
-    ],
-)
-def test_what_would_be_computed_wrongly_is_refused(tmp_path, make, message):
-    net = Net()
-    net.output(make(net))
-    with pytest.raises(ModelError) as caught:
-        compile_net(net, tmp_path)
-    assert str(caught.value).startswith(message) and caught.value.hint
 
 
 def test_an_index_outside_its_axis_takes_the_nearest_element(tmp_path):

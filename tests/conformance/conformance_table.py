@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves the folder of a script out
+
 import onnx
 from conformance_cases import KINDS, Case, cases
 from conformance_runs import EXPECTATIONS, Verdict, expectations, run_cases

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves the folder of a script out
+
 import numpy as np
 from conformance_cases import Case, cases
 

@@ -15,6 +15,8 @@ from nncc.target import resolve
 
 CHUNKS = 10
 """Tests that all cases but the large models are shared among."""
+BY_DEFAULT = 5
+"""Of these, what runs by default; the others are `slow`. A case is in one with every tenth case behind it."""
 SAMPLE = 8
 """Every eighth node case is run for Arm too: more than 200."""
 _SMALL = ("node", "simple", "pytorch-converted", "pytorch-operator")
@@ -52,7 +54,9 @@ def test_expectations_name_cases_that_exist_and_give_reasons():
         assert expected.text
 
 
-@pytest.mark.parametrize("part", range(CHUNKS))
+@pytest.mark.parametrize(
+    "part", [part if part < BY_DEFAULT else pytest.param(part, marks=pytest.mark.slow) for part in range(CHUNKS)]
+)
 def test_cases_end_as_expected(part):
     _judge(list(run_cases(chunks(CHUNKS, _SMALL)[part])))
 
