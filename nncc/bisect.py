@@ -18,10 +18,10 @@ from nncc.config import Config
 from nncc.errors import DataError, NnccError, OutputError
 from nncc.ir import Model
 from nncc.passes.part import boundary, part
+from nncc.passes.rewriting import label
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx_ir
 
     from nncc.verify import Comparison
 
@@ -134,7 +134,7 @@ class _Search:
 
         made = self.part(first, last)
         assert made is not None
-        self.progress(self._done, max(self._done + 1, 2 * len(self.nodes).bit_length()), _label(self.nodes[last - 1]))
+        self.progress(self._done, max(self._done + 1, 2 * len(self.nodes).bit_length()), label(self.nodes[last - 1]))
         self._done += 1
         given = self.values([spec.name for spec in made.inputs])
         expected = self.values([spec.name for spec in made.outputs])
@@ -155,7 +155,7 @@ class _Search:
         assert made is not None
         return Culprit(
             made,
-            tuple((node.op_type, _label(node)) for node in self.nodes[first:last]),
+            tuple((node.op_type, label(node)) for node in self.nodes[first:last]),
             last,
             len(self.nodes),
             self.values([spec.name for spec in made.inputs]),
@@ -163,10 +163,6 @@ class _Search:
             verdict.found,
             verdict.error,
         )
-
-
-def _label(node: onnx_ir.Node) -> str:
-    return node.name or next((str(value.name) for value in node.outputs if value.name), node.op_type)
 
 
 def write_culprit(culprit: Culprit, folder: Path) -> tuple[Path, Path, Path]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nncc.errors import InternalError, ModelError, NnccError
 from nncc.ir import Model, TensorSpec
 from nncc.passes.part import part
-from nncc.passes.rewriting import is_op, static_shape
+from nncc.passes.rewriting import is_op, label, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -155,10 +155,6 @@ def _operator(node: onnx_ir.Node) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain} {node.op_type}"
 
 
-def _label(node: onnx_ir.Node) -> str:
-    return node.name or next((str(value.name) for value in node.outputs if value.name), node.op_type)
-
-
 def _all_nodes(graph: onnx_ir.Model) -> list[onnx_ir.Node]:
     import onnx_ir
 
@@ -185,7 +181,7 @@ def _known_by_name(graph: onnx_ir.Model) -> tuple[Use, ...]:
     for node in _all_nodes(graph):
         found.setdefault(_operator(node), []).append(node)
     return tuple(
-        Use(operator, len(nodes), tuple(map(_label, nodes[:3])), *_unknown(nodes[0], known))
+        Use(operator, len(nodes), tuple(map(label, nodes[:3])), *_unknown(nodes[0], known))
         for operator, nodes in sorted(found.items())
     )
 
@@ -211,7 +207,7 @@ def _uses(
         problem, hint = _problem(nodes[0], model, target)
         merged.setdefault((_operator(nodes[0]), problem, hint), []).extend(nodes)
     uses = tuple(
-        Use(operator, len(nodes), tuple(map(_label, nodes[:3])), problem, hint)
+        Use(operator, len(nodes), tuple(map(label, nodes[:3])), problem, hint)
         for (operator, problem, hint), nodes in sorted(merged.items())
     )
     if any(use.problem for use in uses):

@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import GenericConst, constant_array, relax, static_shape
+from nncc.operators.attributes import word
 
 __all__ = ["conv_integer", "matmul_integer"]
 
 _CONVOLUTIONS = {3: ("conv1d", "NCW", "OIW"), 4: ("conv2d", "NCHW", "OIHW"), 5: ("conv3d", "NCDHW", "OIDHW")}
 """By rank: the operator and its layouts."""
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _small(weight: Any, zero: Any, axis: int) -> np.ndarray | None:
@@ -90,7 +87,7 @@ def conv_integer(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]
     """sum((x - x_zero_point) * (w - w_zero_point)); outside of the image is x_zero_point."""
     x, weight, x_zero, w_zero = [*inputs, None, None][:4]
     rank = len(x.ty.shape)
-    if _text(attributes.get("auto_pad", "NOTSET")) != "NOTSET" or rank not in _CONVOLUTIONS:
+    if word(attributes.get("auto_pad", "NOTSET")) != "NOTSET" or rank not in _CONVOLUTIONS:
         raise ValueError(
             "ConvInteger with automatic padding that depends on dilation, or of more than three dimensions"
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
-from nncc.passes.rewriting import attribute
+from nncc.passes.rewriting import attribute, node_text
 
 if TYPE_CHECKING:
     import onnx
@@ -20,15 +20,11 @@ __all__ = ["DEFINITIONS", "MICROSOFT", "microsoft_definition"]
 MICROSOFT = "com.microsoft"
 
 
-def _where(node: onnx_ir.Node) -> str:
-    return f"{node.op_type} `{node.name or node.outputs[0].name}`"
-
-
 def _swapped(node: onnx_ir.Node, at: int) -> str:
     """The permutation that exchanges the last two axes of operand `at`."""
     value = node.inputs[at]
     if value is None or value.shape is None or len(value.shape) < 2:
-        raise ModelError(f"{_where(node)} transposes an operand whose rank is not known, or less than 2")
+        raise ModelError(f"{node_text(node)} transposes an operand whose rank is not known, or less than 2")
     axes = list(range(len(value.shape)))
     axes[-1], axes[-2] = axes[-2], axes[-1]
     return ", ".join(map(str, axes))
@@ -37,7 +33,7 @@ def _swapped(node: onnx_ir.Node, at: int) -> str:
 def _fused_matmul(node: onnx_ir.Node) -> str:
     """alpha op(A) op(B)"""
     if attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0):
-        raise ModelError(f"{_where(node)} transposes batches, which cannot be compiled", "export it without fusions")
+        raise ModelError(f"{node_text(node)} transposes batches, which cannot be compiled", "export it without fusions")
     lines = []
     for at, name in enumerate("AB"):
         kind = f"Transpose <perm = [{_swapped(node, at)}]>" if attribute(node, f"trans{name}", 0) else "Identity"
@@ -80,7 +76,7 @@ _ACTIVATIONS = {
 def _activation(node: onnx_ir.Node) -> str:
     name = str(attribute(node, "activation", ""))
     if name not in _ACTIVATIONS:
-        raise ModelError(f"{_where(node)} has the activation `{name}`, which cannot be compiled")
+        raise ModelError(f"{node_text(node)} has the activation `{name}`, which cannot be compiled")
     names = ("activation_alpha", "activation_beta")
     given = attribute(node, "activation_params", None) or [attribute(node, each, 0.01) for each in names]
     return _ACTIVATIONS[name].format(*map(float, given), *(0.0, 0.0))

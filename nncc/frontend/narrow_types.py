@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
+from nncc.passes.movements import COPYING
 from nncc.passes.rewriting import attribute, is_op
 from nncc.passes.widen_integers import widen_integers
 
@@ -32,21 +33,6 @@ STORED = {
     "uint2": "uint8",
 }
 """By a type's name in numpy: that of the bytes which hold it."""
-
-_MOVING = (
-    "Concat",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-)
 
 
 def _narrow(value: onnx_ir.Value | None) -> str:
@@ -72,7 +58,7 @@ def hold_in_bytes(graph: onnx_ir.Model) -> bool:
     for node in nodes:
         if is_op(node, "Cast"):
             _split_cast(node)
-        elif is_op(node, "QuantizeLinear", "DequantizeLinear", *_MOVING):
+        elif is_op(node, "QuantizeLinear", "DequantizeLinear", *COPYING):
             continue
         elif is_op(node, "BitCast"):
             node.attributes["to"] = onnx_ir.AttrInt64("to", _byte_of(node.outputs[0]))
@@ -84,7 +70,7 @@ def hold_in_bytes(graph: onnx_ir.Model) -> bool:
             )
     for value in (*graph.graph.inputs, *(out for node in graph.graph for out in node.outputs)):
         maker = value.producer()
-        if _narrow(value) and (maker is None or not is_op(maker, "QuantizeLinear", *_MOVING)):
+        if _narrow(value) and (maker is None or not is_op(maker, "QuantizeLinear", *COPYING)):
             _relabel(value)
     widen_integers(graph, interface=True)  # what QuantizeLinear makes is clipped
     for value in (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nncc.errors import ModelError
 from nncc.passes.grids import operand_or_none
 from nncc.passes.qoperators import MICROSOFT, SCALES
-from nncc.passes.rewriting import attribute, constant, is_op, static_shape
+from nncc.passes.rewriting import attribute, constant, is_op, node_text, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["check_quantization"]
 
 _AGAIN = "quantize the model again: a scale is a positive, finite number"
-
-
-def _where(node: onnx_ir.Node) -> str:
-    return f"{node.op_type} `{node.name or node.outputs[0].name}`"
 
 
 def _sizes(shape: tuple[int, ...]) -> str:
@@ -51,7 +47,7 @@ def _check_scales(node: onnx_ir.Node) -> None:
         ):
             if wrong.any():
                 which = f" at index {int(wrong.argmax())}" if numbers.size > 1 else ""
-                raise ModelError(f"{_where(node)} has the scale `{value.name}`, which is {what}{which}", _AGAIN)
+                raise ModelError(f"{node_text(node)} has the scale `{value.name}`, which is {what}{which}", _AGAIN)
 
 
 def _check_counts(node: onnx_ir.Node) -> None:
@@ -62,30 +58,30 @@ def _check_counts(node: onnx_ir.Node) -> None:
         return
     if zeros is not None and zero is not None and zeros != scales and prod(zeros) != 1:
         raise ModelError(
-            f"{_where(node)} has a scale of shape {_sizes(scales)} and a zero point of shape {_sizes(zeros)}",
+            f"{node_text(node)} has a scale of shape {_sizes(scales)} and a zero point of shape {_sizes(zeros)}",
             "quantize the model again: both have one shape",
         )
     block_size, axis = (attribute(node, name, default) for name, default in (("block_size", 0), ("axis", 1)))
     if not isinstance(block_size, int) or not isinstance(axis, int):  # com.microsoft: no checker has seen it
-        raise ModelError(f"{_where(node)} has an axis or a block size that is no number")
+        raise ModelError(f"{node_text(node)} has an axis or a block size that is no number")
     if shape is None or (not block_size and scales in ((), (1,))):
         return
     rank = len(shape)
     axis = 0 if (axis, rank) == (1, 1) else axis  # the default; written for biases too
     if not -rank <= axis < rank:
-        raise ModelError(f"{_where(node)} has scales along axis {axis} of a tensor of {rank} dimensions")
+        raise ModelError(f"{node_text(node)} has scales along axis {axis} of a tensor of {rank} dimensions")
     axis %= rank
     size = shape[axis]
     if not block_size:
         if scales != (size,):
             raise ModelError(
-                f"{_where(node)} has scales of shape {_sizes(scales)} for axis {axis}, which has {size} entries",
+                f"{node_text(node)} has scales of shape {_sizes(scales)} for axis {axis}, which has {size} entries",
                 "quantize the model again: there is one scale for all, or one for each entry of the axis",
             )
         return
     if block_size < 0 or len(scales) != rank or scales != (*shape[:axis], -(-size // block_size), *shape[axis + 1 :]):
         raise ModelError(
-            f"{_where(node)} has scales of shape {_sizes(scales)} for blocks of {block_size} along axis {axis} of "
+            f"{node_text(node)} has scales of shape {_sizes(scales)} for blocks of {block_size} along axis {axis} of "
             f"{_sizes(shape)}",
             "quantize the model again: there is one scale for each block",
         )
@@ -102,14 +98,14 @@ def _check_types(node: onnx_ir.Node) -> None:
         import onnx_ir
 
         raise ModelError(
-            f"{_where(node)} has integers of {onnx_ir.DataType(asked).name.lower()} and a zero point of "
+            f"{node_text(node)} has integers of {onnx_ir.DataType(asked).name.lower()} and a zero point of "
             f"{zero.dtype.name.lower()}",
             "quantize the model again: both have one type",
         )
     points = constant(zero)
     if zero.dtype.name == "INT32" and points is not None and points.any():
         raise ModelError(
-            f"{_where(node)} has the zero point `{zero.name}`, which is out of range: that of int32 is 0",
+            f"{node_text(node)} has the zero point `{zero.name}`, which is out of range: that of int32 is 0",
             "quantize the model again",
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
+from nncc.passes.rewriting import node_text
 
 if TYPE_CHECKING:
     import onnx
@@ -47,7 +48,7 @@ def _check_node(node: onnx_ir.Node, schema: onnx.defs.OpSchema) -> None:
         if kind is None:
             continue
         takes = allowed.get(parameter.type_str, [parameter.type_str])
-        what = f"{node.op_type} `{node.name or node.outputs[0].name}`"
+        what = node_text(node)
         if kind not in takes:
             raise ModelError(f"{what} cannot take `{value.name}`, which is {_plain(kind)}", _HINT)
         if parameter.type_str in allowed and parameter.is_homogeneous:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Attributes"]
+__all__ = ["Attributes", "word"]
+
+
+def word(value: Any) -> str:
+    """Text of an attribute, which may be bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 class Attributes(dict[str, Any]):
@@ -21,8 +26,7 @@ class Attributes(dict[str, Any]):
 
     def text(self, name: str, default: str) -> str:
         """An attribute that is a word."""
-        value = self.get(name, default)
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return word(self.get(name, default))
 
     def ints(self, name: str, default: Sequence[int]) -> list[int]:
         """An attribute that is a list of integers."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import relax, te, tirx
+from nncc.operators.attributes import word
 
 __all__ = ["FORMATS", "Format", "decode_narrow", "encode_narrow"]
 
@@ -46,15 +47,11 @@ _LAST_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
 """Integers, and how many bits of a byte they are."""
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def decode_narrow(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
     """value(code) in float32, of integers in their byte; of a code's bits only those of the format count."""
     import ml_dtypes
 
-    name = _text(attributes["format"])
+    name = word(attributes["format"])
     if name in _LAST_BITS:
         return builder.emit_te(
             lambda code: te.compute(code.shape, lambda *at: _last_bits(code[at].astype("int32"), name), name="decode"),
@@ -75,8 +72,8 @@ def decode_narrow(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any
 
 def encode_narrow(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
     """The codes, in uint8, of float32 or float64; int4, uint4, int2 and uint2 take the last bits of an int32."""
-    name, saturate = _text(attributes["format"]), bool(attributes.get("saturate", 1))
-    mode = _text(attributes.get("round_mode", "up"))
+    name, saturate = word(attributes["format"]), bool(attributes.get("saturate", 1))
+    mode = word(attributes.get("round_mode", "up"))
     (x,) = inputs[:1]
     is_double = str(x.ty.dtype) == "float64"
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from nncc.compat import GenericConst, StringImm, constant_array, relax
 from nncc.operators.activations import ACTIVATIONS
+from nncc.operators.attributes import word
 from nncc.operators.operands import OperatorError
 
 __all__ = ["FUNCTION", "Activation", "Recurrence", "convert_recurrent"]
@@ -122,12 +123,8 @@ def _all_are(lengths: Any, steps: int) -> bool:
     return isinstance(lengths, GenericConst) and bool(np.all(constant_array(lengths) == steps))
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _directions(kind: str, attributes: dict[str, Any]) -> tuple[str, ...]:
-    direction = _text(attributes.get("direction", "forward"))
+    direction = word(attributes.get("direction", "forward"))
     if direction not in _DIRECTIONS:
         raise OperatorError(
             f"{kind} has the direction `{direction}`", f"ONNX knows {', '.join(_DIRECTIONS)}: export the model again"
@@ -180,7 +177,7 @@ _WORDS = {
 def _activations(kind: str, attributes: dict[str, Any], directions: int) -> tuple[tuple[Activation, ...], ...]:
     """The functions of each direction, alpha and beta given to those that take one, in order, as ONNX Runtime does."""
     defaults = _ACTIVATIONS[kind] * directions
-    names = tuple(_text(name) for name in attributes.get("activations", ())) or defaults
+    names = tuple(word(name) for name in attributes.get("activations", ())) or defaults
     if len(names) != len(defaults):
         raise OperatorError(
             f"{kind} has {len(names)} activations, not {len(defaults)}", "export the model again: it cannot be run"

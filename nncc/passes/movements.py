@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nncc.passes.grids import Grid
 
-__all__ = ["EIGHT_BITS_ONLY", "MOVEMENTS", "axis_after", "moves", "moves_integers"]
+__all__ = ["COPYING", "EIGHT_BITS_ONLY", "MOVEMENTS", "axis_after", "moves", "moves_integers"]
 
 MOVEMENTS = (
     "Concat",
@@ -39,6 +39,22 @@ MOVEMENTS = (
     "Unsqueeze",
 )
 """All data of these are the first operand, or, for Concat, all operands; and the constant that a Pad fills with."""
+
+COPYING = (
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
+"""Those that give elements as they were, in whatever bytes these are held; Identity too."""
 
 EIGHT_BITS_ONLY = ("DepthToSpace", "MaxPool", "Pad", "Resize", "SpaceToDepth")
 """Those that ONNX Runtime has for integers of 8 bits only."""

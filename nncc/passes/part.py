@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from nncc.ir import Model
+from nncc.passes.bodies import subgraphs
 from nncc.passes.rewriting import static_shape
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def _read(node: onnx_ir.Node) -> Iterable[onnx_ir.Value]:
     for value in node.inputs:
         if value is not None:
             yield value
-    for attribute in node.attributes.values():
-        graphs = {"GRAPH": lambda a: [a.as_graph()], "GRAPHS": lambda a: a.as_graphs()}.get(attribute.type.name)
-        for inner in graphs(attribute) if graphs else ():
-            for each in onnx_ir.traversal.RecursiveGraphIterator(inner):
-                yield from (value for value in each.inputs if value is not None and value.graph is main)
+    for inner in subgraphs(node):
+        for each in onnx_ir.traversal.RecursiveGraphIterator(inner):
+            yield from (value for value in each.inputs if value is not None and value.graph is main)

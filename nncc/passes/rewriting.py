@@ -19,6 +19,8 @@ __all__ = [
     "constant",
     "insert_before",
     "is_op",
+    "label",
+    "node_text",
     "only_use",
     "operand",
     "quiet",
@@ -52,6 +54,16 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def label(node: onnx_ir.Node) -> str:
+    """A node's name, or that of its first output that has one, or its operator."""
+    return node.name or next((str(value.name) for value in node.outputs if value.name), node.op_type)
+
+
+def node_text(node: onnx_ir.Node) -> str:
+    """A node for errors: its operator, and its name or that of its first output."""
+    return f"{node.op_type} `{node.name or node.outputs[0].name}`"
 
 
 def is_op(node: onnx_ir.Node | None, *ops: str) -> TypeGuard[onnx_ir.Node]:

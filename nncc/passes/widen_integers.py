@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nncc.passes.movements import COPYING
 from nncc.passes.rewriting import Report, add_constant, is_op
 
 if TYPE_CHECKING:
@@ -14,21 +15,7 @@ __all__ = ["NARROW", "widen_integers"]
 NARROW = {"INT4": (-8, 7), "UINT4": (0, 15), "INT2": (-2, 1), "UINT2": (0, 3)}
 """By ONNX's name of a type: its smallest and its largest number."""
 
-_COPYING = (
-    "Concat",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "QuantizeLinear",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-)
+_COPYING = ("QuantizeLinear", *COPYING)
 
 
 def _narrow(value: onnx_ir.Value | None) -> bool:
