@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as statements
 from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_equal, structural_map, structural_walk
 
-from nncc.dots import PRODUCT, ROUND
+from nncc.dots import FENCE, PRODUCT, ROUND
 from nncc.operators.attributes import Attributes
 
 __all__ = [
@@ -182,5 +182,5 @@ def onnx_importer(
     return load
 
 
-for _name in (PRODUCT, ROUND):  # at once: a kernel that another process has written down names them
+for _name in (PRODUCT, ROUND, FENCE):  # at once: a kernel that another process has written down names them
     pure_operator(_name)

@@ -87,11 +87,16 @@ def _signed_as(integers: Integers, grid: Grid, wanted: str) -> tuple[Any, int]:
 
 def _sums(integers: Integers, q: Any, axis: int, factor: int, more: int) -> Any:
     """The sums of integers along an axis, which is kept, times `factor`, plus `more`."""
-    move, shape = integers.fresh.get(q), list(static_shape(q))
-    shape[axis] = 1
+    move = integers.fresh.get(q)
+    axes = [int(a) for a in move.attrs.axes] if named(move, "relax.permute_dims") else list(range(len(static_shape(q))))
     if named(move, "relax.permute_dims"):  # of what it moves, whose rows lie side by side
-        q, axis = move.args[0], int(move.attrs.axes[axis])
+        q, axis = move.args[0], axes[axis]
     wide = integers.emit(relax.op.astype(q, "int32"))
-    total = integers.emit(relax.op.reshape(integers.emit(relax.op.sum(wide, axis=[axis])), shape))
+    total = integers.emit(relax.op.sum(wide, axis=[axis], keepdims=True))
+    kept = [a for a in axes if static_shape(total)[a] > 1]
+    if kept == sorted(kept):  # axes of one have no order
+        total = integers.emit(relax.op.reshape(total, [static_shape(total)[a] for a in axes]))
+    else:
+        total = integers.emit(relax.op.permute_dims(total, axes))
     scaled = integers.emit(relax.op.multiply(total, relax.const(np.int32(factor), "int32")))
     return integers.emit(relax.op.add(scaled, relax.const(np.int32(more), "int32"))) if more else scaled
