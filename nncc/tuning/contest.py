@@ -9,6 +9,7 @@ from math import inf, prod
 from typing import Any
 
 from nncc.tuning.candidates import Kernel
+from nncc.tuning.listed_search import ListedSearch
 from nncc.tuning.record import Key
 from nncc.tuning.record_set import RecordSet
 from nncc.tuning.search import Search, frozen
@@ -42,7 +43,7 @@ class Contest:
     """Of one task."""
 
     task: KernelTask
-    search: Search
+    search: Search | ListedSearch
     share: float
     """Of the whole model's time that the untuned kernel takes, from 0 to 1."""
     reference: float = 0.0

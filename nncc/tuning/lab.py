@@ -15,7 +15,7 @@ import numpy as np
 from nncc.target import Target
 from nncc.templates import Template
 from nncc.tuning.builders import Builders, BuildFailure, Recipe
-from nncc.tuning.candidates import Kernel, check_inputs
+from nncc.tuning.candidates import Candidates, Kernel, check_inputs
 from nncc.tuning.measure import Timing, compare, measure_until_sure
 from nncc.tuning.runners import CandidateError, Order, Runner
 
@@ -31,6 +31,8 @@ class Result:
 
     timing: Timing | None
     error: str = ""
+    pruned: bool = False
+    """Whether it was not run, because it cannot win: `error` says why."""
 
 
 class Lab:
@@ -53,7 +55,7 @@ class Lab:
         self._schedules = tuple(schedules)
         self._weights_bytes = weights_bytes
         self._seed = seed
-        self.builders = Builders()
+        self.builders = Builders(timeout=_GPU_BUILD_SECONDS if target.hardware.multiprocessors else _BUILD_SECONDS)
         self._folder = Path(tempfile.mkdtemp(prefix="nncc-tune-"))
 
     def close(self) -> None:
@@ -61,16 +63,18 @@ class Lab:
         self.builders.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def measure(self, reference: Kernel, candidates: Sequence[Kernel], sure: bool = False) -> list[Result]:
+    def measure(
+        self, reference: Kernel, candidates: Sequence[Kernel], sure: bool = False, seconds: float = 0.0
+    ) -> list[Result]:
         """The results of the candidates, in order, beside the reference; if `sure`, by more rounds.
 
-        One that cannot be built or run fails alone.
+        One that cannot be built or run fails alone. `seconds` is what the reference is known to take, or 0.
         """
         parts = _even_parts(list(candidates), 1 if sure else self.builders.count)
-        found = [result for part in self._measured(reference, parts, sure) for result in part]
-        alone = [n for n, result in enumerate(found) if result.error]
+        found = [result for part in self._measured(reference, parts, sure, seconds) for result in part]
+        alone = [n for n, result in enumerate(found) if result.error and not result.pruned]
         if len(candidates) > 1:
-            again = self._measured(reference, [[candidates[n]] for n in alone], sure)
+            again = self._measured(reference, [[candidates[n]] for n in alone], sure, seconds)
             for number, (result,) in zip(alone, again, strict=True):
                 found[number] = result
         return found
@@ -78,9 +82,11 @@ class Lab:
     def check(self, kernels: Sequence[Kernel]) -> str:
         """Whether the other kernels compute what the first does, on random inputs; else what is wrong."""
         recipe = self._recipe(kernels, check=True)
-        (library,) = self.builders.build([recipe])
-        if isinstance(library, BuildFailure):
-            return library.message
+        (built,) = self.builders.build([recipe])
+        if isinstance(built, BuildFailure):
+            return built.message
+        library = built.library
+        assert library is not None, "none is left out of a library that checks"
         inputs = check_inputs(kernels, self._templates, self.target, self._seed)
         try:
             expected, *outputs = self.runner.run(library, self._threads, inputs, _TIMEOUT)
@@ -100,18 +106,24 @@ class Lab:
         rpc = self.runner.name.startswith("rpc:")
         return Recipe.of(kernels, self.target, self._schedules, self._folder, rpc=rpc, **options)
 
-    def _measured(self, reference: Kernel, parts: Sequence[Sequence[Kernel]], sure: bool) -> list[list[Result]]:
-        recipes = [self._recipe([reference, *part], weights_bytes=self._weights_bytes) for part in parts]
-        libraries = self.builders.build(recipes)
-        return [self._timed(library, len(part), sure) for library, part in zip(libraries, parts, strict=True)]
+    def _measured(
+        self, reference: Kernel, parts: Sequence[Sequence[Kernel]], sure: bool, seconds: float
+    ) -> list[list[Result]]:
+        options = {"weights_bytes": self._weights_bytes, "default_seconds": seconds}
+        libraries = self.builders.build([self._recipe([reference, *part], **options) for part in parts])
+        return [self._results(library, len(part), sure) for library, part in zip(libraries, parts, strict=True)]
 
-    def _timed(self, library: Path | BuildFailure, count: int, sure: bool) -> list[Result]:
-        if isinstance(library, BuildFailure):
-            return [Result(None, library.message)] * count
+    def _results(self, built: Candidates | BuildFailure, count: int, sure: bool) -> list[Result]:
+        if isinstance(built, BuildFailure):
+            return [Result(None, built.message)] * count
+        out = built.refused[1:]
+        timed = iter(self._timed(built.library, built.before, out.count(""), sure) if built.library else ())
+        return [Result(None, reason, pruned=True) if reason else next(timed) for reason in out]
 
+    def _timed(self, library: Path, before: int, count: int, sure: bool) -> list[Result]:
         def rounds(number: int) -> np.ndarray:
             order = Order(library, self._threads, self._seed, rounds=number, seconds=_SECONDS, timeout=_TIMEOUT)
-            return self.runner.measure(order)
+            return self.runner.measure(order)[:, before:]
 
         try:
             if sure:
@@ -126,6 +138,9 @@ class Lab:
         return [Result(t) if _is_time(t) else Result(None, "its time is too short to measure") for t in timings[1:]]
 
 
+_BUILD_SECONDS = 60.0
+_GPU_BUILD_SECONDS = 600.0
+"""NVIDIA's compilers take seconds for a kernel of tensor cores."""
 _TIMEOUT = 60.0
 _SECONDS = 2.0
 
@@ -138,7 +153,8 @@ def wrong_by(expected: np.ndarray, found: np.ndarray) -> str:
     """What is wrong with a kernel's output; empty where only the order of its sums may differ.
 
     The error of a float32 sum of n terms in another order grows like sqrt(n) roundings of its largest partial sum; 1e-4
-    of the largest output is 50 times that for n = 2^12, and a wrong index is far above it.
+    of the largest output is 50 times that for n = 2^12, and a wrong index is far above it. What is stored as float16 is
+    rounded to 11 bits: two units in the last place of the largest output.
     """
     if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
         return "it gives infinities or NaNs where the untuned kernel does not"
@@ -147,7 +163,7 @@ def wrong_by(expected: np.ndarray, found: np.ndarray) -> str:
         return ""
     largest = float(np.abs(expected[finite]).max())
     error = float(np.abs(expected[finite].astype(np.float64) - found[finite]).max())
-    if error > 1e-4 * largest:
+    if error > (2**-9 if expected.dtype == np.float16 else 1e-4) * largest:
         return f"it is wrong by {error:.2g}, where the untuned kernel's largest output is {largest:.2g}"
     return ""
 
