@@ -4,8 +4,9 @@ A candidate so runs as it will in a model: the same runtime, threads and calls. 
 model, where the kernel before has just written them. Weights are cold, as in a model, where those of all other kernels
 have passed through the caches since: each call has a copy of its own, and one round passes over as many bytes.
 
-Of a GPU, these copies are made in its memory, by the calls before the first candidate's; and candidates that the
-compiler's report says cannot win are left out.
+Of a GPU, these copies are made in its memory, by the calls before the first candidate's, of one input for all: so what
+the candidates compute, each into an output of its own, can be compared too. Those that the compiler's report says
+cannot win are left out.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class _Memory:
             self._weights(number, again, at, source) if at in kernel.constants else activations[at]
             for at, source in enumerate(sources)
         ]
-        key = ("y", self._function(number), number if self.check else 0)
+        key = ("y", self._function(number), number if self.check or self._in_arena else 0)
         if key not in self._refs:
             self._refs[key] = Ref("output", len(self.outputs))
             self.outputs.append(_flat(f"y{len(self.outputs)}", result))

@@ -17,8 +17,6 @@ from nncc.tuning.tasks import KernelTask
 
 __all__ = ["Contest", "Entry", "relatives"]
 
-MARGIN = 0.99
-"""A winner takes at most so much of the default's time: below, noise would choose."""
 _HOPE = 0.03
 """The part of a kernel's time that a first batch is expected to save."""
 _ABOUT_AS_GOOD = 1.03

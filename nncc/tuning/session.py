@@ -15,13 +15,15 @@ from nncc.ir import Kernels
 from nncc.pipeline import Job, run
 from nncc.target import Target
 from nncc.templates import load_templates
-from nncc.tuning.contest import MARGIN, Contest, Entry, relatives
+from nncc.tuning.contest import Contest, Entry, relatives
 from nncc.tuning.estimated_runner import EstimatedRunner
 from nncc.tuning.finals import Finals
 from nncc.tuning.graph import GraphSearch
 from nncc.tuning.lab import PASSED_OVER, Lab, Result
 from nncc.tuning.listed_search import ListedSearch
+from nncc.tuning.measure import MARGIN
 from nncc.tuning.outcome import Outcome, State, Watcher
+from nncc.tuning.record_files import Journal
 from nncc.tuning.records import Key, Task, open_records, read_folder
 from nncc.tuning.runners import Runner, open_runner
 from nncc.tuning.search import CostModel, Search, frozen
@@ -56,7 +58,9 @@ class Session:
         self.runner = _open_runner(tuning, job.target)
         self.state.estimated = isinstance(self.runner, EstimatedRunner)
         try:
-            self.writer = Writer(tuning, self.key, self.runner)
+            stores = self.runner.stores_times and tuning.tasks != "list"
+            journal = Journal(tuning.into, self.key) if stores else None
+            self.writer = Writer(journal, self.key, self.runner.processor(), tuning.by)
             found, problems = read_folder(tuning.into, must_exist=False)
             others, more = open_records(job.config.records)
         except BaseException:

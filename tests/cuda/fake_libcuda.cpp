@@ -19,7 +19,6 @@
  */
 #include <dlfcn.h>
 #include <elf.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstdarg>
@@ -392,14 +391,18 @@ static void* library_of(const void* image) {
   memcpy(&head, image, 20);
   if (!known || head.e_machine != here.e_machine) return nullptr;
   memcpy(&head, image, sizeof head);
-  const int file = memfd_create("kernels", 0);
+  char path[] = "/tmp/nncc-fake-cubin-XXXXXX"; /* a name of its own: dlopen knows libraries by their names */
+  const int file = mkstemp(path);
   const size_t size = head.e_shoff + (size_t)head.e_shnum * head.e_shentsize;
   void* library = nullptr;
   if (file >= 0 && write(file, image, size) == (ssize_t)size) {
-    library = dlopen(("/proc/self/fd/" + std::to_string(file)).c_str(), RTLD_NOW | RTLD_LOCAL);
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library) fprintf(stderr, "fake libcuda: %s\n", dlerror());
   }
-  if (file >= 0) close(file);
+  if (file >= 0) {
+    unlink(path);
+    close(file);
+  }
   return library;
 }
 

@@ -22,12 +22,12 @@ from nncc.pipeline import plan, run
 from nncc.target import resolve
 from nncc.templates import load_templates
 from nncc.tuning import session
+from nncc.tuning.agreement import wrong_by
 from nncc.tuning.candidates import Kernel, build_candidates, check_inputs
 from nncc.tuning.finals import Finals
-from nncc.tuning.lab import wrong_by
 from nncc.tuning.outcome import Watcher
 from nncc.tuning.records import Key, read_folder
-from nncc.tuning.runners import open_runner
+from nncc.tuning.runners import Order, open_runner
 from nncc.tuning.tasks import kernel_tasks
 from nncc.tuning.tune import tune
 from nncc.verify import reference, sample_inputs
@@ -178,3 +178,53 @@ def test_tasks_are_listed_where_there_is_no_gpu_by_their_least_times(gpu, monkey
     assert max(task["seconds"] for task in tasks) == pytest.approx(4 * (24 * 64 + 64 * 96 + 24 * 96) / 2039e9, rel=1e-3)
     text = CliRunner().invoke(cli, words).stdout
     assert text.endswith("least times by the target's facts, for there is no such GPU here\n")
+
+
+def test_candidates_are_built_in_one_place_and_measured_in_another(gpu, tuned, tmp_path, capfd):
+    """`benchmarks/gpu.py --tune`: what crashes is left out, what was measured is not measured again."""
+    import gpu_tuning
+
+    model, *_ = tuned
+    folder = tmp_path / "tune"
+    assert gpu_tuning.make_candidates(model, "cuda-sm80", 1 << 20, folder, 4) == 2
+    assert gpu_tuning.make_candidates(model, "cuda-sm80", 1 << 20, folder, 4) == 0
+    (folder / "0000000000000000.so").write_bytes(b"\x7fELF")
+    (folder / "0000000000000000.json").write_text((folder / f"{next(folder.glob('*.so')).stem}.json").read_text())
+    gpu_tuning.measure_candidates(folder)
+    rows = [json.loads(line) for line in (folder / gpu_tuning.MEASURED).read_text().splitlines()]
+    assert [row["task"] for row in rows] == sorted(path.stem for path in folder.glob("*.so"))
+    assert "error" in rows[0] and all(row["machine"] == "Fake 0" and not any(row["wrong"]) for row in rows[1:])
+    gpu_tuning.measure_candidates(folder)
+    assert len((folder / gpu_tuning.MEASURED).read_text().splitlines()) == 3
+    assert gpu_tuning.learn(folder, tmp_path / "records") == 2
+    records, problems = read_folder(tmp_path / "records")
+    assert not problems and len([r for r in records if r.accepted]) == 2
+    assert {record.machine for record in records} == {"Fake 0"}
+
+
+@pytest.mark.slow
+def test_a_gpu_is_measured_behind_rpc(gpu, tuned, tmp_path):
+    pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
+    from farm import Farm
+
+    from nncc.backends import backend
+
+    model, *_ = tuned
+    program = run(plan(model, Config(target="cuda-sm80", until="flatten", verify=False)))
+    library = backend(program.target).build(program, tmp_path, "net", rpc=True).library
+    with Farm(tmp_path) as farm:
+        farm.server("board")
+        address = f"rpc://127.0.0.1:{farm.port}/board"
+        runner = open_runner(address, program.target)
+        assert runner.processor() == "Fake 0"
+        assert runner.measure(Order(library, 1, rounds=2)).shape == (2, 2)
+        inputs = sample_inputs(import_onnx(model))
+        (found,) = runner.run(library, 1, list(inputs.values()), 60)
+        with pytest.raises(RunError) as error:
+            open_runner(address, resolve("cuda-sm90")).processor()
+    np.testing.assert_allclose(found, *reference(model, inputs).values(), rtol=ROUNDING, atol=ROUNDING)
+    assert error.value.message.startswith(
+        "libraries for target `cuda-sm90` do not run on `board`: the kernels of target cuda-sm90 are for compute "
+        "capability 9.0 and later ones; device 0, Fake 0, has 8.0: compile for a target that it runs (on 127.0.0.1:"
+    )
+    assert error.value.hint == "tune for a target of that machine: `nncc targets` lists targets"
