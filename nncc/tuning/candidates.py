@@ -136,7 +136,7 @@ def _for_gpu(program: Program, folder: Path, rpc: bool, count: int, default_seco
     return Candidates(library, tuple(refused), sum(not call.kernel for call in left))
 
 
-_FLOATS = ("float32", "float16")
+_FLOATS = ("float32", "float16", "bfloat16")
 _INTEGERS = ("int8", "uint8", "int16", "int32")
 """Whose values are numbers; 64-bit integers are indices."""
 

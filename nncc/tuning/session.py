@@ -173,6 +173,11 @@ class Session:
     def search(self) -> None:
         """Batch after batch, where most is to be expected, until time or trials are spent or nothing is left to try."""
         self.watch.phase("search", f"{len(self.state.contests)} tasks")
+        if self.state.contests and not self.may_go_on():
+            self.watch.warn(
+                f"no time for a search: the finals take {self.reserve:.0f} s, for a library of the model takes "
+                f"{self.build_seconds:.0f} s to build; give more with `--time-budget`"
+            )
         with self.job.target.tvm_target():
             while self.may_go_on() and self.state.trials < self.state.most_trials:
                 contest = max(self.state.contests, key=lambda each: each.expected_gain, default=None)
