@@ -81,6 +81,7 @@ SPECIALIZE_GPU = (
     integer_products,
     requantize,
     tabulate,
+    weight_only,
     fold_relax,
     fold_dequantize,
     clamp_take,
