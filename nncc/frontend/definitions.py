@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
 from nncc.passes.rewriting import attribute, node_text, static_shape
 
 if TYPE_CHECKING:
+    import numpy as np
+    import onnx
     import onnx_ir
 
-__all__ = ["Text", "UnknownShape", "has", "number", "sizes"]
+__all__ = ["Definition", "Text", "UnknownShape", "has", "number", "sizes"]
+
+MOST_PLACES = 2**24
+"""Of one axis, where each place is written down."""
 
 
 class UnknownShape(ModelError):
@@ -44,12 +50,32 @@ def number(node: onnx_ir.Node, name: str, default: float) -> float:
     return value
 
 
+@dataclass(frozen=True)
+class Definition:
+    """A definition: its text, and by name the constants that this leaves out, since they would be long."""
+
+    text: str
+    tensors: Mapping[str, np.ndarray]
+
+    def function(self, domain: str, opset: int) -> onnx.FunctionProto:
+        """As a function that uses the standard's operators of this version."""
+        import onnx
+
+        made = onnx.parser.parse_function(f'<opset_import: ["" : {opset}], domain: "{domain}"> {self.text}')
+        for name, array in self.tensors.items():
+            made.node.insert(
+                0, onnx.helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(array))
+            )
+        return made
+
+
 class Text:
     """The body of a definition in the making: each operator a line, names of values free."""
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
         self.lines: list[str] = []
+        self.tensors: dict[str, np.ndarray] = {}
 
     def let(self, names: str, expression: str) -> None:
         """``names = expression``"""
@@ -74,6 +100,20 @@ class Text:
         words = ", ".join(map(str, values))
         return self.new(f"Constant <value_ints = [{words}]> ()")
 
+    def tensor(self, array: np.ndarray) -> str:
+        """A constant of any type and size."""
+        name = f"t{len(self.tensors)}"
+        self.tensors[name] = array
+        return name
+
+    def places(self, first: int, last: int, shape: Sequence[int] = (-1,)) -> str:
+        """The integers from `first` to below `last`, as int64 of a shape. Raises ModelError for very many."""
+        import numpy as np
+
+        if last - first > MOST_PLACES:
+            raise ModelError(f"a sequence of {last - first:,} elements is longer than nncc takes ({MOST_PLACES:,})")
+        return self.tensor(np.arange(first, last, dtype=np.int64).reshape(shape))
+
     def slice(self, x: str, axis: int, first: int, last: int, step: int = 1) -> str:
         """Elements ``first:last:step`` along an axis."""
         words = ", ".join(self.integers([each]) for each in (first, last, axis, step))
@@ -94,6 +134,7 @@ class Text:
         """The expression of [batch, heads, length, width] as [batch, length, heads width]."""
         return f"Reshape ({self.new(f'Transpose <perm = [0, 2, 1, 3]> ({x})')}, {self.integers([0, 0, -1])})"
 
-    def definition(self, operands: str, results: str) -> str:
+    def definition(self, operands: str, results: str) -> Definition:
         """The whole of it."""
-        return f"definition ({operands}) => ({results}) {{ {' '.join(self.lines)} }}"
+        text = f"definition ({operands}) => ({results}) {{ {' '.join(self.lines)} }}"
+        return Definition(text, dict(self.tensors))

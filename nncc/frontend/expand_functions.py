@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.definitions import UnknownShape
-from nncc.frontend.microsoft import DEFINITIONS, MICROSOFT, OPSET, microsoft_definition
+from nncc.frontend.foreign import OPSET, foreign_definition, is_defined
 from nncc.passes.rewriting import attribute, node_text, quiet
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
     import onnx
     import onnx_ir
 
+    if is_defined(node):
+        return foreign_definition(node, version)
     try:
         schema: Any = onnx.defs.get_schema(node.op_type, version, node.domain)
     except onnx.defs.SchemaError:
@@ -122,7 +124,7 @@ def _defaults(node: onnx_ir.Node, graph: onnx_ir.Model) -> Any:
     """What the standard says of the attributes of a node."""
     import onnx
 
-    if node.domain == MICROSOFT:  # its definition was made of them
+    if node.domain not in _DEFINING:  # its definition was made of them
         return {}
     return onnx.defs.get_schema(node.op_type, graph.opset_imports[node.domain], node.domain).attributes
 
@@ -158,7 +160,7 @@ def _localize(graph: onnx_ir.Model, node: onnx_ir.Node, body: onnx.FunctionProto
 
 
 def _prepare_for_definitions(graph: onnx_ir.Model) -> None:
-    """Raise the opset to that which definitions of com.microsoft are written for, where the model has such operators,
+    """Raise the opset to that which definitions of other domains are written for, where the model has such operators,
     and replace those on integers, whose results have shapes then."""
     import onnx_ir
 
@@ -168,9 +170,11 @@ def _prepare_for_definitions(graph: onnx_ir.Model) -> None:
     from nncc.passes.raise_opset import raise_opset
 
     nodes = onnx_ir.traversal.RecursiveGraphIterator(graph.graph)
-    node = next((each for each in nodes if each.domain == MICROSOFT and each.op_type in DEFINITIONS), None)
+    node = next(filter(is_defined, nodes), None)
     if node is None:
         return
+    if not {"", "ai.onnx"} & set(graph.opset_imports):  # the model has no operator of the standard's
+        graph.opset_imports[""] = OPSET
     if why := raise_opset(graph, OPSET):
         raise ModelError(
             f"{node_text(node)} cannot be replaced by its definition: {why}", "export it with a newer opset"
@@ -197,9 +201,9 @@ def expand_functions(graph: onnx_ir.Model) -> int:
         waiting: UnknownShape | None = None
         for node in tuple(onnx_ir.traversal.RecursiveGraphIterator(graph.graph)):
             version = graph.opset_imports.get(node.domain)
-            if node.domain == MICROSOFT:
+            if is_defined(node):
                 try:
-                    body = microsoft_definition(node, graph.opset_imports.get("", 1))
+                    body = _checked_definition(node, graph.opset_imports[""])
                 except UnknownShape as unknown:  # others before it may say once they are replaced
                     waiting, body = waiting or unknown, None
             elif version is None or node.domain not in _DEFINING or (node.op_type in COMPILED and _whole(node)):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
-from nncc.frontend.definitions import Text, has, number, sizes
+from nncc.frontend.definitions import Definition, Text, has, number, sizes
 from nncc.frontend.microsoft_attention import attention, group_query_attention, multi_head_attention
 from nncc.frontend.microsoft_transformers import (
     bias_gelu,
@@ -28,17 +28,14 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-__all__ = ["DEFINITIONS", "MICROSOFT", "OPSET", "claim_strays", "microsoft_definition"]
+__all__ = ["DEFINITIONS", "MICROSOFT", "claim_strays"]
 
 MICROSOFT = "com.microsoft"
-OPSET = 17
-"""Of the standard domain that the definitions are written for, or later ones: it has LayerNormalization."""
-
 STRAYS = ("LayerNormalization", "SimplifiedLayerNormalization")
 """Operators that ONNX Runtime has in the standard domain, in opsets in which the standard has not."""
 
 
-def _fused_matmul(node: onnx_ir.Node, opset: int) -> str:
+def _fused_matmul(node: onnx_ir.Node, opset: int) -> Definition:
     """alpha op(A) op(B)"""
     if number(node, "transBatchA", 0) or number(node, "transBatchB", 0):
         raise ModelError(f"{node_text(node)} transposes batches, which cannot be compiled", "export it without fusions")
@@ -64,7 +61,7 @@ def _swapped(node: onnx_ir.Node, at: int) -> list[int]:
     return axes
 
 
-def _gelu(node: onnx_ir.Node, opset: int) -> str:
+def _gelu(node: onnx_ir.Node, opset: int) -> Definition:
     text = Text(opset)
     gelu(text, "X", "Y")
     return text.definition("X", "Y")
@@ -90,7 +87,7 @@ def _activation(node: onnx_ir.Node) -> str:
     return _ACTIVATIONS[name].format(*map(float, given), *(0.0, 0.0))
 
 
-def _fused_conv(node: onnx_ir.Node, opset: int) -> str:
+def _fused_conv(node: onnx_ir.Node, opset: int) -> Definition:
     """activation(conv(X, W, B) + Z)"""
     text = Text(opset)
     words = _kept(node, ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"))
@@ -101,7 +98,7 @@ def _fused_conv(node: onnx_ir.Node, opset: int) -> str:
     return text.definition("X, W, B, Z", "Y")
 
 
-def _fused_gemm(node: onnx_ir.Node, opset: int) -> str:
+def _fused_gemm(node: onnx_ir.Node, opset: int) -> Definition:
     """activation(gemm(A, B, C))"""
     text = Text(opset)
     words = _kept(node, ("alpha", "beta", "transA", "transB"))
@@ -117,7 +114,7 @@ def _kept(node: onnx_ir.Node, names: tuple[str, ...]) -> str:
     return f"<{words}>" if words else ""
 
 
-def _layer_normalization(node: onnx_ir.Node, opset: int) -> str:
+def _layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
     text = Text(opset)
     words = f"axis = {int(number(node, 'axis', -1))}, epsilon = {float(number(node, 'epsilon', 1e-5))!r}"
     shift = ", B" if has(node, 2) else ""
@@ -125,7 +122,7 @@ def _layer_normalization(node: onnx_ir.Node, opset: int) -> str:
     return text.definition("X, Scale, B", "Y, Mean, InvStdDev")
 
 
-DEFINITIONS: dict[str, Callable[[onnx_ir.Node, int], str]] = {
+DEFINITIONS: dict[str, Callable[[onnx_ir.Node, int], Definition]] = {
     "Attention": attention,
     "BiasGelu": bias_gelu,
     "EmbedLayerNormalization": embed_layer_normalization,
@@ -143,23 +140,7 @@ DEFINITIONS: dict[str, Callable[[onnx_ir.Node, int], str]] = {
     "SkipLayerNormalization": skip_layer_normalization,
     "SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
 }
-"""By operator: a function of the node and the opset that gives its definition in ONNX's textual form.
-
-They raise ModelError for forms that have none, and of that UnknownShape where a shape has to be known first."""
-
-
-def microsoft_definition(node: onnx_ir.Node, opset: int) -> onnx.FunctionProto | None:
-    """The definition of a node of com.microsoft, in the standard's operators of this version; None if there is none.
-
-    Raises ModelError for forms that have none, and UnknownShape.
-    """
-    import onnx
-
-    make = DEFINITIONS.get(node.op_type)
-    if make is None:
-        return None
-    head = f'<opset_import: ["" : {opset}], domain: "{MICROSOFT}">'
-    return onnx.parser.parse_function(f"{head} {make(node, opset)}")
+"""By operator."""
 
 
 def claim_strays(proto: onnx.ModelProto) -> bool:

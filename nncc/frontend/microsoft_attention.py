@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
-from nncc.frontend.definitions import Text, has, number, sizes
+from nncc.frontend.definitions import Definition, Text, has, number, sizes
 from nncc.frontend.microsoft_transformers import angles, rotated
 from nncc.passes.rewriting import attribute, node_text
 
@@ -25,7 +25,7 @@ _UNSEEN = -3.4028234663852886e38
 """What is added for keys that come after the query: the smallest number of float32, as ONNX Runtime does."""
 
 
-def attention(node: onnx_ir.Node, opset: int) -> str:
+def attention(node: onnx_ir.Node, opset: int) -> Definition:
     """The projection of Q, K and V from one input, and the attention of these."""
     _refuse(node, ("do_rotary", "past_present_share_buffer"), {6: "past_sequence_length"})
     text = Text(opset)
@@ -61,7 +61,7 @@ def attention(node: onnx_ir.Node, opset: int) -> str:
     )
 
 
-def multi_head_attention(node: onnx_ir.Node, opset: int) -> str:
+def multi_head_attention(node: onnx_ir.Node, opset: int) -> Definition:
     """The attention of Q, K and V, each with its part of the bias."""
     _refuse(node, (), {8: "past_sequence_length", 9: "cache_indirection"})
     _refuse_output(node, 3, "its scores as an output")
@@ -105,7 +105,7 @@ def multi_head_attention(node: onnx_ir.Node, opset: int) -> str:
     return text.definition(f"{names}, cache_indirection", "output, present_key, present_value, qk")
 
 
-def group_query_attention(node: onnx_ir.Node, opset: int) -> str:
+def group_query_attention(node: onnx_ir.Node, opset: int) -> Definition:
     """Attention of a prompt from its start, where several heads of Q share one of K and V.
 
     These heads are rows of one product, so that K and V are not repeated. What lies behind ``seqlens_k`` of each batch
@@ -138,7 +138,7 @@ def group_query_attention(node: onnx_ir.Node, opset: int) -> str:
         pairs = sizes(node, 7)[-1]
         if 2 * pairs > width:
             raise ModelError(f"{node_text(node)} turns {2 * pairs} elements of heads that have {width}")
-        steps = text.integers(range(length))
+        steps = text.places(0, length)
         tables = [angles(text, name, steps, 1, length, pairs) for name in ("cos_cache", "sin_cache")]
         interleaved = bool(number(node, "rotary_interleaved", 0))
         options = ((tables[0], tables[1]), 2 * pairs, interleaved, 2 * pairs < width)
@@ -180,7 +180,7 @@ def _mask(text: Text, node: onnx_ir.Node, at: int, name: str, batch: int, scores
     if shape in ((batch, keys), (batch, queries, keys)):
         seen = text.new(f"Greater ({name}, {text.scalar(0, name)})")
     elif len(shape) == 1 and shape[0] in (batch, 2 * batch):
-        places = text.new(f"Constant <value = int32[1,{keys}] {{{', '.join(map(str, range(keys)))}}}> ()")
+        places = text.new(f"Cast <to = 6> ({text.places(0, keys, (1, -1))})")
         axis = text.integers([1])
         ends = text.new(f"Unsqueeze ({text.slice(name, 0, 0, batch)}, {axis})")
         seen = text.new(f"Less ({places}, {ends})")
@@ -220,8 +220,7 @@ def _hidden(
     text: Text, like: str, queries: int, keys: int, past: int, window: int, group: int = 1
 ) -> tuple[str, str, str]:
     """Which keys queries see, [1, 1, group queries, keys]; what is added for it; and that of one that is not seen."""
-    rows = text.new(f"Reshape ({text.integers(range(past, past + queries))}, {text.integers([1, 1, queries, 1])})")
-    columns = text.new(f"Reshape ({text.integers(range(keys))}, {text.integers([1, 1, 1, keys])})")
+    rows, columns = text.places(past, past + queries, (1, 1, -1, 1)), text.places(0, keys, (1, 1, 1, -1))
     seen = text.new(f"LessOrEqual ({columns}, {rows})")
     if window:
         first = text.new(f"Sub ({rows}, {text.integers([window])})")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
-from nncc.frontend.definitions import Text, has, number, sizes
+from nncc.frontend.definitions import Definition, Text, has, number, sizes
 from nncc.passes.rewriting import node_text
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-def bias_gelu(node: onnx_ir.Node, opset: int) -> str:
+def bias_gelu(node: onnx_ir.Node, opset: int) -> Definition:
     """gelu(A + B)"""
     text = Text(opset)
     text.let("X", "Add (A, B)")
@@ -45,7 +45,7 @@ def gelu(text: Text, x: str, y: str) -> None:
     text.let(y, f"Mul ({text.new(f'Mul ({x}, {half})')}, {text.new(f'Add ({error}, {one})')})")
 
 
-def fast_gelu(node: onnx_ir.Node, opset: int) -> str:
+def fast_gelu(node: onnx_ir.Node, opset: int) -> Definition:
     """x / 2 (1 + tanh(x (0.7978846 + 0.0356774 x^2))) of X + bias"""
     text = Text(opset)
     x = text.new("Add (X, bias)") if has(node, 1) else "X"
@@ -57,7 +57,7 @@ def fast_gelu(node: onnx_ir.Node, opset: int) -> str:
     return text.definition("X, bias", "Y")
 
 
-def quick_gelu(node: onnx_ir.Node, opset: int) -> str:
+def quick_gelu(node: onnx_ir.Node, opset: int) -> Definition:
     """x sigmoid(alpha x)"""
     text = Text(opset)
     alpha = text.scalar(number(node, "alpha", 1.702), "X")
@@ -66,7 +66,7 @@ def quick_gelu(node: onnx_ir.Node, opset: int) -> str:
     return text.definition("X", "Y")
 
 
-def skip_layer_normalization(node: onnx_ir.Node, opset: int) -> str:
+def skip_layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
     """layer_normalization(input + skip + bias)"""
     text = Text(opset)
     _sum(text, node, 4)
@@ -79,7 +79,7 @@ def skip_layer_normalization(node: onnx_ir.Node, opset: int) -> str:
     return text.definition("input, skip, gamma, beta, bias", "output, mean, inv_std_var, input_skip_bias_sum")
 
 
-def skip_simplified_layer_normalization(node: onnx_ir.Node, opset: int) -> str:
+def skip_simplified_layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
     """root_mean_square_normalization(input + skip + bias)"""
     _refuse_results(node, 1, 2)
     text = Text(opset)
@@ -89,7 +89,7 @@ def skip_simplified_layer_normalization(node: onnx_ir.Node, opset: int) -> str:
     return text.definition("input, skip, gamma, bias", "output, mean, inv_std_var, input_skip_bias_sum")
 
 
-def simplified_layer_normalization(node: onnx_ir.Node, opset: int) -> str:
+def simplified_layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
     """x / sqrt(mean(x^2) + epsilon) * scale along the last axis"""
     _refuse_results(node, 1)
     rank, axis = len(sizes(node, 0)), int(number(node, "axis", -1))
@@ -120,7 +120,7 @@ def _refuse_results(node: onnx_ir.Node, *places: int) -> None:
             raise ModelError(f"{node_text(node)} gives statistics for training, which cannot be compiled")
 
 
-def embed_layer_normalization(node: onnx_ir.Node, opset: int) -> str:
+def embed_layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
     """layer_normalization(words[input_ids] + positions[0 .. S - 1] + segments[segment_ids])
 
     mask_index is how many of each row of the mask are 1.
@@ -147,7 +147,7 @@ def embed_layer_normalization(node: onnx_ir.Node, opset: int) -> str:
     return text.definition(f"{names}, position_ids", "output, mask_index, embedding_sum")
 
 
-def rotary_embedding(node: onnx_ir.Node, opset: int) -> str:
+def rotary_embedding(node: onnx_ir.Node, opset: int) -> Definition:
     """Pairs of each head's elements turned by angles: (a cos - b sin, b cos + a sin)."""
     if number(node, "scale", 1.0) != 1.0 or number(node, "is_packed_batching", 0):
         raise ModelError(f"{node_text(node)} has a scale or packed batches, which cannot be compiled")
@@ -167,7 +167,7 @@ def rotary_embedding(node: onnx_ir.Node, opset: int) -> str:
         x = text.heads("input", shape[2] // head, head)
     steps, batch = "position_ids", shape[0]
     if len(positions) < 2:  # the first of them
-        steps, batch = text.new(f"Add ({text.integers(range(length))}, position_ids)"), 1
+        steps, batch = text.new(f"Add ({text.places(0, length)}, position_ids)"), 1
     tables = [angles(text, name, steps, batch, length, turned // 2) for name in ("cos_cache", "sin_cache")]
     made = rotated(text, x, (tables[0], tables[1]), turned, bool(number(node, "interleaved", 0)), turned < head)
     if len(shape) == 4:

@@ -79,6 +79,18 @@ def _check(proto: onnx.ModelProto, path: Path, external: bool) -> None:
             tensor_type.ClearField("shape")
 
 
+def _refuse_maps(proto: onnx.ModelProto) -> None:
+    """ModelError for inputs and outputs that are maps, or lists of them."""
+    for what, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            kind = value.type.sequence_type.elem_type if value.type.HasField("sequence_type") else value.type
+            if kind.HasField("map_type"):
+                raise ModelError(
+                    f"{what} `{value.name}` is made of maps, which are no tensors",
+                    "export the model with tensors instead: with skl2onnx, `options={'zipmap': False}`",
+                )
+
+
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A model whose tensors in other files, which have been checked, are empty: the checker would look for these."""
     import onnx
@@ -232,6 +244,7 @@ def read_graph(path: str | Path, *, lists: bool = False) -> onnx_ir.Model:
     path = Path(path)
     proto = read_container(path)
     external = check_tensors(proto, path.parent)
+    _refuse_maps(proto)
     strays = claim_strays(proto)
     _check(_without_weights(proto) if external and strays else proto, path, external and not strays)
     try:
