@@ -1,4 +1,4 @@
-"""Operators of other domains than the standard's that are replaced by definitions in terms of it: which there are."""
+"""Operators that are replaced by definitions of ours in terms of the standard's: most are of other domains."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from nncc.frontend.definitions import Definition
 from nncc.frontend.machine_learning import DEFINITIONS as LEARNING
 from nncc.frontend.microsoft import DEFINITIONS as CONTRIBUTED
 from nncc.frontend.microsoft import MICROSOFT
+from nncc.frontend.ngrams import tf_idf_vectorizer
 from nncc.frontend.training import DEFINITIONS as TRAINING
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ OPSET = 17
 """Of the standard domain that the definitions are written for, or later ones: it has LayerNormalization."""
 
 DEFINITIONS: Mapping[str, Mapping[str, Callable[[onnx_ir.Node, int], Definition]]] = {
+    "": {"TfIdfVectorizer": tf_idf_vectorizer},
     MICROSOFT: CONTRIBUTED,
     "ai.onnx.ml": LEARNING,
     "ai.onnx.preview.training": TRAINING,

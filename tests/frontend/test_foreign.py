@@ -304,6 +304,49 @@ def test_forms_without_a_definition_are_refused(tmp_path, op, arrays, attributes
     assert str(caught.value) == message
 
 
+NGRAMS = {
+    "mode": "TFIDF", "min_gram_length": 1, "max_gram_length": 2, "max_skip_count": 1,
+    "ngram_counts": [0, 2], "ngram_indexes": [0, 2, 1, 3], "pool_int64s": [2, 3, 1, 2, 4, 4],
+}  # fmt: skip
+
+
+def test_short_sequences_are_counted_with_gaps_and_without(tmp_path):
+    """x[p] = g[0] and x[p + 1] = g[1], or x[p + 2] = g[1]."""
+    model = _model("TfIdfVectorizer", [WHOLE], NGRAMS | {"weights": [1.0, 2.0, 0.5, 3.0]}, "", ["y"], 9)
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(model, tmp_path / "net.onnx")
+    found = reference(import_onnx(tmp_path / "net.onnx"), _inputs([WHOLE]))["y"]
+
+    def pairs(a, b):
+        return sum(((WHOLE[:, :-s] == a) & (WHOLE[:, s:] == b)).sum(axis=1) for s in (1, 2))
+
+    counts = [(WHOLE == 2).sum(axis=1), 2.0 * pairs(1, 2), 0.5 * (WHOLE == 3).sum(axis=1), 3.0 * pairs(4, 4)]
+    np.testing.assert_array_equal(found, np.stack(counts, axis=1).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        (
+            {"pool_int64s": [2, 3, 1]},
+            "TfIdfVectorizer `node` has sequences that do not fit its `ngram_counts` and `ngram_indexes`",
+        ),
+        (
+            {"ngram_indexes": [0, 2, 1, 2**40]},
+            "TfIdfVectorizer `node` has 4 sequences for 1099511627777 results, and gaps of up to 1: too many",
+        ),
+        ({"weights": [1.0]}, "TfIdfVectorizer `node` has 1 weights for 4 results"),
+    ],
+)
+def test_sequences_that_do_not_fit_are_refused(tmp_path, attributes, message):
+    model = _model("TfIdfVectorizer", [WHOLE], NGRAMS | attributes, "", ["y"], 9)
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(ModelError) as caught:
+        import_onnx(tmp_path / "net.onnx")
+    assert str(caught.value) == message
+
+
 def test_maps_are_refused_with_what_to_do_instead(tmp_path):
     model = _model("ZipMap", [DATA], {"classlabels_int64s": list(range(COLUMNS))})
     kind = helper.make_map_type_proto(onnx.TensorProto.INT64, helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, []))
