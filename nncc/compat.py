@@ -136,9 +136,8 @@ def constant_array(expr: Any) -> Any:
 
 def importable_operators() -> dict[str, set[str]]:
     """By domain, the ONNX operators that TVM's importer takes; it looks at names only."""
-    names = set(onnx_frontend._get_convert_map())
-    contributed = {"BiasGelu", "EmbedLayerNormalization", "FastGelu", "SkipLayerNormalization"}
-    return {"": names - contributed, "com.microsoft": names & contributed}
+    contributed = {"BiasGelu", "EmbedLayerNormalization", "FastGelu", "SkipLayerNormalization"}  # none of the standard
+    return {"": set(onnx_frontend._get_convert_map()) - contributed}
 
 
 def _empty_inputs(graph: Any) -> dict[str, list[int]]:
