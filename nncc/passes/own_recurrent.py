@@ -9,21 +9,18 @@ direction, block of units, gate, unit; units are filled up with zeros to whole b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.errors import ModelError
+from nncc.operators.cells import GATES
 from nncc.operators.recurrence import FUNCTION, Recurrence
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["own_recurrent"]
-
-_LEAST_WORK = 60_000
-"""Operations of a layer below which it stays on one thread: about the cost of waking another."""
 
 
 def own_recurrent(module: IRModule, context: Context) -> IRModule:
@@ -41,10 +38,10 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
         layer = Recurrence.read(str(call.args[1].value))
         given = dict(zip(layer.operands, map(rewriter.value, call.args[2:]), strict=True))
         template = context.templates["recurrent"]
-        gates = template.module.GATES[layer.kind]
+        gates = GATES[layer.kind]
         steps, batch, inputs = static_shape(given["x"])
         dtype, directions = str(given["x"].ty.dtype), len(layer.directions)
-        tile = template.module.tile(layer.kind, layer.hidden, batch, hardware, int(dtype.removeprefix("float")))
+        tile = template.module.tile(layer, steps, batch, hardware, int(dtype.removeprefix("float")))
         blocks = -(-layer.hidden // tile.width)
         numbers = _Numbers(rewriter.builder)
 
@@ -80,7 +77,6 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
             names.append("peepholes")
             by_gate = numbers.reshape(given["peepholes"], (directions, 3, layer.hidden))
             operands.append(numbers.pad(by_gate, 2, blocks * tile.width - layer.hidden))
-        work = 2 * prod((steps, batch, directions, gates, layer.hidden, layer.hidden))
         return rewriter.emit_anchor(
             template,
             x,
@@ -91,7 +87,6 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
             steps=steps,
             batch=batch,
             names=tuple(names),
-            threads=hardware.cores > 1 and work >= _LEAST_WORK,
         )
 
     return Rewriter({"relax.call_pure_packed": recurrent}).rewrite(module)
