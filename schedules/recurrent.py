@@ -4,11 +4,11 @@
 
 and what the gates do to the state is in `nncc/operators/cells.py`.
 
-One register tile is some sequences of the batch x gates x `vectors` vectors of units: `R` is laid out so that what a
-step of the reduction takes comes in one stream, [direction, block, k, gate, unit of the block]; x has its columns in
-the same order, [t, batch, direction, block, gate, unit]. A block's weights are in the second-level cache when the next
-sequences come to them. Directions, and parts of the batch, are spread over threads; where there are fewer of them than
-threads, and steps that are long enough, the blocks of a step are.
+A block is `vectors` vectors of units with all their gates. Its sums come in register tiles of `rows` sequences x some
+of the block's columns, [gate, vector]: many sequences, so that weights are read once for many of them. `R` is laid out
+so that a tile reads one stream, [direction, block, columns of a tile, k, column, lane]; x has its columns in the order
+[t, batch, direction, block, gate, unit]. Directions, and parts of the batch, are spread over threads; where there are
+fewer of them than threads, and steps that are long enough, the blocks of a step are.
 """
 
 from dataclasses import dataclass, replace
@@ -23,17 +23,21 @@ _LEAST_PART = 60_000
 """Operations of a layer below which it stays on one thread: about the cost of waking another."""
 _LEAST_STEP = 400_000
 """Operations of a step from which its blocks are spread over threads, which meet twice a step."""
+_CHAINS = 4
+"""Vectors whose activations are computed side by side, each a chain of operations that wait for each other."""
 
 
 @dataclass(frozen=True)
 class Tile:
     """How a layer is cut: `parts` of the batch that share nothing, tiles of `rows` sequences in a part, blocks of
-    `vectors` vectors of `lanes` units, all gates."""
+    `vectors` vectors of `lanes` units with all gates."""
 
     parts: int
     rows: int
     vectors: int
     lanes: int
+    panels: tuple[tuple[tuple[int, int], ...], ...]
+    """Of each phase of a step, the columns of its register tiles, from and to."""
     parallel: str = ""
     """What is spread over threads: parts | blocks; nothing where it is empty."""
 
@@ -56,34 +60,57 @@ def tile(layer, steps, batch, hardware, bits=32):
         parallel = "parts" if parts * directions > 1 else ""
         if 2 * parts * directions <= hardware.cores and step >= _LEAST_STEP * parts:
             parallel = "blocks"
-    rows, vectors = _register_tile(-(-batch // parts), -(-layer.hidden // lanes), gates, hardware.vector_registers)
-    return Tile(parts, rows, vectors, lanes, parallel)
+    rows, vectors, columns = _register_tile(
+        _phases(layer), -(-batch // parts), -(-layer.hidden // lanes), hardware.vector_registers
+    )
+    return Tile(parts, rows, vectors, lanes, _panels(_phases(layer), vectors, columns), parallel)
 
 
-def _register_tile(batch, units, gates, registers):
-    """(sequences, vectors of units) with the least time for `batch` sequences and `units` vectors: sums take three
-    quarters of the registers at most, and half of them where a sequence is alone, whose weights are loaded for it."""
+def _phases(layer):
+    """The gates that are summed up in one go: a GRU may reset the state before another gate's product reads it."""
+    two = layer.kind == "GRU" and not layer.linear_before_reset
+    return ((0, 1), (2,)) if two else (tuple(range(GATES[layer.kind])),)
 
-    def time(rows, vectors):
-        blocks = -(-units // vectors)
+
+def _panels(phases, vectors, most):
+    """For each phase its columns, in runs of `most` at most that are about as long."""
+    found = []
+    for gates in phases:
+        first, count = gates[0] * vectors, len(gates) * vectors
+        size = -(-count // -(-count // most))
+        found.append(tuple((first + at, first + min(at + size, count)) for at in range(0, count, size)))
+    return tuple(found)
+
+
+def _register_tile(phases, batch, units, registers):
+    """(sequences, vectors of units, columns at most) that take the least time for `batch` sequences and `units` vectors
+    of units. Sums take three quarters of the registers at most, and half of them where a sequence is alone: its weights
+    are loaded for it."""
+    most = registers // 2 if batch == 1 else registers * 3 // 4
+    hiding = registers // 4  # sums that hide each other's latency
+
+    def time(rows, vectors, columns):
+        """In multiply-adds; a load, of which there are two a cycle, is as long where they are more, and a weight comes
+        from the second-level cache."""
         tiles = [rows] * (batch // rows) + [batch % rows] * (batch % rows > 0)
-        least = registers // 4  # sums, that their latency is hidden
-        return blocks * sum(max(r * gates * vectors, r + gates * vectors, least) for r in tiles), len(tiles) * blocks
+        widths = [end - begin for phase in _panels(phases, vectors, columns) for begin, end in phase]
+        each = [max(r * w, r + w, hiding) + w / 2 for r in tiles for w in widths]
+        return -(-units // vectors) * sum(each), len(each)
 
-    def fits(rows, vectors):
-        return rows * gates * vectors <= (registers // 2 if batch == 1 else registers * 3 // 4)
-
-    candidates = [(1, 1)]
-    for rows in range(1, min(batch, registers) + 1):
-        blocks = {-(-units // most) for most in range(1, registers + 1) if fits(rows, most)}
-        candidates += [(rows, -(-units // count)) for count in blocks]
+    candidates = {
+        (rows, -(-units // -(-units // vectors)), columns)
+        for rows in range(1, min(batch, most) + 1)
+        for columns in range(1, most // rows + 1)
+        for vectors in range(1, most + 1)
+        if vectors <= 2 * columns
+    }
     return min(candidates, key=lambda c: (*time(*c), batch % c[0], c))
 
 
 def compute(x, weights, *operands, layer, tile, steps, batch, names):
     """Define Y[steps, D, batch, hidden], the last h [D, batch, hidden] and, of an LSTM, the last c.
 
-    `x` is [steps, batch, D * blocks * gates * width] and `weights` [D, blocks, hidden, gates, width], of float32 or
+    `x` is [steps, batch, D * blocks * gates * width] and `weights` [D, blocks, gates * width * hidden], of float32 or
     float64. `layer` says what is computed (`nncc.operators.recurrence.Recurrence`). The `operands` are called by
     `names`, in this order: "lengths" [batch] (int32; those beyond 0 .. steps are taken for the nearest), "h" and "c"
     [D, batch, hidden], "peepholes" [D, 3, hidden'] for i, o and f, "bias" [D, hidden'] of a GRU's R[h]; hidden' is
@@ -102,7 +129,7 @@ def compute(x, weights, *operands, layer, tile, steps, batch, names):
     attrs = {
         **scheduling.anchor(NAME),
         scheduling.FLOPS: 2 * gates * layer.hidden * layer.hidden * steps * batch * directions,
-        "nncc.tile": f"tile {tile.rows}x{gates}x{tile.vectors}",
+        "nncc.tile": f"tile {tile.rows}x{max(end - begin for phase in tile.panels for begin, end in phase)}",
     }
     return te.extern(outputs, [x, weights, *operands], body, name=NAME, dtype=[dtype] * len(outputs), attrs=attrs)
 
@@ -124,6 +151,13 @@ def _int(value):
 def _loop(extent, body, kind=tirx.ForKind.SERIAL):
     variable = tirx.Var("i", "int32")
     return tirx.For(variable, _int(0), _int(extent), kind, body(variable))
+
+
+def _tiles(total, size, body):
+    """Statements that go through `total` rows: `body(begin, rows)` for `size` at once, and for those that are left."""
+    whole, rest = divmod(total, size)
+    statements = [_loop(whole, lambda number: body(number * size, size))] if whole else []
+    return [*statements, body(_int(whole * size), rest)] if rest else statements
 
 
 @dataclass(frozen=True)
@@ -175,18 +209,13 @@ class _Loops:
     def buffer(self, *shape):
         return tirx.decl_buffer((prod(shape),), self.dtype, name="tile")
 
-    @property
-    def two_phases(self):
-        """Whether a gate multiplies the state before it meets the weights of another."""
-        return self.layer.kind == "GRU" and not self.layer.linear_before_reset
-
     def part(self, direction, first):
         """All steps of some sequences."""
         rows, padded = self.rows, self.padded
         lstm = self.layer.kind == "LSTM"
         h = self.buffer(2, rows, padded)
         c = self.buffer(rows, padded) if lstm else None
-        reset = self.buffer(rows, padded) if self.two_phases else None
+        reset = self.buffer(rows, padded) if len(self.tile.panels) > 1 else None
         part = _Part(direction, first, h, c, reset)
         statements = [tirx.AllocBuffer(buffer) for buffer in (h, c, reset) if buffer is not None]
         for name, buffer in (("h", h), ("c", c)):
@@ -243,9 +272,11 @@ class _Loops:
         """One time step of a part: h at `new` of h at `old`."""
         size = self.rows * self.padded
         part = replace(part, step=step, old=step % 2 * size, new=(1 - step % 2) * size)
-        phases = [(0, 1), (2,)] if self.two_phases else [tuple(range(self.gates))]
         kind = tirx.ForKind.PARALLEL if self.tile.parallel == "blocks" else tirx.ForKind.SERIAL
-        statements = [_loop(self.blocks, lambda p, g=gates: self.block(part, p, g), kind) for gates in phases]
+        phases = zip(_phases(self.layer), self.tile.panels, strict=True)
+        statements = [
+            _loop(self.blocks, lambda p, g=gates, c=panels: self.block(part, p, g, c), kind) for gates, panels in phases
+        ]
         return _in_turn([*statements, _loop(self.rows, lambda row: self.emit(part, row))])
 
     def emit(self, part, row):
@@ -259,91 +290,122 @@ class _Loops:
 
         return _loop(self.layer.hidden, store)
 
-    def block(self, part, p, gates):
-        """The units of block `p`, for all sequences of the part, a tile of them after the other."""
-        rows = self.tile.rows
-        whole, rest = divmod(self.rows, rows)
-        statements = []
-        if whole:
-            statements.append(_loop(whole, lambda n: self.tile_of(part, n * rows, rows, p, gates)))
-        if rest:
-            statements.append(self.tile_of(part, _int(whole * rows), rest, p, gates))
-        return _in_turn(statements)
+    def block(self, part, p, gates, panels):
+        """The units of block `p`: sums of the `gates` for all sequences of the part, then what they do to the state.
 
-    def tile_of(self, part, begin, rows, p, gates):
-        """`rows` sequences of a part, from `begin` on: sums of the `gates`, then what they do to the state."""
-        vectors, lanes, width = self.tile.vectors, self.tile.lanes, self.tile.width
-        count, padded, hidden = len(gates), self.padded, self.layer.hidden
-        sums = self.buffer(rows, count, vectors, lanes)
-        apart = self.layer.kind == "GRU" and self.layer.linear_before_reset
+        The sums lie in memory between the two: LLVM would keep more of them in registers than there are.
+        """
+        sums = self.buffer(self.rows, len(gates), self.tile.width)
+        at_once = max(1, min(_CHAINS // self.tile.vectors, self.rows // 2))
+        return _in_turn(
+            [
+                tirx.AllocBuffer(sums),
+                *(
+                    statement
+                    for first, end in panels
+                    for statement in _tiles(
+                        self.rows,
+                        self.tile.rows,
+                        lambda begin, rows, f=first, e=end: self.product(part, begin, rows, p, gates, f, e, sums),
+                    )
+                ),
+                *_tiles(self.rows, at_once, lambda begin, rows: self.cell(part, begin, rows, p, gates, sums)),
+            ]
+        )
+
+    def place(self, row, gate, vector, gates):
+        """Where a vector of sums lies."""
+        return (row * len(gates) + (gate - gates[0])) * self.tile.width + vector * self.tile.lanes
+
+    def x(self, part, row, p, gate, vector, i):
+        """What comes from the input, for a lane of a unit's gate."""
+        column = ((part.direction * self.blocks + p) * self.gates + gate) * self.tile.width + vector * self.tile.lanes
+        return self.given["x"][self.time(part, row)[0], part.first + row, i + column]
+
+    def product(self, part, begin, rows, p, gates, first, end, sums):
+        """The sums of the columns from `first` to `end`, for `rows` sequences of a part, from `begin` on."""
+        lanes, vectors, hidden = self.tile.lanes, self.tile.vectors, self.layer.hidden
         source, base = (part.reset, 0) if gates == (2,) else (part.h, part.old)
-        times = [self.time(part, begin + row) for row in range(rows)]
+        width = end - first
+        tile = self.buffer(rows, width, lanes)
+        every = [(row, column) for row in range(rows) for column in range(width)]
+        if rows < width:  # what belongs to the shorter side stays in registers, the rest is used up at once
+            every.sort(key=lambda at: at[1])
 
-        def place(row, gate, vector):
-            return ((row * count + gates.index(gate)) * vectors + vector) * lanes
+        def start(row, column):
+            gate, vector = divmod(first + column, vectors)
+
+            def store(i):
+                if self.layer.kind == "GRU" and self.layer.linear_before_reset and gate == 2:
+                    unit = p * self.tile.width + (vector * lanes + i)
+                    value = self.given["bias"][part.direction, unit] if "bias" in self.given else self.zero
+                else:
+                    value = self.x(part, begin + row, p, gate, vector, i)
+                return tirx.BufferStore(tile, value, [i + (row * width + column) * lanes])
+
+            return self.vector(store)
+
+        def update(k, row, column):
+            at = (row * width + column) * lanes
+
+            def store(i):
+                place = (k * width + (column + first * hidden)) * lanes
+                weight = self.given["weights"][part.direction, p, i + place]
+                factor = source[base + (begin + row) * self.padded + k]
+                return tirx.BufferStore(tile, tile[i + at] + factor * weight, [i + at])
+
+            return self.vector(store)
+
+        def finish(row, column):
+            place = self.place(begin + row, *divmod(first + column, vectors), gates)
+            return self.vector(lambda i: tirx.BufferStore(sums, tile[i + (row * width + column) * lanes], [i + place]))
+
+        unrolled = next(size for size in (4, 2, 1) if hidden % size == 0)
+        steps = _loop(
+            hidden // unrolled,
+            lambda k: _in_turn([update(k * unrolled + n, *at) for n in range(unrolled) for at in every]),
+        )
+        return _in_turn([tirx.AllocBuffer(tile), *(start(*at) for at in every), steps, *(finish(*at) for at in every)])
+
+    def cell(self, part, begin, rows, p, gates, sums):
+        """What the sums of `rows` sequences do to the state."""
+        lanes, width = self.tile.lanes, self.tile.width
+        runs = [self.time(part, begin + row)[1] for row in range(rows)]
 
         def unit(vector, i):
             return p * width + (vector * lanes + i)
-
-        def x(gate):
-            column = ((part.direction * self.blocks + p) * self.gates + gate) * width
-            return lambda row, vector, i: self.given["x"][
-                times[row][0], part.first + begin + row, i + (column + vector * lanes)
-            ]
-
-        def bias(row, vector, i):
-            return self.given["bias"][part.direction, unit(vector, i)] if "bias" in self.given else self.zero
 
         def each(body):
             return [
                 self.vector(lambda i, row=row, vector=vector: body(row, vector, i))
                 for row in range(rows)
-                for vector in range(vectors)
+                for vector in range(self.tile.vectors)
             ]
 
         def sum_of(gate):
-            return lambda row, vector, i: sums[i + place(row, gate, vector)]
+            return lambda row, vector, i: sums[i + self.place(begin + row, gate, vector, gates)]
 
         def sum_to(gate, value):
-            return lambda row, vector, i: tirx.BufferStore(sums, value(row, vector, i), [i + place(row, gate, vector)])
+            return lambda row, vector, i: tirx.BufferStore(
+                sums, value(row, vector, i), [i + self.place(begin + row, gate, vector, gates)]
+            )
 
         def state(buffer, at=0):
-            return lambda row, vector, i: buffer[at + (begin + row) * padded + unit(vector, i)]
+            return lambda row, vector, i: buffer[at + (begin + row) * self.padded + unit(vector, i)]
 
         def state_to(buffer, at, old):
             """Stores into a state, that stay the `old` ones where the sequence has ended."""
 
             def stores(value):
                 def store(row, vector, i):
-                    new, run = value(row, vector, i), times[row][1]
+                    new, run = value(row, vector, i), runs[row]
                     kept = new if run is None or old is None else tirx.Select(run, new, old(row, vector, i))
-                    return tirx.BufferStore(buffer, kept, [at + (begin + row) * padded + unit(vector, i)])
+                    return tirx.BufferStore(buffer, kept, [at + (begin + row) * self.padded + unit(vector, i)])
 
                 return store
 
             return stores
 
-        def update(k, gate):
-            def store(row, vector, i):
-                weight = self.given["weights"][part.direction, p, k, gate, i + vector * lanes]
-                factor = source[base + (begin + row) * padded + k]
-                at = [i + place(row, gate, vector)]
-                return tirx.BufferStore(sums, sums[at[0]] + factor * weight, at)
-
-            return each(store)
-
-        statements = [tirx.AllocBuffer(sums)]
-        for gate in gates:
-            statements += each(sum_to(gate, bias if apart and gate == 2 else x(gate)))
-        unrolled = next(size for size in (4, 2, 1) if hidden % size == 0)
-        statements.append(
-            _loop(
-                hidden // unrolled,
-                lambda k: _in_turn(
-                    [s for n in range(unrolled) for gate in gates for s in update(k * unrolled + n, gate)]
-                ),
-            )
-        )
         old_h, c = state(part.h, part.old), state(part.c)
         peepholes = self.given.get("peepholes")
         block = Block(
@@ -360,9 +422,9 @@ class _Loops:
             c=c,
             c_to=state_to(part.c, 0, c),
             reset_to=state_to(part.reset, 0, None),
-            x=x,
+            x=lambda gate: lambda row, vector, i: self.x(part, begin + row, p, gate, vector, i),
             peephole=None
             if peepholes is None
             else (lambda number: lambda row, vector, i: peepholes[part.direction, number, unit(vector, i)]),
         )
-        return _in_turn(statements + CELLS[self.layer.kind](block))
+        return _in_turn(CELLS[self.layer.kind](block))

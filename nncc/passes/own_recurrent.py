@@ -54,7 +54,21 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
 
         columns = directions * blocks * gates * tile.width
         weights = numbers.reshape(by_units(given["weights"], gates, inputs), (columns, inputs))
-        panels = numbers.transpose(by_units(given["recurrent"], gates, layer.hidden), (0, 1, 4, 2, 3))
+        by_columns = numbers.reshape(
+            by_units(given["recurrent"], gates, layer.hidden),
+            (directions, blocks, gates * tile.vectors, tile.lanes, layer.hidden),
+        )
+        panels = numbers.concat(
+            [
+                numbers.reshape(
+                    numbers.transpose(numbers.part(by_columns, 2, first, end), (0, 1, 4, 2, 3)),
+                    (directions, blocks, layer.hidden * (end - first) * tile.lanes),
+                )
+                for phase in tile.panels
+                for first, end in phase
+            ],
+            2,
+        )
         names, operands = [], []
         x = relax.op.reshape(given["x"], (steps * batch, inputs))
         x = rewriter.builder.emit(relax.op.matmul(rewriter.builder.emit(x), numbers.transpose(weights, (1, 0))))
@@ -124,6 +138,11 @@ class _Numbers:
             [value],
             lambda a: a.take(range(begin, end), axis),
             lambda x: relax.op.strided_slice(x, [axis], [begin], [end]),
+        )
+
+    def concat(self, values: Sequence[Any], axis: int) -> Any:
+        return self._either(
+            values, lambda *a: np.concatenate(a, axis), lambda *x: relax.op.concat(relax.Tuple(list(x)), axis)
         )
 
     def add(self, a: Any, b: Any) -> Any:
