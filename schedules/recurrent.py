@@ -17,94 +17,11 @@ from math import prod
 from nncc import scheduling
 from nncc.compat import te, tirx
 from nncc.operators.cells import CELLS, GATES, Block
+from nncc.recurrent_tiles import phases
 
 NAME = "recurrent"
-_LEAST_PART = 60_000
-"""Operations of a layer below which it stays on one thread: about the cost of waking another."""
-_LEAST_STEP = 400_000
-"""Operations of a step from which its blocks are spread over threads, which meet twice a step."""
 _CHAINS = 4
 """Vectors whose activations are computed side by side, each a chain of operations that wait for each other."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """How a layer is cut: `parts` of the batch that share nothing, tiles of `rows` sequences in a part, blocks of
-    `vectors` vectors of `lanes` units with all gates."""
-
-    parts: int
-    rows: int
-    vectors: int
-    lanes: int
-    panels: tuple[tuple[tuple[int, int], ...], ...]
-    """Of each phase of a step, the columns of its register tiles, from and to."""
-    parallel: str = ""
-    """What is spread over threads: parts | blocks; nothing where it is empty."""
-
-    @property
-    def width(self):
-        """Units of a block."""
-        return self.vectors * self.lanes
-
-
-def tile(layer, steps, batch, hardware, bits=32):
-    """How a layer (`nncc.operators.recurrence.Recurrence`) is cut, for numbers of `bits`."""
-    lanes = max(1, hardware.vector_bits // bits)
-    while lanes > 1 and lanes // 2 >= layer.hidden:
-        lanes //= 2
-    gates, directions = GATES[layer.kind], len(layer.directions)
-    step = 2 * gates * layer.hidden**2 * batch
-    parts, parallel = 1, ""
-    if hardware.cores > 1 and steps * step * directions >= _LEAST_PART:
-        parts = max(1, min(batch, hardware.cores // directions))
-        parallel = "parts" if parts * directions > 1 else ""
-        if 2 * parts * directions <= hardware.cores and step >= _LEAST_STEP * parts:
-            parallel = "blocks"
-    rows, vectors, columns = _register_tile(
-        _phases(layer), -(-batch // parts), -(-layer.hidden // lanes), hardware.vector_registers
-    )
-    return Tile(parts, rows, vectors, lanes, _panels(_phases(layer), vectors, columns), parallel)
-
-
-def _phases(layer):
-    """The gates that are summed up in one go: a GRU may reset the state before another gate's product reads it."""
-    two = layer.kind == "GRU" and not layer.linear_before_reset
-    return ((0, 1), (2,)) if two else (tuple(range(GATES[layer.kind])),)
-
-
-def _panels(phases, vectors, most):
-    """For each phase its columns, in runs of `most` at most that are about as long."""
-    found = []
-    for gates in phases:
-        first, count = gates[0] * vectors, len(gates) * vectors
-        size = -(-count // -(-count // most))
-        found.append(tuple((first + at, first + min(at + size, count)) for at in range(0, count, size)))
-    return tuple(found)
-
-
-def _register_tile(phases, batch, units, registers):
-    """(sequences, vectors of units, columns at most) that take the least time for `batch` sequences and `units` vectors
-    of units. Sums take three quarters of the registers at most, and half of them where a sequence is alone: its weights
-    are loaded for it."""
-    most = registers // 2 if batch == 1 else registers * 3 // 4
-    hiding = registers // 4  # sums that hide each other's latency
-
-    def time(rows, vectors, columns):
-        """In multiply-adds; a load, of which there are two a cycle, is as long where they are more, and a weight comes
-        from the second-level cache."""
-        tiles = [rows] * (batch // rows) + [batch % rows] * (batch % rows > 0)
-        widths = [end - begin for phase in _panels(phases, vectors, columns) for begin, end in phase]
-        each = [max(r * w, r + w, hiding) + w / 2 for r in tiles for w in widths]
-        return -(-units // vectors) * sum(each), len(each)
-
-    candidates = {
-        (rows, -(-units // -(-units // vectors)), columns)
-        for rows in range(1, min(batch, most) + 1)
-        for columns in range(1, most // rows + 1)
-        for vectors in range(1, most + 1)
-        if vectors <= 2 * columns
-    }
-    return min(candidates, key=lambda c: (*time(*c), batch % c[0], c))
 
 
 def compute(x, weights, *operands, layer, tile, steps, batch, names):
@@ -273,9 +190,9 @@ class _Loops:
         size = self.rows * self.padded
         part = replace(part, step=step, old=step % 2 * size, new=(1 - step % 2) * size)
         kind = tirx.ForKind.PARALLEL if self.tile.parallel == "blocks" else tirx.ForKind.SERIAL
-        phases = zip(_phases(self.layer), self.tile.panels, strict=True)
+        parts = zip(phases(self.layer), self.tile.panels, strict=True)
         statements = [
-            _loop(self.blocks, lambda p, g=gates, c=panels: self.block(part, p, g, c), kind) for gates, panels in phases
+            _loop(self.blocks, lambda p, g=gates, c=panels: self.block(part, p, g, c), kind) for gates, panels in parts
         ]
         return _in_turn([*statements, _loop(self.rows, lambda row: self.emit(part, row))])
 
@@ -326,8 +243,8 @@ class _Loops:
         """The sums of the columns from `first` to `end`, for `rows` sequences of a part, from `begin` on."""
         lanes, vectors, hidden = self.tile.lanes, self.tile.vectors, self.layer.hidden
         source, base = (part.reset, 0) if gates == (2,) else (part.h, part.old)
-        width = end - first
-        tile = self.buffer(rows, width, lanes)
+        width, unrolled = end - first, self.tile.unrolled
+        tile, factors = self.buffer(rows, width, lanes), self.buffer(rows, unrolled)
         every = [(row, column) for row in range(rows) for column in range(width)]
         if rows < width:  # what belongs to the shorter side stays in registers, the rest is used up at once
             every.sort(key=lambda at: at[1])
@@ -345,13 +262,19 @@ class _Loops:
 
             return self.vector(store)
 
-        def update(k, row, column):
+        def state(row, k):
+            return source[base + (begin + row) * self.padded + k]
+
+        def load(k, row):
+            return self.vector(lambda i: tirx.BufferStore(factors, state(row, k * unrolled + i), [i + row * unrolled]))
+
+        def update(k, n, row, column):
             at = (row * width + column) * lanes
 
             def store(i):
-                place = (k * width + (column + first * hidden)) * lanes
+                place = ((k * unrolled + n) * width + (column + first * hidden)) * lanes
                 weight = self.given["weights"][part.direction, p, i + place]
-                factor = source[base + (begin + row) * self.padded + k]
+                factor = factors[row * unrolled + n] if self.tile.by_lanes else state(row, k * unrolled + n)
                 return tirx.BufferStore(tile, tile[i + at] + factor * weight, [i + at])
 
             return self.vector(store)
@@ -360,12 +283,12 @@ class _Loops:
             place = self.place(begin + row, *divmod(first + column, vectors), gates)
             return self.vector(lambda i: tirx.BufferStore(sums, tile[i + (row * width + column) * lanes], [i + place]))
 
-        unrolled = next(size for size in (4, 2, 1) if hidden % size == 0)
-        steps = _loop(
-            hidden // unrolled,
-            lambda k: _in_turn([update(k * unrolled + n, *at) for n in range(unrolled) for at in every]),
-        )
-        return _in_turn([tirx.AllocBuffer(tile), *(start(*at) for at in every), steps, *(finish(*at) for at in every)])
+        def steps(k):
+            loads = [tirx.AllocBuffer(factors), *(load(k, row) for row in range(rows))] if self.tile.by_lanes else []
+            return _in_turn(loads + [update(k, n, *at) for n in range(unrolled) for at in every])
+
+        starts, ends = [start(*at) for at in every], [finish(*at) for at in every]
+        return _in_turn([tirx.AllocBuffer(tile), *starts, _loop(hidden // unrolled, steps), *ends])
 
     def cell(self, part, begin, rows, p, gates, sums):
         """What the sums of `rows` sequences do to the state."""

@@ -19,6 +19,7 @@ from nncc.operators.cells import GATES
 from nncc.operators.recurrence import FUNCTION, Recurrence
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
+from nncc.recurrent_tiles import tile as tile_of
 
 __all__ = ["own_recurrent"]
 
@@ -41,7 +42,7 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
         gates = GATES[layer.kind]
         steps, batch, inputs = static_shape(given["x"])
         dtype, directions = str(given["x"].ty.dtype), len(layer.directions)
-        tile = template.module.tile(layer, steps, batch, hardware, int(dtype.removeprefix("float")))
+        tile = tile_of(layer, steps, batch, hardware, int(dtype.removeprefix("float")))
         blocks = -(-layer.hidden // tile.width)
         numbers = _Numbers(rewriter.builder)
 
