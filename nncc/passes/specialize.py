@@ -42,6 +42,7 @@ from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
 from nncc.passes.sums_in_float32 import sums_in_float32
 from nncc.passes.tabulate import tabulate
+from nncc.passes.volumes_as_images import volumes_as_images
 from nncc.passes.weight_only import weight_only
 from nncc.quant.widen import widen
 from nncc.target import Target
@@ -62,6 +63,7 @@ SPECIALIZE = (
     clamp_take,
     safe_divisors,
     divide_by_constants,
+    volumes_as_images,
     choose_layout,
     own_quantization,
     own_sort,
@@ -88,6 +90,7 @@ SPECIALIZE_GPU = (
     clamp_take,
     safe_divisors,
     divide_by_constants,
+    volumes_as_images,
     gpu_halves,
     gpu_layout,
     own_quantization,
