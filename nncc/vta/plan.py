@@ -14,7 +14,7 @@ import numpy as np
 
 from nncc.errors import TargetError
 from nncc.vta.footprint import depth, plan_footprint
-from nncc.vta.layer import Layer
+from nncc.vta.layer import Layer, beyond
 from nncc.vta.machine import MEMORIES, Machine
 from nncc.vta.moves import WIDEST
 from nncc.vta.plan_space import SHOWN, alu_cycles, best_first
@@ -30,6 +30,8 @@ _LONGEST_LOOP = (1 << 14) - 1
 
 def refusal(layer: Layer, plan: Plan, machine: Machine) -> str:
     """Why a machine cannot compute a layer by a plan; empty if it can."""
+    if reason := beyond(layer, machine) or _malformed(layer, plan):
+        return reason
     for axis, extent, size, word in zip(
         axes(layer, machine), layer.output[1:], plan.tile[1:], ("rows", "columns"), strict=True
     ):
@@ -55,6 +57,21 @@ def refusal(layer: Layer, plan: Plan, machine: Machine) -> str:
         return f"a tile has {used.sums} vectors, and a loop at most {_LONGEST_LOOP} iterations"
     if _longest_list(layer, plan) > machine.depth("uop"):
         return f"a list of micro-operations does not fit UOP, which has {machine.depth('uop')}"
+    return ""
+
+
+def _malformed(layer: Layer, plan: Plan) -> str:
+    """Why a plan is none for a layer of these sizes."""
+    extents = (*layer.output, layer.input[0] if layer.kind == "conv2d" else 1)
+    for size, extent, word in zip(
+        (*plan.tile, plan.reduction), extents, ("blocks", "rows", "columns", "inputs"), strict=True
+    ):
+        if not 1 <= size <= extent:
+            return f"a tile has {size} {word} of {extent}"
+    if sorted(plan.order) != ["c", "o", "s"]:
+        return f"`{plan.order}` is no order of the loops o, s and c"
+    if min(plan.buffers) < 1:
+        return f"a memory has {min(plan.buffers)} tiles"
     return ""
 
 
