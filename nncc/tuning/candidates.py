@@ -20,7 +20,6 @@ from nncc.errors import InternalError
 from nncc.ir import Call, Program, Ref, TensorSpec, align
 from nncc.target import Target
 from nncc.templates import Template, schedule_kernel
-from nncc.tuning.layer_candidates import activations, layers_program
 
 __all__ = ["Kernel", "build_candidates", "check_inputs"]
 
@@ -61,10 +60,6 @@ def build_candidates(
     with target.tvm_target():
         functions = {f"c{n}": _scheduled(kernel, templates, target) for n, kernel in enumerate(kernels)}
     lowered = backend(target).lower(functions, target, symbol_prefix(NAME))
-    if lowered.streams:
-        plain, constants = [k.function for k in kernels], [k.constants for k in kernels]
-        program = layers_program(NAME, plain, constants, lowered, target, check)
-        return backend(target).build(program, folder, NAME, rpc=rpc).library
     repeats = 1 if check else _repeats(kernels, weights_bytes)
     memory = _Memory(kernels, repeats, check)
     calls = []
@@ -98,8 +93,6 @@ def check_inputs(
 ) -> list[np.ndarray]:
     """Inputs for a library to check: the same random values for all kernels, weights in each one's own layout."""
     first = kernels[0].function
-    if target.hardware.drives_accelerator:
-        return activations(first, kernels[0].constants, seed)
     random = np.random.default_rng(seed)
 
     def made(parameter: Any) -> np.ndarray:

@@ -9,15 +9,17 @@ from math import inf, prod
 from typing import Any
 
 from nncc.tuning.candidates import Kernel
+from nncc.tuning.listed import ListSearch
 from nncc.tuning.record import Key
 from nncc.tuning.record_set import RecordSet
+from nncc.tuning.runners import Runner
 from nncc.tuning.search import Search, frozen
 from nncc.tuning.tasks import KernelTask
 
-__all__ = ["Contest", "Entry", "relatives"]
+__all__ = ["Contest", "Entry", "margin", "relatives"]
 
-MARGIN = 0.99
-"""A winner takes at most so much of the default's time: below, noise would choose."""
+_MARGIN = 0.99
+"""A winner takes less than so much of the default's time: above, noise would choose."""
 _HOPE = 0.03
 """The part of a kernel's time that a first batch is expected to save."""
 _ABOUT_AS_GOOD = 1.03
@@ -26,6 +28,11 @@ _SMALL = 4
 """Points of a space that are all tried in the whole model."""
 _PATIENCE = 0.6
 """By so much less after each batch that has saved nothing."""
+
+
+def margin(runner: Runner) -> float:
+    """Of the default's time, what a winner takes less than: all of it where times are exact."""
+    return 1.0 if runner.exact else _MARGIN
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Contest:
     """Of one task."""
 
     task: KernelTask
-    search: Search
+    search: Search | ListSearch
     share: float
     """Of the whole model's time that the untuned kernel takes, from 0 to 1."""
     reference: float = 0.0

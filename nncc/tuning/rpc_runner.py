@@ -52,6 +52,7 @@ class RpcRunner:
     """
 
     stores_times = True
+    exact = False
 
     def __init__(self, text: str) -> None:
         match = re.fullmatch(r"rpc://(\[[^]]+\]|[^/:]+):(\d{1,5})/(\S+)", text)

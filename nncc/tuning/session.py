@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -14,15 +14,17 @@ from nncc.errors import UsageError
 from nncc.ir import Kernels
 from nncc.pipeline import Job, run
 from nncc.templates import load_templates
-from nncc.tuning.contest import MARGIN, Contest, Entry, relatives
+from nncc.tuning.contest import Contest, Entry, margin, relatives
+from nncc.tuning.cycle_lab import open_lab
 from nncc.tuning.finals import Finals
 from nncc.tuning.graph import GraphSearch
 from nncc.tuning.lab import PASSED_OVER, Lab, Result
+from nncc.tuning.listed import ListSearch
 from nncc.tuning.outcome import Outcome, State, Watcher
 from nncc.tuning.records import Key, Task, open_records, read_folder
 from nncc.tuning.runners import open_runner
 from nncc.tuning.search import CostModel, Search, frozen
-from nncc.tuning.tasks import kernel_tasks
+from nncc.tuning.tasks import KernelTask, kernel_tasks
 from nncc.tuning.whole import Built, Whole, by_task
 from nncc.tuning.writer import Writer
 
@@ -63,6 +65,7 @@ class Session:
         self.records = found.on(self.runner.processor())
         for problem in [*problems, *more]:
             watch.warn(str(problem))
+        self.margin = margin(self.runner)
         self.interrupted = threading.Event()
         """Set by an interrupt, which C++ between it and us may have swallowed."""
         self.graph: dict[str, Mapping[str, Any]] = {}
@@ -87,7 +90,7 @@ class Session:
         self.base = self.whole.build({}, kernels)
         self.build_seconds = time.monotonic() - start
         (seconds,) = self.whole.measure([self.base], turns=3)
-        self.lab = Lab(
+        self.lab = open_lab(
             self.job.target,
             self.templates,
             self.job.config.schedules,
@@ -101,7 +104,7 @@ class Session:
         self._begin_contests(kernels, self.seconds)
 
     def _begin_contests(self, kernels: Kernels, seconds: Mapping[str, float]) -> None:
-        model = CostModel(self.tuning.seed, self.lab.builders.count)
+        search = self._searches()
         whole = sum(seconds.values())
         contests = []
         for task in kernel_tasks(kernels, self.templates):
@@ -109,8 +112,7 @@ class Session:
                 self.tuning.tasks in task.text or task.hash.startswith(self.tuning.tasks)
             ):
                 continue
-            search = Search(task, self.templates, self.job.target, model, self.tuning.seed)
-            contest = Contest(task, search, seconds.get(task.hash, 0.0) / whole)
+            contest = Contest(task, search(task), seconds.get(task.hash, 0.0) / whole)
             self._resume(contest)
             contests.append(contest)
         if not contests and self.tuning.tasks not in ("", "list"):
@@ -118,6 +120,13 @@ class Session:
             raise UsageError(f"no task of the model has `{self.tuning.tasks}` in its text or hash", hint)
         self.state.contests = contests
         self.watch.state(self.state)
+
+    def _searches(self) -> Callable[[KernelTask], Search | ListSearch]:
+        """What makes a task's search: evolution, or where a time is exact and soon there, a walk through the list."""
+        if self.runner.exact:
+            return ListSearch
+        model = CostModel(self.tuning.seed, self.lab.builders.count)
+        return lambda task: Search(task, self.templates, self.job.target, model, self.tuning.seed)
 
     def _resume(self, contest: Contest) -> None:
         """What the records know of a task: winners stand, all else that was tried needs no second trial."""
@@ -134,7 +143,7 @@ class Session:
         contest.trials = len(contest.search.seconds)
         contest.measured = {frozen(r.decisions): Entry(r.decisions, r.ratio) for r in history if r.seconds}
         for record in best.values():
-            if 0 < record.ratio < MARGIN:
+            if 0 < record.ratio < self.margin:
                 contest.enter(Entry(record.decisions, record.ratio))
         contest.starts = relatives(contest.task, self.key, self.elsewhere)
 
@@ -173,8 +182,18 @@ class Session:
 
     @property
     def reserve(self) -> float:
-        """Seconds that the finals will take."""
-        return (Finals.LEVELS + 1) * (1.3 * self.build_seconds + 3.5)
+        """Seconds that the finals will take; half of the budget is there to search, however slow this machine is."""
+        return min(self._finals(self.levels), self.state.budget / 2)
+
+    @property
+    def levels(self) -> int:
+        """Libraries that the finals compare: fewer where they would take more than half of the budget."""
+        fitting = (n for n in range(Finals.LEVELS, 0, -1) if self._finals(n) <= self.state.budget / 2)
+        return next(fitting, 1)
+
+    def _finals(self, levels: int) -> float:
+        """Seconds that finals of so many libraries take, and the one that is confirmed."""
+        return (levels + 1) * (1.3 * self.build_seconds + 3.5)
 
     def _batch(self, contest: Contest) -> None:
         self.state.current = contest.task.hash
@@ -189,8 +208,9 @@ class Session:
         results = self.lab.measure(contest.kernel(), [contest.kernel(each) for each in decisions])
         self._note(contest, decisions, results)
         timed = [(r.timing.ratio, d) for d, r in zip(decisions, results, strict=True) if r.timing is not None]
-        near = sorted(((ratio, d) for ratio, d in timed if ratio < min(MARGIN, contest.best.ratio)), key=_first)
-        won = self._challenge(contest, [d for _, d in near[:MOST_CHALLENGERS]]) if near else False
+        near = sorted(((ratio, d) for ratio, d in timed if ratio < min(self.margin, contest.best.ratio)), key=_first)
+        most = 1 if self.runner.exact else MOST_CHALLENGERS
+        won = self._challenge(contest, [d for _, d in near[:most]]) if near else False
         contest.pace = (time.monotonic() - start) / len(decisions)
         contest.idle = 0 if won else contest.idle + 1
         self.watch.state(self.state)
@@ -216,13 +236,13 @@ class Session:
 
     def _challenge(self, contest: Contest, challengers: Sequence[Mapping[str, Any]]) -> bool:
         """Measure the best of a batch again, with the best so far; the better one is checked, and becomes a winner."""
-        holders = [contest.best.decisions] if contest.entries else []
+        holders = [contest.best.decisions] if contest.entries and not self.runner.exact else []
         field = [*holders, *challengers]
         results = self.lab.measure(contest.kernel(), [contest.kernel(each) for each in field], sure=True)
         won = False
         for decisions, result in zip(field, results, strict=True):
             timing = result.timing
-            if timing is None or timing.ratio >= MARGIN or timing.high >= 1.0:
+            if timing is None or timing.ratio >= self.margin or timing.high >= 1.0:
                 if decisions in holders:
                     contest.drop(decisions)
                     words = (
