@@ -14,9 +14,9 @@ from nncc.options import JSON, SHAPES, all_of, option
 __all__ = ["vta"]
 
 
-@click.group("vta", cls=Group, short_help="The accelerator: its programs as text, and other sizes of it.")
+@click.group("vta", cls=Group, short_help="The accelerator: its programs as text, its simulator, other sizes of it.")
 def vta() -> None:
-    """Look at programs of the accelerator, and at what other sizes of it would do."""
+    """Look at programs of the accelerator, simulate it for programs in C, and see what other sizes of it would do."""
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -43,6 +43,34 @@ def disasm_command(file: Path, uops: bool) -> None:
         click.echo(disassemble(binary, uops), nl=False)
 
 
+@vta.command("simulator", short_help="A target's simulator, as a driver for programs in C.")
+@option("target", "-t", "--target", default="vta", show_default=True)
+@click.option("-o", "--output", type=Path, help="Write it here; by default it stays where it is kept.")
+def simulator_command(target: str, output: Path | None) -> None:
+    """Compile the simulator of a target's accelerator, and print where it is.
+
+    It is a driver as that of a board: `nncc-bench LIBRARY --device FILE:sim`, or NNCC_ACCELERATOR=FILE:sim.
+    """
+    import shutil
+
+    from nncc.errors import OutputError
+    from nncc.target import resolve
+    from nncc.vta.simulator import build_simulator
+
+    machine = resolve(target).hardware.accelerator
+    if machine is None:
+        raise UsageError(
+            f"`{target}` has no accelerator to simulate", "`--target vta`, or a TOML file with [accelerator]"
+        )
+    library = build_simulator(machine)
+    if output is not None:
+        try:
+            shutil.copyfile(library, output)
+        except OSError as error:
+            raise OutputError(f"cannot write `{output}`: {error.strerror or error}", "choose another file") from error
+    click.echo(output or library)
+
+
 @vta.command("explore", short_help="A model's cycles on accelerators of other sizes.")
 @click.argument("model", type=Path)
 @option("target", "-t", "--target", default="vta", show_default=True)
@@ -52,6 +80,12 @@ def disasm_command(file: Path, uops: bool) -> None:
 @click.option("--wgt", callback=_numbers, metavar="128,256", help="KiB of the scratchpad of weights to try.")
 @click.option("--acc", callback=_numbers, metavar="64,128", help="KiB of the scratchpad of sums to try.")
 @click.option("--memory", default="", metavar="ideal|pynq|ultra96", help="The DRAM beside it; by default the target's.")
+@click.option(
+    "--budget",
+    default="",
+    metavar="AREA",
+    help="Leave out machines that are larger: mm² of 40 nm silicon, as 3.5, or times the target's own, as 1.5x.",
+)
 @all_of(*SHAPES)
 @JSON
 def explore_command(
@@ -63,28 +97,30 @@ def explore_command(
     wgt: tuple[int, ...],
     acc: tuple[int, ...],
     memory: str,
+    budget: str,
     shape: Mapping[str, tuple[int, ...]],
     input_shapes: Mapping[str, tuple[int, ...]],
     as_json: bool,
 ) -> None:
     """Compile MODEL, a quantized ONNX file, for each combination of sizes, and count the cycles of an inference.
 
-    Nothing is computed but time; what a machine cannot hold is said.
+    Nothing is computed but time; what a machine cannot hold is said. How large a machine is, is estimated from what it
+    is made of, with the areas of a 40 nm library: good to compare machines, not to order silicon.
     """
-    from dataclasses import asdict
-
     from nncc.console import working
     from nncc.report import json_text
-    from nncc.vta.explore import candidates_text, explore
+    from nncc.vta.area import budget_of
+    from nncc.vta.explore import candidates_json, candidates_text, explore
 
     asked = {"block": block, "bus_bytes": bus, "inp_kib": inp, "wgt_kib": wgt, "acc_kib": acc}
     sizes = {name: values for name, values in asked.items() if values}
     if not sizes:
         raise UsageError("there is nothing to explore", "give some sizes: `--block 16,32 --bus 8,16`")
+    most = budget_of(budget) if budget else None
     with working() as progress:
         progress.start("explore", str(model))
-        found = explore(model, target, sizes, memory, {**shape, **input_shapes}, progress.tell)
+        found = explore(model, target, sizes, memory, {**shape, **input_shapes}, most, progress.tell)
     if as_json:
-        click.echo(json_text([asdict(each) | {"use": each.use} for each in found]), nl=False)
+        click.echo(json_text(candidates_json(found)), nl=False)
     else:
         click.echo(candidates_text(found, memory), nl=False)

@@ -556,8 +556,6 @@ class Program:
     """The first that is for the sizes of a run is what runs. Empty without open dimensions: then all steps run."""
     streams: dict[str, Stream] = field(default_factory=dict)
     """The kernels that an accelerator runs; their schedules say by which plans."""
-    separate: bool = False
-    """Whether each of those is a program of its own, in whose cycles no other has a part."""
 
     @property
     def calls(self) -> tuple[Call, ...]:

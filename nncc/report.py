@@ -155,7 +155,7 @@ def target_text(target: Target) -> str:
         rows.append(["memory", f"{hardware.dram_gbps:g} GB/s"])
     rows.append(["features", " ".join(hardware.features) or "the architecture's baseline"])
     if (machine := hardware.accelerator) is not None:
-        words = f"{machine.configuration}, {machine.clock_mhz} MHz, memory {machine.memory}"
+        words = f"{machine.configuration}, {machine.clock_beside_memory_mhz} MHz, memory {machine.memory}"
         rows.append(["accelerator", words + (", its layers run on the processor" if hardware.golden else "")])
     lines += [table(rows, indent="  "), "\nthis machine\n"]
     rows = [["links", f"yes, with {', '.join(facts['links_with'])}" if facts["links_with"] else "no"]]

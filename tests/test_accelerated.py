@@ -18,7 +18,8 @@ from quantized import QuantizedNet, extremes, inputs_of, many_kinds
 
 from nncc.cli import cli
 from nncc.errors import RunError, ToolError, UsageError
-from nncc.execute import describe, open_library
+from nncc.execute import describe, open_library, write_runner
+from nncc.resources import runtime_folder
 from nncc.runtime.loader import load
 from nncc.vta.devices import driver_of
 from nncc.vta.machine import Machine
@@ -182,6 +183,35 @@ def test_the_core_computes_what_the_simulator_computes_in_its_cycles(compiled):
     assert facts[1]["cycles"] == pytest.approx(facts[0]["cycles"], rel=0.005)
     for key in ("gemm_iterations", "alu_iterations", "INP_bytes", "OUT_bytes", "fetch_bytes"):
         assert facts[1]["counters"][key] == facts[0]["counters"][key]
+
+
+def test_a_driver_in_c_and_the_runner_in_c_are_all_that_a_board_needs(compiled, tmp_path):
+    """`nncc vta simulator` stands for the hardware, behind a driver whose memory the host does not see."""
+    simulator, driver = tmp_path / "simulator.so", tmp_path / "far.so"
+    done = CliRunner().invoke(cli, ["vta", "simulator", "--target", "vta", "-o", str(simulator)])
+    assert (done.exit_code, done.stdout) == (0, f"{simulator}\n"), done.output
+    source = Path(__file__).parent / "runtime" / "far_driver.c"
+    command = ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror"]
+    command += [f"-I{runtime_folder()}", "-shared", "-fPIC", str(source), "-o", str(driver), "-ldl"]
+    subprocess.run(command, check=True)
+    sample = compiled.sample()
+    expected = open_library(compiled.library, device="sim").run(sample)
+    words: list[object] = []
+    for name, array in sample.items():
+        array.tofile(tmp_path / f"{name}.in")
+        words += ["--input", f"{name}={tmp_path / name}.in"]
+    for name in expected:
+        words += ["--output", f"{name}={tmp_path / name}.out"]
+    runner = write_runner(compiled.library, tmp_path)
+    for device in (f"{simulator}:sim", f"{driver}:{simulator}:sim:memory=pynq"):
+        asked = [runner, compiled.library, "--device", device, "--repeat", "1", "--profile", "--json", *words]
+        ran = subprocess.run(list(map(str, asked)), capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        for name, array in expected.items():
+            np.testing.assert_array_equal(np.fromfile(tmp_path / f"{name}.out", array.dtype), array.reshape(-1))
+        facts = json.loads(ran.stdout)
+        assert facts["device"].endswith("100 MHz, memory pynq")
+        assert sum(call["cycles"] for call in facts["calls"]) <= facts["counters"]["cycles"] > 0
 
 
 # ---- errors -----------------------------------------------------------------------------------------------------

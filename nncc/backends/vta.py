@@ -95,7 +95,7 @@ def _runs(steps: tuple[Step, ...], program: Program, first: int = 0) -> Iterator
     loop that it is in."""
     run: list[tuple[int, Call]] = []
     for step in steps:
-        if isinstance(step, Call) and step.kernel in program.streams and not (run and program.separate):
+        if isinstance(step, Call) and step.kernel in program.streams:
             run.append((first, step))
             first += 1
             continue

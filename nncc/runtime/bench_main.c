@@ -27,6 +27,8 @@ static const char usage[] =
     "  --describe           print the library's description as JSON; runs nothing\n"
     "  --size NAME=N        size of an open dimension                            (default its highest)\n"
     "  --threads N          threads, 0 for one per processor                     (default 1)\n"
+    "  --device DRIVER:URI  of a library for an accelerator: its driver, a shared library, and what that is to open\n"
+    "                                                   (default what NNCC_ACCELERATOR in the environment says)\n"
     "  --input NAME=FILE    raw little-endian contents of an input; others are filled\n"
     "  --output NAME=FILE   write an output, raw, after the last run\n"
     "  --fill KIND          random, zeros or ones                                (default random)\n"
@@ -48,10 +50,16 @@ typedef struct {
   int (*profile)(nncc_context*, const void* const*, void* const*, double*);
   void (*destroy)(nncc_context*);
   const char* (*last_error)(void);
+  /* Of libraries for accelerators only; NULL in others. */
+  int (*create_on)(nncc_context**, int, const char*);
+  const char* (*device_wanted)(void);
+  const char* (*device)(nncc_context*);
+  int (*counters)(nncc_context*, const char**, uint64_t*, int);
+  int (*cycles)(nncc_context*, uint64_t*);
 } library;
 
 typedef struct {
-  const char* library;
+  const char *library, *device;
   int describe, profile, json;
   int threads;
   const char* fill;
@@ -97,6 +105,13 @@ static void* take_memory(size_t nbytes) {
   return memory;
 }
 
+/* The text of a path that ends at `end`: a bare name would be looked for among the system's libraries. */
+static char* in_a_folder(const char* text, const char* end) {
+  char* with_folder = take_memory(strlen(text) + 3);
+  sprintf(with_folder, "%s%s", memchr(text, '/', (size_t)(end - text)) ? "" : "./", text);
+  return with_folder;
+}
+
 #if defined(_WIN32)
 typedef HMODULE module;
 static module open_module(const char* path) {
@@ -110,8 +125,7 @@ static void* find_symbol(module opened, const char* name) { return (void*)(uintp
 #else
 typedef void* module;
 static module open_module(const char* path) {
-  char* with_folder = take_memory(strlen(path) + 3); /* a bare name would be looked for among the system's libraries */
-  sprintf(with_folder, "%s%s", strchr(path, '/') ? "" : "./", path);
+  char* with_folder = in_a_folder(path, path + strlen(path));
   module opened = dlopen(with_folder, RTLD_NOW | RTLD_LOCAL);
   if (!opened) {
     stop(1, "cannot load: %s", dlerror());
@@ -132,10 +146,15 @@ static library load_library(const char* path) {
                    {"nncc_resize", &model.resize},     {"nncc_input_shape", &model.input_shape},
                    {"nncc_output_shape", &model.output_shape},
                    {"nncc_run", &model.run},           {"nncc_profile", &model.profile},
-                   {"nncc_destroy", &model.destroy},   {"nncc_last_error", &model.last_error}};
+                   {"nncc_destroy", &model.destroy},   {"nncc_last_error", &model.last_error},
+                   {"nncc_create_on", &model.create_on},
+                   {"nncc_device_wanted", &model.device_wanted},
+                   {"nncc_device", &model.device},     {"nncc_counters", &model.counters},
+                   {"nncc_cycles", &model.cycles}};
+  enum { EVERY = 9 }; /* functions that all libraries have */
   for (size_t i = 0; i < sizeof functions / sizeof *functions; ++i) {
     void* symbol = find_symbol(opened, functions[i].name);
-    if (!symbol) {
+    if (!symbol && i < EVERY) {
       stop(1, "%s was not compiled by nncc: it has no function %s", path, functions[i].name);
     }
     memcpy(functions[i].place, &symbol, sizeof symbol); /* ISO C has no cast from object to function pointer */
@@ -194,7 +213,8 @@ static void print_tensors(const char* key, const nncc_tensor* tensors, int32_t c
   fputs(count ? "]" : "[]", stdout);
 }
 
-static void print_description(const nncc_info* info) {
+static void print_description(const library* model) {
+  const nncc_info* info = model->describe();
   printf("{\"abi_version\": %d", (int)info->abi_version);
   const char* const words[][2] = {
       {"name", info->name}, {"target", info->target}, {"build", info->build}, {"compiler", info->compiler}};
@@ -241,7 +261,12 @@ static void print_description(const nncc_info* info) {
     print_string(info->call_names[i]);
     printf(", \"flops\": %.17g, \"bytes\": %.17g}", info->call_flops[i], info->call_bytes[i]);
   }
-  fputs(info->num_calls ? "]}\n" : "[]}\n", stdout);
+  fputs(info->num_calls ? "]" : "[]", stdout);
+  if (model->device_wanted) {
+    print_key(", ", "accelerator");
+    fputs(model->device_wanted(), stdout); /* JSON */
+  }
+  fputs("}\n", stdout);
 }
 
 /* ---- tensors ---- */
@@ -433,7 +458,8 @@ static options parse(int argc, char** argv) {
       given.library = word;
     } else {
       const char* const with_value[] = {"--threads", "--input",  "--output", "--fill",
-                                        "--seed",    "--size",   "--warmup", "--repeat"};
+                                        "--seed",    "--size",   "--device", "--warmup",
+                                        "--repeat"};
       size_t known = 0;
       while (known < sizeof with_value / sizeof *with_value && strcmp(word, with_value[known])) {
         ++known;
@@ -451,7 +477,8 @@ static options parse(int argc, char** argv) {
         case 3: given.fill = argv[i]; break;
         case 4: given.seed = (uint64_t)number(word, argv[i], 0); break;
         case 5: given.sizes[given.num_sizes++] = argv[i]; break;
-        case 6: given.warmup = (long)number(word, argv[i], 0); break;
+        case 6: given.device = argv[i]; break;
+        case 7: given.warmup = (long)number(word, argv[i], 0); break;
         default: given.repeat = (long)number(word, argv[i], 1); break;
       }
     }
@@ -466,6 +493,24 @@ static options parse(int argc, char** argv) {
   return given;
 }
 
+/* A context on the device that was asked for; the seconds until it was there. */
+static double create(const options* given, const library* model, nncc_context** context) {
+  const char* device = given->device;
+  if (device && !model->create_on) {
+    stop(EXIT_USAGE, "--device: %s is for %s, which has no accelerator", given->library, model->describe()->target);
+  }
+  if (device && !*device) {
+    stop(EXIT_USAGE, "--device wants a driver, a shared library: PATH, or PATH:URI");
+  }
+  char* driver = device ? in_a_folder(device, device + strcspn(device, ":")) : NULL;
+  const double before = nncc_seconds();
+  if (driver ? model->create_on(context, given->threads, driver) : model->create(context, given->threads)) {
+    stop(1, "%s", model->last_error());
+  }
+  free(driver);
+  return nncc_seconds() - before;
+}
+
 static int compare(const void* a, const void* b) {
   const double x = *(const double*)a, y = *(const double*)b;
   return (x > y) - (x < y);
@@ -478,7 +523,48 @@ typedef struct {
   double* times;         /* seconds of each timed run */
   const double* profile; /* seconds of each call, summed over `repeat` runs; NULL without --profile */
   const nncc_tensor* outputs; /* at the sizes chosen */
+  const char* device;         /* NULL: there is no accelerator */
+  uint64_t* cycles;           /* of each call in the last run; NULL where the device does not count them */
+  const char** counters;      /* its names and values, over the last run */
+  uint64_t* values;
+  int num_counters;
 } measurement;
+
+enum { MOST_COUNTERS = 128 };
+
+/* What the accelerator has counted in the last run. */
+static void ask_device(const library* model, nncc_context* context, measurement* found) {
+  if (!model->device) {
+    return;
+  }
+  found->device = model->device(context);
+  found->counters = take_memory(MOST_COUNTERS * sizeof *found->counters);
+  found->values = take_memory(MOST_COUNTERS * sizeof *found->values);
+  found->num_counters = model->counters(context, found->counters, found->values, MOST_COUNTERS);
+  found->cycles = take_memory((size_t)model->describe()->num_calls * sizeof *found->cycles);
+  if (model->cycles(context, found->cycles)) {
+    free(found->cycles);
+    found->cycles = NULL;
+  }
+}
+
+/* What `--profile` tells besides times. */
+static void print_counters(const options* given, const measurement* found) {
+  if (given->json) {
+    print_key(", ", "counters");
+  }
+  for (int i = 0; i < found->num_counters; ++i) {
+    if (given->json) {
+      print_key(i ? ", " : "{", found->counters[i]);
+      printf("%" PRIu64, found->values[i]);
+    } else {
+      printf("%s%12" PRIu64 "  %s\n", i ? "" : "\n", found->values[i], found->counters[i]);
+    }
+  }
+  if (given->json) {
+    fputs(found->num_counters ? "}" : "{}", stdout);
+  }
+}
 
 static void print_report(const options* given, const nncc_info* info, const measurement* found) {
   const size_t repeat = (size_t)given->repeat;
@@ -490,6 +576,10 @@ static void print_report(const options* given, const nncc_info* info, const meas
     print_string(info->target);
     print_key(", ", "build");
     print_string(info->build);
+    if (found->device) {
+      print_key(", ", "device");
+      print_string(found->device);
+    }
     printf(", \"threads\": %d, \"warmup\": %ld, \"repeat\": %ld", given->threads, given->warmup, given->repeat);
     print_key(", ", "shapes");
     for (int32_t i = 0; i < info->num_outputs; ++i) {
@@ -523,6 +613,9 @@ static void print_report(const options* given, const nncc_info* info, const meas
   if (!given->json) {
     printf("%s for %s, %d thread%s, %ld runs\n", info->name, info->target, given->threads,
            given->threads == 1 ? "" : "s", given->repeat);
+    if (found->device) {
+      printf("accelerator: %s\n", found->device);
+    }
   }
   for (size_t i = 0; i < sizeof rows / sizeof *rows; ++i) {
     printf(given->json ? ", \"%s\": %.6f" : "%-14s %12.3f\n", rows[i].key, rows[i].milliseconds);
@@ -537,7 +630,7 @@ static void print_report(const options* given, const nncc_info* info, const meas
       print_key(", ", "calls");
       putchar('[');
     } else {
-      printf("\n%12s %7s %9s %9s  call\n", "mean us", "share", "GFLOP/s", "GB/s");
+      printf("\n%12s %7s %9s %9s%s  call\n", "mean us", "share", "GFLOP/s", "GB/s", found->cycles ? "       cycles" : "");
     }
     for (int32_t i = 0; i < info->num_calls; ++i) {
       const double mean = found->profile[i] / (double)repeat;
@@ -547,8 +640,12 @@ static void print_report(const options* given, const nncc_info* info, const meas
       if (given->json) {
         print_key(i ? ", {" : "{", "name");
         print_string(info->call_names[i]);
-        printf(", \"mean_us\": %.4f, \"share\": %.6f, \"gflops\": %.4f, \"gbps\": %.4f}", mean * 1e6, share, gflops,
+        printf(", \"mean_us\": %.4f, \"share\": %.6f, \"gflops\": %.4f, \"gbps\": %.4f", mean * 1e6, share, gflops,
                gbps);
+        if (found->cycles) {
+          printf(", \"cycles\": %" PRIu64, found->cycles[i]);
+        }
+        putchar('}');
       } else {
         printf("%12.2f %6.1f%% ", mean * 1e6, share * 100);
         if (info->call_flops[i] > 0) {
@@ -556,10 +653,17 @@ static void print_report(const options* given, const nncc_info* info, const meas
         } else {
           printf("%9s", "-");
         }
-        printf(" %9.2f  %3d %s\n", gbps, (int)i, info->call_names[i]);
+        printf(" %9.2f", gbps);
+        if (found->cycles) {
+          printf(" %12" PRIu64, found->cycles[i]);
+        }
+        printf("  %3d %s\n", (int)i, info->call_names[i]);
       }
     }
     fputs(given->json ? "]" : "", stdout);
+    if (found->device) {
+      print_counters(given, found);
+    }
   }
   fputs(given->json ? "}\n" : "", stdout);
 }
@@ -571,7 +675,7 @@ int main(int argc, char** argv) {
   measurement found = {.load = nncc_seconds() - before_load};
   const nncc_info* info = model.describe();
   if (given.describe) {
-    print_description(info);
+    print_description(&model);
     return 0;
   }
 
@@ -589,12 +693,7 @@ int main(int argc, char** argv) {
   }
 
   nncc_context* context;
-  const double before_create = nncc_seconds();
-  if (model.create(&context, given.threads)) {
-    stop(1, "%s", model.last_error());
-  }
-  found.create = nncc_seconds() - before_create;
-
+  found.create = create(&given, &model, &context);
   choose_sizes(&given, &model, context);
   void** inputs = take_memory((size_t)info->num_inputs * sizeof *inputs);
   void** outputs = take_memory((size_t)info->num_outputs * sizeof *outputs);
@@ -639,6 +738,7 @@ int main(int argc, char** argv) {
     }
     found.profile = seconds;
   }
+  ask_device(&model, context, &found);
   for (int32_t i = 0; i < info->num_outputs; ++i) { /* the runs have said what they selected */
     int64_t* shape = take_memory((size_t)info->outputs[i].ndim * sizeof *shape);
     const int failed = model.output_shape(context, i, shape);

@@ -24,7 +24,6 @@ from nncc.errors import InternalError
 from nncc.ir import Call, Program, Ref, TensorSpec, align
 from nncc.target import Target
 from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
-from nncc.tuning.layer_candidates import activations, layers_program
 
 __all__ = ["Candidates", "Kernel", "build_candidates", "check_inputs"]
 
@@ -81,10 +80,6 @@ def build_candidates(
     functions = {name: function for name, (function, _) in scheduled.items()}
     lowered = backend(target).lower(functions, target, symbol_prefix(NAME))
     everyone = ("",) * len(kernels)
-    if lowered.streams:
-        plain, constants = [k.function for k in kernels], [k.constants for k in kernels]
-        program = layers_program(NAME, plain, constants, lowered, target, check)
-        return Candidates(backend(target).build(program, folder, NAME, rpc=rpc).library, everyone)
     repeats = 1 if check else _repeats(kernels, weights_bytes)
     workspace = max(lowered.workspace.values(), default=0)
     memory = _Memory(kernels, repeats, check, align(workspace) if lowered.launches and not check else None)
@@ -146,8 +141,6 @@ def check_inputs(
 ) -> list[np.ndarray]:
     """Inputs for a library to check: the same random values for all kernels, weights in each one's own layout."""
     first = kernels[0].function
-    if target.hardware.drives_accelerator:
-        return activations(first, kernels[0].constants, seed)
     random = np.random.default_rng(seed)
 
     def made(parameter: Any) -> np.ndarray:

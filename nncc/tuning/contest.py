@@ -10,12 +10,14 @@ from typing import Any
 
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.listed_search import ListedSearch
+from nncc.tuning.measure import MARGIN
 from nncc.tuning.record import Key
 from nncc.tuning.record_set import RecordSet
+from nncc.tuning.runners import Runner
 from nncc.tuning.search import Search, frozen
 from nncc.tuning.tasks import KernelTask
 
-__all__ = ["Contest", "Entry", "relatives"]
+__all__ = ["Contest", "Entry", "margin", "relatives"]
 
 _HOPE = 0.03
 """The part of a kernel's time that a first batch is expected to save."""
@@ -25,6 +27,11 @@ _SMALL = 4
 """Points of a space that are all tried in the whole model."""
 _PATIENCE = 0.6
 """By so much less after each batch that has saved nothing."""
+
+
+def margin(runner: Runner) -> float:
+    """Of the default's time, what a winner takes less than: all of it where times are exact."""
+    return 1.0 if runner.exact else MARGIN
 
 
 @dataclass(frozen=True)

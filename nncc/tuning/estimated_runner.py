@@ -18,6 +18,7 @@ class EstimatedRunner:
 
     name = "estimated"
     stores_times = False
+    exact = False
     slots = 1
 
     def measure(self, order: Order) -> np.ndarray:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["Finals"]
 
 _FASTER = 0.995
-"""In the model a winner takes at most so much of the default's time."""
+"""In the model a winner takes at most so much of the default's time, where times are not exact."""
 
 
 class Finals:
     """Of one session."""
 
     LEVELS = 4
-    """Libraries that are compared: with the best decisions of each kernel, the second best, and so on."""
+    """Libraries that are compared, at most: with the best decisions of each kernel, the second best, and so on."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -45,7 +45,7 @@ class Finals:
     def run(self) -> None:
         """Build, compare, keep, confirm."""
         session, whole = self.session, self.session.whole
-        finalists = {c.task.hash: c.finalists(self.LEVELS) for c in session.state.contests}
+        finalists = {c.task.hash: c.finalists(session.levels) for c in session.state.contests}
         levels = max(map(len, finalists.values()), default=0)
         if not levels and not session.graph:
             return
@@ -62,7 +62,8 @@ class Finals:
         measured = whole.measure([reference, *(library for _, library in built)])
         self.reference_seconds = by_task(reference, measured[0])
         self._choose([(chosen, by_task(lib, found)) for (chosen, lib), found in zip(built, measured[1:], strict=True)])
-        self._confirm(whole.build({**session.graph, **_decisions(self.kept)}, kernels))
+        same = (library for chosen, library in built if _decisions(chosen) == _decisions(self.kept))
+        self._confirm(next(same, None) or whole.build({**session.graph, **_decisions(self.kept)}, kernels))
 
     @contextmanager
     def _tolerant(self, level: int) -> Iterator[None]:
@@ -84,7 +85,8 @@ class Finals:
             if not tried or not default:
                 continue
             seconds, entry = tried[0]
-            if seconds > _FASTER * default:
+            exact = self.session.runner.exact
+            if seconds >= default if exact else seconds > _FASTER * default:
                 self.rejected[task] = f"in the whole model it takes {seconds / default:.3f} of the default's time"
             elif contest.holds(entry) or not self._wrong(contest, entry):
                 self.kept[task] = Entry(entry.decisions, seconds / default)

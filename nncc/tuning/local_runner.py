@@ -25,6 +25,7 @@ class LocalRunner(InProcesses):
 
     name = "local"
     stores_times = True
+    exact = False
     slots = 1
 
     def __init__(self, target: Target) -> None:

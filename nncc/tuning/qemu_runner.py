@@ -32,6 +32,7 @@ class QemuRunner:
     """
 
     stores_times = False
+    exact = False
     slots = 1
 
     def __init__(self, target: Target) -> None:

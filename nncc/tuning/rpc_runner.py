@@ -58,6 +58,7 @@ class RpcRunner:
     """
 
     stores_times = True
+    exact = False
 
     def __init__(self, text: str, target: Target) -> None:
         match = re.fullmatch(r"rpc://(\[[^]]+\]|[^/:]+):(\d{1,5})/(\S+)", text)

@@ -63,6 +63,10 @@ class Runner(Protocol):
         """False where times say nothing about the target, and must never be recorded."""
 
     @property
+    def exact(self) -> bool:
+        """Whether the same takes the same time each time: one round says all, and every gain is one."""
+
+    @property
     def slots(self) -> int:
         """Devices that measure at once."""
 

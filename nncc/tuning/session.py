@@ -15,13 +15,13 @@ from nncc.ir import Kernels
 from nncc.pipeline import Job, run
 from nncc.target import Target
 from nncc.templates import load_templates
-from nncc.tuning.contest import Contest, Entry, relatives
+from nncc.tuning.contest import Contest, Entry, margin, relatives
+from nncc.tuning.cycle_lab import open_lab
 from nncc.tuning.estimated_runner import EstimatedRunner
 from nncc.tuning.finals import Finals
 from nncc.tuning.graph import GraphSearch
 from nncc.tuning.lab import PASSED_OVER, Lab, Result
 from nncc.tuning.listed_search import ListedSearch
-from nncc.tuning.measure import MARGIN
 from nncc.tuning.outcome import Outcome, State, Watcher
 from nncc.tuning.record_files import Journal
 from nncc.tuning.records import Key, Task, open_records, read_folder
@@ -71,6 +71,7 @@ class Session:
         self.records = found.on(self.runner.processor())
         for problem in [*problems, *more]:
             watch.warn(str(problem))
+        self.margin = margin(self.runner)
         self.interrupted = threading.Event()
         """Set by an interrupt, which C++ between it and us may have swallowed."""
         self.graph: dict[str, Mapping[str, Any]] = {}
@@ -95,7 +96,7 @@ class Session:
         self.base = self.whole.build({}, kernels)
         self.build_seconds = time.monotonic() - start
         (seconds,) = self.whole.measure([self.base], turns=3)
-        self.lab = Lab(
+        self.lab = open_lab(
             self.job.target,
             self.templates,
             self.job.config.schedules,
@@ -127,9 +128,10 @@ class Session:
         self.watch.state(self.state)
 
     def _searches(self) -> Callable[[KernelTask], Search | ListedSearch]:
-        """How tasks are searched: MetaSchedule's traces do not tell kernels for GPUs apart."""
+        """What makes a task's search: evolution, or a walk through the list where MetaSchedule's traces do not tell
+        kernels for GPUs apart, and where a time is exact and soon there."""
         templates, target, seed = self.templates, self.job.target, self.tuning.seed
-        if target.hardware.multiprocessors:
+        if target.hardware.multiprocessors or self.runner.exact:
             return lambda task: ListedSearch(task, templates, target, seed)
         model = CostModel(seed, self.lab.builders.count)
         return lambda task: Search(task, templates, target, model, seed)
@@ -149,7 +151,7 @@ class Session:
         contest.trials = len(contest.search.seconds)
         contest.measured = {frozen(r.decisions): Entry(r.decisions, r.ratio) for r in history if r.seconds}
         for record in best.values():
-            if 0 < record.ratio < MARGIN:
+            if 0 < record.ratio < self.margin:
                 contest.enter(Entry(record.decisions, record.ratio))
         contest.starts = relatives(contest.task, self.key, self.elsewhere)
 
@@ -193,8 +195,18 @@ class Session:
 
     @property
     def reserve(self) -> float:
-        """Seconds that the finals will take."""
-        return (Finals.LEVELS + 1) * (1.3 * self.build_seconds + 3.5)
+        """Seconds that the finals will take; half of the budget is there to search, however slow this machine is."""
+        return min(self._finals(self.levels), self.state.budget / 2)
+
+    @property
+    def levels(self) -> int:
+        """Libraries that the finals compare: fewer where they would take more than half of the budget."""
+        fitting = (n for n in range(Finals.LEVELS, 0, -1) if self._finals(n) <= self.state.budget / 2)
+        return next(fitting, 1)
+
+    def _finals(self, levels: int) -> float:
+        """Seconds that finals of so many libraries take, and the one that is confirmed."""
+        return (levels + 1) * (1.3 * self.build_seconds + 3.5)
 
     def _batch(self, contest: Contest) -> None:
         self.state.current = contest.task.hash
@@ -211,8 +223,9 @@ class Session:
         results = self.lab.measure(contest.kernel(), candidates, seconds=seconds)
         self._note(contest, decisions, results)
         timed = [(r.timing.ratio, d) for d, r in zip(decisions, results, strict=True) if r.timing is not None]
-        near = sorted(((ratio, d) for ratio, d in timed if ratio < min(MARGIN, contest.best.ratio)), key=_first)
-        won = self._challenge(contest, [d for _, d in near[:MOST_CHALLENGERS]]) if near else False
+        near = sorted(((ratio, d) for ratio, d in timed if ratio < min(self.margin, contest.best.ratio)), key=_first)
+        most = 1 if self.runner.exact else MOST_CHALLENGERS
+        won = self._challenge(contest, [d for _, d in near[:most]]) if near else False
         contest.pace = (time.monotonic() - start) / len(decisions)
         contest.idle = 0 if won else contest.idle + 1
         self.watch.state(self.state)
@@ -240,13 +253,13 @@ class Session:
 
     def _challenge(self, contest: Contest, challengers: Sequence[Mapping[str, Any]]) -> bool:
         """Measure the best of a batch again, with the best so far; the better one is checked, and becomes a winner."""
-        holders = [contest.best.decisions] if contest.entries else []
+        holders = [contest.best.decisions] if contest.entries and not self.runner.exact else []
         field = [*holders, *challengers]
         results = self.lab.measure(contest.kernel(), [contest.kernel(each) for each in field], sure=True)
         won = False
         for decisions, result in zip(field, results, strict=True):
             timing = result.timing
-            if timing is None or timing.ratio >= MARGIN or timing.high >= 1.0:
+            if timing is None or timing.ratio >= self.margin or timing.high >= 1.0:
                 if decisions in holders:
                     contest.drop(decisions)
                     words = (

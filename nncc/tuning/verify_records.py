@@ -11,9 +11,10 @@ from nncc.errors import RecordError
 from nncc.target import Target
 from nncc.templates import load_templates, schedule_kernel
 from nncc.tuning.candidates import Kernel
+from nncc.tuning.contest import margin
+from nncc.tuning.cycle_lab import open_lab
 from nncc.tuning.exchange import load_function
 from nncc.tuning.lab import PASSED_OVER, Lab
-from nncc.tuning.measure import MARGIN
 from nncc.tuning.record import Key, Record
 from nncc.tuning.record_files import Journal
 from nncc.tuning.record_set import RecordSet
@@ -52,14 +53,14 @@ def verify(
     runs = open_runner(runner, target)
     records = records.on(runs.processor())
     found = [(task, records.best(task.hash, key)) for task in records.tasks.values() if task.kind == "kernel"]
-    kept = [(task, best) for task, best in found if best is not None and best.decisions and best.ratio < MARGIN]
+    kept = [(task, best) for task, best in found if best is not None and best.decisions and best.ratio < margin(runs)]
     if not kept:
         runs.close()
         raise RecordError(
             f"`{folder}` holds no winners for `{key.file_name}`", "`nncc records stats` shows what it has"
         )
     templates = load_templates()
-    lab = Lab(target, templates, (), runs, PASSED_OVER, seed=0)
+    lab = open_lab(target, templates, (), runs, PASSED_OVER, seed=0)
     writer = Writer(Journal(folder, key) if runs.stores_times else None, key, runs.processor(), "")
     verdicts = []
     try:

@@ -75,7 +75,7 @@ class Whole:
     def measure(self, built: Sequence[Built], seconds: float = 0.5, turns: int = 6) -> list[np.ndarray]:
         """The seconds of each call in each round, float64[rounds, calls], of each library; they run in turn."""
         found: list[list[np.ndarray]] = [[] for _ in built]
-        for _ in range(turns):
+        for _ in range(1 if self.runner.exact else turns):
             for each, parts in zip(built, found, strict=True):
                 order = Order(each.library, self.job.target.hardware.cores, rounds=400, seconds=seconds, timeout=120.0)
                 parts.append(self.runner.measure(order))

@@ -15,7 +15,7 @@ from nncc.vta.machine import Machine
 from nncc.vta.plan import plans
 from nncc.vta.stream import Plan
 
-__all__ = ["decide", "layer_of", "plan_of", "refusal"]
+__all__ = ["decide", "layer_of", "plan_of", "read_plan", "refusal"]
 
 _PLAN = "nncc.plan"
 """The annotation of an anchor with the plan of its layer, as `_text` writes it."""
@@ -58,9 +58,16 @@ def layer_of(function: Any) -> Layer | None:
 
 def plan_of(function: Any) -> Plan:
     """The plan that was chosen for a TIR function that defines a layer. Raises InternalError where there is none."""
-    found = _FORM.fullmatch(_annotation(function, _PLAN))
+    return read_plan(_annotation(function, _PLAN))
+
+
+def read_plan(text: str) -> Plan:
+    """The plan that a decision is. Raises InternalError where the text is none."""
+    found = _FORM.fullmatch(text)
     if found is None:
-        raise InternalError("a layer for an accelerator has no plan")
+        raise InternalError(
+            f"a layer for an accelerator has no plan: `{text}`" if text else "a layer for an accelerator has no plan"
+        )
     *tile, reduction, order, inp, wgt, acc = found.groups()
     height, width, depth = map(int, tile)
     return Plan((height, width, depth), int(reduction), order, (int(inp), int(wgt), int(acc)))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from nncc.vta.machine import MEMORIES, Machine
+from nncc.vta.port import port_of
 from nncc.vta.stream import Alu, Gemm, Load, Loops, Operation, Store
 
 __all__ = ["COMPUTE", "LOAD", "STORE", "Elements", "Work", "dependences", "works"]
@@ -50,16 +52,14 @@ def works(operations: Sequence[Operation], layer: int, addresses: Sequence[int],
 
 
 def _move(move: Load | Store, layer: int, addresses: Sequence[int], machine: Machine) -> Work:
-    memory = MEMORIES[machine.memory]
-    wide = memory.bytes_per_cycle or machine.bus_bytes
     step = move.x_step if isinstance(move, Load) else 1
     name = move.memory if isinstance(move, Load) else "out"
     span = (move.x_size - 1) * step + 1
-    cycles = move.y_size * -(-span * machine.element_bytes(name) // wide)
+    moved = _moving(machine, name, move.y_size, span, move.x_stride > span)
     rows, columns = move.y_size, move.x_size
     if isinstance(move, Load):
         rows, columns = rows + sum(move.y_pad), columns + sum(move.x_pad)
-    cycles = machine.issue_cycles + memory.latency + max(cycles, rows * columns)
+    cycles = machine.issue_cycles + MEMORIES[machine.memory].latency + max(moved, rows * columns)
     chip = np.arange(move.sram, move.sram + rows * columns)
     base = machine.description.memory(name).base
     arena: dict[str, Elements] = {}
@@ -72,6 +72,12 @@ def _move(move: Load | Store, layer: int, addresses: Sequence[int], machine: Mac
     if machine.description.memory(name).queue == "compute":
         return Work(move, layer, COMPUTE, cycles, arena)
     return Work(move, layer, LOAD, cycles, arena, {name: chip})
+
+
+@lru_cache(maxsize=4096)
+def _moving(machine: Machine, memory: str, rows: int, row: int, apart: bool) -> int:
+    """Cycles of rows of so many elements, which lie apart or side by side in DRAM."""
+    return round(float(port_of(machine, memory).cycles(rows, row * machine.element_bytes(memory), apart)))
 
 
 def _computation(loops: Gemm | Alu, layer: int, machine: Machine, sets: dict[object, Elements]) -> Work:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from nncc.errors import InternalError
 
-__all__ = ["Kind", "Layer"]
+if TYPE_CHECKING:
+    from nncc.vta.machine import Machine
+
+__all__ = ["Kind", "Layer", "beyond"]
 
 Kind = Literal["conv2d", "depthwise", "max_pool", "add"]
 
@@ -22,6 +25,8 @@ class Layer:
     (uint8 [output blocks, 8 block]: int32 bias[block], float32 scale[block]; one element more for the sum with the
     residual), the residual's data, the result. A max_pool has data and result; an add data, parameters (one element),
     the other data, result. A dense layer is a conv2d of 1x1 on [blocks, 1, rows].
+
+    Raises InternalError if its sizes contradict each other, or a field says what its kind does not know.
     """
 
     kind: Kind
@@ -44,6 +49,11 @@ class Layer:
     in which order its two products are rounded."""
     shift: int = 0
     """Without requantization by floats: sums plus bias are shifted right by this (the bias rounds half up)."""
+
+    def __post_init__(self) -> None:
+        who = f"{'an' if self.kind == 'add' else 'a'} {self.kind}"
+        if reason := _unknown(self, _KNOWN[self.kind], who) or _sizes_refusal(self):
+            raise InternalError(f"accelerator: {self.to_json()} is no layer: {reason}")
 
     def to_json(self) -> str:
         """One line; what equal layers have in common."""
@@ -75,3 +85,52 @@ def _is(value: Any, hint: Any) -> bool:
     if words and isinstance(words[0], str):
         return value in words
     return isinstance(value, tuple) and len(value) == len(words) and all(type(each) is int for each in value)
+
+
+_WINDOW = frozenset({"kernel", "stride", "padding", "dilation", "pad_value"})
+_KNOWN: dict[Kind, frozenset[str]] = {
+    "conv2d": _WINDOW | {"zero", "relu", "residual", "shift"},
+    "depthwise": _WINDOW | {"zero", "relu", "residual"},
+    "max_pool": _WINDOW,
+    "add": frozenset({"relu", "residual"}),
+}
+"""The fields that a kind of layer looks at, beside its sizes; in others nothing may be asked for."""
+_INT8 = range(-128, 128)
+
+
+def beyond(layer: Layer, machine: Machine) -> str:
+    """What a layer asks for that this machine would not compute; empty where there is nothing."""
+    if not machine.has("requantize"):
+        return _unknown(layer, _KNOWN[layer.kind] - {"zero"}, "this machine")
+    return _unknown(
+        layer, _KNOWN[layer.kind] - {"shift"} - ({"relu"} if layer.kind == "add" else set()), "this machine"
+    )
+
+
+def _unknown(layer: Layer, known: frozenset[str] | set[str], who: str) -> str:
+    """The first field that is not as if it were not there, and not among those `known`."""
+    for field in fields(Layer)[3:]:
+        value = getattr(layer, field.name)
+        if field.name not in known and value != field.default:
+            return f"{who} knows no {field.name}, which is {value!r}"
+    return ""
+
+
+def _sizes_refusal(layer: Layer) -> str:
+    """Why sizes, distances or numbers of a layer cannot be."""
+    for name, least in (("input", 1), ("output", 1), ("kernel", 1), ("stride", 1), ("dilation", 1), ("padding", 0)):
+        if min(getattr(layer, name)) < least:
+            return f"{name} = {getattr(layer, name)} has less than {least}"
+    for name, allowed in (("pad_value", _INT8), ("zero", _INT8), ("shift", range(32))):
+        if getattr(layer, name) not in allowed:
+            return f"{name} = {getattr(layer, name)} is not between {allowed[0]} and {allowed[-1]}"
+    if layer.kind == "add" and layer.input != layer.output:
+        return "the sum of two tensors has their size"
+    if layer.kind != "conv2d" and layer.input[0] != layer.output[0]:
+        return "it keeps to its channels, and has others behind it"
+    for axis, word in ((0, "rows"), (1, "columns")):
+        end = (layer.output[axis + 1] - 1) * layer.stride[axis] + (layer.kernel[axis] - 1) * layer.dilation[axis] + 1
+        seen = layer.input[axis + 1] + layer.padding[axis] + layer.padding[axis + 2]
+        if end > seen:
+            return f"its windows see {end} {word}, and with its padding it has {seen}"
+    return ""

@@ -199,6 +199,11 @@ class Machine:
                 raise TargetError(f"{message}, which the {sram.width} bits of `sram` cannot address", hint)
 
     @property
+    def clock_beside_memory_mhz(self) -> int:
+        """The clock that cycles beside its DRAM are told for."""
+        return MEMORIES[self.memory].clock_mhz or self.clock_mhz
+
+    @property
     def configuration(self) -> str:
         """What a program depends on besides the profile, as one word: for people and for headers."""
         sizes = "_".join(f"{kind}{getattr(self, f'{kind}_kib')}" for kind in ("inp", "wgt", "acc", "uop", "par"))

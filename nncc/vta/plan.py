@@ -6,6 +6,7 @@ followed through the three queues, which shows what is not hidden. Both count cy
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import ceil, prod
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 
 from nncc.errors import TargetError
 from nncc.vta.footprint import depth, plan_footprint
-from nncc.vta.layer import Layer
+from nncc.vta.layer import Layer, beyond
 from nncc.vta.machine import MEMORIES, Machine
 from nncc.vta.moves import WIDEST
 from nncc.vta.plan_space import SHOWN, alu_cycles, best_first
+from nncc.vta.port import port_of
 from nncc.vta.stream import Plan
 from nncc.vta.tiling import MOST_PADDING, Axis, Span, axes, live_sums, steps, tiles_of
 
@@ -30,6 +32,8 @@ _LONGEST_LOOP = (1 << 14) - 1
 
 def refusal(layer: Layer, plan: Plan, machine: Machine) -> str:
     """Why a machine cannot compute a layer by a plan; empty if it can."""
+    if reason := beyond(layer, machine) or _malformed(layer, plan):
+        return reason
     for axis, extent, size, word in zip(
         axes(layer, machine), layer.output[1:], plan.tile[1:], ("rows", "columns"), strict=True
     ):
@@ -55,6 +59,21 @@ def refusal(layer: Layer, plan: Plan, machine: Machine) -> str:
         return f"a tile has {used.sums} vectors, and a loop at most {_LONGEST_LOOP} iterations"
     if _longest_list(layer, plan) > machine.depth("uop"):
         return f"a list of micro-operations does not fit UOP, which has {machine.depth('uop')}"
+    return ""
+
+
+def _malformed(layer: Layer, plan: Plan) -> str:
+    """Why a plan is none for a layer of these sizes."""
+    extents = (*layer.output, layer.input[0] if layer.kind == "conv2d" else 1)
+    for size, extent, word in zip(
+        (*plan.tile, plan.reduction), extents, ("blocks", "rows", "columns", "inputs"), strict=True
+    ):
+        if not 1 <= size <= extent:
+            return f"a tile has {size} {word} of {extent}"
+    if sorted(plan.order) != ["c", "o", "s"]:
+        return f"`{plan.order}` is no order of the loops o, s and c"
+    if min(plan.buffers) < 1:
+        return f"a memory has {min(plan.buffers)} tiles"
     return ""
 
 
@@ -120,14 +139,11 @@ def _score(layer: Layer, plan: Plan, machine: Machine) -> float:
 def _followed(layer: Layer, plan: Plan, machine: Machine) -> tuple[int, int]:
     """Cycles of a layer by a plan, its tiles followed through the queues, but for those of its ends: before anything is
     computed, and after everything is. The read port is the load queue's alone here."""
-    memory = MEMORIES[machine.memory]
-    wide = memory.bytes_per_cycle or machine.bus_bytes
-    start = machine.issue_cycles + memory.latency
+    start = machine.issue_cycles + MEMORIES[machine.memory].latency
     overhead = machine.issue_cycles + machine.pipeline_cycles
     rows, columns = axes(layer, machine)
-    vector, taps = machine.element_bytes("inp") / wide, prod(layer.kernel)
-    weight = machine.element_bytes("wgt") / wide
-    conv = layer.kind == "conv2d"
+    vectors_of, weights_of, results_of = (_rows(machine, memory) for memory in ("inp", "wgt", "out"))
+    taps, conv = prod(layer.kernel), layer.kind == "conv2d"
     per_weight = taps if conv else ceil(taps / machine.block)
     per_vector, instructions = alu_cycles(layer, machine)
     split = 2 * overhead if machine.has("overwrite") or not conv else 3 * overhead
@@ -140,15 +156,19 @@ def _followed(layer: Layer, plan: Plan, machine: Machine) -> tuple[int, int]:
     for step in steps(layer, plan):
         blocks, height, width, inputs = (span.size for span in step[:4])
         if step.loads_weights and has_weights:
-            count = blocks * per_weight * (inputs if conv else 1)
-            loaded = max(loaded, weights_free[step.weights]) + start + count * weight
+            filters = blocks, per_weight * (inputs if conv else 1), conv and inputs < layer.input[0]
+            loaded = max(loaded, weights_free[step.weights]) + start + weights_of(*filters)
             weights_done[step.weights] = loaded
         if step.loads_data:
             tall, long = _real(rows, step.rows), _real(columns, step.columns)
             padded = any(rows.padding_of(step.rows)) or any(columns.padding_of(step.columns))
             together = long == columns.size and rows.pitch == columns.pitch == 1 and not padded
             loads = 1 if together else inputs
-            loaded = max(loaded, data_free[step.data]) + start * loads + inputs * tall * long * columns.pitch * vector
+            if together:
+                lines = vectors_of(inputs, tall * long, True)
+            else:
+                lines = inputs * vectors_of(tall, long * columns.pitch, long < columns.size or rows.pitch > 1)
+            loaded = max(loaded, data_free[step.data]) + start * loads + lines
             data_done[step.data] = loaded
         vectors, pieces = blocks * height * width, 1 if width == layer.output[2] else blocks
         ready = max(computed, data_done[step.data], weights_done[step.weights])
@@ -164,15 +184,22 @@ def _followed(layer: Layer, plan: Plan, machine: Machine) -> tuple[int, int]:
                 uops += prod(sorted((blocks, height, width))[:1]) * inputs * taps
         data_free[step.data] = weights_free[step.weights] = computed
         if step.last:
+            box = (blocks, height * width, True) if pieces == 1 else (height, width, True)
             if layer.residual or layer.kind == "add":
-                loaded += pieces * start + vectors * vector
+                loaded += pieces * (start + vectors_of(*box))
                 computed = max(computed, loaded)
             computed += vectors * per_vector + instructions * overhead
-            stored = max(stored, computed) + pieces * start + vectors * vector
+            stored = max(stored, computed) + pieces * (start + results_of(*box))
             sums_free[step.sums] = stored
             data_free[step.data] = computed
-    loaded_lists = uops * machine.element_bytes("uop") / wide
+    loaded_lists = uops * machine.element_bytes("uop") / port_of(machine, "uop").bytes_per_cycle
     return round(computed - begun + loaded_lists), round(begun + max(0.0, stored - computed))
+
+
+def _rows(machine: Machine, memory: str) -> Callable[[int, int, bool], float]:
+    """Cycles of rows of so many elements, which lie apart or side by side in DRAM."""
+    port, nbytes = port_of(machine, memory), machine.element_bytes(memory)
+    return lru_cache(maxsize=64)(lambda rows, row, apart: float(port.cycles(rows, row * nbytes, apart)))
 
 
 def _real(axis: Axis, span: Span) -> int:

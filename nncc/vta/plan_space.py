@@ -11,6 +11,7 @@ import numpy as np
 from nncc.vta.footprint import depth, footprint
 from nncc.vta.layer import Layer
 from nncc.vta.machine import MEMORIES, Machine
+from nncc.vta.port import port_of
 from nncc.vta.stream import Plan
 from nncc.vta.tiling import Span, axes
 
@@ -110,29 +111,31 @@ def _cost(layer: Layer, machine: Machine, table: dict[str, Any]) -> Any:
     """Cycles of all plans of a table."""
     conv, taps = layer.kind == "conv2d", prod(layer.kernel)
     rows, columns = axes(layer, machine)
-    memory = MEMORIES[machine.memory]
-    wide = memory.bytes_per_cycle or machine.bus_bytes
-    start = machine.issue_cycles + memory.latency
+    start = machine.issue_cycles + MEMORIES[machine.memory].latency
     overhead = machine.issue_cycles + machine.pipeline_cycles
     o, s, c = table["o"], table["s"], table["c"]
     tile = (table["blocks"], table["rows"], table["columns"])
     reduction = table["reduction"]
     used = footprint(layer, machine, tile, reduction, (table["inp"], table["wgt"], table["acc"]))
-    vector, weight = machine.element_bytes("inp") / wide, machine.element_bytes("wgt") / wide
+    inp, wgt, out, uop = (port_of(machine, memory) for memory in ("inp", "wgt", "out", "uop"))
+    vector, weight = machine.element_bytes("inp"), machine.element_bytes("wgt")
 
     inputs = reduction if conv else tile[0]
     height = np.minimum(rows.seen(Span(0, tile[1])).size, rows.length)
     width = np.minimum(columns.seen(Span(0, tile[2])).size * columns.pitch, columns.size)
-    data = inputs * height * width * vector
-    if any(layer.padding) or rows.pitch * columns.pitch > 1:
-        data = data + inputs * start
-    else:
-        data = data + np.where(width == columns.size, 1, inputs) * start
-    weights = start + used.weights * weight
-    pieces = np.where(tile[2] == layer.output[2], 1, tile[0])
+    apart = (width < columns.size) | (rows.pitch > 1)
+    data = inputs * (start + inp.cycles(height, width * vector, apart))
+    if not any(layer.padding) and rows.pitch * columns.pitch == 1:
+        data = np.where(apart, data, start + inp.cycles(inputs, height * width * vector))
+    filters = reduction < layer.input[0] if conv else np.zeros(1, bool)
+    weights = start + wgt.cycles(tile[0], used.weights // tile[0] * weight, filters)
+    whole = tile[2] == layer.output[2]
+    pieces = np.where(whole, 1, tile[0])
+    share = prod(layer.output) / np.prod(tile, axis=0)  # tiles of the output, the last ones by their part
+    box = np.where(whole, tile[0], tile[1]), np.where(whole, tile[1] * tile[2], tile[2]) * vector
     load = _loads(table, "sc" if conv else "os", "o" if conv else "c", "inp") * data
     if layer.residual or layer.kind == "add":
-        load = load + o * s * (pieces * start + used.residual * vector)
+        load = load + pieces * (o * s * start + share * inp.cycles(*box))
     if conv or layer.kind == "depthwise":
         load = load + _loads(table, "oc" if conv else "o", "s", "wgt") * weights
     vectors = prod(layer.output)
@@ -142,11 +145,11 @@ def _cost(layer: Layer, machine: Machine, table: dict[str, Any]) -> Any:
         shortest = np.minimum(np.minimum(tile[0], tile[1]), tile[2])
         lists = np.minimum(table["inp"] * np.lcm(table["wgt"], table["acc"]), o * s * c)
         compute = compute + vectors * layer.input[0] * taps + (o * s * c + o * s) * overhead
-        compute = compute + lists * shortest * reduction * taps * machine.element_bytes("uop") / wide
-    store = vectors * vector + o * s * pieces * start
+        compute = compute + lists * shortest * reduction * taps * machine.element_bytes("uop") / uop.bytes_per_cycle
+    store = pieces * (o * s * start + share * out.cycles(*box))
     hidden = (table["inp"] > 1) & ((table["wgt"] > 1) | (o * c == 1)) & ((table["acc"] > 1) | (o * s == 1))
     exposed = np.where(hidden, 0, 0.5 * np.minimum(compute, load))
-    ends = data + weights + start + used.sums * (vector + per_vector)
+    ends = data + weights + start + used.sums * (vector / out.bytes_per_cycle + per_vector)
     return np.maximum(np.maximum(compute, load), store) + exposed + SHOWN * ends
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,3 +159,66 @@ def test_a_library_without_an_accelerator_takes_no_device(built, tmp_path):
     assert caught.value.hint == "leave the device out, or compile the model for a target with an accelerator"
     with load(plain) as module:
         assert (module.device, module.counters()) == ("", {})
+
+
+# ---- nncc-bench, the runner for boards --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runner(bench, tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [str(bench()), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    return run
+
+
+def test_the_runner_takes_a_device(model, driver, runner, tmp_path):
+    X["x"].tofile(tmp_path / "x.bin")
+    done = runner(model, "--device", f"{driver}:any", "--input", "x=x.bin", "--output", "y=y.bin")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("adder for adder, 1 thread, 10 runs\naccelerator: adder_16, 50 MHz, memory none\n")
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "y.bin", np.uint8), Y)
+
+
+def test_the_runner_tells_cycles_and_counters(model, driver, runner):
+    done = runner(model, "--device", driver, "--fill", "ones", "--profile", "--json")
+    facts = json.loads(done.stdout)
+    assert facts["device"] == "adder_16, 50 MHz, memory none"
+    assert [call["cycles"] for call in facts["calls"]] == [0, 100, 200, 0, 100, 0]
+    assert facts["calls"][2]["mean_us"] == pytest.approx(4.0)
+    assert facts["counters"] == {"adds": 3, "programs": 2}
+    text = runner(model, "--device", driver, "--fill", "ones", "--profile").stdout
+    assert "     GB/s       cycles  call\n" in text and "          200    2 add_w\n" in text
+    assert text.endswith("\n           3  adds\n           2  programs\n")
+    blind = json.loads(runner(model, "--device", f"{driver}:blind", "--fill", "ones", "--profile", "--json").stdout)
+    assert "cycles" not in blind["calls"][1] and blind["counters"]["programs"] == 2
+
+
+def test_a_driver_in_this_folder_needs_no_path(model, driver, runner, tmp_path):
+    (tmp_path / "driver.so").write_bytes(driver.read_bytes())
+    assert runner(model, "--device", "driver.so:any", "--fill", "ones").returncode == 0
+
+
+def test_the_runner_describes_what_a_library_wants(model, runner):
+    assert json.loads(runner(model, "--describe").stdout) == describe(model)
+
+
+def test_the_runner_says_what_is_wrong_with_a_device(model, driver, runner, tmp_path):
+    plain = build(tmp_path / "model.so", ("fake_model.c", "fake_kernels.c", "fake_weights.c"), "-shared", "-fPIC")
+    cases = {
+        (plain, driver): (2, f"--device: {plain} is for testboard, which has no accelerator"),
+        (model, ""): (2, "--device wants a driver, a shared library: PATH, or PATH:URI"),
+        (model, "absent.so:x"): (
+            1,
+            "the accelerator's driver cannot be loaded: ./absent.so: cannot open shared object file: "
+            "No such file or directory",
+        ),
+        (model, f"{driver}:fail=open"): (
+            1,
+            "the accelerator's driver failed to open `fail=open`: there is no device `fail=open`",
+        ),
+    }
+    for (library, device), (status, text) in cases.items():
+        done = runner(library, "--device", device, "--fill", "ones")
+        assert (done.returncode, done.stderr) == (status, f"nncc-bench: {text}\n")

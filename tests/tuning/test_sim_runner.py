@@ -15,11 +15,17 @@ from nncc.errors import UsageError
 from nncc.pipeline import plan, run
 from nncc.target import resolve
 from nncc.templates import load_templates
-from nncc.tuning.candidates import Kernel, build_candidates, check_inputs
+from nncc.tuning.candidates import Kernel
+from nncc.tuning.cycle_lab import open_lab
 from nncc.tuning.lock import read_lock, write_lock
 from nncc.tuning.record import Key
-from nncc.tuning.runners import Order, open_runner
+from nncc.tuning.runners import open_runner
 from nncc.tuning.tasks import kernel_tasks
+from nncc.vta.alone import cycles_of, random_arguments, result_of
+from nncc.vta.decisions import layer_of, read_plan
+from nncc.vta.layer import Layer
+from nncc.vta.lower_layer import argument_bytes
+from nncc.vta.machine import Machine
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="the simulator needs a C++ compiler")
 VTA = resolve("vta")
@@ -32,10 +38,12 @@ def tasks(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runner():
-    found = open_runner("sim", VTA)
-    yield found
-    found.close()
+def lab():
+    runner = open_runner("sim", VTA)
+    made = open_lab(VTA, load_templates(), (), runner, 0, seed=0)
+    yield made
+    made.close()
+    runner.close()
 
 
 def candidates(task, count):
@@ -48,25 +56,49 @@ def test_the_tasks_are_the_layers_of_the_accelerator_and_their_choice_is_the_pla
     assert max(len(task.options["plan"]) for task in tasks) > 20
 
 
-def test_candidates_are_counted_alone(tasks, runner, tmp_path):
+def layer_and_machine(task) -> tuple[Layer, Machine]:
+    layer, machine = layer_of(task.function), VTA.hardware.accelerator
+    assert layer is not None and machine is not None
+    return layer, machine
+
+
+def test_candidates_are_counted_alone(tasks, lab):
     one, other = candidates(tasks[0], 2)
-    library = build_candidates([one, other, one], load_templates(), VTA, tmp_path).library
-    seconds = runner.measure(Order(library, 1))
-    assert (seconds == seconds[0]).all()
-    first, second, again = seconds[0]
-    assert first > 0 and second > 0
-    assert again == first, "who computes before has no part in it"
+    first, second, again = lab.measure(one, [one, other, one])
+    assert first == again and first.timing.ratio == 1.0, "who computes before has no part in it"
+    layer, machine = layer_and_machine(tasks[0])
+    cycles = cycles_of(layer, read_plan(other.decisions["plan"]), machine)
+    assert second.timing.seconds == pytest.approx(cycles / (1e6 * machine.clock_mhz))
+    assert second.timing.low == second.timing.high == second.timing.ratio
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_all_plans_compute_the_same(tasks, runner, tmp_path, number):
-    kernels = candidates(tasks[number], 4)
-    library = build_candidates(kernels, load_templates(), VTA, tmp_path, check=True).library
-    inputs = check_inputs(kernels, load_templates(), VTA, 0)
-    expected, *others = runner.run(library, 1, inputs, 60.0)
-    assert len(np.unique(expected)) > 20
-    for other in others:
-        np.testing.assert_array_equal(other, expected)
+def test_all_plans_compute_the_same(tasks, lab):
+    for task in tasks:
+        assert lab.check(candidates(task, 4)) == ""
+    assert {layer_and_machine(task)[0].kind for task in tasks} == {"conv2d", "depthwise", "max_pool", "add"}
+
+
+def test_random_arguments_tell_results_apart(tasks):
+    for task in tasks:
+        layer, machine = layer_and_machine(task)
+        given = random_arguments(layer, machine, 0)
+        assert [len(each) for each in given] == list(argument_bytes(layer, machine)[:-1])
+        found = result_of(layer, read_plan(task.options["plan"][0]), machine, given)
+        assert len(np.unique(found)) > min(20, found.size // 3)
+
+
+def test_what_computes_something_else_is_told(tasks, lab, monkeypatch):
+    kernels = candidates(tasks[0], 2)
+    results = [np.zeros(8, np.uint8), np.arange(8, dtype=np.uint8)]
+    monkeypatch.setattr("nncc.vta.alone.result_of", lambda *_: results.pop(0))
+    assert lab.check(kernels) == "7 of 8 bytes are not those of the untuned kernel"
+
+
+def test_a_plan_that_is_none_fails_alone(tasks, lab):
+    good, bad = candidates(tasks[0], 1)[0], Kernel(tasks[0].function, tasks[0].constants, {"plan": "1x1"})
+    found = lab.measure(good, [bad, good])
+    assert found[0].error == "a layer for an accelerator has no plan: `1x1`" and found[1].timing is not None
+    assert lab.check([good, bad]) == found[0].error
 
 
 def test_the_runner_of_this_machine_is_the_simulator_where_there_is_an_accelerator():

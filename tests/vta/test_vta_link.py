@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vta_layers import Node, Placed, arguments, conv, placed, resnet18, small_layers, small_plans
+from vta_layers import Node, Placed, arguments, conv, on, placed, resnet18, small_layers, small_plans
 
 from nncc.errors import InternalError, RunError, ToolError
 from nncc.vta.golden import golden
@@ -142,7 +142,7 @@ def test_every_token_is_needed() -> None:
         Node(conv(32, 32, 7, residual="first"), "a", "x", "b"),
         Node(Layer("max_pool", (2, 7, 7), (2, 4, 4), (3, 3), (2, 2), (1, 1, 1, 1), pad_value=-128), "b", None, "c"),
     ]
-    plans = [Plan((1, 3, 7), 1, order) for order in ("osc", "soc", "osc")]
+    plans = [Plan((1, 3, 7), 1, "osc"), Plan((1, 3, 7), 1, "soc"), Plan((1, 3, 4))]
     case = Case(nodes, machine, plans)
     case.agrees("check=on")
     pops = pushes = 0
@@ -162,7 +162,7 @@ def test_every_token_is_needed() -> None:
 def test_resnet18_keeps_the_matrix_unit_busy(name: str, memory: str, most: int) -> None:
     """Its blocks have 6,623,232 iterations of the matrix unit; besides, each vector passes through the ALU."""
     machine = replace(MACHINES[name], memory=memory)
-    network = placed(resnet18(), machine)
+    network = placed(on(machine, resnet18()), machine)
     linked = link(network.streams, machine, network.constants)
     with open_simulator(machine, f"memory={memory},arithmetic=off") as device:
         constants = np.concatenate([np.zeros(network.constants, np.uint8), linked.uops.view(np.uint8)])

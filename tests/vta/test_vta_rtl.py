@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from vta_fuzz import Sample, broken, interpreted, sample
-from vta_layers import Node, conv, placed, resnet18
+from vta_layers import Node, conv, on, placed, resnet18
 from vta_programs import driver, program
 
 from nncc.errors import NnccError, RunError, TargetError, ToolError
@@ -96,7 +96,7 @@ def compared_broken(name: str, seeds: range) -> dict[str, int]:
 
 def cycles_of(nodes: list[Node], machine: Machine, memory: str, plans: list[Plan] | None = None) -> tuple[int, int]:
     """Of linked layers on random bytes, by the model and on the core, which end in the same memory."""
-    network = placed(nodes, machine, plans)
+    network = placed(on(machine, nodes), machine, plans)
     linked: Linked = link(network.streams, machine, network.constants)
     random = np.random.default_rng(len(nodes))
     constants = np.concatenate([random.integers(0, 256, network.constants, np.uint8), linked.uops.view(np.uint8)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from nncc.vta.machine import Machine
 from nncc.vta.plan import refusal
 from nncc.vta.stream import Plan
 
-__all__ = ["Node", "Placed", "arguments", "conv", "placed", "resnet18", "small_layers", "small_plans"]
+__all__ = ["Node", "Placed", "arguments", "conv", "on", "placed", "resnet18", "small_layers", "small_plans"]
 
 
 def arguments(layer: Layer, machine: Machine, seed: int) -> list[np.ndarray]:
@@ -59,7 +60,7 @@ def conv(
     pad, result = (kernel - 1) // 2, size // stride
     return Layer(
         "conv2d", (inputs // 16, size, size), (outputs // 16, result, result), (kernel, kernel), (stride, stride),
-        (pad, pad, pad, pad), zero=0, relu=relu, residual=residual, shift=12,
+        (pad, pad, pad, pad), relu=relu, residual=residual,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -88,6 +89,15 @@ def resnet18() -> list[Node]:
         nodes.append(Node(last, f"inner{block}", shortcut, f"block{block}"))
         x = f"block{block}"
     return nodes
+
+
+def on(machine: Machine, nodes: list[Node]) -> list[Node]:
+    """The same network for a machine that may have no requantization: sums are shifted there."""
+    if machine.has("requantize"):
+        return nodes
+    return [
+        node._replace(layer=replace(node.layer, shift=12)) if node.layer.kind == "conv2d" else node for node in nodes
+    ]
 
 
 class Placed(NamedTuple):
@@ -150,7 +160,8 @@ def small_layers(draw: st.DrawFn, machine: Machine, shape: tuple[int, int, int] 
     blocks, *size = shape or draw(st.tuples(st.integers(1, 4), st.integers(1, 13), st.integers(1, 13)))
     if kind == "add":
         word = draw(st.sampled_from(["first", "second"])) if own else ""
-        return Layer("add", (blocks, *size), (blocks, *size), residual=word, relu=draw(st.booleans()))
+        relu = False if own else draw(st.booleans())
+        return Layer("add", (blocks, *size), (blocks, *size), residual=word, relu=relu)
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
@@ -159,10 +170,13 @@ def small_layers(draw: st.DrawFn, machine: Machine, shape: tuple[int, int, int] 
     result = [(size[i] + padding[i] + padding[i + 2] - reach[i] - 1) // stride[i] + 1 for i in (0, 1)]
     assume(min(result) > 0)
     outputs = draw(st.integers(1, 4)) if kind == "conv2d" else blocks
+    window = (kernel, stride, padding, dilation, draw(st.integers(-128, 127)) if own else 0)
+    if kind == "max_pool":
+        return Layer(kind, (blocks, *size), (outputs, *result), *window)  # type: ignore[arg-type]
     return Layer(
-        kind, (blocks, *size), (outputs, *result), kernel, stride, padding, dilation,
-        draw(st.integers(-128, 127)) if own else 0, draw(st.integers(-128, 127)), draw(st.booleans()),
-        "" if kind == "max_pool" else draw(st.sampled_from(["", "first", "second"])), draw(st.integers(0, 15)),
+        kind, (blocks, *size), (outputs, *result), *window,
+        draw(st.integers(-128, 127)) if own else 0, draw(st.booleans()),
+        draw(st.sampled_from(["", "first", "second"])), 0 if own else draw(st.integers(0, 15)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
