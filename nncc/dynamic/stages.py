@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.dynamic.shapes import OpenInputs, bucket_points, open_inputs, sample_points
 from nncc.errors import ModelError, UsageError
-from nncc.ir import Decision, Dim, Kernels, Model, Program, Quantization, TensorSpec
+from nncc.ir import Acceleration, Decision, Dim, Kernels, Model, Program, Quantization, TensorSpec
 
 if TYPE_CHECKING:
     from nncc.dynamic.general import General, Sample
@@ -32,16 +32,28 @@ class Opened:
     general: General | None = None
     scheduled: Kernels | None = None
     """The kernels of the general form with their loops."""
+    buckets: tuple[tuple[Mapping[str, int], Kernels], ...] = ()
+    """By sizes, those of the static pipelines."""
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """Those of the general form."""
-        return self.scheduled.decisions if self.scheduled is not None else ()
+        """Those of all forms, each task once."""
+        return tuple({each.task: each for kernels in self._forms for each in kernels.decisions}.values())
 
     @property
     def quantization(self) -> Quantization | None:
-        """That of the general form."""
-        return self.scheduled.quantization if self.scheduled is not None else None
+        """That of the general form, or else of the first bucket."""
+        return self._forms[0].quantization if self._forms else None
+
+    @property
+    def acceleration(self) -> Acceleration | None:
+        """None: libraries for accelerators take fixed sizes only."""
+        return None
+
+    @property
+    def _forms(self) -> list[Kernels]:
+        general = [self.scheduled] if self.scheduled is not None else []
+        return [*general, *(kernels for _, kernels in self.buckets)]
 
     def text(self) -> str:
         """The kernels of the general form, or the sizes of the samples."""
@@ -145,14 +157,16 @@ def generalize_open(opened: Opened, job: Job) -> Opened:
 
 
 def schedule_open(opened: Opened, job: Job) -> Opened:
-    """The general form with scheduled kernels."""
+    """Scheduled kernels: those of the buckets, and those of the general form."""
     from nncc.codegen.schedule import schedule
     from nncc.templates import load_templates
 
+    points = bucket_points(opened.inputs.dims, job.config.buckets)
+    buckets = tuple((point, _until(job, opened.inputs, point, "schedule")) for point in points)
     if opened.general is None:
-        return opened
+        return replace(opened, buckets=buckets)
     kernels = schedule(opened.general.kernels, load_templates(job.config.schedules), job.known, job.progress)
-    return replace(opened, scheduled=kernels)
+    return replace(opened, scheduled=kernels, buckets=buckets)
 
 
 def flatten_open(opened: Opened, job: Job) -> Program:
@@ -165,9 +179,7 @@ def flatten_open(opened: Opened, job: Job) -> Program:
     general = None
     if opened.general is not None and opened.scheduled is not None:
         general = flatten_general(opened.general, opened.scheduled)
-    buckets = []
-    for point in bucket_points(dims, job.config.buckets):
-        buckets.append((point, flatten(_until(job, opened.inputs, point, "schedule"))))
+    buckets = [(point, flatten(kernels)) for point, kernels in opened.buckets]
     if general is None and not buckets:
         raise UsageError("without a general form, the library needs sizes to be for", "give some with `--buckets`")
     if general is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import threading
 from pathlib import Path
@@ -247,3 +248,15 @@ def test_a_model_that_is_another_at_other_sizes_is_refused(tmp_path):
         "depends on the open dimensions in no simple way: a size is 2 at 99, 1 at 98, 1 at 88, 2 at 63, 1 at 100"
     )
     assert caught.value.hint == "compile for some sizes only: `--buckets`, and `--no-general`"
+
+
+def test_a_lock_holds_the_decisions_of_all_forms(tmp_path):
+    onnx.save(tiny_model(), tmp_path / "tiny.onnx")
+    lock = tmp_path / "lock.json"
+    options = {"range": {"N": (1, 16)}, "buckets": {"N": (4,)}, "verify": False, "threads": 1, "lock": lock}
+    first = nncc.compile(tmp_path / "tiny.onnx", output=tmp_path / "first", **options)
+    tiles = [each for each in json.loads(lock.read_text())["decisions"] if "tile" in each["taken"]]
+    assert any("dim_0" in each["text"] for each in tiles), "the general form's"
+    assert any("dim_0" not in each["text"] for each in tiles), "the bucket's"
+    second = nncc.compile(tmp_path / "tiny.onnx", output=tmp_path / "second", **options)
+    assert second.library.read_bytes() == first.library.read_bytes()
