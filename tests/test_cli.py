@@ -161,7 +161,7 @@ def test_shapes_in_the_words_of_tvmc(call, tiny):
 
 def test_a_library_for_a_range_of_sizes_tells_what_others_tell(call, tiny):
     result = call("compile", tiny, "--range", "N=1..3", "--buckets", "2", "--threads", "1")
-    head, stages, sizes, check, _ = result.stdout.split("\n\n")
+    _, stages, _, check, _ = result.stdout.split("\n\n")
     assert [line.split()[0] for line in stages.splitlines()] == [*OPEN_STAGE_NAMES, "check", "in"]
     assert check.count("y  float32  ") == 3, "all sizes, the bucket among them"
 

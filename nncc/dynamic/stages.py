@@ -157,16 +157,36 @@ def generalize_open(opened: Opened, job: Job) -> Opened:
 
 
 def schedule_open(opened: Opened, job: Job) -> Opened:
-    """Scheduled kernels: those of the buckets, and those of the general form."""
+    """Scheduled kernels: those of the buckets, and those of the general form.
+
+    The bucket with the largest sizes decides how weights are laid out; others follow where it costs them little.
+    """
     from nncc.codegen.schedule import schedule
+    from nncc.dynamic.layouts import Use, laid_out_like, panels_of, uses_of
     from nncc.templates import load_templates
 
-    points = bucket_points(opened.inputs.dims, job.config.buckets)
-    buckets = tuple((point, _until(job, opened.inputs, point, "schedule")) for point in points)
-    if opened.general is None:
-        return replace(opened, buckets=buckets)
-    kernels = schedule(opened.general.kernels, load_templates(job.config.schedules), job.known, job.progress)
-    return replace(opened, scheduled=kernels, buckets=buckets)
+    templates = load_templates(job.config.schedules)
+    panels: dict[bytes, int] = {}
+
+    def scheduled(kernels: Kernels, uses: Sequence[Use]) -> Kernels:
+        made = schedule(laid_out_like(kernels, uses, panels), templates, job.known, job.progress)
+        panels.update(panels_of(uses, kernels, made) | panels)
+        return made
+
+    buckets = []
+    for point in reversed(bucket_points(opened.inputs.dims, job.config.buckets)):
+        kernels = _until(job, opened.inputs, point, "lower")
+        buckets.append((point, scheduled(kernels, list(uses_of(kernels)))))
+    opened = replace(opened, buckets=tuple(reversed(buckets)))
+    general = opened.general
+    if general is None:
+        return opened
+    uses = [
+        Use(call.kernel, at, array)
+        for (number, at), array in general.constants.items()
+        if number >= 0 and array.size and (call := general.calls[number]).kernel
+    ]
+    return replace(opened, scheduled=scheduled(general.kernels, uses))
 
 
 def flatten_open(opened: Opened, job: Job) -> Program:

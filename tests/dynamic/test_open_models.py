@@ -260,3 +260,30 @@ def test_a_lock_holds_the_decisions_of_all_forms(tmp_path):
     assert any("dim_0" not in each["text"] for each in tiles), "the bucket's"
     second = nncc.compile(tmp_path / "tiny.onnx", output=tmp_path / "second", **options)
     assert second.library.read_bytes() == first.library.read_bytes()
+
+
+def test_weights_that_all_forms_have_are_stored_once(tmp_path):
+    """The general form takes them as the bucket has them, in panels of as many vectors, where it costs little."""
+    net = Net()
+    x = net.input("N", 64, name="x")
+    net.output(net.op("MatMul", net.op("Relu", net.op("MatMul", x, net.weight(64, 512))), net.weight(512, 96)))
+    onnx.save(net.model(), tmp_path / "wide.onnx")
+    made = nncc.compile(
+        tmp_path / "wide.onnx",
+        output=tmp_path / "out",
+        range={"N": (2, 200)},
+        buckets={"N": (128,)},
+        threads=1,
+        verify=False,
+        shipped_records=False,
+    )
+    tiles = {name: word.rpartition("x")[2] for name, word in made.description["schedules"].items()}
+    assert all(tiles[f"at_128_{name}"] == tiles[name] for name in tiles if f"at_128_{name}" in tiles)
+    with nncc.load(made.library, threads=1) as module:
+        assert module.description["weights_bytes"] == (64 * 512 + 512 * 96) * 4
+        random = np.random.default_rng(0)
+        for rows in (2, 77, 128, 200):
+            assert (
+                differs(tmp_path / "wide.onnx", module, {"x": random.standard_normal((rows, 64), np.float32)})
+                < ROUNDING
+            )
