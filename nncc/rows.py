@@ -120,7 +120,7 @@ def _fold(lanes: Any, combine: Any, name: str, part: dict[str, str]) -> Any:
     def halved(whole: Any, width: int) -> Any:
         return te.compute(
             (*rows, width),
-            lambda *at: combine(whole[at], whole[(*at[:-1], at[-1] + width)]),
+            lambda *at: combine(whole(*at), whole(*at[:-1], at[-1] + width)),
             name=f"{name}_{width}",
             attrs=part,
         )
@@ -128,7 +128,7 @@ def _fold(lanes: Any, combine: Any, name: str, part: dict[str, str]) -> Any:
     while width > 1:
         width //= 2
         lanes = halved(lanes, width)
-    return te.compute(tuple(rows), lambda *at: lanes[(*at, 0)], name=name, attrs=part)
+    return te.compute(tuple(rows), lambda *at: lanes(*at, 0), name=name, attrs=part)
 
 
 def row_by_row(
