@@ -287,3 +287,18 @@ def test_weights_that_all_forms_have_are_stored_once(tmp_path):
                 differs(tmp_path / "wide.onnx", module, {"x": random.standard_normal((rows, 64), np.float32)})
                 < ROUNDING
             )
+
+
+def test_one_algorithm_for_all_batches(tmp_path):
+    """How Winograd's convolution is best cut depends on the batch: it is cut as for one image."""
+    net = Net()
+    x = net.input("N", 64, 28, 28, name="x")
+    net.output(net.op("Relu", net.conv(x, 64, 64, (3, 3), pads=[1, 1, 1, 1])))
+    onnx.save(net.model(), tmp_path / "batches.onnx")
+    options = {"range": {"N": (1, 4)}, "threads": 1, "verify": False, "shipped_records": False}
+    made = nncc.compile(tmp_path / "batches.onnx", output=tmp_path / "out", target="x86-64-v3", **options)
+    assert any("winograd" in way for way in made.description["schedules"].values())
+    with nncc.load(made.library, threads=1) as module:
+        for count in range(1, 5):
+            x = {"x": np.random.default_rng(count).standard_normal((count, 64, 28, 28), np.float32)}
+            assert differs(tmp_path / "batches.onnx", module, x) < 2 * ROUNDING, count
