@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
-from nncc.frontend.open_axes import OpenAxis, open_outputs_of
+from nncc.frontend.masked import MASKED, mask
+from nncc.frontend.open_axes import OpenAxis, Refused, Use, open_outputs_of
 from nncc.frontend.run_time_sizes import select_run_time_sizes
 from nncc.ir import Extent, Model, Quotient
 from nncc.passes.bodies import subgraphs
@@ -29,20 +30,38 @@ def bound_outputs(graph: onnx_ir.Model) -> Mapping[str, tuple[Extent, ...]]:
     The open dimension has the name of the operator's first output, and so has the operator. Raises ModelError where
     inputs do not go together, or an operator uses what another has selected in a way that needs to know how much.
     """
-    import onnx_ir
 
     from nncc.passes.infer_shapes import infer_shapes
     from nncc.passes.remove_unused import merge_equal, remove_unused
 
-    computed = _computed(graph)
-    if select_run_time_sizes(graph, computed):
+    if select_run_time_sizes(graph, _computed(graph)):
         infer_shapes(graph)
-        computed = _computed(graph)
-    found = _bounded(graph, computed)
-    if any(value.uses() for node in found for value in node.outputs):
+    if any(value.uses() for node in _bounded(graph) for value in node.outputs):
         remove_unused(graph)
         merge_equal(graph)  # two operators that select the same have one size
-        found = _bounded(graph, computed)
+    masked: dict[onnx_ir.Node, OpenAxis | None] = {}
+    while True:
+        found = _bounded(graph)
+        known = _selected(found)
+        if not any(value.uses() for node in found for value in node.outputs):
+            break
+        _forget_shapes(graph, known)
+        infer_shapes(graph)
+        more = len(_bounded(graph)) > len(found)  # what selects of what is selected
+        if not more and not _spread(graph, known, found, masked):
+            break
+    sizes = {str(value.name): static_shape(value) for value in graph.graph.outputs}
+    return {
+        name: tuple(_open(known[name].dim) if at == known[name].axis else Extent(size) for at, size in enumerate(shape))
+        for name, shape in sizes.items()
+        if name in known and shape is not None
+    }
+
+
+def _selected(found: Sequence[onnx_ir.Node]) -> dict[str, OpenAxis]:
+    """Give the outputs of operators that select their largest shapes; their open axes by name."""
+    import onnx_ir
+
     known: dict[str, OpenAxis] = {}
     conditions: dict[tuple[str, int], str] = {}
     for node in found:
@@ -58,16 +77,7 @@ def bound_outputs(graph: onnx_ir.Model) -> Mapping[str, tuple[Extent, ...]]:
             value.shape = onnx_ir.Shape(shape)
             if axis is not None:
                 known[value.name] = OpenAxis(axis, node.name)
-    if any(value.uses() for node in found for value in node.outputs):
-        _forget_shapes(graph, known)
-        infer_shapes(graph)
-        _spread(graph, known)
-    sizes = {str(value.name): static_shape(value) for value in graph.graph.outputs}
-    return {
-        name: tuple(_open(known[name].dim) if at == known[name].axis else Extent(size) for at, size in enumerate(shape))
-        for name, shape in sizes.items()
-        if name in known and shape is not None
-    }
+    return known
 
 
 def _open(dim: str) -> Extent:
@@ -86,7 +96,9 @@ def _computed(graph: onnx_ir.Model) -> set[str]:
     return found
 
 
-def _bounded(graph: onnx_ir.Model, computed: Collection[str]) -> list[onnx_ir.Node]:
+def _bounded(graph: onnx_ir.Model) -> list[onnx_ir.Node]:
+    """The operators that select, whose largest shapes are known."""
+    computed = _computed(graph)
     return [node for node in graph.graph if is_op(node, *SELECTING) and _is_bounded(node, computed)]
 
 
@@ -99,39 +111,62 @@ def _is_bounded(node: onnx_ir.Node, computed: Collection[str]) -> bool:
 
 
 def _forget_shapes(graph: onnx_ir.Model, known: Mapping[str, OpenAxis]) -> None:
-    """Shapes that are not static, of what is made of open values, are forgotten: inference finds the largest."""
+    """Shapes of what is made of open values, but for those, are forgotten: inference finds the largest."""
     made = set(known)
     for node in graph.graph:
         if not any(value is not None and str(value.name) in made for value in node.inputs):
             continue
-        for value in node.outputs:
-            made.add(str(value.name))
-            if static_shape(value) is None:
+        made |= {str(value.name) for value in node.outputs}
+        if not is_op(node, *SELECTING):
+            for value in node.outputs:
                 value.shape = None
 
 
-def _spread(graph: onnx_ir.Model, known: dict[str, OpenAxis]) -> None:
-    """Add to `known` what other nodes make of open values. Raises ModelError."""
-    for node in graph.graph:
+def _spread(
+    graph: onnx_ir.Model,
+    known: dict[str, OpenAxis],
+    found: Sequence[onnx_ir.Node],
+    masked: dict[onnx_ir.Node, OpenAxis | None],
+) -> bool:
+    """Add to `known` what other nodes make of open values, up to one that has to be rewritten; whether there was one.
+
+    That is added to `masked`. `found` are the operators that select. Raises ModelError.
+    """
+    selecting: dict[str, onnx_ir.Node] = {}
+    for node in found:
+        selecting.setdefault(str(node.name), node)
+    for node in tuple(graph.graph):
         inner = {value for part in subgraphs(node) for each in part for value in each.inputs if value is not None}
         used = [value for value in (*node.inputs, *inner) if value is not None and str(value.name) in known]
         if not used:
             continue
-        found = open_outputs_of(node, known) if not inner else "control flow cannot"
-        if isinstance(found, str):
-            dim = known[str(used[0].name)].dim
-            raise ModelError(
-                f"{node_text(node)} uses what `{dim}` selects, as much as the data say: {found}",
-                "cut the model before it, and make what it uses an output",
-            )
-        known |= {str(value.name): found for value in node.outputs if value.name}
+        if node in masked:
+            axis = masked[node]
+        else:
+            use = Use(node, known)
+            axis_or_reason = open_outputs_of(use) if not inner else "control flow cannot"
+            if isinstance(axis_or_reason, str):
+                try:
+                    masked |= mask(use, selecting)
+                    return True
+                except Refused as refused:
+                    reason = str(refused) if node.op_type in MASKED else axis_or_reason
+                dim = known[str(used[0].name)].dim
+                raise ModelError(
+                    f"{node_text(node)} uses what `{dim}` selects, as much as the data say: {reason}",
+                    "cut the model before it, and make what it uses an output",
+                )
+            axis = axis_or_reason
+        if axis is not None:
+            known |= {str(value.name): axis for value in node.outputs if value.name}
+    return False
 
 
 def refuse_used(model: Model) -> None:
-    """Raise ModelError where an operator selects as much as the data say, and how much that is, is not known."""
-    known = {extent.dim for spec in model.outputs for extent in spec.extents}
+    """Raise ModelError where an operator selects as much as the data say, and how much at most, is not known."""
     for node in model.graph.graph:
-        if is_op(node, *SELECTING) and label(node) not in known:
+        needed = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+        if is_op(node, *SELECTING) and any(static_shape(value) is None for value in needed):
             raise ModelError(
                 f"{node_text(node)} selects as many elements as the data say, which cannot be compiled here",
                 "cut the model behind it, and make what it selects an output",

@@ -17,7 +17,7 @@ from nncc.passes.rewriting import attribute, constant, static_shape
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["OpenAxis", "open_outputs_of"]
+__all__ = ["OpenAxis", "Refused", "Use", "open_outputs_of"]
 
 
 class OpenAxis(NamedTuple):
@@ -28,12 +28,14 @@ class OpenAxis(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Use:
+class Use:
     """A node that uses values with open axes."""
 
     node: onnx_ir.Node
     known: Mapping[str, OpenAxis]
     """By name of the value."""
+    why = "how much is selected decides what it computes"
+    """A reason against most uses."""
 
     def open(self, at: int) -> OpenAxis | None:
         """The open axis of an operand."""
@@ -43,7 +45,7 @@ class _Use:
     def shape(self, at: int) -> tuple[int, ...]:
         found = static_shape(self.node.inputs[at])
         if found is None:
-            raise _Refused("the shape of an operand is not known")
+            raise Refused("the shape of an operand is not known")
         return found
 
     @property
@@ -51,14 +53,14 @@ class _Use:
         """The shape of the first output."""
         found = static_shape(self.node.outputs[0])
         if found is None:
-            raise _Refused("the shape of its output is not known")
+            raise Refused("the shape of its output is not known")
         return found
 
     def only(self, at: int) -> OpenAxis:
         """The open axis of operand `at`, which no other operand may have."""
         found = self.open(at)
         if found is None or any(self.open(other) for other in range(len(self.node.inputs)) if other != at):
-            raise _Refused(_DECIDES)
+            raise Refused(self.why)
         return found
 
     def ints(self, name: str, at: int) -> list[int] | None:
@@ -70,80 +72,77 @@ class _Use:
             return None
         array = constant(self.node.inputs[at])
         if array is None:
-            raise _Refused(f"its {name} are not constant")
+            raise Refused(f"its {name} are not constant")
         return [int(value) for value in array.reshape(-1)]
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """An operator cannot use a value with an open axis in this way; the message says why."""
 
 
-_DECIDES = "how much is selected decides what it computes"
-
-
-def open_outputs_of(node: onnx_ir.Node, known: Mapping[str, OpenAxis]) -> OpenAxis | str:
+def open_outputs_of(use: Use) -> OpenAxis | str:
     """The open axis of the outputs of a node, of which an input has one; or why it cannot have it."""
-    rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    rule = RULES.get(use.node.op_type) if use.node.domain in ("", "ai.onnx") else None
     if rule is None:
-        return _DECIDES
+        return use.why
     try:
-        return rule(_Use(node, known))
-    except _Refused as refused:
+        return rule(use)
+    except Refused as refused:
         return str(refused)
 
 
-def _elementwise(use: _Use) -> OpenAxis:
+def _elementwise(use: Use) -> OpenAxis:
     """Axes are aligned at the last one; what is not open there has one element for all."""
     rank, found = len(use.result), set()
     for at in range(len(use.node.inputs)):
         if (each := use.open(at)) is not None:
             found.add(OpenAxis(rank - len(use.shape(at)) + each.axis, each.dim))
     if len(found) > 1:
-        raise _Refused("its operands are open in several ways")
+        raise Refused("its operands are open in several ways")
     (result,) = found
     for at, value in enumerate(use.node.inputs):
         axis = result.axis - rank + (len(use.shape(at)) if value is not None else 0)
         if value is not None and use.open(at) is None and axis >= 0 and use.shape(at)[axis] != 1:
-            raise _Refused("another operand has as many elements as may be selected, not as many as are")
+            raise Refused("another operand has as many elements as may be selected, not as many as are")
     return result
 
 
-def _transpose(use: _Use) -> OpenAxis:
+def _transpose(use: Use) -> OpenAxis:
     axis, dim = use.only(0)
     order = attribute(use.node, "perm") or list(range(len(use.shape(0))))[::-1]
     return OpenAxis(order.index(axis), dim)
 
 
-def _squeeze(use: _Use) -> OpenAxis:
+def _squeeze(use: Use) -> OpenAxis:
     (axis, dim), shape = use.only(0), use.shape(0)
     axes = use.ints("axes", 1)
     removed = {a % len(shape) for a in axes} if axes is not None else {a for a, d in enumerate(shape) if d == 1}
     if axis in removed:
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return OpenAxis(axis - sum(a < axis for a in removed), dim)
 
 
-def _unsqueeze(use: _Use) -> OpenAxis:
+def _unsqueeze(use: Use) -> OpenAxis:
     axis, dim = use.only(0)
     rank = len(use.result)
     added = {a % rank for a in use.ints("axes", 1) or []}
     return OpenAxis([a for a in range(rank) if a not in added][axis], dim)
 
 
-def _reshape(use: _Use) -> OpenAxis:
+def _reshape(use: Use) -> OpenAxis:
     """The open axis stays one, and the target does not say how long it is."""
     (axis, dim), shape, result = use.only(0), use.shape(0), use.result
     target = constant(use.node.inputs[1])
     if target is None:
-        raise _Refused("its target is not constant")
+        raise Refused("its target is not constant")
     for at, size in enumerate(target.reshape(-1)):
         copied = size == 0 and at == axis and not attribute(use.node, "allowzero", 0)
         if (size == -1 or copied) and result[at] == shape[axis] and prod(result[:at]) == prod(shape[:axis]):
             return OpenAxis(at, dim)
-    raise _Refused(_DECIDES)
+    raise Refused(use.why)
 
 
-def _gather(use: _Use) -> OpenAxis:
+def _gather(use: Use) -> OpenAxis:
     """Rows of what is selected, or what is selected as rows of something else."""
     rank, axis = len(use.shape(0)), int(attribute(use.node, "axis", 0))
     axis %= max(1, rank)
@@ -152,25 +151,25 @@ def _gather(use: _Use) -> OpenAxis:
         return OpenAxis(axis + found.axis, found.dim)
     found = use.only(0)
     if found.axis == axis:
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return OpenAxis(found.axis + (len(use.shape(1)) - 1 if found.axis > axis else 0), found.dim)
 
 
-def _gather_nd(use: _Use) -> OpenAxis:
+def _gather_nd(use: Use) -> OpenAxis:
     found = use.only(1)
     if attribute(use.node, "batch_dims", 0) or found.axis == len(use.shape(1)) - 1:
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return found
 
 
-def _gather_elements(use: _Use) -> OpenAxis:
+def _gather_elements(use: Use) -> OpenAxis:
     found = use.only(1)
     if found.axis != int(attribute(use.node, "axis", 0)) % len(use.shape(1)):
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return found
 
 
-def _slice(use: _Use) -> OpenAxis:
+def _slice(use: Use) -> OpenAxis:
     found, shape = use.only(0), use.shape(0)
     starts, ends = use.ints("starts", 1) or [], use.ints("ends", 2) or []
     axes = use.ints("axes", 3)
@@ -179,28 +178,28 @@ def _slice(use: _Use) -> OpenAxis:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         whole = start == 0 and end >= shape[found.axis] and step == 1
         if axis % len(shape) == found.axis and not whole:
-            raise _Refused(_DECIDES)
+            raise Refused(use.why)
     return found
 
 
-def _concat(use: _Use) -> OpenAxis:
+def _concat(use: Use) -> OpenAxis:
     found = {use.open(at) for at in range(len(use.node.inputs))}
     if len(found) > 1:
-        raise _Refused("its operands are open in several ways")
+        raise Refused("its operands are open in several ways")
     (result,) = found
     if result is None or result.axis == int(attribute(use.node, "axis", 0)) % len(use.result):
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return result
 
 
-def _split(use: _Use) -> OpenAxis:
+def _split(use: Use) -> OpenAxis:
     found = use.only(0)
     if found.axis == int(attribute(use.node, "axis", 0)) % len(use.shape(0)):
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return found
 
 
-def _reduce(use: _Use) -> OpenAxis:
+def _reduce(use: Use) -> OpenAxis:
     (axis, dim), rank = use.only(0), len(use.shape(0))
     if use.node.op_type.startswith("Arg"):
         axes = [int(attribute(use.node, "axis", 0))]
@@ -208,34 +207,34 @@ def _reduce(use: _Use) -> OpenAxis:
         axes = use.ints("axes", 1) or ([] if attribute(use.node, "noop_with_empty_axes", 0) else list(range(rank)))
     reduced = {a % rank for a in axes}
     if axis in reduced:
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return OpenAxis(axis if attribute(use.node, "keepdims", 1) else axis - sum(a < axis for a in reduced), dim)
 
 
-def _along(use: _Use) -> OpenAxis:
+def _along(use: Use) -> OpenAxis:
     """What computes along an axis behind the open one, or before opset 13 along all from there on."""
     found, rank = use.only(0), len(use.shape(0))
     axis = attribute(use.node, "axis")
     if found.axis >= (min(1, rank - 1) if axis is None else int(axis) % rank):
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return found
 
 
-def _cumulative(use: _Use) -> OpenAxis:
+def _cumulative(use: Use) -> OpenAxis:
     """Sums of what is before, which what is behind does not change."""
     found = use.only(0)
     if attribute(use.node, "reverse", 0):
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return found
 
 
-def _product(use: _Use) -> OpenAxis:
+def _product(use: Use) -> OpenAxis:
     """Rows that are multiplied by a matrix, and what is the same for all rows added."""
     found, rank = use.only(0), len(use.shape(0))
     added = use.shape(2) if len(use.node.inputs) > 2 else ()
     for_all = len(added) < 2 or added[0] == 1
     if found.axis == rank - 1 or len(use.shape(1)) != 2 or attribute(use.node, "transA", 0) or not for_all:
-        raise _Refused(_DECIDES)
+        raise Refused(use.why)
     return found
 
 
@@ -251,7 +250,7 @@ _REDUCTIONS = (
     "ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
     "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
 )  # fmt: skip
-RULES: Mapping[str, Callable[[_Use], OpenAxis]] = {
+RULES: Mapping[str, Callable[[Use], OpenAxis]] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduce),
     "Concat": _concat,

@@ -7,9 +7,9 @@ topk(x, k)             ->  compress(topk(x, n), i < k)        of all n elements 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nncc.passes.rewriting import add_constant, attribute, insert_before, is_op, scalar, static_shape, substitute
+from nncc.passes.rewriting import Before, attribute, is_op, scalar, static_shape, substitute
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -36,31 +36,14 @@ def _any_of(values: Sequence[onnx_ir.Value | None], computed: set[str]) -> bool:
     return any(value is not None and str(value.name) in computed for value in values)
 
 
-class _Words:
-    """Makes the operators in front of a node."""
+def _within(words: Before, place: onnx_ir.Value, size: int) -> onnx_ir.Value:
+    """A place of an axis, as int64, counted from its end where it is negative; the nearest end where it is none."""
+    import onnx_ir
 
-    def __init__(self, node: onnx_ir.Node) -> None:
-        assert node.graph is not None
-        self.node, self.graph, self.made = node, node.graph, 0
-        self.name = node.name or str(node.outputs[0].name)
-
-    def op(self, kind: str, *inputs: onnx_ir.Value, **attributes: Any) -> onnx_ir.Value:
-        self.made += 1
-        return insert_before(self.node, kind, inputs, name=f"{self.name}/{self.made}", **attributes)
-
-    def numbers(self, values: Sequence[int]) -> onnx_ir.Value:
-        import numpy as np
-
-        return add_constant(self.graph, np.array(values, np.int64), self.name)
-
-    def within(self, place: onnx_ir.Value, size: int) -> onnx_ir.Value:
-        """A place of an axis, as int64, counted from its end where it is negative; the nearest end where it is none."""
-        import onnx_ir
-
-        place = self.op("Cast", place, to=int(onnx_ir.DataType.INT64))
-        zero, n = self.numbers([0]), self.numbers([size])
-        place = self.op("Where", self.op("Less", place, zero), self.op("Add", place, n), place)
-        return self.op("Min", self.op("Max", place, zero), n)
+    place = words.op("Cast", place, to=int(onnx_ir.DataType.INT64))
+    zero, n = words.numbers([0]), words.numbers([size])
+    place = words.op("Where", words.op("Less", place, zero), words.op("Add", place, n), place)
+    return words.op("Min", words.op("Max", place, zero), n)
 
 
 def _slice(node: onnx_ir.Node) -> bool:
@@ -74,8 +57,8 @@ def _slice(node: onnx_ir.Node) -> bool:
     if step < 1 or not -len(shape) <= axis < len(shape) or not shape[axis]:
         return False
     assert starts is not None and ends is not None and node.inputs[0] is not None
-    words, size = _Words(node), shape[axis]
-    start, end = words.within(starts, size), words.within(ends, size)
+    words, size = Before(node), shape[axis]
+    start, end = _within(words, starts, size), _within(words, ends, size)
     places = words.numbers(range(size))
     taken = words.op("And", words.op("GreaterOrEqual", places, start), words.op("Less", places, end))
     if step > 1:
@@ -94,7 +77,7 @@ def _top_k(node: onnx_ir.Node) -> bool:
     if shape is None or not -len(shape) <= axis < len(shape) or not shape[axis] or static_shape(k) != (1,):
         return False
     assert k is not None
-    words = _Words(node)
+    words = Before(node)
     taken = words.op("Less", words.numbers(range(shape[axis])), k)
     whole = onnx_ir.Node(
         node.domain,
@@ -113,7 +96,7 @@ def _top_k(node: onnx_ir.Node) -> bool:
     return True
 
 
-def _replace(old: onnx_ir.Value, words: _Words, source: onnx_ir.Value, taken: onnx_ir.Value, axis: int) -> None:
+def _replace(old: onnx_ir.Value, words: Before, source: onnx_ir.Value, taken: onnx_ir.Value, axis: int) -> None:
     """Let `old` be what is taken of `source` along an axis."""
     selected = words.op("Compress", source, taken, axis=axis)
     selected.type = old.type

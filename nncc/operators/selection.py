@@ -30,7 +30,7 @@ def select(
     shapes and dtypes.
 
     What is selected is at the beginning of each output, densely packed, and the rest undefined; or, of operators that
-    have the attribute `PADDED`, at the beginning of the axis, with zeros behind it.
+    have the attribute `PADDED`, at the beginning of the axis, with zeros behind it, or of places -1.
     """
     padded = bool(attributes.get(PADDED))
     made = [*outputs, ((1,), "int64")]

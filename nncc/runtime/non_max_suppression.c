@@ -25,7 +25,7 @@ static float NNCC_JOIN(NNCC_SELECT_NAME, _overlap, )(const float* one, const flo
 }
 
 /* boxes is [batch, n, 4], scores [batch, classes, n]; out is [*count, 3]: batch, class and box of what is selected, of
- * each class the highest score first, at most `most` of them. Where it is `padded`, zeros are behind, up to as many rows as
+ * each class the highest score first, at most `most` of them. Where it is `padded`, -1 is behind, up to as many rows as
  * there can be. `order` has n numbers. */
 NNCC_HIDDEN int32_t NNCC_SELECT_NAME(const float* boxes, const float* scores, const int64_t* most, const float* overlap,
                                      const float* least, int64_t* out, int64_t* order, int64_t* count, int64_t batch,
@@ -60,7 +60,7 @@ NNCC_HIDDEN int32_t NNCC_SELECT_NAME(const float* boxes, const float* scores, co
       }
     }
   }
-  if (padded) memset(out + 3 * found, 0, (size_t)(3 * (rows - found)) * sizeof *out);
+  if (padded) memset(out + 3 * found, 0xff, (size_t)(3 * (rows - found)) * sizeof *out);
   *count = found;
   return 0;
 }
