@@ -194,11 +194,12 @@ def flatten_open(opened: Opened, job: Job) -> Program:
     from nncc.codegen.flatten import flatten
     from nncc.dynamic.buckets import joined
     from nncc.dynamic.general import flatten_general
+    from nncc.templates import load_templates
 
     dims = opened.inputs.dims
     general = None
     if opened.general is not None and opened.scheduled is not None:
-        general = flatten_general(opened.general, opened.scheduled)
+        general = flatten_general(opened.general, opened.scheduled, load_templates(job.config.schedules))
     buckets = [(point, flatten(kernels)) for point, kernels in opened.buckets]
     if general is None and not buckets:
         raise UsageError("without a general form, the library needs sizes to be for", "give some with `--buckets`")

@@ -302,3 +302,18 @@ def test_one_algorithm_for_all_batches(tmp_path):
         for count in range(1, 5):
             x = {"x": np.random.default_rng(count).standard_normal((count, 64, 28, 28), np.float32)}
             assert differs(tmp_path / "batches.onnx", module, x) < 2 * ROUNDING, count
+
+
+def test_a_tile_that_cannot_be_lowered_gives_way_to_another(tmp_path):
+    """Three rows of open width are one: nine columns of it at a time are too much for TVM's compaction of buffers."""
+    net = Net()
+    net.output(net.op("Relu", net.conv(net.input(1, 192, 3, "W", name="x"), 192, 384, (1, 1))))
+    onnx.save(net.model(), tmp_path / "rows.onnx")
+    options = {"range": {"W": (8, 160)}, "threads": 1, "verify": False, "shipped_records": False}
+    made = nncc.compile(tmp_path / "rows.onnx", output=tmp_path / "out", target="x86-64-v3", **options)
+    (way,) = [word for name, word in made.description["schedules"].items() if "conv2d" in name]
+    assert way.startswith("conv2d tile")
+    with nncc.load(made.library, threads=1) as module:
+        for width in (8, 9, 31, 100, 160):
+            x = {"x": np.random.default_rng(width).standard_normal((1, 192, 3, width), np.float32)}
+            assert differs(tmp_path / "rows.onnx", module, x) < 2 * ROUNDING, width
