@@ -21,6 +21,8 @@ GPU = "gpu.jsonl"
 """The file of `gpu.py`."""
 SPARSE = "sparse.jsonl"
 """The file of `sparse.py`."""
+DYNAMIC = "dynamic.jsonl"
+"""The file of `dynamic.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 """What a table of README stands between."""
 
@@ -32,7 +34,7 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
     measured = [
         row
         for path in sorted(results.glob("*.jsonl"))
-        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE)
+        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE, DYNAMIC)
         for row in rows(path)
     ]
     tables = {

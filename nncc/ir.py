@@ -29,6 +29,7 @@ __all__ = [
     "ALIGNMENT",
     "CONCATENATION",
     "COUNT",
+    "IN_PLACE",
     "Acceleration",
     "Artifact",
     "Branch",
@@ -59,7 +60,9 @@ __all__ = [
 ]
 
 COUNT = "nncc.count"
-"""The attribute of TIR functions whose last argument gets how much they selected, an int64."""
+"""The attribute of TIR functions whose last argument gets how much they selected, an int64: the dimension's name."""
+IN_PLACE = "nncc.in_place"
+"""The attribute of such functions: whether what is selected lies where it would if all were, not densely packed."""
 CONCATENATION = "nncc.concatenation"
 """The attribute of TIR functions that write their arguments one after the other into the last one."""
 ALIGNMENT = 64

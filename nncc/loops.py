@@ -226,7 +226,7 @@ def reduces_rows(sch: Any, block: Any) -> bool:
     reduced = [v.var for v in sch.get(block).iter_vars if v.iter_type == 2]
     written = [region.source for region in sch.get(block).writes]
     for load in loads(sch, block):
-        if any(load.source.same_as(buffer) for buffer in written):
+        if not load.indices or any(load.source.same_as(buffer) for buffer in written):
             continue
         found: list[Any] = []
         structural_walk(load.indices[-1], [(tirx.Var, found.append)])

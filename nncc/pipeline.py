@@ -220,8 +220,6 @@ def _check_open(config: Config, target: Target) -> None:
         )
     if config.quantize is not None:
         raise UsageError("`--quantize` needs fixed sizes", "quantize the model first, with `nncc quantize`")
-    if config.lock is not None:
-        raise UsageError("`--lock` needs fixed sizes", "records decide without it, as `nncc tune` leaves them")
 
 
 def target_for(config: Config) -> Target:

@@ -6,7 +6,7 @@ with the row, and so starts inside of the one before: no element is read alone, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,28 +79,34 @@ def row_at(batch: list[int], at: tuple[Any, ...]) -> Any:
     return row
 
 
-def fold_max(rows: int, tiles: Tiles, tile: Callable[[Any, Any, Any], Any], part: dict[str, str]) -> Any:
-    """max of tile(row, step, lane) over a row, [rows]; elements that come twice do not matter."""
+def fold_max(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], part: dict[str, str]) -> Any:
+    """max of tile(*row, step, lane) over a row, [*rows]; elements that come twice do not matter."""
     step = te.reduce_axis((0, tiles.steps), name="step")
     lanes = te.compute(
-        (rows, tiles.width), lambda r, i: te.max(tile(r, step, i), axis=[step]), name="max_of_tiles", attrs=part
+        (*rows, tiles.width),
+        lambda *at: te.max(tile(*at[:-1], step, at[-1]), axis=[step]),
+        name="max_of_tiles",
+        attrs=part,
     )
     return _fold(lanes, tirx.max, "max", part)
 
 
-def fold_sum(rows: int, tiles: Tiles, tile: Callable[[Any, Any, Any], Any], name: str, part: dict[str, str]) -> Any:
-    """sum of tile(row, step, lane) over a row, [rows]; of the last tile, only what did not come before."""
+def fold_sum(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], name: str, part: dict[str, str]) -> Any:
+    """sum of tile(*row, step, lane) over a row, [*rows]; of the last tile, only what did not come before."""
     whole = tiles.steps - bool(tiles.again)
     step = te.reduce_axis((0, whole), name="step")
     lanes = te.compute(
-        (rows, tiles.width), lambda r, i: te.sum(tile(r, step, i), axis=[step]), name=f"{name}_of_tiles", attrs=part
+        (*rows, tiles.width),
+        lambda *at: te.sum(tile(*at[:-1], step, at[-1]), axis=[step]),
+        name=f"{name}_of_tiles",
+        attrs=part,
     )
 
     if tiles.again:
         first, zero = lanes, tirx.const(0, lanes.dtype)
         lanes = te.compute(
-            (rows, tiles.width),
-            lambda r, i: first[r, i] + tirx.Select(i >= tiles.again, tile(r, whole, i), zero),
+            (*rows, tiles.width),
+            lambda *at: first[at] + tirx.Select(at[-1] >= tiles.again, tile(*at[:-1], whole, at[-1]), zero),
             name=f"{name}_with_last",
             attrs=part,
         )
@@ -108,13 +114,13 @@ def fold_sum(rows: int, tiles: Tiles, tile: Callable[[Any, Any, Any], Any], name
 
 
 def _fold(lanes: Any, combine: Any, name: str, part: dict[str, str]) -> Any:
-    """Combine the lanes by halves, [rows, width] to [rows]."""
-    rows, width = (int(d) for d in lanes.shape)
+    """Combine the lanes by halves, [*rows, width] to [*rows]."""
+    *rows, width = (int(d) for d in lanes.shape)
 
     def halved(whole: Any, width: int) -> Any:
         return te.compute(
-            (rows, width),
-            lambda r, i: combine(whole[r, i], whole[r, i + width]),
+            (*rows, width),
+            lambda *at: combine(whole(*at), whole(*at[:-1], at[-1] + width)),
             name=f"{name}_{width}",
             attrs=part,
         )
@@ -122,7 +128,7 @@ def _fold(lanes: Any, combine: Any, name: str, part: dict[str, str]) -> Any:
     while width > 1:
         width //= 2
         lanes = halved(lanes, width)
-    return te.compute((rows,), lambda r: lanes[r, 0], name=name, attrs=part)
+    return te.compute(tuple(rows), lambda *at: lanes(*at, 0), name=name, attrs=part)
 
 
 def row_by_row(
@@ -185,10 +191,11 @@ def producers(sch: Any, blocks: list[Any]) -> list[Any]:
 def in_tiles(sch: Any, block: Any, outside: int, unrolled: int) -> Any:
     """Lanes innermost, as one vector; around them the rows, and up to `unrolled` of the steps that do not add up.
 
-    The loop that does, or None.
+    `outside` are the loops around those of the rows. The loop that adds up, or None.
     """
     row, *rest = sch.get_loops(block)[outside:]
-    kinds = [v.iter_type for v in sch.get(block).iter_vars[1:]]
+    variables = sch.get(block).iter_vars
+    kinds = [v.iter_type for v in variables[len(variables) - len(rest) :]]
     sch.unroll(row)
     if not rest:
         return None

@@ -22,12 +22,14 @@ __all__ = [
     "ANCHOR",
     "DIMS",
     "FLOPS",
+    "LAID",
     "PART",
     "TASK",
     "anchor",
     "below",
     "chains",
     "decompose_reduction",
+    "divides",
     "dot_in",
     "epilogue",
     "even_tile",
@@ -39,6 +41,7 @@ __all__ = [
     "in_vectors",
     "is_padding",
     "is_spatial",
+    "laid_out",
     "largest_shape",
     "loads",
     "operand",
@@ -70,6 +73,10 @@ TASK = "nncc.task"
 """The annotation of an anchor that is one of several ways: see `nncc.choices.GraphChoices`."""
 DIMS = "nncc.dims"
 """The attribute of kernels with open dimensions: by variable, the size that schedules take it for, and its bounds."""
+LAID = "nncc.laid"
+"""The attribute of kernels whose weights other forms of the model have too: in panels of so many vectors."""
+_LAID_COST = {"static": 1.02, "open": 1.5}
+"""Times as long as its best tile a kernel may take, as predicted, to have its weights in common with others."""
 _TRANSCENDENTAL = ("exp", "tanh", "erf", "log", "pow", "sqrt", "sigmoid", "sin", "cos", "atan")
 _GRAIN = 60_000
 """Operations below which a kernel stays on one thread: about the cost of waking a worker."""
@@ -166,6 +173,12 @@ def extent(sch: Any, loop: Any) -> int:
     return stand_in(sch, sch.get(loop).extent)
 
 
+def divides(sch: Any, loop: Any, factor: int) -> bool:
+    """Whether the trip count of a loop is a multiple of `factor`, at all sizes of open dimensions."""
+    size = sch.get(loop).extent
+    return bool(Analyzer().can_prove_equal(tirx.floormod(size, tirx.IntImm(str(size.ty.dtype), factor)), 0))
+
+
 def below(sch: Any, block: Any, loop: Any) -> list[Any]:
     """The loops of a block inside of `loop`, outermost first."""
     nest = sch.get_loops(block)
@@ -180,6 +193,18 @@ def extents(sch: Any, block: Any) -> list[int]:
 def flops(sch: Any, block: Any) -> int:
     """Multiply-adds of a reduction block, counted as two operations each."""
     return 2 * prod(extents(sch, block))
+
+
+def laid_out(sch: Any) -> tuple[int, float] | None:
+    """The vectors in a panel of weights that other kernels have too, and how much more time that is worth; see `LAID`.
+
+    None where no other has them.
+    """
+    (function,) = (f for f in sch.mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    attributes = function.attrs or {}
+    return (
+        (int(attributes[LAID]), _LAID_COST["open" if DIMS in attributes else "static"]) if LAID in attributes else None
+    )
 
 
 def even_tile(size: int, most: int) -> int:
@@ -200,13 +225,15 @@ def register_tiles(
     streamed: bool = False,
     held: int = 0,
     dot: Dot | None = None,
+    laid: tuple[int, float] | None = None,
 ) -> list[list[int]]:
     """Rows (or columns) by vectors of the accumulators that a matrix product may keep in registers, the cheapest first.
 
     `steps` rows and `blocks` vectors of `lanes` floats are to be covered; a number of vectors that does not divide
     `blocks` is not considered. Beside the accumulators, registers hold one step's vectors of weights and one
     activation, or `held` for each row: one at least where activations are lanes of registers, more where several steps
-    share them. Of integers, `dot` says what weights take. Their order is that of `tile_cost`.
+    share them. Of integers, `dot` says what weights take. Their order is that of `tile_cost`, but that tiles of as many
+    vectors as weights are `laid` out in come first, if they cost little more.
     """
     steps = max(1, steps)  # of a tensor without elements
     each = max(1, lanes * 32 // hardware.vector_bits)
@@ -223,7 +250,12 @@ def register_tiles(
                 break
             cost = tile_cost(rows, vectors, steps, lanes, hardware, streamed=streamed)
             found.append((round(cost, 9), [rows, vectors]))
-    return [tile for _, tile in sorted(found, key=lambda entry: entry[0])][:MOST_TILES]
+    found.sort(key=lambda entry: entry[0])
+    if laid is not None:
+        vectors, more = laid
+        most = more * found[0][0]
+        found.sort(key=lambda entry: entry[1][1] != vectors or entry[0] > most)
+    return [tile for _, tile in found][:MOST_TILES]
 
 
 def tile_cost(rows: int, vectors: int, steps: int, lanes: int, hardware: Hardware, *, streamed: bool = False) -> float:

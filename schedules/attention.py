@@ -16,41 +16,58 @@ from nncc import scheduling
 from nncc.compat import te, tirx
 
 NAME = "attention"
+_LOWEST = tirx.const(float("-inf"), "float32")
 
 
-def tile(queries, keys, width, lanes, hardware):
-    """Queries at a time, and the panels of keys and of values that registers hold beside them."""
+_LONG = 24
+"""Tiles of keys that a sequence of open length may be taken to have: a multiple of many numbers."""
+_ROWS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16)
+"""Queries at a time where their number is open: what sizes of open dimensions may be divided by."""
 
-    def cheapest(rows, panels):
+
+def tile(queries, keys, width, lanes, hardware, *, ragged=False):
+    """Queries at a time, and the panels of keys and of values that registers hold beside them.
+
+    Where it is `ragged`, for any numbers of queries and keys; more than two panels would be much to fill up then.
+    """
+    if ragged:
+        queries = keys = _LONG * lanes
+
+    def cheapest(rows, panels, most):
         each = max(1, lanes * 32 // hardware.vector_bits)
         beside = rows if hardware.lane_operand else 1
         fits = [
-            v for v in range(1, 9) if panels % v == 0 and (rows * v + v) * each + beside <= hardware.vector_registers
+            v
+            for v in range(1, most + 1)
+            if panels % v == 0 and (rows * v + v) * each + beside <= hardware.vector_registers
         ]
         return min((scheduling.tile_cost(rows, v, queries, lanes, hardware), v) for v in fits or [1])
 
     choices = []
-    for rows in range(1, min(queries, 16) + 1):
-        (scores, key_panels), (mixed, value_panels) = (cheapest(rows, -(-n // lanes)) for n in (keys, width))
+    for rows in _ROWS if ragged else range(1, min(queries, 16) + 1):
+        scores, key_panels = cheapest(rows, -(-keys // lanes), 2 if ragged else 8)
+        mixed, value_panels = cheapest(rows, -(-width // lanes), 8)
         choices.append((scores + mixed, rows, key_panels, value_panels))
     return min(choices)[1:]
 
 
-def compute(q, keys, values, *masks, batch, sizes, views, alpha, lanes, tile):
+def compute(q, keys, values, *masks, batch, sizes, views, alpha, lanes, tile, ragged=False):
     """Define y[B, M', E] of q[.., M, D], keys [.., D, N], values [.., N, E] and a mask that broadcasts to [.., M, N].
 
     `batch` are the leading axes, of B elements; `sizes` are M, D, N and E; M' is M up to a multiple of the tile. The
-    three come as flat memory, and for each a view of it: where it starts, and its strides.
+    three come as flat memory, and for each a view of it: where it starts, and its strides. Where it is `ragged`, it
+    does for any M and N, also where tiles divide them.
     """
     batch, (queries, depth, length, width) = [int(d) for d in batch], [int(d) for d in sizes]
     heads, part, zero = prod(batch), scheduling.part(NAME), tirx.const(0.0, "float32")
     padded = -(-queries // tile[0]) * tile[0]
-    panels, outputs = -(-length // lanes), width // lanes
-    deep = -(-length // 4) * 4
+    together = tile[1] if ragged else 1
+    panels, outputs = -(-length // (together * lanes)) * together, width // lanes
+    deep = panels * lanes if ragged else -(-length // 4) * 4  # TVM has to see that all weights are there
 
-    def inside(value, *bounds):
-        conditions = [index < size for index, size, most in bounds if most > size]
-        return tirx.if_then_else(tirx.all(*conditions), value, zero) if conditions else value
+    def inside(value, *bounds, otherwise=zero):
+        conditions = [index < size for index, size, most in bounds if most > size or ragged]
+        return tirx.if_then_else(tirx.all(*conditions), value, otherwise) if conditions else value
 
     def head(b):
         at = []
@@ -62,6 +79,9 @@ def compute(q, keys, values, *masks, batch, sizes, views, alpha, lanes, tile):
     def element(tensor, view, *at):
         start, *strides = (int(v) for v in view)
         return tensor[start + sum(index * stride for index, stride in zip(at, strides, strict=True))]
+
+    def existing(m):
+        return tirx.min(m, queries - 1) if padded > queries or ragged else m
 
     key_panels = te.compute(
         (heads, panels, depth, lanes),
@@ -75,53 +95,62 @@ def compute(q, keys, values, *masks, batch, sizes, views, alpha, lanes, tile):
         lambda b, eo, n, ei: inside(element(values, views[2], *head(b), n, eo * lanes + ei), (n, length, deep)),
         name="pack_values",
     )
-
-    def query(r, d):
-        m = r % padded
-        m = tirx.min(m, queries - 1) if padded > queries else m
-        return element(q, views[0], *head(r // padded), m, d)
-
     d = te.reduce_axis((0, depth), name="d")
     products = te.compute(
-        (heads * padded, panels, lanes),
-        lambda r, no, ni: te.sum(query(r, d) * key_panels[r // padded, no, d, ni], axis=[d]),
+        (heads, padded, panels, lanes),
+        lambda b, m, no, ni: te.sum(
+            element(q, views[0], *head(b), existing(m), d) * key_panels[b, no, d, ni], axis=[d]
+        ),
         name="products",
         attrs=part,
     )
 
-    def score(r, n):
-        value = products[r, n // lanes, n % lanes] * tirx.const(alpha, "float32")
-        return value + masked(r, n) if masks else value
+    def score(b, m, n):
+        value = products[b, m, n // lanes, n % lanes] * tirx.const(alpha, "float32")
+        return value + masked(b, m, n) if masks else value
 
-    def masked(r, n):
-        at = [*head(r // padded), tirx.min(r % padded, queries - 1), n]
-        shape = [int(s) for s in masks[0].shape]
-        at = at[len(at) - len(shape) :]
-        value = masks[0][tuple(0 if size == 1 else index for size, index in zip(shape, at, strict=True))]
-        return inside(value, (n, length, panels * lanes))
+    mask_shape = [int(s) for s in masks[0].shape] if masks else []
+    one_row = ragged and mask_shape[-1:] == [length] and mask_shape[-2:-1] in ([], [1])
+    if one_row:  # lanes beyond its end would be read one by one in each row
+        whole_mask = te.compute(
+            (*mask_shape[:-1], panels * lanes),
+            lambda *at: inside(masks[0][at], (at[-1], length, panels * lanes)),
+            name="pack_mask",
+        )
 
-    scores = te.compute((heads * padded, panels * lanes), score, name="scores", attrs=part)
-    tiles = by_rows.Tiles(length, min(lanes, 1 << (length.bit_length() - 1)))
-    highest = by_rows.fold_max(heads * padded, tiles, lambda r, step, i: scores[r, tiles.start(step) + i], part)
+    def masked(b, m, n):
+        at = [*head(b), existing(m), n]
+        at = at[len(at) - len(mask_shape) :]
+        place = tuple(0 if size == 1 else index for size, index in zip(mask_shape, at, strict=True))
+        return whole_mask[place] if one_row else inside(masks[0][place], (n, length, panels * lanes))
 
-    def power_of(r, n):
-        value = tirx.exp(tirx.min(scores[r, n] - highest[r], zero))
-        return tirx.Select(n < length, value, zero) if panels * lanes > length else value
-
-    power = te.compute((heads * padded, panels * lanes), power_of, name="power", attrs=part)
+    scores = te.compute((heads, padded, panels * lanes), score, name="scores", attrs=part)
     whole = by_rows.Tiles(panels * lanes, lanes)
-    total = by_rows.fold_sum(heads * padded, whole, lambda r, step, i: power[r, step * lanes + i], "sum", part)
-    scale = te.compute((heads * padded,), lambda r: tirx.const(1.0, "float32") / total[r], name="scale", attrs=part)
+    tiles = whole if ragged else by_rows.Tiles(length, min(lanes, 1 << (length.bit_length() - 1)))
+
+    def existing_score(b, m, step, i):
+        n = tiles.start(step) + i
+        return tirx.Select(n < length, scores[b, m, n], _LOWEST) if ragged else scores[b, m, n]
+
+    highest = by_rows.fold_max((heads, padded), tiles, existing_score, part)
+
+    def power_of(b, m, n):
+        value = tirx.exp(tirx.min(scores[b, m, n] - highest[b, m], zero))
+        return tirx.Select(n < length, value, zero) if panels * lanes > length or ragged else value
+
+    power = te.compute((heads, padded, panels * lanes), power_of, name="power", attrs=part)
+    total = by_rows.fold_sum((heads, padded), whole, lambda b, m, step, i: power[b, m, step * lanes + i], "sum", part)
+    scale = te.compute((heads, padded), lambda b, m: tirx.const(1.0, "float32") / total[b, m], name="scale", attrs=part)
     n = te.reduce_axis((0, deep), name="n")
     mixed = te.compute(
         (heads, padded, outputs, lanes),
-        lambda b, m, eo, ei: te.sum(power[b * padded + m, n] * value_panels[b, eo, n, ei], axis=[n]),
+        lambda b, m, eo, ei: te.sum(power[b, m, n] * value_panels[b, eo, n, ei], axis=[n]),
         name="attention",
         attrs=scheduling.anchor(NAME) | {"nncc.tile": list(tile)},
     )
     return te.compute(
         (heads, padded, width),
-        lambda b, m, e: mixed[b, m, e // lanes, e % lanes] * scale[b * padded + m],
+        lambda b, m, e: mixed[b, m, e // lanes, e % lanes] * scale[b, m],
         name="mixed",
         attrs=part,
     )
@@ -137,7 +166,7 @@ def schedule(sch, block, hardware, choose):
     products = scheduling.producer(sch, scores, "products")
     depth = scheduling.extents(sch, products)[-1]
     rows, key_panels, value_panels = (int(size) for size in sch.get(block).annotations["nncc.tile"])
-    panels = scheduling.extents(sch, products)[1]
+    panels = scheduling.extents(sch, products)[2]
     rows = choose("rows", dict.fromkeys([rows, *(size for size in range(1, 17) if padded % size == 0)]))
     key_panels = choose("key panels", dict.fromkeys([key_panels, *_divisors(panels)]))
     value_panels = choose("value panels", dict.fromkeys([value_panels, *_divisors(outputs)]))
@@ -150,12 +179,12 @@ def schedule(sch, block, hardware, choose):
     sch.compute_at(block, e, preserve_unit_loops=True)
     sums = [(block, _multiply_in_registers(sch, block))]
     for made in by_rows.producers(sch, [scale, power]):
-        if sch.get(made).name_hint in ("products", "pack_keys", "pack_values"):
+        if sch.get(made).name_hint in ("products", "pack_keys", "pack_values", "pack_mask"):
             continue
         sch.compute_at(made, m, preserve_unit_loops=True)
         placed.append(made)
         if made_is(sch, made, scores):
-            row, n = sch.get_loops(made)[2:]
+            row, n = sch.get_loops(made)[3:]
             n, panel, lane = sch.split(n, [None, key_panels, lanes])
             sch.reorder(n, row, panel, lane)
             scheduling.in_vectors(sch, made, 2)
@@ -163,12 +192,12 @@ def schedule(sch, block, hardware, choose):
             sums.append((products, _multiply_in_registers(sch, products)))
             placed.append(products)
         elif made_is(sch, made, power):
-            row, n = sch.get_loops(made)[2:]
+            row, n = sch.get_loops(made)[3:]
             n, lane = sch.split(n, [None, lanes])
             sch.reorder(n, row, lane)
             scheduling.in_vectors(sch, made, 1)
         else:
-            reduced = by_rows.in_tiles(sch, made, 2, 1)
+            reduced = by_rows.in_tiles(sch, made, 3, 1)
             if reduced is not None:
                 sums.append((made, reduced))
     scheduling.parallel(sch, [b, m], 2 * heads * padded * length * (depth + outputs * lanes), hardware, choose)
@@ -189,7 +218,7 @@ def made_is(sch, block, other):
 def _multiply_in_registers(sch, block):
     """Unroll a product's register tile and some steps of its reduction; the loop of the other steps."""
     *_, row, panel, lane, k = sch.get_loops(block)
-    outer, inner = sch.split(k, [None, next(f for f in (4, 2, 1) if scheduling.extent(sch, k) % f == 0)])
+    outer, inner = sch.split(k, [None, next(f for f in (4, 2, 1) if scheduling.divides(sch, k, f))])
     sch.reorder(outer, inner, row, panel, lane)
     for loop in (inner, row, panel):
         sch.unroll(loop)

@@ -95,7 +95,10 @@ def _tiles(sch, block, columns, hardware):
     shared = window > 1 and (in_lanes == 1 or (hardware.lane_operand and strided))
     held = (2 if hardware.lane_operand and in_lanes > 1 else 1) if shared else 0
     dot = scheduling.dot_in(sch, block, hardware)
-    return scheduling.register_tiles(columns, out_blocks, out_lanes, hardware, streamed=True, held=held, dot=dot)
+    laid = scheduling.laid_out(sch)
+    return scheduling.register_tiles(
+        columns, out_blocks, out_lanes, hardware, streamed=True, held=held, dot=dot, laid=laid
+    )
 
 
 def schedule(sch, block, hardware, choose):

@@ -22,14 +22,14 @@ def compute(x, gamma, beta, *, epsilon, lanes):
     tiles = rows.row_tiles(length, lanes)
     element = rows.row_of(x)
     share = tirx.const(1.0 / length, x.dtype)
-    total = rows.fold_sum(count, tiles, lambda r, step, i: element(r, tiles.start(step) + i), "sum", part)
+    total = rows.fold_sum((count,), tiles, lambda r, step, i: element(r, tiles.start(step) + i), "sum", part)
     mean = te.compute((count,), lambda r: total[r] * share, name="mean", attrs=part)
 
     def square(r, step, i):
         difference = element(r, tiles.start(step) + i) - mean[r]
         return difference * difference
 
-    squares = rows.fold_sum(count, tiles, square, "squares", part)
+    squares = rows.fold_sum((count,), tiles, square, "squares", part)
     one, least = tirx.const(1.0, x.dtype), tirx.const(epsilon, x.dtype)
     scale = te.compute((count,), lambda r: one / tirx.sqrt(squares[r] * share + least), name="scale", attrs=part)
 

@@ -21,7 +21,7 @@ def compute(x, *, lanes):
     count, part = prod(batch), scheduling.part(NAME)
     tiles = rows.row_tiles(length, lanes)
     element = rows.row_of(x)
-    highest = rows.fold_max(count, tiles, lambda r, step, i: element(r, tiles.start(step) + i), part)
+    highest = rows.fold_max((count,), tiles, lambda r, step, i: element(r, tiles.start(step) + i), part)
     # min(.., 0) says what is so: the cheaper exp will do.
     power = te.compute(
         (count, tiles.steps, tiles.width),
@@ -29,7 +29,7 @@ def compute(x, *, lanes):
         name="power",
         attrs=part,
     )
-    total = rows.fold_sum(count, tiles, lambda r, step, i: power[r, step, i], "sum", part)
+    total = rows.fold_sum((count,), tiles, lambda r, step, i: power[r, step, i], "sum", part)
     scale = te.compute((count,), lambda r: tirx.const(1.0, x.dtype) / total[r], name="scale", attrs=part)
 
     def result(*at):

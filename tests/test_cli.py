@@ -26,6 +26,7 @@ from nncc.report import duration, table
 SHAPE = ("--shape", "image=2x3x8x8")
 ALL_STAGES = [stage.name for stage in STAGES]
 STAGE_NAMES = [stage.name for stage in stages(Config())]
+OPEN_STAGE_NAMES = [stage.name for stage in stages(Config(range={"N": (1, 2)}))]
 
 
 @pytest.fixture
@@ -156,6 +157,13 @@ def test_shapes_in_the_words_of_tvmc(call, tiny):
     shown = call("show", tiny, "--input-shapes", shapes).stdout
     assert shown == call("show", tiny, "--shape", "image=4x3x8x8").stdout
     assert "image: float32[4x3x8x8]" in shown
+
+
+def test_a_library_for_a_range_of_sizes_tells_what_others_tell(call, tiny):
+    result = call("compile", tiny, "--range", "N=1..3", "--buckets", "2", "--threads", "1")
+    _, stages, _, check, _ = result.stdout.split("\n\n")
+    assert [line.split()[0] for line in stages.splitlines()] == [*OPEN_STAGE_NAMES, "check", "in"]
+    assert check.count("y  float32  ") == 3, "all sizes, the bucket among them"
 
 
 def test_stopping_early_leaves_no_folder(call, tiny, tmp_path):

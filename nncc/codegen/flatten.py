@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 from nncc.codegen.place import REGION, Memory, PendingCall, PendingStep, Value, pending_calls, place
 from nncc.codegen.regions import Body, branch_steps, loop_steps
 from nncc.codegen.shared_memory import buffers_of, with_copies
-from nncc.errors import InternalError
-from nncc.ir import ALIGNMENT, CONCATENATION, COUNT, Dim, Kernels, Program, Region, TensorSpec
+from nncc.errors import InternalError, ModelError
+from nncc.ir import ALIGNMENT, CONCATENATION, COUNT, IN_PLACE, Dim, Extent, Kernels, Program, Region, TensorSpec
 from nncc.target import Hardware
 
 __all__ = ["flatten", "in_panels", "symbol_prefix", "walk_of"]
@@ -62,21 +63,49 @@ def _selected(kernels: Kernels) -> tuple[Dim, ...]:
 
 
 def _count(walk: Walk, kernels: Kernels, dims: Sequence[Dim]) -> None:
-    """Put a copy of the size behind each call that selects: its last argument, to the open dimension."""
+    """Put a copy of the size behind each call that selects: its last argument, to the open dimension.
+
+    Outputs that lie as if all were selected are packed densely behind the last step.
+    """
     numbers = {dim.name: number for number, dim in enumerate(dims)}
-    for spec, result in zip(kernels.outputs, walk.results, strict=True):
-        name = next((extent.dim for extent in spec.extents if extent.dim in numbers), None)
-        if name is None:
+    dense: list[Value] = []
+    for at, step in reversed(list(enumerate(walk.steps))):
+        if not isinstance(step, PendingCall) or not step.kernel:
             continue
-        number = numbers.pop(name)
-        for at, step in enumerate(walk.steps):
-            if not isinstance(step, PendingCall) or not step.kernel or result not in step.args:
-                continue
-            if COUNT in (walk.functions[step.kernel].attrs or {}):
-                walk.steps.insert(at + 1, PendingCall("", [step.args[-1], Value("dim", number)], 8))
-                break
-        else:
-            raise InternalError(f"flatten: no kernel says how large the output `{spec.name}` is")
+        attributes = walk.functions[step.kernel].attrs or {}
+        if COUNT not in attributes:
+            continue
+        dense += [] if attributes[IN_PLACE] else step.args
+        number = numbers.pop(str(attributes[COUNT]), None)
+        if number is not None:
+            walk.steps.insert(at + 1, PendingCall("", [step.args[-1], Value("dim", number)], 8))
+    if numbers:
+        raise InternalError(f"flatten: no kernel says how large `{next(iter(numbers))}` is")
+    results = list(walk.results)
+    for number, (spec, result) in enumerate(zip(kernels.outputs, walk.results, strict=True)):
+        axis = next((axis for axis, extent in enumerate(spec.extents) if extent.dim is not None), 0)
+        pieces = prod(spec.shape[:axis])
+        if pieces > 1 and result not in dense:
+            walk.steps += _pieces(spec, result, axis, pieces, number)
+            results[number] = Value("output", number)
+    walk.results = tuple(results)
+
+
+def _pieces(spec: TensorSpec, source: Value, axis: int, pieces: int, number: int) -> Iterator[PendingStep]:
+    """Copies of what is selected along an axis behind others, to output `number`, one for each place of those."""
+    if pieces > _MOST_PIECES:
+        raise ModelError(
+            f"output `{spec.name}` has {pieces:,} rows of as many elements as the data say; nncc takes {_MOST_PIECES}",
+            "transpose it, so that this axis comes first",
+        )
+    step = spec.nbytes // pieces
+    actual = spec.extents[axis] * Extent(step // spec.shape[axis])
+    for piece in range(pieces):
+        target = Value("output", number, offset=actual * Extent(piece) if piece else 0)
+        yield PendingCall("", [replace(source, offset=source.offset + piece * step), target], actual)
+
+
+_MOST_PIECES = 256
 
 
 def with_bodies(kernels: Kernels, prefix: str = "") -> Kernels:

@@ -199,7 +199,8 @@ def place(
     lowered: Lowered,
     shared: Collection[int] = (),
 ) -> Program:
-    """The program: each buffer gets its place in the arena or, where it is one of the `results`, in an output.
+    """The program: each buffer gets its place in the arena or, where it is one of the `results`, in an output. A result
+    may be the output itself.
 
     The `shared` buffers have to be in the arena.
     """
@@ -214,6 +215,8 @@ def place(
     pinned: dict[int, int] = {}
     copies: list[tuple[Value, int]] = []
     for output, result in enumerate(results):
+        if result == Value("output", output):  # steps have written it
+            continue
         buffer, offset = memory.root(result.at) if result.space == "buffer" else (0, 0)
         whole = result.space == "buffer" and offset == 0 and memory.sizes[buffer] == kernels.outputs[output].nbytes
         if whole and buffer not in pinned and buffer not in shared:

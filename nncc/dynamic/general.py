@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from nncc.choices import Choices
 from nncc.codegen.flatten import Walk, in_panels, symbol_prefix, walk_of
+from nncc.codegen.infinite_maxima import infinite_maxima
 from nncc.codegen.place import Memory, PendingCall, Value, place
 from nncc.compat import IRModule, tvm
 from nncc.dynamic.fit import Point, fits
 from nncc.dynamic.generalize import Mismatch, dims_of, generalize_function
 from nncc.errors import ModelError
 from nncc.ir import Dim, Extent, Kernels, Lowered, Program, TensorSpec
+from nncc.templates import Template, schedule_kernel
 
 __all__ = ["General", "Sample", "flatten_general", "generalize"]
 
@@ -187,9 +190,14 @@ def generalize(every: Sequence[Sample], dims: Sequence[Dim]) -> General:
     return General(kernels, tuple(dims), tuple(calls), results, tuple(sizes), inside, constants, fit.unclear())
 
 
-def _lowered(general: General, scheduled: Kernels) -> tuple[dict[str, Any], Lowered]:
-    """The scheduled functions and their code. One whose schedule cannot be lowered, because TVM cannot prove of an open
-    dimension what it relies on, keeps the loops that it came with: right beats fast."""
+def _lowered(
+    general: General, scheduled: Kernels, templates: Mapping[str, Template]
+) -> tuple[Kernels, dict[str, Any], Lowered]:
+    """The kernels, their functions, and the code of these.
+
+    One whose schedule cannot be lowered, because TVM cannot prove of an open dimension what it relies on, gets its
+    template's next tile with which it can; where there is none, it keeps the loops that it came with: right beats fast.
+    """
     from nncc.backends import backend
 
     def lower(some: dict[str, Any]) -> Lowered:
@@ -197,22 +205,42 @@ def _lowered(general: General, scheduled: Kernels) -> tuple[dict[str, Any], Lowe
 
     functions = {variable.name_hint: function for variable, function in scheduled.module.functions.items()}
     try:
-        return functions, lower(functions)
+        return scheduled, functions, lower(functions)
     except _FAILURES:
+        words = dict(scheduled.schedules)
         for name, function in functions.items():
             try:
                 lower({name: function})
             except _FAILURES:
-                functions[name] = general.kernels.module[name]
-        return functions, lower(functions)
+                functions[name], words[name] = general.kernels.module[name], "plain: TVM cannot lower its schedule"
+                for other, word in _other_tiles(general.kernels.module[name], name, scheduled, templates):
+                    try:
+                        lower({name: other})
+                    except _FAILURES:
+                        continue
+                    functions[name], words[name] = other, word
+                    break
+        return replace(scheduled, schedules=words), functions, lower(functions)
+
+
+def _other_tiles(
+    function: Any, name: str, scheduled: Kernels, templates: Mapping[str, Template]
+) -> Iterator[tuple[Any, str]]:
+    """The function scheduled with its template's other tiles, the cheapest first, and what is said of each."""
+    hardware, asked = scheduled.target.hardware, Choices()
+    with scheduled.target.tvm_target():
+        schedule_kernel(function, templates, hardware, asked)
+        for tile in asked.options.get("tile", [])[1:]:
+            other, word = schedule_kernel(function, templates, hardware, Choices({"tile": tile}))
+            yield infinite_maxima(other).with_attr("global_symbol", name), word
 
 
 _FAILURES = (tvm.error.InternalError, ValueError, RuntimeError)
 
 
-def flatten_general(general: General, scheduled: Kernels) -> Program:
+def flatten_general(general: General, scheduled: Kernels, templates: Mapping[str, Template]) -> Program:
     """The program of the general form with scheduled kernels: arena and workspaces for the largest sizes."""
-    functions, lowered = _lowered(general, scheduled)
+    scheduled, functions, lowered = _lowered(general, scheduled, templates)
     memory = Memory()
     memory.sizes += general.sizes
     memory.inside |= general.inside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from nncc.scheduling import DIMS
 __all__ = ["Mismatch", "dims_of", "generalize_function"]
 
 _VARIABLE = "dim_"
+_NUMBER = re.compile(r"\b\d+\b")
 _KINDS = (tirx.IntImm, tirx.FloatImm)
 _EXACT = 1 << 24
 """float32 has all integers up to this."""
@@ -42,6 +44,34 @@ def _blank(function: Any) -> Any:
     return structural_map(function, [(_KINDS, lambda number: type(number)(str(number.ty.dtype), 0))])
 
 
+def _alike(functions: Sequence[Any]) -> bool:
+    """Whether functions differ in numbers alone."""
+    first = _blank(functions[0])
+    return all(structural_equal(first, _blank(other)) for other in functions[1:])
+
+
+def _ordered(function: Any) -> Any:
+    """The function with the terms of its sums of integers in an order that does not depend on numbers.
+
+    TVM orders them by their factors, and so by which of two sizes is a multiple of the other.
+    """
+
+    def terms(expression: Any) -> list[Any]:
+        if isinstance(expression, tirx.Add):
+            return [*terms(expression.a), *terms(expression.b)]
+        return [expression]
+
+    def ordered(total: Any) -> Any:
+        if not str(total.ty.dtype).startswith("int"):
+            return total
+        first, *others = sorted(terms(total), key=lambda term: _NUMBER.sub("", str(term)))
+        for term in others:
+            first = first + term
+        return first
+
+    return structural_map(function, [(tirx.Add, ordered)])
+
+
 def generalize_function(
     functions: Sequence[Any],
     dims: Sequence[Dim],
@@ -57,9 +87,10 @@ def generalize_function(
     than numbers.
     """
     functions = [_with_shapes(function, shapes) for function in functions]
-    first = _blank(functions[0])
-    if not all(structural_equal(first, _blank(other)) for other in functions[1:]):
-        raise Mismatch
+    if not _alike(functions):
+        functions = [_ordered(function) for function in functions]
+        if not _alike(functions):
+            raise Mismatch
     whole, real = (list(zip(*same, strict=True)) for same in zip(*map(_numbers, functions), strict=True))
     moving = {at: fit(values) for at, values in enumerate(whole) if len(set(values)) > 1}
     factors = {at: _factor(values, fit) for at, values in enumerate(real) if _differ(values)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.dynamic.shapes import OpenInputs, bucket_points, open_inputs, sample_points
 from nncc.errors import ModelError, UsageError
-from nncc.ir import Decision, Dim, Kernels, Model, Program, Quantization, TensorSpec
+from nncc.ir import Acceleration, Decision, Dim, Kernels, Model, Program, Quantization, TensorSpec
 
 if TYPE_CHECKING:
     from nncc.dynamic.general import General, Sample
@@ -32,16 +32,28 @@ class Opened:
     general: General | None = None
     scheduled: Kernels | None = None
     """The kernels of the general form with their loops."""
+    buckets: tuple[tuple[Mapping[str, int], Kernels], ...] = ()
+    """By sizes, those of the static pipelines."""
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """Those of the general form."""
-        return self.scheduled.decisions if self.scheduled is not None else ()
+        """Those of all forms, each task once."""
+        return tuple({each.task: each for kernels in self._forms for each in kernels.decisions}.values())
 
     @property
     def quantization(self) -> Quantization | None:
-        """That of the general form."""
-        return self.scheduled.quantization if self.scheduled is not None else None
+        """That of the general form, or else of the first bucket."""
+        return self._forms[0].quantization if self._forms else None
+
+    @property
+    def acceleration(self) -> Acceleration | None:
+        """None: libraries for accelerators take fixed sizes only."""
+        return None
+
+    @property
+    def _forms(self) -> list[Kernels]:
+        general = [self.scheduled] if self.scheduled is not None else []
+        return [*general, *(kernels for _, kernels in self.buckets)]
 
     def text(self) -> str:
         """The kernels of the general form, or the sizes of the samples."""
@@ -145,14 +157,36 @@ def generalize_open(opened: Opened, job: Job) -> Opened:
 
 
 def schedule_open(opened: Opened, job: Job) -> Opened:
-    """The general form with scheduled kernels."""
+    """Scheduled kernels: those of the buckets, and those of the general form.
+
+    The bucket with the largest sizes decides how weights are laid out; others follow where it costs them little.
+    """
     from nncc.codegen.schedule import schedule
+    from nncc.dynamic.layouts import Use, laid_out_like, panels_of, uses_of
     from nncc.templates import load_templates
 
-    if opened.general is None:
+    templates = load_templates(job.config.schedules)
+    panels: dict[bytes, int] = {}
+
+    def scheduled(kernels: Kernels, uses: Sequence[Use]) -> Kernels:
+        made = schedule(laid_out_like(kernels, uses, panels), templates, job.known, job.progress)
+        panels.update(panels_of(uses, kernels, made) | panels)
+        return made
+
+    buckets = []
+    for point in reversed(bucket_points(opened.inputs.dims, job.config.buckets)):
+        kernels = _until(job, opened.inputs, point, "lower")
+        buckets.append((point, scheduled(kernels, list(uses_of(kernels)))))
+    opened = replace(opened, buckets=tuple(reversed(buckets)))
+    general = opened.general
+    if general is None:
         return opened
-    kernels = schedule(opened.general.kernels, load_templates(job.config.schedules), job.known, job.progress)
-    return replace(opened, scheduled=kernels)
+    uses = [
+        Use(call.kernel, at, array)
+        for (number, at), array in general.constants.items()
+        if number >= 0 and array.size and (call := general.calls[number]).kernel
+    ]
+    return replace(opened, scheduled=scheduled(general.kernels, uses))
 
 
 def flatten_open(opened: Opened, job: Job) -> Program:
@@ -160,14 +194,13 @@ def flatten_open(opened: Opened, job: Job) -> Program:
     from nncc.codegen.flatten import flatten
     from nncc.dynamic.buckets import joined
     from nncc.dynamic.general import flatten_general
+    from nncc.templates import load_templates
 
     dims = opened.inputs.dims
     general = None
     if opened.general is not None and opened.scheduled is not None:
-        general = flatten_general(opened.general, opened.scheduled)
-    buckets = []
-    for point in bucket_points(dims, job.config.buckets):
-        buckets.append((point, flatten(_until(job, opened.inputs, point, "schedule"))))
+        general = flatten_general(opened.general, opened.scheduled, load_templates(job.config.schedules))
+    buckets = [(point, flatten(kernels)) for point, kernels in opened.buckets]
     if general is None and not buckets:
         raise UsageError("without a general form, the library needs sizes to be for", "give some with `--buckets`")
     if general is not None:

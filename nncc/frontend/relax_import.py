@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint
-from nncc.frontend.bounded import refuse_used
+from nncc.frontend.bounded import SELECTING, refuse_used, used_selections
 from nncc.frontend.narrow_types import STORED, hold_in_bytes
 from nncc.frontend.onnx import to_proto, unsupported
 from nncc.ir import Model, Region
 
 if TYPE_CHECKING:
     import onnx
+
+    from nncc.operators.attributes import Attributes
 
 __all__ = ["import_relax", "known_operators"]
 
@@ -45,17 +47,30 @@ def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
     from nncc.frontend.converters import CONVERTERS
     from nncc.operators.operands import OperatorError
     from nncc.operators.region import region_call
+    from nncc.operators.selection import PADDED
 
     known = known_operators() | {"nncc": {"Region"}}
     if refusal := unsupported(model, known):
         raise refusal
     refuse_used(model)
+    used = used_selections(model)
+
+    def in_place(convert: Callable[..., Any]) -> Callable[..., Any]:
+        """The converter of an operator that selects, which is told whether others use what it does."""
+
+        def converted(builder: Any, inputs: Any, attributes: Attributes) -> Any:
+            attributes[PADDED] = attributes.name in used
+            return convert(builder, inputs, attributes)
+
+        return converted
+
+    converters = {**CONVERTERS, **{name: in_place(CONVERTERS[name]) for name in SELECTING}}
     graph = model.graph.clone()
     held = replace(model, graph=graph) if hold_in_bytes(graph) else model
     chatter = io.StringIO()
     try:
         with contextlib.redirect_stdout(chatter):
-            module = onnx_importer({**CONVERTERS, "Region": region_call(regions or {})})(_proto(held))
+            module = onnx_importer({**converters, "Region": region_call(regions or {})})(_proto(held))
     except OperatorError:
         raise
     except Exception as error:  # the importer raises whatever its converters raise

@@ -10,13 +10,14 @@ import numpy as np
 from nncc.compat import relax, static_shape
 from nncc.errors import ModelError
 from nncc.ir import TensorSpec
+from nncc.operators.attributes import Attributes
 from nncc.operators.operands import axis_within
 from nncc.operators.selection import select
 
 __all__ = ["compress"]
 
 
-def compress(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+def compress(builder: Any, inputs: Sequence[Any], attributes: Attributes) -> Any:
     """out = x[.., i, ..] for the i along `axis` with condition[i]; without an axis, of x as one line."""
     x, condition = inputs
     if "axis" not in attributes:
@@ -30,4 +31,4 @@ def compress(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) ->
         raise ModelError("Compress of bfloat16 cannot be compiled", "cast its input to float32")
     width = TensorSpec("", dtype, ()).nbytes
     sizes = [outer, shape[axis], inner * width, length]
-    return select(builder, "compress", [x, condition], [(out, dtype)], sizes)[0]
+    return select(builder, "compress", [x, condition], [(out, dtype)], sizes, attributes)[0]

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from nncc.compat import relax, static_shape
+from nncc.compat import GenericConst, constant_array, relax, static_shape
+from nncc.frontend.bounded import most_boxes
+from nncc.operators.attributes import Attributes
 from nncc.operators.selection import select
 
 __all__ = ["non_max_suppression"]
 
 
-def non_max_suppression(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+def non_max_suppression(builder: Any, inputs: Sequence[Any], attributes: Attributes) -> Any:
     """[batch, class, box] of what is selected: of each class the box of the highest score, without those that overlap
     it by more than the threshold, and so on, up to a number; scores below a threshold do not count.
     """
@@ -26,6 +28,8 @@ def non_max_suppression(builder: Any, inputs: Sequence[Any], attributes: dict[st
         return builder.emit(relax.op.reshape(value, (1,)))
 
     given = [boxes, scores, line(most, 0, "int64"), line(overlap, 0.0, "float32"), line(least, -np.inf, "float32")]
-    outputs = [((batch * classes * n, 3), "int64"), ((max(n, 1),), "int64")]
+    told = int(constant_array(most).reshape(())) if isinstance(most, GenericConst) else None
+    rows = batch * classes * most_boxes(n, told)
+    outputs = [((rows, 3), "int64"), ((max(n, 1),), "int64")]
     center = int(attributes.get("center_point_box", 0))
-    return select(builder, "non_max_suppression", given, outputs, [batch, classes, n], [center])[0]
+    return select(builder, "non_max_suppression", given, outputs, [batch, classes, n, rows], attributes, [center])[0]

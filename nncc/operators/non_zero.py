@@ -9,6 +9,7 @@ import numpy as np
 
 from nncc.compat import relax, static_shape
 from nncc.errors import ModelError
+from nncc.operators.attributes import Attributes
 from nncc.operators.selection import select
 
 __all__ = ["ELEMENTS", "non_zero"]
@@ -21,7 +22,7 @@ ELEMENTS = {
 """Element types of non_zero.c, and of unique.c but for float16, and their names in C."""
 
 
-def non_zero(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+def non_zero(builder: Any, inputs: Sequence[Any], attributes: Attributes) -> Any:
     """out[:, k] = the index of the k-th element of x that is not zero, in row-major order; of a scalar, none."""
     (x,) = inputs
     shape, dtype = static_shape(x), str(x.ty.dtype)
@@ -29,5 +30,5 @@ def non_zero(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) ->
         raise ModelError(f"NonZero of {dtype} cannot be compiled", "cast its input to float32")
     total = int(np.prod(shape, dtype=np.int64))
     sizes = relax.const(np.array(shape or (1,), np.int64), "int64")
-    (found,) = select(builder, f"non_zero_{dtype}", [x, sizes], [((len(shape), total), "int64")], [len(shape), total])
-    return found
+    made = [((len(shape), total), "int64")]
+    return select(builder, f"non_zero_{dtype}", [x, sizes], made, [len(shape), total], attributes)[0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from nncc.compat import relax, static_shape
 from nncc.errors import ModelError
+from nncc.operators.attributes import Attributes
 from nncc.operators.non_zero import ELEMENTS
 from nncc.operators.operands import axis_within
 from nncc.operators.selection import select
@@ -16,7 +17,7 @@ from nncc.operators.selection import select
 __all__ = ["unique"]
 
 
-def unique(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+def unique(builder: Any, inputs: Sequence[Any], attributes: Attributes) -> Any:
     """y, the different slices of x along `axis`; where each comes first; which of y each of x is; how often each comes.
 
     They are in the order of their values, or where it is not `sorted`, of their first places. Without an axis, x is one
@@ -32,5 +33,6 @@ def unique(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> A
     outer, inner = (int(np.prod(part, dtype=np.int64)) for part in (shape[:axis], shape[axis + 1 :]))
     line, n = ((shape[axis],), "int64"), shape[axis]
     outputs = [(shape, dtype), line, line, line, ((3 * n,), "int64")]
-    found = select(builder, f"unique_{dtype}", [x], outputs, [outer, n, inner], [int(attributes.get("sorted", 1))])
-    return relax.Tuple(found[: getattr(attributes, "outputs", 4)])
+    flags = [int(attributes.get("sorted", 1))]
+    found = select(builder, f"unique_{dtype}", [x], outputs, [outer, n, inner], attributes, flags)
+    return relax.Tuple(found[: attributes.outputs])

@@ -41,13 +41,19 @@ BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "rel
 
 def choose_layout(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` to blocked convolutions; see the module's equation."""
-    return Layout(context.templates, context.target.hardware, context.graph).rewrite(module)
+    return Layout(context.templates, context.target.hardware, context.graph, context.open_sizes).rewrite(module)
 
 
 class Layout(Rewriter):
     """Keeps, beside the plain form of a value, its blocked form; makes either from the other when it is asked for."""
 
-    def __init__(self, templates: Mapping[str, Template], hardware: Hardware, graph: GraphChoices) -> None:
+    def __init__(
+        self,
+        templates: Mapping[str, Template],
+        hardware: Hardware,
+        graph: GraphChoices,
+        open_sizes: frozenset[int] = frozenset(),
+    ) -> None:
         super().__init__(
             {
                 "relax.nn.conv2d": conv2d,
@@ -65,6 +71,7 @@ class Layout(Rewriter):
         self.templates = templates
         self.hardware = hardware
         self.graph = graph
+        self.open_sizes = open_sizes
         self.lanes = max(4, hardware.vector_bits // 32)
         self.dot = dot_of(hardware)
         self.blocked: dict[Any, Blocked] = {}

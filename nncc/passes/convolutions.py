@@ -85,7 +85,8 @@ class _Convolution:
         layout, winograd = self.layout, self.template("winograd").module
         found: list[Any] = [None]
         if dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
-            shape = self.kernel.shape, self.strides, self.dilation, self.batch, *self.size
+            batch = 1 if self.batch in layout.open_sizes else self.batch  # one way for all batches
+            shape = self.kernel.shape, self.strides, self.dilation, batch, *self.size
             numbers = winograd.FLOATS if dot is None else winograd.integers(dot)
             ways = winograd.ways(*shape, layout.lanes, layout.hardware, numbers)
             found = [way for way in ways if way is None or exact(way.tile)] or [None]
@@ -98,7 +99,7 @@ class _Convolution:
             best = found[0].cost * worth if found[0] is not None else direct
             found.insert(0 if lists.cost * direct * _EFFICIENCY < best else len(found), lists)
             text += f", {100 * lists.density:.0f} % of its blocks"
-        if len(found) == 1:
+        if len(found) == 1 or layout.open_sizes & {self.batch, *self.size}:  # a task is of one size
             return found[0], ""
         task, words = graph_task("algorithm", text), {str(way or "direct"): way for way in found}
         return words[layout.graph("algorithm", text)("algorithm", words)], task

@@ -36,15 +36,17 @@ def fuse_attention(module: IRModule, context: Context) -> IRModule:
         found = scores.attention(rewriter, call)
         if found is None or found.width % lanes:
             return None
-        if context.open_sizes & {*found.batch, *found.sizes}:  # its tiles depend on them
+        batch, (rows, depth, columns, width) = found.batch, found.sizes
+        if context.open_sizes & {depth, width}:  # the views of q, k and v depend on whether they are one
             return None
-        batch, (rows, _, columns, width) = found.batch, found.sizes
-        tile = template.module.tile(rows, columns, width, lanes, hardware)
+        ragged = bool(context.open_sizes & {rows, columns})
+        tile = template.module.tile(rows, columns, width, lanes, hardware, ragged=ragged)
         tensors, options = found.arguments(rewriter)
+        options |= {"ragged": True} if ragged else {}
         mixed = rewriter.emit_anchor(template, *tensors, **options, lanes=lanes, tile=tile)
         padded = static_shape(mixed)[1]
         mixed = rewriter.builder.emit(relax.op.reshape(mixed, (*batch, padded, width)))
-        return mixed if padded == rows else relax.op.strided_slice(mixed, [len(batch)], [0], [rows])
+        return mixed if padded == rows and not ragged else relax.op.strided_slice(mixed, [len(batch)], [0], [rows])
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
 

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
 __all__ = [
+    "Before",
     "Report",
     "add_constant",
     "attribute",
@@ -168,6 +169,26 @@ def insert_before(
     assert at.graph is not None
     at.graph.insert_before(at, node)
     return out
+
+
+class Before:
+    """Inserts operators before a node, named after it, whose types and shapes are left to inference."""
+
+    def __init__(self, node: onnx_ir.Node) -> None:
+        assert node.graph is not None
+        self.node, self.graph, self._made = node, node.graph, 0
+        self.name = label(node)
+
+    def op(self, kind: str, *inputs: onnx_ir.Value, **attributes: Any) -> onnx_ir.Value:
+        """The result of an operator."""
+        self._made += 1
+        return insert_before(self.node, kind, inputs, name=f"{self.name}/{self._made}", **attributes)
+
+    def numbers(self, values: Sequence[int]) -> onnx_ir.Value:
+        """A constant line of int64."""
+        import numpy as np
+
+        return add_constant(self.graph, np.array(values, np.int64), self.name)
 
 
 def substitute(old: onnx_ir.Value, new: onnx_ir.Value) -> None:

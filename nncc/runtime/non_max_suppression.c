@@ -42,11 +42,13 @@ static void NNCC_JOIN(NNCC_SELECT_NAME, _sink, )(const float* score, int64_t* he
 }
 
 /* boxes is [batch, n, 4], scores [batch, classes, n]; out is [*count, 3]: batch, class and box of what is selected, of
- * each class the highest score first, at most `most` of them. `order` has n numbers: a heap of the boxes that are left,
- * of which the best is taken, unless it overlaps one that was selected. */
+ * each class the highest score first, at most `most` of them. Where it is `padded`, -1 is behind, up to as many rows as
+ * there can be. `order` has n numbers: a heap of the boxes that are left, of which the best is taken, unless it overlaps
+ * one that was selected. */
 NNCC_HIDDEN int32_t NNCC_SELECT_NAME(const float* boxes, const float* scores, const int64_t* most, const float* overlap,
                                      const float* least, int64_t* out, int64_t* order, int64_t* count, int64_t batch,
-                                     int64_t classes, int64_t n, int32_t center) {
+                                     int64_t classes, int64_t n, int64_t rows, int32_t center,
+                                     int32_t padded) {
   int64_t found = 0;
   for (int64_t b = 0; b < batch; b++) {
     const float* box = boxes + b * n * 4;
@@ -74,6 +76,7 @@ NNCC_HIDDEN int32_t NNCC_SELECT_NAME(const float* boxes, const float* scores, co
       }
     }
   }
+  if (padded) memset(out + 3 * found, 0xff, (size_t)(3 * (rows - found)) * sizeof *out);
   *count = found;
   return 0;
 }

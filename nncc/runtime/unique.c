@@ -42,10 +42,11 @@ static void SIFT(const NNCC_SELECT_T* x, int64_t outer, int64_t n, int64_t inner
 
 /* The different slices of x, [outer, n, inner]: y is [outer, *count, inner]; indices is where each comes first, inverse
  * which one slice i is, counts how often each comes. In the order of their values, or of their first places where it is
- * not `sorted`. `scratch` has 3 n numbers. */
+ * not `sorted`. Where it is `padded`, y is [outer, n, inner], and zeros are behind what is found, in y, indices and counts.
+ * `scratch` has 3 n numbers. */
 NNCC_HIDDEN int32_t NNCC_SELECT_NAME(const NNCC_SELECT_T* x, NNCC_SELECT_T* y, int64_t* indices, int64_t* inverse,
                                      int64_t* counts, int64_t* scratch, int64_t* count, int64_t outer, int64_t n,
-                                     int64_t inner, int32_t sorted) {
+                                     int64_t inner, int32_t sorted, int32_t padded) {
   int64_t *order = scratch, *rank = scratch + n, *times = scratch + 2 * n, found = 0;
   for (int64_t i = 0; i < n; i++) order[i] = i;
   for (int64_t i = n / 2; i-- > 0;) SIFT(x, outer, n, inner, order, i, n);
@@ -77,11 +78,14 @@ NNCC_HIDDEN int32_t NNCC_SELECT_NAME(const NNCC_SELECT_T* x, NNCC_SELECT_T* y, i
     for (int64_t i = 0; i < n; i++) inverse[i] = rank[inverse[i]];
     for (int64_t g = 0; g < found; g++) indices[g] = order[g];
   }
+  const int64_t row = padded ? n : found;
   for (int64_t o = 0; o < outer; o++) {
     for (int64_t g = 0; g < found; g++) {
-      for (int64_t k = 0; k < inner; k++) y[(o * found + g) * inner + k] = x[(o * n + indices[g]) * inner + k];
+      for (int64_t k = 0; k < inner; k++) y[(o * row + g) * inner + k] = x[(o * n + indices[g]) * inner + k];
     }
+    if (row > found) memset(y + (o * row + found) * inner, 0, (size_t)((row - found) * inner) * sizeof *y);
   }
+  for (int64_t g = found; g < row; g++) indices[g] = counts[g] = 0;
   *count = found;
   return 0;
 }

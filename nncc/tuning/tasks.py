@@ -9,6 +9,7 @@ from typing import Any
 
 from nncc.choices import Choices
 from nncc.ir import Kernels
+from nncc.scheduling import LAID
 from nncc.target import Hardware
 from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
 
@@ -47,10 +48,13 @@ def kernel_functions(kernels: Kernels) -> dict[str, Any]:
 
 
 def kernel_hash(function: Any) -> str:
-    """A TIR function's identity, 16 hexadecimal digits: its structure without names."""
+    """A TIR function's identity, 16 hexadecimal digits: its structure without names, and whatever forms of the model
+    there are beside it."""
     import tvm_ffi
 
-    plain = function.without_attr("global_symbol") if "global_symbol" in (function.attrs or {}) else function
+    plain = function
+    for word in ("global_symbol", LAID):
+        plain = plain.without_attr(word) if word in (plain.attrs or {}) else plain
     return f"{tvm_ffi.structural_hash(plain) & (1 << 64) - 1:016x}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import threading
 from pathlib import Path
@@ -247,3 +248,72 @@ def test_a_model_that_is_another_at_other_sizes_is_refused(tmp_path):
         "depends on the open dimensions in no simple way: a size is 2 at 99, 1 at 98, 1 at 88, 2 at 63, 1 at 100"
     )
     assert caught.value.hint == "compile for some sizes only: `--buckets`, and `--no-general`"
+
+
+def test_a_lock_holds_the_decisions_of_all_forms(tmp_path):
+    onnx.save(tiny_model(), tmp_path / "tiny.onnx")
+    lock = tmp_path / "lock.json"
+    options = {"range": {"N": (1, 16)}, "buckets": {"N": (4,)}, "verify": False, "threads": 1, "lock": lock}
+    first = nncc.compile(tmp_path / "tiny.onnx", output=tmp_path / "first", **options)
+    tiles = [each for each in json.loads(lock.read_text())["decisions"] if "tile" in each["taken"]]
+    assert any("dim_0" in each["text"] for each in tiles), "the general form's"
+    assert any("dim_0" not in each["text"] for each in tiles), "the bucket's"
+    second = nncc.compile(tmp_path / "tiny.onnx", output=tmp_path / "second", **options)
+    assert second.library.read_bytes() == first.library.read_bytes()
+
+
+def test_weights_that_all_forms_have_are_stored_once(tmp_path):
+    """The general form takes them as the bucket has them, in panels of as many vectors, where it costs little."""
+    net = Net()
+    x = net.input("N", 64, name="x")
+    net.output(net.op("MatMul", net.op("Relu", net.op("MatMul", x, net.weight(64, 512))), net.weight(512, 96)))
+    onnx.save(net.model(), tmp_path / "wide.onnx")
+    made = nncc.compile(
+        tmp_path / "wide.onnx",
+        output=tmp_path / "out",
+        range={"N": (2, 200)},
+        buckets={"N": (128,)},
+        threads=1,
+        verify=False,
+        shipped_records=False,
+    )
+    tiles = {name: word.rpartition("x")[2] for name, word in made.description["schedules"].items()}
+    assert all(tiles[f"at_128_{name}"] == tiles[name] for name in tiles if f"at_128_{name}" in tiles)
+    with nncc.load(made.library, threads=1) as module:
+        assert module.description["weights_bytes"] == (64 * 512 + 512 * 96) * 4
+        random = np.random.default_rng(0)
+        for rows in (2, 77, 128, 200):
+            assert (
+                differs(tmp_path / "wide.onnx", module, {"x": random.standard_normal((rows, 64), np.float32)})
+                < ROUNDING
+            )
+
+
+def test_one_algorithm_for_all_batches(tmp_path):
+    """How Winograd's convolution is best cut depends on the batch: it is cut as for one image."""
+    net = Net()
+    x = net.input("N", 64, 28, 28, name="x")
+    net.output(net.op("Relu", net.conv(x, 64, 64, (3, 3), pads=[1, 1, 1, 1])))
+    onnx.save(net.model(), tmp_path / "batches.onnx")
+    options = {"range": {"N": (1, 4)}, "threads": 1, "verify": False, "shipped_records": False}
+    made = nncc.compile(tmp_path / "batches.onnx", output=tmp_path / "out", target="x86-64-v3", **options)
+    assert any("winograd" in way for way in made.description["schedules"].values())
+    with nncc.load(made.library, threads=1) as module:
+        for count in range(1, 5):
+            x = {"x": np.random.default_rng(count).standard_normal((count, 64, 28, 28), np.float32)}
+            assert differs(tmp_path / "batches.onnx", module, x) < 2 * ROUNDING, count
+
+
+def test_a_tile_that_cannot_be_lowered_gives_way_to_another(tmp_path):
+    """Three rows of open width are one: nine columns of it at a time are too much for TVM's compaction of buffers."""
+    net = Net()
+    net.output(net.op("Relu", net.conv(net.input(1, 192, 3, "W", name="x"), 192, 384, (1, 1))))
+    onnx.save(net.model(), tmp_path / "rows.onnx")
+    options = {"range": {"W": (8, 160)}, "threads": 1, "verify": False, "shipped_records": False}
+    made = nncc.compile(tmp_path / "rows.onnx", output=tmp_path / "out", target="x86-64-v3", **options)
+    (way,) = [word for name, word in made.description["schedules"].items() if "conv2d" in name]
+    assert way.startswith("conv2d tile")
+    with nncc.load(made.library, threads=1) as module:
+        for width in (8, 9, 31, 100, 160):
+            x = {"x": np.random.default_rng(width).standard_normal((1, 192, 3, width), np.float32)}
+            assert differs(tmp_path / "rows.onnx", module, x) < 2 * ROUNDING, width

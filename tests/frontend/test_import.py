@@ -253,9 +253,9 @@ def test_any_shape_that_fits_is_what_the_model_gets(tmp_path_factory, sizes):
 
 
 def test_shapes_that_depend_on_data_are_refused_by_name(write):
-    refused(
-        write("g (float[4] x) => (int64[1,N] y) { a = NonZero (x) y = Neg (a) }"), "the shape of output `y` depends on"
-    )
+    zero, one = "zero = Constant <value_int = 0> ()", "one = Constant <value_int = 1> ()"
+    path = write(f"g (int64 n) => (int64[N] y) {{ {zero} {one} y = Range (zero, n, one) }}")
+    refused(path, "the shape of output `y` depends on")
 
 
 def test_operators_that_nobody_knows_are_listed(write):
