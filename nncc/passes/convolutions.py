@@ -128,8 +128,9 @@ def conv2d(layout: Layout, call: Any) -> Blocked | None:
             tables = [relax.const(places, "int32")]
         elif way:
             template, source = this.template("winograd"), layout.rows(tensor)
-            options = {"padding": this.padding, "tile": way.tile, "strip": way.strip, "task": task}
-            packed = template.module.pack(kernel, *lanes, way.tile)
+            stride = this.strides[0]
+            options = {"padding": this.padding, "tile": way.tile, "strip": way.strip, "stride": stride, "task": task}
+            packed = template.module.pack(kernel, *lanes, way.tile, stride)
         else:
             template, source = this.template("conv2d"), this.source(tensor)
             options = this.window(task=task)
