@@ -53,7 +53,9 @@ def winograd(x, kernel, bias, padding, tile, strip, target, stride=1):
     return out.numpy().transpose(0, 1, 4, 2, 3).reshape(batch, -1, *size)[:, :out_channels]
 
 
-@pytest.mark.parametrize(("stride", "tile"), [(s, tile) for s, tiles in WINOGRAD.module.TILES.items() for tile in tiles])
+@pytest.mark.parametrize(
+    ("stride", "tile"), [(s, tile) for s, tiles in WINOGRAD.module.TILES.items() for tile in tiles]
+)
 @pytest.mark.parametrize(
     ("shape", "out_channels", "padding"),
     [

@@ -1,7 +1,7 @@
 """Convolutions on blocked channels: which template takes which, of float32 and of integers.
 
-There may be several ways for one: directly, as Winograd's, or skipping blocks of weights that are zero. The first is
-the one that is predicted to be fastest; where a record or a search says so, another is taken.
+There may be several ways for one: directly, as Winograd's or Strassen's, or skipping blocks of weights that are zero.
+The first is the one that is predicted to be fastest; where a record or a search says so, another is taken.
 """
 
 from __future__ import annotations
@@ -77,14 +77,18 @@ class _Convolution:
     def way(
         self, lanes: tuple[int, int], text: str, dot: Dot | None = None, exact: Callable[[Any], bool] = lambda _: True
     ) -> tuple[Any, str]:
-        """Winograd's plan, lists that skip zeros, or None for a direct convolution; and the hash of what was asked.
+        """The plan of Winograd or of Strassen, lists that skip zeros, or None for a direct convolution; and the hash of
+        what was asked.
 
         `lanes` are those of the input and of the output. Integers are multiplied by `dot`, and by Winograd's where a
         tile of it is `exact`.
         """
         layout, winograd = self.layout, self.template("winograd").module
         found: list[Any] = [None]
-        if dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
+        if self.plain and dot is None and lanes == (layout.lanes, layout.lanes):
+            strassen = self.template("strassen").module
+            found = strassen.ways(self.kernel.shape, self.row, self.batch, layout.lanes, layout.hardware)
+        elif dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
             shape = self.kernel.shape, self.strides, self.dilation, self.batch, *self.size
             numbers = winograd.FLOATS if dot is None else winograd.integers(dot)
             ways = winograd.ways(*shape, layout.lanes, layout.hardware, numbers)
@@ -126,6 +130,9 @@ def conv2d(layout: Layout, call: Any) -> Blocked | None:
             options = this.window(kernel=kernel.shape[2:], task=task)
             packed, places = template.module.pack(kernel, *lanes, way.vectors)
             tables = [relax.const(places, "int32")]
+        elif way and this.plain:
+            template, source, options = this.template("strassen"), this.source(tensor), {"task": task}
+            packed = template.module.pack(kernel, layout.lanes)
         elif way:
             template, source = this.template("winograd"), layout.rows(tensor)
             stride = this.strides[0]
