@@ -277,8 +277,9 @@ def tile_cost(rows: int, vectors: int, steps: int, lanes: int, hardware: Hardwar
     else:
         loads = (vectors * each + rows) / accumulators
         issue = max(1.0, 1.5 * loads) * (1 + 0.1 * loads)
-    starving = max(1.0, 2 / rows / hardware.bytes_per_flop) - 1 if streamed else 0.0
-    return waste * waiting * issue * (1 + starving * min(1.0, rows / steps))
+    pace = waiting * issue
+    first = max(pace, 2 / rows / hardware.bytes_per_flop) if streamed else pace
+    return waste * (pace + (first - pace) * min(1.0, rows / steps))
 
 
 def dot_in(sch: Any, block: Any, hardware: Hardware) -> Dot | None:

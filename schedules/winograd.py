@@ -1,14 +1,18 @@
-"""Winograd's convolution F(m x n, 3x3) on channel-blocked tensors, stride 1: m and n are 2 or 4.
+"""Winograd's convolution F(m x n, 3x3) on channel-blocked tensors: m and n are 2 or 4, with stride 2 both are 2.
 
     Y = A_m^T [ sum_c (G_m w_c G_n^T) * (B_m^T d_c B_n) ] A_n
 
-(Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Each tile of (m+2)(n+2) inputs gives m*n
-outputs: 36 products for 16 outputs (m = n = 4) where a direct convolution takes 144. The elementwise products of all
-tiles are (m+2)(n+2) matrix products over the channels, register-tiled as in conv2d. Weights are transformed at compile
-time.
+(Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Each tile of e*f inputs, e = m+2 and
+f = n+2, gives m*n outputs: 36 products for 16 outputs (m = n = 4) where a direct convolution takes 144. The elementwise
+products of all tiles are e*f matrix products over the channels, register-tiled as in conv2d. Weights are transformed at
+compile time.
 
-x is [N, C/l, H, W, l], U is [m+2, n+2, O/l, C/l, l, l] (input lanes, output lanes), y is [N, O/l, OH, OW, l]. The
-schedule lays U out so that the vectors of a register tile come in one stream.
+With stride 2 (e = f = 5), the first and third weight of a row meet the even inputs, as a window of two with stride 1
+does, which takes three products for two outputs; the second meets the odd ones: five products where there were six, and
+25 in two dimensions for 4 outputs that take 36 directly.
+
+x is [N, C/l, H, W, l], U is [e, f, O/l, C/l, l, l] (input lanes, output lanes), y is [N, O/l, OH, OW, l]. The schedule
+lays U out so that the vectors of a register tile come in one stream.
 Of integers, x and w as integers of 16 bits, the transforms are exact but for their denominators, which come last:
 
     s_m s_n Y = A'_m^T [ sum_c (G'_m w_c G'_n^T) * (B_m^T d_c B_n) ] A'_n      G'_m = R G_m, A'_m = s_m R^-1 A_m
@@ -33,12 +37,12 @@ from nncc.compat import te, tirx
 NAME = "winograd"
 
 MATRICES = {
-    2: (
+    (2, 1): (
         np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float64),
         np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float64),
         np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float64),
     ),
-    4: (
+    (4, 1): (
         np.array(
             [
                 [4, 0, -5, 0, 1, 0],
@@ -63,8 +67,16 @@ MATRICES = {
         ),
         np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float64),
     ),
+    (2, 2): (
+        np.array(
+            [[1, 0, -1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 1, 0, -1]],
+            np.float64,
+        ),
+        np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1]], np.float64),
+        np.array([[1, 1, 1, 0, 0], [0, 0, 1, 1, -1]], np.float64),
+    ),
 }
-"""B^T, G and A^T by m."""
+"""B^T, G and A^T by (m, stride)."""
 
 
 SCALES = {2: (1, 2, 2, 1), 4: (4, 6, 6, 24, 24, 1)}
@@ -73,7 +85,10 @@ DENOMINATORS = {2: 2, 4: 24}
 """By m: the least number that all of `SCALES` divide."""
 ERROR = {(2, 2): 2e-6, (2, 4): 1e-5, (4, 4): 2e-5}
 """By (m, n): the largest error of an output, over the largest output (tests/test_winograd.py)."""
-TILES = tuple(ERROR)
+TILES = {1: tuple(ERROR), 2: ((2, 2),)}
+"""By stride, (m, n)."""
+_EFFICIENCY = 0.95
+"""Of the peak, that a product reaches whose register tiles wait for nothing."""
 
 
 class Numbers(NamedTuple):
@@ -128,21 +143,24 @@ class Plan(NamedTuple):
 def choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware, numbers=FLOATS):
     """The plan that is predicted to be fastest, None for a direct convolution, and the reason.
 
-    A direct convolution runs at nine tenths of the peak, or as fast as its weights come from memory. Transformed
-    weights are (m+2)(n+2)/9 times larger, which is what small images pay. They also make the library larger: a gain
-    of less than 15 % is not worth that.
+    A direct convolution takes as long as its register tiles over a row of outputs do, of which a short row wastes some,
+    or as its weights take to come from memory. Transformed weights are e*f/9 times larger, which is what small images
+    pay. They also make the library larger: a gain of less than 15 % is not worth that.
     """
-    reason = _unfit(kernel_shape, strides, dilation, lanes)
+    reason = _unfit(kernel_shape, strides, dilation, lanes, numbers)
     if reason:
         return None, reason
     out_blocks, in_blocks = (-(-channels // lanes) for channels in kernel_shape[:2])
     size = batch, out_height, out_width
     products = in_blocks * out_blocks * lanes
+    rows, vectors = scheduling.register_tiles(out_width, out_blocks, lanes, hardware)[0]
+    slower = scheduling.tile_cost(rows, vectors, out_width, lanes, hardware)
     direct = max(
-        products * 9 * prod(size) / 0.9 / numbers.direct_word,
+        products * 9 * prod(size) * slower / _EFFICIENCY / numbers.direct_word,
         _fetching(products * lanes * 9 * numbers.direct_bytes, lanes, hardware),
     )
-    plans = (plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers) for tile in TILES)
+    stride = strides[0]
+    plans = (plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers, stride) for tile in TILES[stride])
     best = min(plans, key=lambda p: p.cost)
     gain = best.cost / direct
     return best if gain < 0.85 else None, f"predicted {gain:.2f} of a direct convolution's time"
@@ -154,26 +172,28 @@ def ways(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, h
     Of each (m, n) there is the best plan and, where that one has strips, the one without.
     """
     best, _ = choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware, numbers)
-    if _unfit(kernel_shape, strides, dilation, lanes):
+    if _unfit(kernel_shape, strides, dilation, lanes, numbers):
         return [best]
     blocks = [-(-channels // lanes) for channels in kernel_shape[1::-1]]
-    size = batch, out_height, out_width
-    found = [plan(tile, *blocks, size, lanes, hardware, numbers) for tile in TILES]
+    size, stride = (batch, out_height, out_width), strides[0]
+    found = [plan(tile, *blocks, size, lanes, hardware, numbers, stride) for tile in TILES[stride]]
     whole = [p._replace(strip=-(-out_height // p.tile[0])) for p in found]
     return list(dict.fromkeys([best, *found, *whole, None]))
 
 
-def _unfit(kernel_shape, strides, dilation, lanes):
+def _unfit(kernel_shape, strides, dilation, lanes, numbers):
     """Why Winograd's convolution is out of the question; empty where it is not."""
     out_channels, in_channels, *window = kernel_shape
     if tuple(window) != (3, 3):
         return f"the window is {window[0]}x{window[1]}, Winograd's 3x3"
-    if tuple(strides) != (1, 1) or tuple(dilation) != (1, 1):
-        return "Winograd needs stride 1 and dilation 1"
+    if tuple(strides) not in ((1, 1), (2, 2)) or tuple(dilation) != (1, 1):
+        return "Winograd needs stride 1 or 2 and dilation 1"
+    if strides[0] > 1 and numbers is not FLOATS:
+        return "of integers, Winograd needs stride 1"
     return "too few channels for the transforms to pay" if min(in_channels, out_channels) < 2 * lanes else ""
 
 
-def plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers=FLOATS):
+def plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers=FLOATS, stride=1):
     """The strips that are predicted to be fastest for one (m, n); `size` is (batch, height, width) of the output.
 
     Counted are the products as `tile_cost` says, or the time in which their weights, once a strip, come from beyond
@@ -183,7 +203,7 @@ def plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers=FLOATS):
     """
     batch, height, width = size
     down, across = -(-height // tile[0]), -(-width // tile[1])
-    matrices = (tile[0] + 2) * (tile[1] + 2)
+    matrices = prod(len(MATRICES[m, stride][0]) for m in tile)
     weights = matrices * in_blocks * out_blocks * lanes**2 * numbers.data_bytes
     transforms = batch * down * across * (3 * in_blocks * matrices + out_blocks * (2 * matrices + 2 * prod(tile)))
     best = None
@@ -194,7 +214,7 @@ def plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers=FLOATS):
         streamed = _streamed(weights, hardware)
         rows, vectors = scheduling.register_tiles(tiles, out_blocks, lanes, hardware, streamed=streamed)[0]
         slower = scheduling.tile_cost(rows, vectors, tiles, lanes, hardware, streamed=streamed)
-        products = matrices * in_blocks * out_blocks * lanes * strips * tiles * slower / 0.95 / numbers.word
+        products = matrices * in_blocks * out_blocks * lanes * strips * tiles * slower / _EFFICIENCY / numbers.word
         products = max(products, _fetching(weights * strips, lanes, hardware, weights))
         transformed = matrices * (in_blocks * numbers.data_bytes + out_blocks * 4) * tiles * lanes
         spilled = 2 * strips * _fetching(transformed, lanes, hardware)
@@ -220,30 +240,30 @@ def _fetching(nbytes, lanes, hardware, once=None):
     return missing / hardware.bytes_per_flop / (2 * lanes)
 
 
-def pack(kernel, in_lanes, out_lanes, tile):
-    """[O, I, 3, 3] -> G w G^T as [m+2, n+2, O/co, ceil(I/ci), ci, co]: in float64, rounded once."""
+def pack(kernel, in_lanes, out_lanes, tile, stride=1):
+    """[O, I, 3, 3] -> G w G^T as [e, f, O/co, ceil(I/ci), ci, co]: in float64, rounded once."""
     out_channels, in_channels = kernel.shape[:2]
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
-    g, h = (MATRICES[m][1] for m in tile)
+    g, h = (MATRICES[m, stride][1] for m in tile)
     transformed = np.einsum("ak,oikl,bl->aboi", g, np.pad(kernel, missing).astype(np.float64), h, optimize=True)
-    blocks = (tile[0] + 2, tile[1] + 2, out_blocks, out_lanes, in_blocks, in_lanes)
+    blocks = (len(g), len(h), out_blocks, out_lanes, in_blocks, in_lanes)
     return np.ascontiguousarray(transformed.astype(np.float32).reshape(blocks).transpose(0, 1, 2, 4, 5, 3))
 
 
 def pack_integers(kernel, in_lanes, out_lanes, tile, dot):
-    """[O, I, 3, 3] of integers -> G' w G'^T as [m+2, n+2, O/co, ceil(I/ci), ci/size, co*size]."""
-    scaled = [np.asarray(SCALES[m])[:, None] * MATRICES[m][1] for m in tile]
+    """[O, I, 3, 3] of integers -> G' w G'^T as [e, f, O/co, ceil(I/ci), ci/size, co*size]; stride 1."""
+    scaled = [np.asarray(SCALES[m])[:, None] * MATRICES[m, 1][1] for m in tile]
     out_channels, in_channels = kernel.shape[:2]
     out_blocks, in_blocks = -(-out_channels // out_lanes), -(-in_channels // in_lanes)
     missing = (0, out_blocks * out_lanes - out_channels), (0, in_blocks * in_lanes - in_channels), (0, 0), (0, 0)
     g, h = (np.rint(matrix).astype(np.int64) for matrix in scaled)
     transformed = np.einsum("ak,oikl,bl->aboi", g, np.pad(kernel, missing).astype(np.int64), h, optimize=True)
-    blocks = (tile[0] + 2, tile[1] + 2, out_blocks, out_lanes, in_blocks, in_lanes)
+    blocks = (len(g), len(h), out_blocks, out_lanes, in_blocks, in_lanes)
     return dot.words(np.ascontiguousarray(transformed.reshape(blocks).transpose(0, 1, 2, 4, 5, 3)), 4)
 
 
-def compute(data, weight, *, padding, tile, strip, task="", dot=None, zero=0):
+def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, zero=0):
     """Define the convolution; `padding` is (top, left, bottom, right), `tile` and `strip` are the plan's.
 
     `dot` says how integers of 16 bits are multiplied, `zero` is what lies around them.
@@ -254,28 +274,32 @@ def compute(data, weight, *, padding, tile, strip, task="", dot=None, zero=0):
     if dot is not None:
         dtype, in_lanes, out_lanes = dot.data, lanes // dot.size, out_lanes // dot.size
     top, left, bottom, right = padding
-    out_h, out_w = height + top + bottom - 2, width + left + right - 2
+    out_h, out_w = (height + top + bottom - 3) // stride + 1, (width + left + right - 3) // stride + 1
     tile_h, tile_w = tile
+    step_h, step_w = tile_h * stride, tile_w * stride
     strips, across = -(-out_h // (tile_h * strip)), -(-out_w // tile_w)
     tiles = strip * across
-    (into_h, _, out_of_h), (into_w, _, out_of_w) = (MATRICES[m] for m in tile)
+    (into_h, _, out_of_h), (into_w, _, out_of_w) = (MATRICES[m, stride] for m in tile)
     if dot is not None:
-        out_of_h, out_of_w = (MATRICES[m][2] * DENOMINATORS[m] / SCALES[m] for m in tile)
+        out_of_h, out_of_w = (MATRICES[m, 1][2] * DENOMINATORS[m] / SCALES[m] for m in tile)
     part = scheduling.part(NAME)
 
     def padded(q, c, h, w, v):
-        row = q % strips * (strip * tile_h) + h - top
+        row = q % strips * (strip * step_h) + h - top
         value = data[q // strips, c, row, w - left, v].astype(dtype)
         inside = tirx.all(row >= 0, row < height, w >= left, w < width + left)
         return tirx.if_then_else(inside, value, tirx.const(zero, dtype))
 
     pad = te.compute(
-        (batch * strips, in_blocks, strip * tile_h + 2, across * tile_w + 2, lanes), padded, name="pad", attrs=part
+        (batch * strips, in_blocks, strip * step_h + edge_h - step_h, across * step_w + edge_w - step_w, lanes),
+        padded,
+        name="pad",
+        attrs=part,
     )
     half = te.compute(
         (batch * strips, in_blocks, tiles, edge_h, edge_w, lanes),
         lambda q, c, p, i, j, v: _row(
-            into_h, i, lambda r: pad[q, c, p // across * tile_h + r, p % across * tile_w + j, v]
+            into_h, i, lambda r: pad[q, c, p // across * step_h + r, p % across * step_w + j, v]
         ),
         name="transform_columns",
         attrs=part,
@@ -413,6 +437,7 @@ def schedule(sch, block, hardware, choose):
     epilogue = scheduling.epilogue(sch, untile)
     sch.compute_inline(untile)
     tile_h, tile_w = scheduling.extents(sch, rows_out)[3:5]
+    stride = ", stride 2" if int(weights.shape[0]) > tile_h + 2 else ""
 
     n, o, h, w, lane = sch.get_loops(epilogue)
     # The products of all outputs first, or those of a panel of outputs, which then are still in the cache.
@@ -473,5 +498,5 @@ def schedule(sch, block, hardware, choose):
     scheduling.decompose_reduction(sch, block, k)
     cut = f" in {strips} strips" if strips > 1 else ""
     error = f", error {ERROR[tile_h, tile_w]:.0e}" if str(weights.dtype) == "float32" else ""
-    decision = f"F({tile_h}x{tile_w},3x3) tile {rows}x{vectors}{cut}{error}"
+    decision = f"F({tile_h}x{tile_w},3x3{stride}) tile {rows}x{vectors}{cut}{error}"
     return [block, store, *loads, pad, rows_in, columns_in, columns_out, rows_out, epilogue], decision

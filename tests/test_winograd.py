@@ -12,11 +12,11 @@ TEMPLATES = load_templates()
 WINOGRAD = TEMPLATES["winograd"]
 
 
-def direct(x, kernel, bias, padding):
+def direct(x, kernel, bias, padding, stride=1):
     """The convolution and its ReLU in float64."""
     top, left, bottom, right = padding
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::stride, ::stride]
     return np.maximum(np.einsum("nchwij,ocij->nohw", windows, kernel.astype(np.float64)) + bias[:, None, None], 0)
 
 
@@ -28,21 +28,22 @@ def blocked(x, lanes):
     return np.ascontiguousarray(x.reshape(n, c // lanes, lanes, h, w).transpose(0, 1, 3, 4, 2))
 
 
-def winograd(x, kernel, bias, padding, tile, strip, target):
+def winograd(x, kernel, bias, padding, tile, strip, target, stride=1):
     """What the template computes, scheduled for `target`, bias and ReLU fused behind it."""
     lanes = max(4, target.hardware.vector_bits // 32)
     batch, channels, height, width = x.shape
     out_channels = len(kernel)
-    size = height + padding[0] + padding[2] - 2, width + padding[1] + padding[3] - 2
+    size = (height + padding[0] + padding[2] - 3) // stride + 1, (width + padding[1] + padding[3] - 3) // stride + 1
     blocks = -(-channels // lanes), -(-out_channels // lanes)
-    weight = WINOGRAD.module.pack(kernel, lanes, lanes, tile)
+    weight = WINOGRAD.module.pack(kernel, lanes, lanes, tile, stride)
     inputs = [blocked(x, lanes), weight, blocked(bias.reshape(1, -1, 1, 1), lanes)]
     data, u, b = (te.placeholder(a.shape, name=name) for a, name in zip(inputs, "xub", strict=True))
-    product = WINOGRAD.compute(data, u, padding=padding, tile=tile, strip=strip)
+    product = WINOGRAD.compute(data, u, padding=padding, tile=tile, strip=strip, stride=stride)
     y = topi.nn.relu(topi.add(product, b))
     function, origin = schedule_kernel(te.create_prim_func([data, u, b, y]), TEMPLATES, target.hardware)
     strips = batch * -(-size[0] // tile[0]) // strip
-    assert origin.startswith(f"winograd F({tile[0]}x{tile[1]},3x3) tile ")
+    strided = ", stride 2" if stride == 2 else ""
+    assert origin.startswith(f"winograd F({tile[0]}x{tile[1]},3x3{strided}) tile ")
     assert (f" in {strips} strips" in origin) == (strips > 1)
     assert origin.endswith(f", error {WINOGRAD.module.ERROR[tile]:.0e}")
     inputs[1] = in_panels(weight, tuple(int(d) for d in function.params[1].shape))
@@ -52,7 +53,9 @@ def winograd(x, kernel, bias, padding, tile, strip, target):
     return out.numpy().transpose(0, 1, 4, 2, 3).reshape(batch, -1, *size)[:, :out_channels]
 
 
-@pytest.mark.parametrize("tile", WINOGRAD.module.TILES)
+@pytest.mark.parametrize(
+    ("stride", "tile"), [(s, tile) for s, tiles in WINOGRAD.module.TILES.items() for tile in tiles]
+)
 @pytest.mark.parametrize(
     ("shape", "out_channels", "padding"),
     [
@@ -61,17 +64,18 @@ def winograd(x, kernel, bias, padding, tile, strip, target):
         ((2, 16, 14, 9), 32, (0, 0, 0, 0)),
         ((1, 32, 5, 6), 16, (2, 0, 1, 2)),
         ((1, 16, 3, 3), 16, (0, 0, 0, 0)),
+        ((1, 16, 12, 17), 16, (0, 0, 1, 1)),
     ],
 )
-def test_it_agrees_with_a_direct_convolution(shape, out_channels, padding, tile):
-    down = -(-(shape[2] + padding[0] + padding[2] - 2) // tile[0])
+def test_it_agrees_with_a_direct_convolution(shape, out_channels, padding, tile, stride):
+    down = -(-((shape[2] + padding[0] + padding[2] - 3) // stride + 1) // tile[0])
     generator = np.random.default_rng(1)
     x = generator.standard_normal(shape).astype(np.float32)
     kernel = (generator.standard_normal((out_channels, shape[1], 3, 3)) / np.sqrt(9 * shape[1])).astype(np.float32)
     bias = generator.standard_normal(out_channels).astype(np.float32)
-    expected = direct(x, kernel, bias, padding)
+    expected = direct(x, kernel, bias, padding, stride)
     for strip in (rows for rows in range(1, down + 1) if down % rows == 0):
-        found = winograd(x, kernel, bias, padding, tile, strip, resolve("native"))
+        found = winograd(x, kernel, bias, padding, tile, strip, resolve("native"), stride)
         assert np.abs(found - expected).max() <= WINOGRAD.module.ERROR[tile] * np.abs(expected).max(), strip
 
 
@@ -79,10 +83,12 @@ def test_it_is_chosen_where_it_pays():
     hardware = resolve("x86-64-v3").hardware
     choose = WINOGRAD.module.choose
     assert choose((64, 64, 3, 3), (1, 1), (1, 1), 1, 56, 56, 8, hardware)[0].tile == (4, 4)
+    assert choose((256, 256, 3, 3), (2, 2), (1, 1), 1, 14, 14, 8, hardware)[0].tile == (2, 2)
     for shape, strides, dilation, size, reason in (
         ((64, 64, 1, 1), (1, 1), (1, 1), 56, "the window is 1x1, Winograd's 3x3"),
-        ((64, 64, 3, 3), (2, 2), (1, 1), 56, "Winograd needs stride 1 and dilation 1"),
-        ((64, 64, 3, 3), (1, 1), (2, 2), 56, "Winograd needs stride 1 and dilation 1"),
+        ((64, 64, 3, 3), (3, 3), (1, 1), 56, "Winograd needs stride 1 or 2 and dilation 1"),
+        ((64, 64, 3, 3), (1, 2), (1, 1), 56, "Winograd needs stride 1 or 2 and dilation 1"),
+        ((64, 64, 3, 3), (1, 1), (2, 2), 56, "Winograd needs stride 1 or 2 and dilation 1"),
         ((8, 3, 3, 3), (1, 1), (1, 1), 56, "too few channels for the transforms to pay"),
     ):
         assert choose(shape, strides, dilation, 1, size, size, 8, hardware) == (None, reason)

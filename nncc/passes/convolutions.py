@@ -1,7 +1,7 @@
 """Convolutions on blocked channels: which template takes which, of float32 and of integers.
 
-There may be several ways for one: directly, as Winograd's, or skipping blocks of weights that are zero. The first is
-the one that is predicted to be fastest; where a record or a search says so, another is taken.
+There may be several ways for one: directly, as Winograd's or Strassen's, or skipping blocks of weights that are zero.
+The first is the one that is predicted to be fastest; where a record or a search says so, another is taken.
 """
 
 from __future__ import annotations
@@ -77,15 +77,20 @@ class _Convolution:
     def way(
         self, lanes: tuple[int, int], text: str, dot: Dot | None = None, exact: Callable[[Any], bool] = lambda _: True
     ) -> tuple[Any, str]:
-        """Winograd's plan, lists that skip zeros, or None for a direct convolution; and the hash of what was asked.
+        """The plan of Winograd or of Strassen, lists that skip zeros, or None for a direct convolution; and the hash of
+        what was asked.
 
         `lanes` are those of the input and of the output. Integers are multiplied by `dot`, and by Winograd's where a
         tile of it is `exact`.
         """
         layout, winograd = self.layout, self.template("winograd").module
         found: list[Any] = [None]
-        if dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
-            batch = 1 if self.batch in layout.open_sizes else self.batch  # one way for all batches
+        batch = 1 if self.batch in layout.open_sizes else self.batch  # one way for all batches
+        if self.plain and dot is None and lanes == (layout.lanes, layout.lanes):
+            if not layout.open_sizes & set(self.size):  # whose halves may not be whole
+                strassen = self.template("strassen").module
+                found = strassen.ways(self.kernel.shape, self.row, batch, layout.lanes, layout.hardware)
+        elif dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
             shape = self.kernel.shape, self.strides, self.dilation, batch, *self.size
             numbers = winograd.FLOATS if dot is None else winograd.integers(dot)
             ways = winograd.ways(*shape, layout.lanes, layout.hardware, numbers)
@@ -127,10 +132,14 @@ def conv2d(layout: Layout, call: Any) -> Blocked | None:
             options = this.window(kernel=kernel.shape[2:], task=task)
             packed, places = template.module.pack(kernel, *lanes, way.vectors)
             tables = [relax.const(places, "int32")]
+        elif way and this.plain:
+            template, source, options = this.template("strassen"), this.source(tensor), {"task": task}
+            packed = template.module.pack(kernel, layout.lanes)
         elif way:
             template, source = this.template("winograd"), layout.rows(tensor)
-            options = {"padding": this.padding, "tile": way.tile, "strip": way.strip, "task": task}
-            packed = template.module.pack(kernel, *lanes, way.tile)
+            stride = this.strides[0]
+            options = {"padding": this.padding, "tile": way.tile, "strip": way.strip, "stride": stride, "task": task}
+            packed = template.module.pack(kernel, *lanes, way.tile, stride)
         else:
             template, source = this.template("conv2d"), this.source(tensor)
             options = this.window(task=task)
