@@ -1,13 +1,17 @@
 """Check and measure libraries for a GPU: made on any machine, measured on one that has the GPU, unattended.
 
-    python benchmarks/gpu.py make --zoo FOLDER --target cuda-sm90 --out MADE [--models NAME ...]
-    python benchmarks/gpu.py measure MADE [--rounds 12] [--sanitize]
+    python benchmarks/gpu.py make --zoo FOLDER --target cuda-sm90 --out MADE [--models NAME ...] [--tune 15]
+    python benchmarks/gpu.py measure MADE [--rounds 12] [--sanitize] [--tune]
+    python benchmarks/gpu.py learn MADE --records FOLDER
 
 `make` compiles each model, computes what ONNX Runtime does with made-up inputs, and puts both with the model's file
 into a folder of its own. `measure` needs numpy, the folder, this checkout and the GPU's driver; no TVM. It compares
 nncc's outputs, lets compute-sanitizer look on where that is installed, and then has nncc, onnxruntime-gpu, TensorRT and
 torch run in turn, those that are installed (`gpu_peers.py`). A line of JSON a model is added to
 ``benchmarks/results/gpu.jsonl``, from which `bench.py --table` makes README's table.
+
+With ``--tune``, `make` also builds so many candidates of each kernel, `measure` measures them first, one process for
+all, and `learn` makes tuning records of what it found, with which `make --records FOLDER` compiles (`gpu_tuning.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu_tuning
 import numpy as np
 from models import chosen, models
 from turns import Failed, Running, row_text, take_turns, times_and_ratios
@@ -32,6 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = Path(__file__).with_name("gpu_peers.py")
 PATHS = os.pathsep.join([str(ROOT), str(PROGRAM.parent)])
 """Where it finds its modules, even where Python does not look into a program's own folder (PYTHONSAFEPATH)."""
+TUNE = "tune"
+"""The folder with the candidates of all models."""
 RESULTS = Path(__file__).with_name("results") / "gpu.jsonl"
 
 
@@ -43,11 +50,17 @@ def parser() -> argparse.ArgumentParser:
     make_.add_argument("--models", nargs="+", metavar="NAME", help="of benchmarks/models.toml; by default all")
     make_.add_argument("--target", default="cuda-sm80")
     make_.add_argument("--out", type=Path, required=True)
+    make_.add_argument("--tune", type=int, default=0, metavar="N", help="candidates of each kernel to build as well")
+    make_.add_argument("--records", action="append", default=[], metavar="PLACE", help="tuning records to compile with")
     measure_ = verbs.add_parser("measure", help="check and measure what `make` has made")
     measure_.add_argument("made", type=Path)
     measure_.add_argument("--models", nargs="+", metavar="NAME", help="of those that were made; by default all")
     measure_.add_argument("--rounds", type=int, default=12)
     measure_.add_argument("--sanitize", action="store_true", help="run each once under compute-sanitizer")
+    measure_.add_argument("--tune", action="store_true", help="measure the candidates that `make --tune` has built")
+    learn_ = verbs.add_parser("learn", help="make records of what `measure --tune` has measured; no GPU needed")
+    learn_.add_argument("made", type=Path)
+    learn_.add_argument("--records", type=Path, required=True, metavar="FOLDER")
     return parser
 
 
@@ -56,6 +69,11 @@ def main() -> None:
     if words.verb == "make":
         make(words)
         return
+    if words.verb == "learn":
+        print(f"{gpu_tuning.learn(words.made / TUNE, words.records)} kernels are faster than their defaults")
+        return
+    if words.tune:
+        gpu_tuning.measure_candidates(words.made / TUNE)
     folders = [path.parent for path in sorted(words.made.glob("*/made.json"))]
     for folder in folders:
         if words.models and folder.name not in words.models:
@@ -82,7 +100,12 @@ def make(words: argparse.Namespace) -> None:
             model = import_onnx(path, shape=models()[name].get("shape", {}), name=name)
             folder.mkdir(parents=True, exist_ok=True)
             save(model, folder / "model.onnx")
-            artifact = nncc.compile(folder / "model.onnx", target=words.target, output=folder, name="model")
+            options = {"target": words.target, "records": words.records}
+            artifact = nncc.compile(folder / "model.onnx", output=folder, name="model", **options)
+            if words.tune:
+                size = artifact.description["weights_bytes"]
+                found = folder / "model.onnx", words.target, size, words.out / TUNE, words.tune
+                print(f"{name}: {gpu_tuning.make_candidates(*found)} kernels to tune", flush=True)
         except NnccError as error:
             print(f"{name}: nncc does not compile it: {error}", file=sys.stderr)
             continue

@@ -174,9 +174,14 @@ def _parameter_bytes(graph: onnx_ir.Model) -> dict[str, int]:
 
 def _known_by_name(graph: onnx_ir.Model) -> tuple[Use, ...]:
     """Of a graph that could not be prepared: the operators by what is known of their names."""
+    from nncc.frontend.foreign import DEFINITIONS
     from nncc.frontend.relax_import import known_operators
+    from nncc.passes.integer_matmuls import INTEGER_MATMULS
+    from nncc.passes.qoperators import QOPERATORS
 
     known = known_operators()
+    for domain, operator in (*QOPERATORS, *INTEGER_MATMULS, *((d, op) for d, ops in DEFINITIONS.items() for op in ops)):
+        known.setdefault(domain, set()).add(operator)
     found: dict[str, list[onnx_ir.Node]] = {}
     for node in _all_nodes(graph):
         found.setdefault(_operator(node), []).append(node)

@@ -53,6 +53,7 @@ def _words(context: click.Context, parameter: click.Parameter, values: Sequence[
 @_setting("temperature", "--temperature", type=float, metavar="T")
 @_setting("logits_weight", "--logits-weight", type=float, metavar="WEIGHT")
 @_setting("feature_weight", "--feature-weight", type=float, metavar="WEIGHT")
+@_setting("held_out", "--held-out", type=int, metavar="N")
 @_setting("patience", "--patience", type=int, metavar="N")
 @_setting("seed", "--seed", type=int, metavar="N")
 @_setting("threads", "--threads", type=int, metavar="N")

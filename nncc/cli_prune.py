@@ -78,6 +78,9 @@ __all__ = ["prune_command"]
     help="Counts of channels stay multiples of it; int8 kernels like 16. Not for zeros.  "
     "[default: the target's float vectors]",
 )
+@click.option(
+    "--least", type=int, metavar="N", help="No group is left with fewer channels. Not for zeros.  [default: 1]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the samples held out, and positions fitted.")
 @TARGET
 @all_of(*SHAPES)

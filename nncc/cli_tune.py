@@ -32,6 +32,7 @@ __all__ = ["tune_command"]
 @option("runner", "--runner", default="local", show_default=True, metavar="RUNNER")
 @option("tasks", "--tasks", default="", metavar="list|TEXT")
 @option("graph", "--graph/--no-graph", default=True, show_default=True)
+@option("precision", "--precision", default="float32", show_default=True, metavar="float32|tf32|float16|bfloat16")
 @option("threads", "--threads", type=int, metavar="N")
 @all_of(*SHAPES, BIND)
 @option("seed", "--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -75,6 +76,7 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
         words = ["nncc", "compile", str(model), "--target", config.target]
         words += [word for name, sizes in shape.items() for word in ("--shape", f"{name}={'x'.join(map(str, sizes))}")]
         words += [word for name, text in config.bind.items() for word in ("--bind", f"{name}={text}")]
+        words += ["--precision", config.precision] if config.precision != "float32" else []
         words += ["--threads", str(config.threads)] if config.threads is not None else []
         words += [word for place in (tuning.into, *others) for word in ("--records", str(place))]
         words += [word for file in config.schedules for word in ("--schedules", str(file))]

@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as statements
 from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_equal, structural_map, structural_walk
 
-from nncc.dots import PRODUCT, ROUND
+from nncc.dots import FENCE, PRODUCT, ROUND
 from nncc.operators.attributes import Attributes
 
 __all__ = [
@@ -136,9 +136,8 @@ def constant_array(expr: Any) -> Any:
 
 def importable_operators() -> dict[str, set[str]]:
     """By domain, the ONNX operators that TVM's importer takes; it looks at names only."""
-    names = set(onnx_frontend._get_convert_map())
-    contributed = {"BiasGelu", "EmbedLayerNormalization", "FastGelu", "SkipLayerNormalization"}
-    return {"": names - contributed, "com.microsoft": names & contributed}
+    contributed = {"BiasGelu", "EmbedLayerNormalization", "FastGelu", "SkipLayerNormalization"}  # none of the standard
+    return {"": set(onnx_frontend._get_convert_map()) - contributed}
 
 
 def _empty_inputs(graph: Any) -> dict[str, list[int]]:
@@ -182,5 +181,5 @@ def onnx_importer(
     return load
 
 
-for _name in (PRODUCT, ROUND):  # at once: a kernel that another process has written down names them
+for _name in (PRODUCT, ROUND, FENCE):  # at once: a kernel that another process has written down names them
     pure_operator(_name)

@@ -76,8 +76,9 @@ class Tuning:
     trials: int | None = None
     """How many candidates to measure, at most."""
     runner: str = "local"
-    """Where candidates run: local, ``rpc://HOST:PORT/KEY`` (boards, by TVM's RPC), qemu (the flow, but no times), or
-    sim (cycles of a simulated accelerator; what local is for targets with one)."""
+    """Where candidates run: local (this machine or its GPU), ``rpc://HOST:PORT/KEY`` (boards and machines with GPUs,
+    by TVM's RPC), qemu (the flow, but no times), or sim (cycles of a simulated accelerator; what local is for targets
+    with one)."""
     seed: int = 0
     """Of the search and of the inputs: the same seed tries the same things, as far as times agree."""
     by: str = ""

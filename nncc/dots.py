@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DOTS",
+    "FENCE",
     "FULL_PRODUCT",
     "PRODUCT",
     "ROUND",
@@ -28,6 +29,7 @@ __all__ = [
     "dot_of",
     "dots_of",
     "nearest",
+    "rounded",
     "wide_dot_of",
 ]
 
@@ -37,6 +39,8 @@ FULL_PRODUCT = "tirx.nncc_full_dot"
 """The same where weights may be -128."""
 ROUND = "tirx.nncc_nearest"
 """The TIR operator: float32 to the nearest int32, ties to even; from 2^22 on it gives anything."""
+FENCE = "tirx.nncc_rounded"
+"""The TIR operator: float32 as it is, rounded before it is part of a sum."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,14 @@ def nearest(value: Any) -> Any:
     from nncc.compat import pure_operator, tirx
 
     return tirx.call_intrin("int32", pure_operator(ROUND), value)
+
+
+def rounded(value: Any) -> Any:
+    """A product of float32 that is rounded by itself: no fused multiply-add is made of it and a sum. GPUs' compilers
+    make one all the same."""
+    from nncc.compat import pure_operator, tirx
+
+    return tirx.call_intrin("float32", pure_operator(FENCE), value)
 
 
 WIDE_DOTS = {

@@ -53,6 +53,8 @@ class KernelEstimate:
     """Of a call."""
     nbytes: int
     """That a call reads and writes, each tensor once."""
+    arithmetic_seconds: float
+    """That its arithmetic takes at least; 0 where the target's peak is not known."""
     seconds: float
     """Least time of a call."""
     bound: str
@@ -79,7 +81,8 @@ def estimates(program: Program, resources: Mapping[str, Resources] | None = None
             for launch in program.launches.get(kernel, ())
         )
         bound = "arithmetic" if arithmetic > memory else "memory"
-        found.append(KernelEstimate(kernel, schedule, count, flops, nbytes, max(arithmetic, memory), bound, launches))
+        least = max(arithmetic, memory)
+        found.append(KernelEstimate(kernel, schedule, count, flops, nbytes, arithmetic, least, bound, launches))
     return tuple(sorted(found, key=lambda each: -each.calls * each.seconds))
 
 

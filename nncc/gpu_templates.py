@@ -52,11 +52,21 @@ def _name(function: Any) -> str:
     return str(next(block.name_hint for block in [*blocks[::-1], *blocks] if block.name_hint != "root"))
 
 
+_OPERATORS = {
+    "select": "NonZero, Unique, Compress or NonMaxSuppression",
+    "scan": "CumSum, CumProd or Multinomial",
+    "random": "Bernoulli, RandomNormal or RandomUniform",
+    "det": "Det",
+}
+"""By the name of a kernel, what it may be in the model, where that has another name."""
+
+
 def refuse_own_code(function: Any) -> None:
     """ModelError: the kernel is a call of our own C, which no GPU can run."""
     name = _name(function)
+    also = next((f" ({words})" for kernel, words in _OPERATORS.items() if name.rstrip("0123456789_") == kernel), "")
     raise ModelError(
-        f"the kernel `{name}` is code for processors, which GPUs cannot run",
+        f"the kernel `{name}`{also} is code for processors, which GPUs cannot run",
         _HINT,
     )
 

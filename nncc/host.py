@@ -16,7 +16,7 @@ from nncc.errors import TargetError
 if TYPE_CHECKING:
     from nncc.target import Target
 
-__all__ = ["Host", "driver_problem", "host", "llvm_features", "system_of"]
+__all__ = ["Gpu", "Host", "driver_problem", "gpu", "host", "llvm_features", "system_of"]
 
 _CPUINFO_WORDS = {"pni": "sse3", "abm": "lzcnt"}
 """Words of /proc/cpuinfo that the C runtime, and so `Hardware.features`, spells otherwise."""
@@ -104,17 +104,47 @@ def host() -> Host:
     return Host(system, machine, features, cores, caches.get("1", 0), caches.get("2", 0), last, processor)
 
 
-def driver_problem() -> str:
-    """Why no program can use a GPU of NVIDIA's here; empty where the driver finds one."""
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as CUDA's driver describes it."""
+
+    name: str
+    major: int
+    minor: int
+    """Of its compute capability."""
+
+
+def gpu(ordinal: int = 0) -> Gpu | str:
+    """The GPU of this number, or why no program can use it. It starts the driver in this process."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
-        failed, count = driver.cuInit(0), ctypes.c_int()
+        failed, count, device = driver.cuInit(0), ctypes.c_int(), ctypes.c_int()
         failed = failed or driver.cuDeviceGetCount(ctypes.byref(count))
+        if failed:
+            return f"NVIDIA's driver does not start (error {failed})"
+        if not count.value:
+            return "it has no GPU"
+        if ordinal >= count.value:
+            return f"it has no GPU of number {ordinal}"
+        name, numbers = ctypes.create_string_buffer(200), (ctypes.c_int(), ctypes.c_int())
+        failed = driver.cuDeviceGet(ctypes.byref(device), ordinal) or driver.cuDeviceGetName(name, 200, device)
+        for attribute, number in zip(_CAPABILITY, numbers, strict=True):
+            failed = failed or driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
     except (OSError, AttributeError) as error:
         return f"NVIDIA's driver cannot be opened ({error})"
     if failed:
-        return f"NVIDIA's driver does not start (error {failed})"
-    return "" if count.value else "it has no GPU"
+        return f"NVIDIA's driver does not describe its GPU (error {failed})"
+    return Gpu(name.value.decode(errors="replace"), numbers[0].value, numbers[1].value)
+
+
+_CAPABILITY = (75, 76)
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+
+
+def driver_problem() -> str:
+    """Why no program can use a GPU of NVIDIA's here; empty where the driver finds one."""
+    found = gpu()
+    return found if isinstance(found, str) else ""
 
 
 def llvm_features(tvm: dict[str, Any] | None) -> tuple[str, ...]:

@@ -182,6 +182,8 @@ class LayerTimes:
         vectors = _padded(product.columns) / dot.lanes
         if product.kind == "conv_transpose" or product.groups == 1:
             steps = prod(window) * _padded(product.depth) / dot.size
+            if product.kind == "conv" and 2 * product.depth <= dot.size and product.dilations[-1:] == (1,):
+                steps = prod(window[:-1]) * _blocks(window[-1], dot.size // product.depth)  # words along rows
             direct = positions * steps * vectors * each * min(1 / _EFFICIENCY, skipping)
             return direct if product.kind != "conv" else min(direct, self._integer_winograd(product, dot, exact))
         if product.depth == 1 and product.columns == product.groups and len(window) == 2:

@@ -97,6 +97,37 @@ def _in_squares(sch: Any, block: Any, lanes: int) -> list[Any] | None:
     return outer
 
 
+def _transposed(sch: Any, block: Any, lanes: int) -> list[Any] | None:
+    """The same of a block that reads one tensor along another axis than its innermost, where both are whole squares,
+    of half the lanes or a quarter if need be. The loops that remain outside; None where a block does something else.
+    """
+    loops, iterators = sch.get_loops(block), sch.get(block).iter_vars
+    if len(loops) < 2 or len(loops) != len(iterators) or _branches(sch, block):
+        return None
+    inner = iterators[-1].var
+    gathers = [
+        load
+        for load in loads(sch, block)
+        if inner not in _along(load, iterators) and any(_reads(index, inner) for index in load.indices)
+    ]
+    if len(gathers) != 1 or str(gathers[0].source.dtype) != "float32":
+        return None
+    at = next((i for i, v in enumerate(iterators[:-1]) if gathers[0].indices[-1].same_as(v.var)), None)
+    if at is None:
+        return None
+    sizes = [size for size in (lanes, lanes // 2, lanes // 4) if size >= 4]
+    side = next((n for n in sizes if not extent(sch, loops[at]) % n and not extent(sch, loops[-1]) % n), None)
+    if side is None:
+        return None
+    columns, column = sch.split(loops[at], [None, side])
+    rows, row = sch.split(loops[-1], [None, side])
+    outer = [*loops[:at], columns, *loops[at + 1 : -1], rows]
+    sch.reorder(*outer, column, row)
+    sch.unroll(column)
+    sch.vectorize(row)
+    return outer
+
+
 def _along(load: Any, iterators: Any) -> set[Any]:
     """The iterators that move the last index of a load; none move that of a scalar."""
     if not load.indices:
@@ -107,6 +138,12 @@ def _along(load: Any, iterators: Any) -> set[Any]:
     found: set[Any] = set()
     structural_walk(known.simplify(load.indices[-1]), [(tirx.Var, found.add)])
     return found
+
+
+def _reads(index: Any, variable: Any) -> bool:
+    found: set[Any] = set()
+    structural_walk(index, [(tirx.Var, found.add)])
+    return variable in found
 
 
 def _branches(sch: Any, block: Any) -> bool:
@@ -123,6 +160,8 @@ def elementwise(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> No
     outer = _cut_at_borders(sch, block)
     if outer is None:
         outer = _in_squares(sch, block, max(1, hardware.vector_bits // 32))
+    if outer is None:
+        outer = _transposed(sch, block, max(1, hardware.vector_bits // 32))
     if outer is None:
         outer = _vectorize_last(sch, block, max(1, hardware.vector_bits // 32))
     if outer:

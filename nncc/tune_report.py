@@ -78,7 +78,7 @@ class TuneProgress(Progress, Watcher):
 
 
 def _head(state: State) -> str:
-    words = [plural(state.trials, "trial") + (f" ({state.failed} failed)" if state.failed else "")]
+    words = [_counts(state)]
     if state.baseline:
         gain = state.baseline / state.predicted
         words.append(f"predicted {duration(state.predicted)}, {gain:.3f}x of {duration(state.baseline)}")
@@ -87,6 +87,12 @@ def _head(state: State) -> str:
     elif isfinite(state.most_trials):
         words.append(f"{int(state.most_trials - state.trials)} trials left")
     return ", ".join(words)
+
+
+def _counts(state: State) -> str:
+    """``24 trials, 0 failed``; and of a GPU, how many the compiler's report spared."""
+    pruned = f", {state.pruned} not measured, for they cannot win" if state.pruned else ""
+    return f"{plural(state.trials, 'trial')}, {state.failed} failed{pruned}"
 
 
 def _rows(state: State, most: int) -> str:
@@ -115,6 +121,7 @@ def task_facts(state: State) -> list[dict[str, Any]]:
             "text": c.task.text,
             "share": c.share,
             "seconds": c.share * state.baseline,
+            "estimated": state.estimated,
             "calls": c.task.calls,
             "trials": c.trials,
             "options": {name: list(options) for name, options in c.task.options.items()},
@@ -131,9 +138,10 @@ def task_table(state: State) -> str:
         share, trials, best = _cells(c)
         time_ = duration(c.share * state.baseline)
         rows.append([share, time_, str(c.task.calls), trials, best, c.task.hash, c.task.text])
-    rest = 1 - sum(c.share for c in state.contests)
+    rest = max(0.0, 1 - sum(c.share for c in state.contests))
     text = table(rows, ">>>>><<")
-    return f"{text}\n{duration(state.baseline)} in all; {rest * 100:.1f} % in kernels without a choice\n"
+    how = "; least times by the target's facts, for there is no such GPU here" if state.estimated else ""
+    return f"{text}\n{duration(state.baseline)} in all; {rest * 100:.1f} % in kernels without a choice{how}\n"
 
 
 # ---- outcome ------------------------------------------------------------------------------------------------------
@@ -147,6 +155,7 @@ def outcome_facts(found: Outcome, folder: str, stored: bool) -> dict[str, Any]:
         "ratio": {"median": final.ratio, "low": final.low, "high": final.high} if final else None,
         "trials": found.state.trials,
         "failed": found.state.failed,
+        "pruned": found.state.pruned,
         "graph": found.graph,
         "roofline": whole_roofline(found),
         "winners": {
@@ -191,7 +200,7 @@ def outcome_text(found: Outcome, folder: str, stored: bool) -> str:
     together = whole_roofline(found)
     if together is not None:
         lines.append(f"all kernels together are at {together * 100:.0f} % of what this machine attains (roofline)\n")
-    counts = f"{plural(found.state.trials, 'trial')}, {found.state.failed} failed"
+    counts = _counts(found.state)
     warm = f"; {plural(found.warm, 'winner')} began as another task's record" if found.warm else ""
     disturbed = f"; {plural(found.disturbed, 'round')} left out, the machine was busy" if found.disturbed else ""
     lines.append(f"{counts}{warm}{disturbed}\n")

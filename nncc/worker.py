@@ -82,7 +82,7 @@ def serve() -> None:
 def answer(order: Mapping[str, Any]) -> dict[str, Any]:
     """Do `order` in this process; ``error`` and ``hint`` where the library cannot be loaded or fails."""
     tasks = {"run": _run_here, "bench": _bench_here, "fastest": _fastest_here, "rounds": _rounds_here}
-    tasks |= {"simulate": _simulate_here, "cycles": _cycles_here}
+    tasks |= {"simulate": _simulate_here, "cycles": _cycles_here, "gpu": _gpu_here}
     try:
         return tasks[order["task"]](order)
     except RunError as error:
@@ -196,6 +196,17 @@ def _rounds_here(order: Mapping[str, Any]) -> dict[str, Any]:
         found = module.profile_rounds(inputs, order["rounds"], order["seconds"], order["warmup"])
     found.tofile(Path(order["folder"]) / "seconds")
     return {"shape": found.shape}
+
+
+def _gpu_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The GPU that libraries use here: its name and compute capability, or ``problem``."""
+    from dataclasses import asdict
+
+    from nncc.host import gpu
+
+    ordinal = os.environ.get("NNCC_CUDA_DEVICE", "")
+    found = gpu(int(ordinal) if ordinal.isdecimal() else 0)
+    return {"problem": found} if isinstance(found, str) else asdict(found)
 
 
 def _fastest_here(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ x is [N, C/ci, H, W, ci], y is [N, O/co, OH, OW, co]; channel counts that do not
 W is [O/co, C/ci, KH, KW, ci, co]. One register tile is `vectors` x `columns` accumulators of `co` lanes: each step of
 the reduction takes `columns` activations and `vectors` weight vectors, which the schedule lays out in one stream.
 
-Of integers, a step takes a word of activations: W is [O/co, C/ci, KH, KW, ci/size, co*size], the result int32.
+Of integers, a step takes a word of activations: W is [O/co, C/ci, KH, KW, ci/size, co*size], the result int32. Where
+the C channels are so few that a word has room for several pixels, words run along rows: x is [N, 1, H, W, C], a word
+has the channels of size/C neighbours, and W is [O/co, 1, KH, KW*C/size, 1, co*size], see `along_rows`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,23 @@ def pack(kernel, in_lanes, out_lanes, dot=None):
     return packed if dot is None else dot.words(packed, 4)
 
 
+def along_rows(kernel, dot):
+    """[O, C, KH, KW] -> [O, size, KH, words], where a word has the channels of size/C neighbours of a row:
+
+        W'[o, t, kh, j] = W[o, t mod C, kh, j * size/C + t div C],   0 behind the window's end
+
+    None where that takes no fewer words. The input is then to have as many more columns, of any numbers, on the right.
+    """
+    out_channels, channels, height, width = kernel.shape
+    pixels = dot.size // channels
+    words = -(-width // max(1, pixels))
+    if dot.size % channels or words == width:
+        return None
+    wide = np.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, words * pixels - width)))
+    apart = wide.reshape(out_channels, channels, height, words, pixels)
+    return np.ascontiguousarray(apart.transpose(0, 4, 1, 2, 3).reshape(out_channels, dot.size, height, words))
+
+
 def compute(data, weight, *, strides, padding, dilation, task="", dot=None, zero=0):
     """Define the convolution; `padding` is (top, left, bottom, right), `task` for `scheduling.anchor`.
 
@@ -38,20 +57,26 @@ def compute(data, weight, *, strides, padding, dilation, task="", dot=None, zero
     """
     batch, in_blocks, _, _, in_lanes = (int(d) for d in data.shape)
     out_blocks, _, kernel_h, kernel_w, _, out_lanes = (int(d) for d in weight.shape)
+    channels, pixels = in_lanes, 1
     if dot is not None:
         data, out_lanes, in_lanes = scheduling.widened(data, dot), out_lanes // dot.size, in_lanes // dot.size
-    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w), strides, padding, dilation, zero)
+        if channels < dot.size:
+            pixels, in_lanes = dot.size // channels, 1
+    data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w * pixels), strides, padding, dilation, zero)
     i = te.reduce_axis((0, in_blocks), name="i")
     kh = te.reduce_axis((0, kernel_h), name="kh")
     kw = te.reduce_axis((0, kernel_w), name="kw")
     ii = te.reduce_axis((0, in_lanes), name="ii")
 
     def product(n, o, h, w, oi):
-        pixel = n, i, h * strides[0] + kh * dilation[0], w * strides[1] + kw * dilation[1]
+        row, column = (n, i, h * strides[0] + kh * dilation[0]), w * strides[1] + kw * pixels * dilation[1]
         if dot is None:
-            return data[(*pixel, ii)] * weight[o, i, kh, kw, ii, oi]
-        values, weights = (lambda t: data[(*pixel, ii * dot.size + t)]), (lambda at: weight[o, i, kh, kw, ii, at])
-        return dot.product(values, weights, oi, out_lanes)
+            return data[(*row, column, ii)] * weight[o, i, kh, kw, ii, oi]
+
+        def value(t):
+            return data[(*row, column + t // channels, t % channels if pixels > 1 else ii * dot.size + t)]
+
+        return dot.product(value, lambda at: weight[o, i, kh, kw, ii, at], oi, out_lanes)
 
     return te.compute(
         (batch, out_blocks, out_h, out_w, out_lanes),
@@ -93,8 +118,12 @@ def schedule(sch, block, hardware, choose):
     tn, to, th, tw, lanes, i, kh, kw, ii = loops[-9:]
     # Columns outside of vectors: the few weight vectors stay live, not the many broadcast activations.
     sch.reorder(tn, th, i, kh, kw, ii, tw, to, lanes)
-    by_rows = hardware.lane_operand and scheduling.extent(sch, ii) == 1
-    placed += scheduling.operand_in_registers(sch, block, 0, kh if by_rows else kw, hardware)
+    dot = scheduling.dot_in(sch, block, hardware)
+    # Words along rows begin at any byte, and lanes of registers are whole words: each is loaded into all lanes.
+    spread = dot is not None and scheduling.operand_shape(sch, block, 0)[4] < dot.size
+    by_rows = hardware.lane_operand and scheduling.extent(sch, ii) == 1 and not spread
+    if not spread:
+        placed += scheduling.operand_in_registers(sch, block, 0, kh if by_rows else kw, hardware)
     if by_rows:  # a few channels of an image: a row of activations serves the whole row of the window
         sch.unroll(kw)
     scheduling.split_steps(sch, ii, choose("unroll", scheduling.unrollings(scheduling.extent(sch, ii))))

@@ -6,7 +6,9 @@ or the sum over the same times scale[h, w], one over the number of elements that
 of columns shares what its windows have in common. Large windows are pooled along their rows first and then along
 columns, KH + KW steps for KH*KW.
 
-Integers have their maxima as they are; averages of (x - zero) step are those of exact sums, the step in `scale`.
+Integers have their maxima as they are. Averages of (x - zero) step, which are to be rounded to integers, often lie in
+the middle of two: they are rounded on the way as those of ONNX Runtime's QLinearAveragePool are, each number by itself,
+then their sum one after the other along rows, then that over the number of elements.
 
 A window that reaches over the border has its maximum inside: indices are clamped, which takes elements of the border
 more than once.
@@ -18,26 +20,28 @@ import numpy as np
 
 from nncc import scheduling
 from nncc.compat import te, tirx
+from nncc.dots import rounded
+from nncc.passes.quantization import dequantized
 
 NAME = "pool2d"
 _LARGE = 16
 """Elements of a window from which two passes pay."""
 
 
-def scales(shape, kernel, strides, dilation, padding, size, count_padding):
-    """One over the elements that each average counts, [OH, OW]: those in the image, or in its padding too."""
+def counts(shape, kernel, strides, dilation, padding, size, count_padding):
+    """The elements that each average counts, [OH, OW]: those in the image, or in its padding too; at least one."""
     counts = []
     for axis in (0, 1):
         before, after = (padding[axis], padding[axis + 2]) if count_padding else (0, 0)
         taps = np.arange(size[axis])[:, None] * strides[axis] + np.arange(kernel[axis]) * dilation[axis] - padding[axis]
         counts.append(((taps >= -before) & (taps < shape[axis] + after)).sum(axis=1))
-    return (1 / np.maximum(np.outer(*counts), 1)).astype(np.float32)
+    return np.maximum(np.outer(*counts), 1).astype(np.float32)
 
 
-def compute(data, *scale, kernel, strides, dilation, padding, size, zero=0):
+def compute(data, *scale, kernel, strides, dilation, padding, size, step=1.0, zero=0):
     """Define maxima, or averages where there is a `scale`, of `size`; `padding` is (top, left, bottom, right).
 
-    Averages of integers are those of x - `zero`, in float32.
+    Averages of integers are those of (x - `zero`) `step`, in float32; their `scale` is the number of elements.
     """
     batch, blocks, *shape, lanes = (int(d) for d in data.shape)
     before = padding[:2]
@@ -45,10 +49,7 @@ def compute(data, *scale, kernel, strides, dilation, padding, size, zero=0):
     meets = [before[a] < kernel[a] and (size[a] - 1) * strides[a] - before[a] < shape[a] for a in (0, 1)]
     clamped = not scale and tuple(dilation) == (1, 1) and all(meets)
     of_integers = data.dtype != "float32"
-    if scale:
-        outside = tirx.const(zero, "int32") if of_integers else tirx.const(0.0, data.dtype)
-    else:
-        outside = te.min_value(data.dtype)
+    outside = tirx.const(0.0, "float32") if scale else te.min_value(data.dtype)
 
     def element(n, c, h, w, i):
         """At (h, w) counted from the padding's corner."""
@@ -63,7 +64,7 @@ def compute(data, *scale, kernel, strides, dilation, padding, size, zero=0):
             elif ends[axis] > shape[axis]:
                 inside.append(index[axis] < shape[axis])
         value = data[n, c, index[0], index[1], i]
-        value = value.astype("int32") if of_integers and scale else value
+        value = rounded(dequantized(value, step, zero)) if of_integers and scale else value
         return tirx.if_then_else(tirx.all(*inside), value, outside) if inside else value
 
     def at(axis, place, k):
@@ -72,7 +73,7 @@ def compute(data, *scale, kernel, strides, dilation, padding, size, zero=0):
     reduce = te.sum if scale else te.max
     kh, kw = (te.reduce_axis((0, kernel[axis]), name=name) for axis, name in enumerate(("kh", "kw")))
     out = (batch, blocks, *size, lanes)
-    if kernel[0] * kernel[1] >= _LARGE and min(kernel) > 1:
+    if kernel[0] * kernel[1] >= _LARGE and min(kernel) > 1 and not (of_integers and scale):
         rows = te.compute(
             (batch, blocks, at(0, size[0] - 1, kernel[0] - 1) + 1, size[1], lanes),
             lambda n, c, h, w, i: reduce(element(n, c, h, at(1, w, kw), i), axis=[kw]),
@@ -93,9 +94,7 @@ def compute(data, *scale, kernel, strides, dilation, padding, size, zero=0):
 
     def average(n, c, h, w, i):
         total = result[n, c, h, w, i]
-        if of_integers:
-            total = (total - zero * kernel[0] * kernel[1]).astype("float32")
-        return total * scale[0][h, w]
+        return total / scale[0][h, w] if of_integers else total * scale[0][h, w]
 
     return te.compute(out, average, name="average")
 

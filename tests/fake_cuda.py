@@ -112,6 +112,23 @@ def fake_gpu(kernels: Path, *flags: str, **variables: str) -> dict[str, str]:
     return os.environ | {"LD_LIBRARY_PATH": paths, "NNCC_FAKE_CUDA_KERNELS": str(kernels)} | own
 
 
+def fake_compiler(folder: Path) -> str:
+    """The path of an nvcc, made in `folder`, whose cubins are libraries of this machine that the fake driver loads; its
+    environment's NNCC_FAKE_NVCC_SPILLS are words of kernels that it says spill."""
+    script = folder / "nvcc"
+    search = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    script.write_text(f'#!/bin/sh\nPYTHONPATH="{search}" exec "{sys.executable}" "{HERE / "fake_nvcc.py"}" "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def kernel_texts(source: str) -> dict[str, str]:
+    """The kernels of a source by name, each from its name on to the next one."""
+    found = list(_KERNEL.finditer(source))
+    ends = [match.start() for match in found[1:]] + [len(source)]
+    return {match.group(2): source[match.start() : end] for match, end in zip(found, ends, strict=True)}
+
+
 def run_python(script: str, environment: dict[str, str], *arguments: str | Path) -> str:
     """What `script` prints; AssertionError with its stderr if it fails."""
     command = [sys.executable, "-c", script, *map(str, arguments)]

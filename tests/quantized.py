@@ -91,6 +91,18 @@ def many_kinds(data: str) -> QuantizedNet:
     return net
 
 
+def few_channels(data: str) -> QuantizedNet:
+    """First layers of one and of two channels: windows that are shorter and longer than a word, with and without a
+    stride, and borders of different width."""
+    net = QuantizedNet(data)
+    for channels in (1, 2):
+        x = net.quantized(net.input(1, channels, 19, 17), 0.03)
+        for kernel, strides, pads in (((3, 3), (1, 1), (1, 1, 1, 1)), ((5, 4), (2, 2), (2, 1, 2, 0))):
+            net.output(net.quantized_conv(x, channels, 20, kernel, scale=0.03, strides=strides, pads=pads))
+        net.output(net.quantized_conv(x, channels, 12, (1, 7), scale=0.03))
+    return net
+
+
 def extremes(data: str) -> QuantizedNet:
     """Activations and weights at their ends, and sums close to those of int32: 66,000 * 255 * 127 = 0.995 * 2^31."""
     net = QuantizedNet(data)

@@ -28,6 +28,8 @@ def kernels(request, tmp_path_factory):
     x = net.op("Clip", net.conv(x, 96, 100, (1, 1)), net.constant(0, np.float32), net.constant(6, np.float32))
     x = net.op("Reshape", x, net.ints(160, 160))
     net.output(net.op("MatMul", x, net.weight(160, 120)))
+    x, gates = net.input(4, 8, 20), 4 * 64
+    net.output(net.op("LSTM", x, net.weight(1, gates, 20), net.weight(1, gates, 64), hidden_size=64))
     folder = tmp_path_factory.mktemp("arm")
     net.save(folder / "net.onnx")
     nncc.compile(
@@ -147,7 +149,8 @@ def test_each_kind_of_product_has_a_hot_loop(kernels):
     _, found = kernels
     assert sum("conv2d" in name for name in found) == 3
     assert sum("winograd" in name for name in found) == 1
-    assert sum("matmul" in name for name in found) == 1
+    assert sum("matmul" in name for name in found) == 2  # one makes what an LSTM adds to its products
+    assert sum("recurrent" in name for name in found) == 1
 
 
 def test_hot_loops_keep_everything_in_registers(kernels):

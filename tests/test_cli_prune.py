@@ -245,6 +245,9 @@ def test_wrong_words_have_their_errors(call, tmp_path):
     assert error(call, "--sparsity", "50%", "--multiple", "0", status=2) == (
         "error: counts of channels cannot be multiples of 0\n\nhint: 1 allows any count\n"
     )
+    assert error(call, "--sparsity", "50%", "--least", "0", status=2) == (
+        "error: no layer can do with 0 channels\n\nhint: `--least 1` lets all go but one\n"
+    )
     assert error(call, "--sparsity", "50%", "-o", "m.onnx", status=2) == (
         "error: `-o m.onnx` is the model itself\n\nhint: choose another file\n"
     )
@@ -292,3 +295,14 @@ def test_a_trained_network_keeps_its_answers(tmp_path):
         found[refit] = made.outcome.agreement["sqnr"]
     assert found[True] > found[False]
     assert found[True] > 0.9, "ten decibels"
+
+
+def test_no_group_is_left_with_fewer_channels_than_asked(tmp_path):
+    model = Path(__file__).parent / "models" / "fmnist_dsnet.onnx"
+    samples = [{"input": np.random.default_rng(at).normal(0, 1, (1, 1, 28, 28)).astype(np.float32)} for at in range(4)]
+    fewest = []
+    for least in (None, 48):
+        made = nncc.prune(model, samples, tmp_path / "p.onnx", sparsity=0.4, multiple=8, least=least).outcome
+        left = [(len(group.units), int(made.keep[group.units].sum())) for group in made.found.prunable()]
+        fewest.append(min(kept for whole, kept in left if kept < whole))
+    assert fewest[0] < 48 <= fewest[1]

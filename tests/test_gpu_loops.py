@@ -100,6 +100,32 @@ def test_loops_of_one_thread_are_refused(tmp_path: Any) -> None:
     )
 
 
+PROCESSORS = "is code for processors, which GPUs cannot run"
+
+
+@pytest.mark.parametrize(
+    ("operator", "words"),
+    {
+        "LSTM": "the model has recurrent layers, which cannot be compiled for `cuda-sm80` yet",
+        "NonZero": f"the kernel `select` (NonZero, Unique, Compress or NonMaxSuppression) {PROCESSORS}",
+        "CumSum": f"the kernel `scan` (CumSum, CumProd or Multinomial) {PROCESSORS}",
+        "Det": f"the kernel `det` (Det) {PROCESSORS}",
+    }.items(),
+)
+def test_what_only_processors_run_is_refused_by_its_name(operator: str, words: str, tmp_path: Any) -> None:
+    net = Net()
+    x = net.input(4, 3, 3)
+    more = {
+        "LSTM": (net.weight(1, 8, 3), net.weight(1, 8, 2)),
+        "CumSum": (net.constant(np.int64(1)),),
+    }.get(operator, ())
+    made = net.op(operator, x, *more, **({"hidden_size": 2} if operator == "LSTM" else {}))
+    net.output(made)
+    with pytest.raises(ModelError) as error:
+        compile_net(net, tmp_path, "cuda-sm80", until="schedule")
+    assert str(error.value) == words
+
+
 def test_our_own_code_is_refused() -> None:
     from nncc.compat import tirx
     from nncc.gpu_templates import refuse_own_code

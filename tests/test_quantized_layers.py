@@ -195,6 +195,16 @@ def test_matrix_products(tmp_path: Path) -> None:
     on_integers(within_a_step(net, tmp_path))
 
 
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+def test_products_of_activations_with_heads_behind_their_rows(tmp_path: Path, target: str) -> None:
+    """The sums that zero points are taken off by move as the tensors do."""
+    net = QuantizedNet()
+    q, k = net.grid(net.input(1, 9, 3, 15), STEP, 152), net.grid(net.input(1, 13, 3, 15), STEP, 120)
+    q, k = net.op("Transpose", q, perm=[0, 2, 1, 3]), net.op("Transpose", k, perm=[0, 2, 3, 1])
+    net.output(net.grid(net.op("MatMul", net.grid(q, STEP, 152), net.grid(k, STEP, 120)), STEP))
+    on_integers(within_a_step(net, tmp_path, target=target))
+
+
 def test_a_product_of_floats_from_an_input_that_others_read_as_floats(tmp_path: Path) -> None:
     net = QuantizedNet()
     x = net.grid(net.input(1, 16, 8, 8), STEP, 100)

@@ -32,7 +32,7 @@ def test_a_template_replaces_the_one_of_its_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "missing"),
-    [('NAME = "mine"\n', "compute, schedule"), (WHOLE.replace("mine", "conv2d"), "pack")],
+    [('NAME = "mine"\n', "compute, schedule"), (WHOLE.replace("mine", "conv2d"), "along_rows, pack")],
 )
 def test_what_is_missing_is_named(tmp_path, text, missing):
     path = tmp_path / "mine.py"

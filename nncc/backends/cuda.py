@@ -9,8 +9,7 @@ from typing import Any
 from nncc.backends.library import Code, make_library
 from nncc.codegen.cuda_compiler import DeviceCode, compile_device_code, find_compiler
 from nncc.codegen.emit_cuda import emit_source
-from nncc.codegen.link import CUDA_FUNCTIONS, PUBLIC_FUNCTIONS, find_toolchain
-from nncc.errors import UsageError
+from nncc.codegen.link import CUDA_FUNCTIONS, PUBLIC_FUNCTIONS, RPC_GPU_FUNCTIONS, find_toolchain
 from nncc.gpu_estimate import LaunchEstimate, estimates
 from nncc.ir import Artifact, Lowered, Program
 from nncc.target import Target
@@ -44,19 +43,20 @@ def build(
     emit: Sequence[str] = ("so",),
     dump_code: Sequence[str] = (),
     rpc: bool = False,
+    device: DeviceCode | None = None,
 ) -> Artifact:
     """Write the library, ``<stem>.h`` and ``<stem>.json`` into `folder`; `dump_code` writes ``<stem>.cu`` or ``.ptx``.
 
-    Raises ToolError where a compiler is lacking, OutputError, and UsageError for what only CPUs have.
+    With `rpc`, the library has what TVM's RPC server needs to measure it (runtime/rpc_shim.c). `device` is the kernels'
+    machine code where that has been made already. Raises ToolError where a compiler is lacking, and OutputError.
     """
-    if rpc:
-        raise UsageError(f"libraries for `{program.target.name}` cannot be measured through TVM's RPC server")
     arch = str(program.target.tvm["arch"])
-    device = compile_device_code(program.kernels, arch)
+    device = device or compile_device_code(program.kernels, arch)
+    exports = (*PUBLIC_FUNCTIONS, *CUDA_FUNCTIONS, *(RPC_GPU_FUNCTIONS if rpc else ()))
     forms = {"cu": program.kernels, "ptx": device.ptx.decode()}
     code = Code(
-        source=lambda build_hash, compiler: emit_source(program, build_hash, compiler),
-        exports=(*PUBLIC_FUNCTIONS, *CUDA_FUNCTIONS),
+        source=lambda build_hash, compiler: emit_source(program, build_hash, compiler, rpc),
+        exports=exports,
         blobs={"nncc_cubin": device.cubin, "nncc_ptx": device.ptx + b"\0"},
         dumps={form: forms[form] for form in dump_code},
         facts=_device_facts(program, device, arch),

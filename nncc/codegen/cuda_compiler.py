@@ -45,7 +45,7 @@ class DeviceCode:
     cubin: bytes
     """An ELF file for one architecture."""
     ptx: bytes
-    """Text, from which a driver makes code for later architectures."""
+    """Text, from which a driver makes code for later architectures; empty where only this one was asked for."""
     resources: Mapping[str, Resources]
     """By kernel."""
     compiler: str
@@ -58,17 +58,18 @@ class Compiler:
 
     name: str
     """With its version."""
-    compile: Callable[[str, str], tuple[bytes, bytes, str]]
-    """Cubin, PTX and the assembler's report of a source for an architecture, ``sm_80``."""
+    compile: Callable[[str, str, bool], tuple[bytes, bytes, str]]
+    """Cubin, PTX and the assembler's report of a source for an architecture, ``sm_80``; and whether later ones matter,
+    for which the PTX is."""
 
 
-def compile_device_code(source: str, arch: str) -> DeviceCode:
-    """Compile CUDA C++ for `arch`, such as ``sm_80``.
+def compile_device_code(source: str, arch: str, later: bool = True) -> DeviceCode:
+    """Compile CUDA C++ for `arch`, such as ``sm_80``, and for `later` ones.
 
     Raises ToolError if there is no compiler or it does not know the architecture, InternalError if it refuses the code.
     """
     compiler = find_compiler()
-    cubin, ptx, report = compiler.compile(source, arch)
+    cubin, ptx, report = compiler.compile(source, arch, later)
     return DeviceCode(cubin, ptx, read_resources(report), compiler.name)
 
 
@@ -120,7 +121,7 @@ def _nvcc(nvcc: str) -> Compiler:
         raise ToolError(f"`{nvcc} --version` failed: {error}") from error
     release = re.search(r"release (\d+\.\d+)", said.stdout)
 
-    def compile_(source: str, arch: str) -> tuple[bytes, bytes, str]:
+    def compile_(source: str, arch: str, later: bool) -> tuple[bytes, bytes, str]:
         virtual = arch.replace("sm_", "compute_")
         with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
             work = Path(scratch)
@@ -129,7 +130,8 @@ def _nvcc(nvcc: str) -> Compiler:
             _call(front, work, arch)
             back = [nvcc, "-cubin", f"-arch={arch}", "-Xptxas=-v", "kernels.ptx", "-o", "kernels.cubin"]
             report = _call(back, work, arch)
-            return (work / "kernels.cubin").read_bytes(), (work / "kernels.ptx").read_bytes(), report
+            ptx = (work / "kernels.ptx").read_bytes() if later else b""
+            return (work / "kernels.cubin").read_bytes(), ptx, report
 
     return Compiler(f"nvcc {release.group(1) if release else 'of unknown version'}", compile_)
 
@@ -178,10 +180,10 @@ def _nvrtc(library: Path) -> Compiler:
         raise ToolError(f"NVRTC cannot be loaded from `{library}`: {error}") from error
     nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
 
-    def compile_(source: str, arch: str) -> tuple[bytes, bytes, str]:
+    def compile_(source: str, arch: str, later: bool) -> tuple[bytes, bytes, str]:
         virtual = arch.replace("sm_", "compute_")
         cubin, report = _nvrtc_compile(nvrtc, source, arch, "CUBIN", ("--ptxas-options=-v",))
-        ptx, _ = _nvrtc_compile(nvrtc, source, virtual, "PTX", ())
+        ptx, _ = _nvrtc_compile(nvrtc, source, virtual, "PTX", ()) if later else (b"", "")
         return cubin, ptx.rstrip(b"\0"), report
 
     return Compiler(f"NVRTC {major.value}.{minor.value}", compile_)

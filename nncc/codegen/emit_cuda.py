@@ -12,8 +12,11 @@ from nncc.ir import Call, Launch, Program, Ref
 __all__ = ["architecture", "emit_source"]
 
 
-def emit_source(program: Program, build: str, compiler: str) -> str:
-    """model.c, which the runtime's ``internal_cuda.h`` describes. Raises TargetError as `architecture`."""
+def emit_source(program: Program, build: str, compiler: str, rpc: bool = False) -> str:
+    """model.c, which the runtime's ``internal_cuda.h`` describes; with `rpc`, TVM's RPC server can measure the library.
+
+    Raises TargetError as `architecture`.
+    """
     number, exact = architecture(program)
     shared: dict[str, int] = {}
     for call in program.calls:
@@ -22,6 +25,7 @@ def emit_source(program: Program, build: str, compiler: str) -> str:
     kernels = "\n".join(f"  {{{c_string(symbol)}, {nbytes}}}," for symbol, nbytes in shared.items())
     places = {symbol: place for place, symbol in enumerate(shared)}
     body = "\n".join(line for i, call in enumerate(program.calls) for line in _call(i, call, program, places))
+    shim = '#include "rpc_shim.c"\n' if rpc else ""
     return f"""#include "internal_cuda.h"
 
 {emit_description(program, build, compiler)}
@@ -39,7 +43,7 @@ static int model_invoke(rt_pass* pass, rt_address arena, rt_address weights, con
 }}
 
 #include "cuda.c"
-"""
+{shim}"""
 
 
 def architecture(program: Program) -> tuple[int, bool]:

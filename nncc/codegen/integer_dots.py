@@ -18,9 +18,13 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import Analyzer, structural_map, tirx, tvm
-from nncc.dots import FULL_PRODUCT, PRODUCT, ROUND, Dot
+from nncc.dots import FENCE, FULL_PRODUCT, PRODUCT, ROUND, Dot
 
 __all__ = ["integer_dots"]
+
+
+_ARITHMETIC_FENCE = "llvm.arithmetic.fence"
+"""What LLVM neither reassociates nor fuses across; no instruction."""
 
 
 def integer_dots(*ways: Dot) -> Any:
@@ -46,6 +50,9 @@ def _accumulated(add: Any, dots: dict[int, Dot]) -> Any:
 
 
 def _alone(call: Any, triple: str) -> Any:
+    if _is(call, FENCE):
+        is_cpu = triple and not triple.startswith("cuda")
+        return _intrinsic(_vector("float32", _lanes(call)), _ARITHMETIC_FENCE, call.args[0]) if is_cpu else call.args[0]
     if not _is(call, ROUND):
         return call
     way = next((way for start, way in _NEAREST.items() if triple.startswith(start)), _lrint)
@@ -236,7 +243,7 @@ def _in_order(total: Any) -> Any:
     hold all of those until then, most of them on the stack. The fence is no instruction; it is one for floats."""
     dtype = str(total.ty.dtype)
     real = dtype.replace("int", "float")
-    return tirx.reinterpret(dtype, _intrinsic(real, "llvm.arithmetic.fence", tirx.reinterpret(real, total)))
+    return tirx.reinterpret(dtype, _intrinsic(real, _ARITHMETIC_FENCE, tirx.reinterpret(real, total)))
 
 
 _INSTRUCTIONS: dict[str, Callable[[Any, Values, Values, int], Any]] = {

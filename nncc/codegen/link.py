@@ -27,6 +27,7 @@ __all__ = [
     "CUDA_FUNCTIONS",
     "PUBLIC_FUNCTIONS",
     "RPC_FUNCTIONS",
+    "RPC_GPU_FUNCTIONS",
     "Toolchain",
     "build_runner",
     "cache_folder",
@@ -52,6 +53,9 @@ ACCELERATOR_FUNCTIONS = ("nncc_create_on", "nncc_device_wanted", "nncc_device", 
 
 RPC_FUNCTIONS = ("__tvm_ffi_nncc_facts", "__tvm_ffi_nncc_measure", "__tvm_ffi_nncc_run")
 """What runtime/rpc_shim.c adds, for TVM's RPC server to call."""
+
+RPC_GPU_FUNCTIONS = (*RPC_FUNCTIONS, "__tvm_ffi_nncc_gpu")
+"""What it adds to a library for GPUs."""
 
 _RUNTIME_FUNCTIONS = {
     "NNCC_SYM_PARALLEL_LAUNCH": "TVMBackendParallelLaunch",

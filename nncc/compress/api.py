@@ -55,6 +55,7 @@ def prune(
     importance: str = "reconstruction",
     refit: bool = True,
     multiple: int | None = None,
+    least: int | None = None,
     seed: int = 0,
     shape: Mapping[str, Sequence[int]] | None = None,
     images: Preprocessing | None = None,
@@ -99,6 +100,8 @@ def prune(
     multiple
         Counts of channels stay multiples of it; by default of the floats in a vector of `target`, or of 4. Kernels of
         int8 like 16. For channels only.
+    least
+        No group is left with fewer channels. For channels only.
     seed
         Of the samples that are held out, and of the positions that are fitted.
     shape
@@ -129,7 +132,7 @@ def prune(
 
     model = Path(model)
     way = structure_of(structure)
-    _check_words(structure, way, importance, multiple)
+    _check_words(structure, way, importance, {"multiple": multiple, "least": least})
     goal = goal_of(sparsity, size, latency, max_drop)
     if goal is not None and goal.kind == "latency" and way.slow:
         raise UsageError(
@@ -147,7 +150,7 @@ def prune(
     if multiple is None:
         multiple = max(4, processor.hardware.vector_bits // 32) if way.shrinks else 1
     graph, samples = read_model(model, calibration, shape, images, start, "some hundred")
-    choices = Choices(importance, refit, multiple, seed)
+    choices = Choices(importance, refit, multiple, least or 1, seed)
     material = gather(graph, samples, seed, judge if isinstance(judge, str) else "", start, way)
     gate = Gate(judge, drop, evaluations)
     outcome = prune_graph(material, choices, goal, gate, processor, file=model, start=start, tell=tell)
@@ -158,16 +161,20 @@ def prune(
     return Pruned(path, structure, outcome, *sizes, hardware, hardware.peak_gflops != described)
 
 
-def _check_words(structure: str, way: Structure, importance: str, multiple: int | None) -> None:
+def _check_words(structure: str, way: Structure, importance: str, counts: Mapping[str, int | None]) -> None:
     if importance not in way.ranks:
         raise UsageError(
             f"{way.unit.split()[0]} cannot be ranked by `{importance}`",
             did_you_mean(importance, way.ranks) or f"by {' or '.join(f'`{name}`' for name in way.ranks)}",
         )
-    if multiple is not None and not way.shrinks:
-        raise UsageError(f"`--multiple` is of channels, and structure `{structure}` leaves them all", "leave it out")
+    for name, count in counts.items():
+        if count is not None and not way.shrinks:
+            raise UsageError(f"`--{name}` is of channels, and structure `{structure}` leaves them all", "leave it out")
+    multiple, least = counts["multiple"], counts["least"]
     if multiple is not None and multiple < 1:
         raise UsageError(f"counts of channels cannot be multiples of {multiple}", "1 allows any count")
+    if least is not None and least < 1:
+        raise UsageError(f"no layer can do with {least} channels", "`--least 1` lets all go but one")
 
 
 def _record(choices: Choices, goal: Goal | None, max_drop: str | float | None, structure: str, outcome: Outcome) -> str:
@@ -182,6 +189,7 @@ def _record(choices: Choices, goal: Goal | None, max_drop: str | float | None, s
         "importance": choices.importance,
         "refit": outcome.refitted,
         "multiple": choices.multiple if outcome.structure.shrinks else None,
+        "least": choices.least if outcome.structure.shrinks else None,
         "seed": choices.seed,
         "macs": [round(each) for each in outcome.macs],
         "parameters": list(outcome.parameters),

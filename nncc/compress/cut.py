@@ -57,14 +57,15 @@ def cut(graph: onnx_ir.Model, found: Dependencies, keep: np.ndarray) -> onnx_ir.
     return result
 
 
-def kept_counts(group: Group, multiple: int) -> list[int]:
+def kept_counts(group: Group, multiple: int, least: int = 1) -> list[int]:
     """How many units may be left of a group, from most to fewest: all, then multiples of its step and of `multiple`
-    channels."""
+    channels, down to `least` channels."""
     from math import gcd
 
     step = group.step * max(1, multiple // gcd(multiple, group.width * group.step))
     whole = len(group.units)
-    return [whole, *range((whole - 1) // step * step, 0, -step)]
+    fewest = max(1, -(-least // group.width))
+    return [whole, *range((whole - 1) // step * step, fewest - 1, -step)]
 
 
 def ranked(group: Group, importance: np.ndarray) -> tuple[np.ndarray, int]:

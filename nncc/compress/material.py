@@ -41,6 +41,8 @@ class Choices:
     """Whether weights are fitted to what is left, where that lowers the error of the outputs."""
     multiple: int = 4
     """Counts of channels stay multiples of it."""
+    least: int = 1
+    """No group is left with fewer channels."""
     seed: int = 0
     """Of the samples that are held out, and of the positions that weights are fitted to."""
 

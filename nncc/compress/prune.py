@@ -92,6 +92,7 @@ def prune_graph(
         lambda group, keep: material.noise(cutter.alone(group, keep)),
         tell,
         material.structure.ratios,
+        choices.least,
     )
     steps = _steps(material, choices, goal, curves, cutter.importance, parts)
     judge = Judge(material, choices, cutter, gate, start)
@@ -140,7 +141,7 @@ def _steps(
     everything = np.ones(material.found.count, bool)
     whole = sum(part(everything) for part in parts)
     amount = 0.0 if goal is None else (1 - goal.amount) * whole if goal.kind == "sparsity" else goal.amount
-    steps = allocate(material.found, curves, importance, choices.multiple, parts, amount)
+    steps = allocate(material.found, curves, importance, choices.multiple, parts, amount, choices.least)
     left = steps[-1].left if steps else whole
     if goal is not None and left > amount * (1 + 1e-9):
         best = 1 - left / whole if goal.kind == "sparsity" else left

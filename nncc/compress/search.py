@@ -66,13 +66,14 @@ def sensitivity(
     loss: Loss,
     tell: Tell = lambda done, total, what: None,
     ratios: Sequence[float] = RATIOS,
+    least: int = 1,
 ) -> dict[str, Curve]:
     """The curve of each prunable group, pruned alone. Groups that allow no fewer units have none."""
     groups = found.prunable()
     curves = {}
     for done, group in enumerate(groups):
         tell(done, len(groups), group.name)
-        allowed = kept_counts(group, multiple)[1:]
+        allowed = kept_counts(group, multiple, least)[1:]
         whole = len(group.units)
         tried = sorted({min(allowed, key=lambda n: abs(n - (1 - r) * whole)) for r in ratios} if allowed else set())
         points = []
@@ -91,6 +92,7 @@ def allocate(
     multiple: int,
     terms: Sequence[Term],
     goal: float = 0.0,
+    least: int = 1,
 ) -> tuple[Step, ...]:
     """Steps from the whole model until the sum of `terms` is at most `goal`, or until nothing more can go.
 
@@ -103,7 +105,10 @@ def allocate(
     values = [term(keep) for term in terms]
     ways = [
         _Way(
-            group, kept_counts(group, multiple), _touched(group, found.count, terms, values), *ranked(group, importance)
+            group,
+            kept_counts(group, multiple, least),
+            _touched(group, found.count, terms, values),
+            *ranked(group, importance),
         )
         for group in found.prunable()
         if group.name in curves

@@ -126,9 +126,10 @@ def _settings(choices: Mapping[str, Any]) -> Settings:
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise UsageError(f"`{name}` is {value}; it must be more than 0")
-    for name in ("logits_weight", "feature_weight", "threads"):
-        if not getattr(settings, name) >= 0:
-            raise UsageError(f"`{name}` is {getattr(settings, name)}; it cannot be negative")
+    for name in ("logits_weight", "feature_weight", "held_out", "threads"):
+        value = getattr(settings, name)
+        if value is not None and not value >= 0:
+            raise UsageError(f"`{name}` is {value}; it cannot be negative")
     return settings
 
 

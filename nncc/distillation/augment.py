@@ -51,6 +51,56 @@ def _shift(x: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return found
 
 
+def _longest_axis(shape: Sequence[int]) -> int:
+    """The axis, behind that of the samples, along which a signal runs."""
+    return 1 + int(np.argmax(shape[1:]))
+
+
+def _cut(x: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Up to three times, by chance, a stretch of 10 to 80 % of the longest axis comes from another sample of the batch,
+    from the same place."""
+    axis = _longest_axis(x.shape)
+    size, along = x.shape[axis], [len(x)] + [1] * (x.ndim - 1)
+    place = np.arange(size).reshape([-1 if at == axis else 1 for at in range(x.ndim)])
+    for _ in range(3):
+        length = (random.uniform(0.1, 0.8, along) * size).astype(int) * (random.random(along) < 0.5)
+        start = (random.random(along) * (size - length + 1)).astype(int)
+        x = np.where((place >= start) & (place < start + length), x[random.permutation(len(x))], x)
+    return x
+
+
+def _warp(x: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The longest axis is stretched or compressed by up to a quarter, and moved by up to an eighth, linearly between
+    neighbours; the ends go on."""
+    axis = _longest_axis(x.shape)
+    size, along = x.shape[axis], [len(x)] + [1] * (x.ndim - 1)
+    middle = (size - 1) / 2
+    moved = middle * (1 + random.uniform(-0.25, 0.25, along))
+    place = np.arange(size).reshape([-1 if at == axis else 1 for at in range(x.ndim)]) - middle
+    source = np.clip(moved + place * np.exp(random.uniform(-0.25, 0.25, along)), 0, size - 1)
+    left = np.minimum(source.astype(int), max(0, size - 2))
+    part = source - left
+    near, far = (np.take_along_axis(x, np.minimum(at, size - 1), axis) for at in (left, left + 1))
+    return (1 - part) * near + part * far
+
+
+def _level(x: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Times 0.74 to 1.35; and to each row along the longest axis, one number is added, up to half of how much the means
+    of such rows deviate in the batch."""
+    along = [len(x)] + [1] * (x.ndim - 1)
+    means = x.mean(_longest_axis(x.shape), keepdims=True)
+    number = random.uniform(0, 0.5, along) * random.standard_normal(means.shape) * means.std(0)
+    return (x + number) * np.exp(random.uniform(-0.3, 0.3, along))
+
+
+def _spread(x: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Noise with the covariance of the batch, up to half of its deviation: parts of how other samples differ from the
+    mean."""
+    apart = (x - x.mean(0)).reshape(len(x), -1)
+    parts = random.uniform(0, 0.5, (len(x), 1)) * random.standard_normal((len(x), len(x))) / np.sqrt(len(x))
+    return x + (parts.astype(x.dtype) @ apart).reshape(x.shape)
+
+
 def _mixup(x: np.ndarray, random: np.random.Generator) -> np.ndarray:
     part = random.beta(1.0, 1.0, len(x)).reshape([-1] + [1] * (x.ndim - 1)).astype(x.dtype)
     return part * x + (1 - part) * x[random.permutation(len(x))]
@@ -65,6 +115,10 @@ def _noise(x: np.ndarray, random: np.random.Generator) -> np.ndarray:
 AUGMENTATIONS: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "flip": _flip,
     "shift": _shift,
+    "cut": _cut,
+    "warp": _warp,
+    "level": _level,
+    "spread": _spread,
     "mixup": _mixup,
     "noise": _noise,
 }

@@ -31,14 +31,16 @@ def in_memory(samples: Sequence[Feeds]) -> Sequence[Feeds]:
     return [samples[at] for at in range(len(samples))]
 
 
-def held_out(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Which of `count` samples are trained with, and a tenth that are judged by: 2000 at most, and 32 at least or, of
-    fewer than 128, a quarter. Of fewer than 32 all serve both ends.
+def held_out(count: int, seed: int, wanted: int | None = None) -> tuple[list[int], list[int]]:
+    """Which of `count` samples are trained with, and which `wanted` ones are judged by; all serve both ends where that
+    is 0, or leaves none to train with. By default a tenth is: 2000 at most, and 32 at least or, of fewer than 128, a
+    quarter; of fewer than 32 none.
     """
-    if count < 32:
+    default = min(_MOST_HELD_OUT, max(count // 10, min(_LEAST_HELD_OUT, count // 4))) if count >= 32 else 0
+    cut = default if wanted is None else wanted
+    if not 0 < cut < count:
         return list(range(count)), list(range(count))
     order = np.random.default_rng(seed).permutation(count)
-    cut = min(_MOST_HELD_OUT, max(count // 10, min(_LEAST_HELD_OUT, count // 4)))
     return sorted(order[cut:].tolist()), sorted(order[:cut].tolist())
 
 

@@ -14,6 +14,7 @@ from nncc.distillation.augment import check_augmentations
 from nncc.distillation.batches import Feeds, Run, held_out, in_memory, one_by_one, stack, takes_batches
 from nncc.distillation.check import agreement, check_faithful
 from nncc.distillation.checkpoint import fingerprint, load, save
+from nncc.distillation.kept_memory import kept_memory
 from nncc.distillation.network import Network, trainable_graph
 from nncc.distillation.objective import Term, features, outputs, scaled
 from nncc.distillation.teacher import teacher_of
@@ -93,7 +94,7 @@ def distill_graph(
             teacher_of(teacher, [term.teacher for term in terms], samples),
             terms,
             samples,
-            *held_out(len(samples), settings.seed),
+            *held_out(len(samples), settings.seed, settings.held_out),
             settings,
         )
         judge = _Judge(teacher, [samples[at] for at in lesson.held], settings.batch)
@@ -201,7 +202,8 @@ def _torch(threads: int) -> Iterator[None]:
         torch.set_num_threads(threads or before)
         torch.use_deterministic_algorithms(True, warn_only=True)
         memory.fill_uninitialized_memory = False  # nothing reads it, and it takes a tenth of a step
-        yield
+        with kept_memory():
+            yield
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(strict, warn_only=warns)

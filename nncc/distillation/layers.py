@@ -76,6 +76,8 @@ def _padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float
 
 def conv(node: onnx_ir.Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     strides, dilations, before, after = _window(node, x.shape[2:], w.shape[2:])
+    if x.ndim == 4:  # twice as fast on processors, depthwise ones above all
+        x, w = (each.contiguous(memory_format=torch.channels_last) for each in (x, w))
     if before != after:
         x, before = _padded(x, before, after), [0] * len(before)
     return _CONV[w.ndim - 2](x, w, b, strides, before, dilations, attribute(node, "group", 1))

@@ -27,10 +27,15 @@ class Settings:
     feature_weight: float = 0.0
     """How much layers inside count, where teacher and student correspond; 0 compares outputs only."""
     augment: tuple[str, ...] = ()
-    """Samples are varied before teacher and student see them: flip (left and right), shift (by up to a tenth), mixup
-    (two are added in parts), noise."""
+    """Samples are varied before teacher and student see them: images by flip (left and right) and shift (by up to a
+    tenth); signals and spectrograms, along their longest axis, by cut (stretches come from others), warp (slower or
+    faster, earlier or later) and level (louder or softer, of another colour); all by spread (noise that is correlated
+    as the samples are), mixup (two are added in parts) and noise."""
     keep_zeros: bool = True
     """Zeros stay zero in tensors that have a pattern of them, as pruning leaves it."""
+    held_out: int | None = None
+    """How many samples are not trained with, but judged by; 0 where all serve both ends, as a few that are varied may.
+    By default a tenth, or of few samples a quarter."""
     patience: int = 20
     """Training ends after so many evaluations on held-out samples without a better one."""
     seed: int = 0

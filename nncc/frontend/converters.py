@@ -36,7 +36,6 @@ from nncc.operators.hyperbolic import cosh, sinh
 from nncc.operators.is_inf import is_inf
 from nncc.operators.lp_normalization import lp_normalization
 from nncc.operators.lstm import lstm
-from nncc.operators.matmul import matmul
 from nncc.operators.max_unpool import max_unpool
 from nncc.operators.mel_weight_matrix import mel_weight_matrix
 from nncc.operators.modulo import modulo
@@ -125,7 +124,6 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "LogSoftmax": log_softmax,
     "LpNormalization": lp_normalization,
     "LpPool": lp_pool,
-    "MatMul": matmul,
     "MatMulInteger": matmul_integer,
     "MaxPool": max_pool,
     "MaxRoiPool": max_roi_pool,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
-from nncc.frontend.microsoft import MICROSOFT, microsoft_definition
-from nncc.passes.rewriting import attribute, quiet
+from nncc.frontend.definitions import UnknownShape
+from nncc.frontend.foreign import OPSET, foreign_definition, is_defined
+from nncc.passes.rewriting import attribute, node_text, quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -70,6 +71,8 @@ def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
     import onnx
     import onnx_ir
 
+    if is_defined(node):
+        return foreign_definition(node, version)
     try:
         schema: Any = onnx.defs.get_schema(node.op_type, version, node.domain)
     except onnx.defs.SchemaError:
@@ -121,7 +124,7 @@ def _defaults(node: onnx_ir.Node, graph: onnx_ir.Model) -> Any:
     """What the standard says of the attributes of a node."""
     import onnx
 
-    if node.domain == MICROSOFT:  # its definition was made of them
+    if node.domain not in _DEFINING:  # its definition was made of them
         return {}
     return onnx.defs.get_schema(node.op_type, graph.opset_imports[node.domain], node.domain).attributes
 
@@ -156,23 +159,53 @@ def _localize(graph: onnx_ir.Model, node: onnx_ir.Node, body: onnx.FunctionProto
     node.domain, node.op_type = body.domain, body.name
 
 
+def _prepare_for_definitions(graph: onnx_ir.Model) -> None:
+    """Raise the opset to that which definitions of other domains are written for, where the model has such operators,
+    and replace those on integers, whose results have shapes then."""
+    import onnx_ir
+
+    from nncc.passes.infer_shapes import infer_shapes
+    from nncc.passes.integer_matmuls import integer_matmuls
+    from nncc.passes.qoperators import qoperators_to_qdq
+    from nncc.passes.raise_opset import raise_opset
+
+    nodes = onnx_ir.traversal.RecursiveGraphIterator(graph.graph)
+    node = next(filter(is_defined, nodes), None)
+    if node is None:
+        return
+    if not {"", "ai.onnx"} & set(graph.opset_imports):  # the model has no operator of the standard's
+        graph.opset_imports[""] = OPSET
+    if why := raise_opset(graph, OPSET):
+        raise ModelError(
+            f"{node_text(node)} cannot be replaced by its definition: {why}", "export it with a newer opset"
+        )
+    if qoperators_to_qdq(graph).rewrites + integer_matmuls(graph).rewrites:
+        infer_shapes(graph)
+
+
 def expand_functions(graph: onnx_ir.Model) -> int:
     """Replace, in place, operators by their definitions until none is left to replace; the number of replacements.
 
-    Types of all values have to be known; those of new ones are inferred. Raises ModelError.
+    Types of all values have to be known; those of new ones are inferred. The opset may be raised, and then the graph in
+    the model is another. Raises ModelError.
     """
     import onnx_ir
     from onnx_ir.passes.common import InlinePass
 
     from nncc.passes.infer_shapes import infer_shapes
 
+    _prepare_for_definitions(graph)
     total = 0
     while True:
         found = 0
+        waiting: UnknownShape | None = None
         for node in tuple(onnx_ir.traversal.RecursiveGraphIterator(graph.graph)):
             version = graph.opset_imports.get(node.domain)
-            if node.domain == MICROSOFT:
-                body = microsoft_definition(node, graph.opset_imports.get("", 1))
+            if is_defined(node):
+                try:
+                    body = _checked_definition(node, graph.opset_imports[""])
+                except UnknownShape as unknown:  # others before it may say once they are replaced
+                    waiting, body = waiting or unknown, None
             elif version is None or node.domain not in _DEFINING or (node.op_type in COMPILED and _whole(node)):
                 continue
             else:
@@ -181,6 +214,8 @@ def expand_functions(graph: onnx_ir.Model) -> int:
                 found += 1
                 _localize(graph, node, body, total + found)
         if not found:
+            if waiting is not None:
+                raise waiting
             return total
         total += found
         if total > MOST_EXPANSIONS:

@@ -9,57 +9,62 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
+from nncc.frontend.definitions import Definition, Text, has, number, sizes
+from nncc.frontend.microsoft_attention import attention, group_query_attention, multi_head_attention
+from nncc.frontend.microsoft_transformers import (
+    bias_gelu,
+    embed_layer_normalization,
+    fast_gelu,
+    gelu,
+    quick_gelu,
+    rotary_embedding,
+    simplified_layer_normalization,
+    skip_layer_normalization,
+    skip_simplified_layer_normalization,
+)
 from nncc.passes.rewriting import attribute, node_text
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-__all__ = ["DEFINITIONS", "MICROSOFT", "microsoft_definition"]
+__all__ = ["DEFINITIONS", "MICROSOFT", "claim_strays"]
 
 MICROSOFT = "com.microsoft"
+STRAYS = ("LayerNormalization", "SimplifiedLayerNormalization")
+"""Operators that ONNX Runtime has in the standard domain, in opsets in which the standard has not."""
 
 
-def _swapped(node: onnx_ir.Node, at: int) -> str:
-    """The permutation that exchanges the last two axes of operand `at`."""
-    value = node.inputs[at]
-    if value is None or value.shape is None or len(value.shape) < 2:
-        raise ModelError(f"{node_text(node)} transposes an operand whose rank is not known, or less than 2")
-    axes = list(range(len(value.shape)))
-    axes[-1], axes[-2] = axes[-2], axes[-1]
-    return ", ".join(map(str, axes))
-
-
-def _fused_matmul(node: onnx_ir.Node) -> str:
+def _fused_matmul(node: onnx_ir.Node, opset: int) -> Definition:
     """alpha op(A) op(B)"""
-    if attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0):
+    if number(node, "transBatchA", 0) or number(node, "transBatchB", 0):
         raise ModelError(f"{node_text(node)} transposes batches, which cannot be compiled", "export it without fusions")
-    lines = []
+    text = Text(opset)
+    operands = []
     for at, name in enumerate("AB"):
-        kind = f"Transpose <perm = [{_swapped(node, at)}]>" if attribute(node, f"trans{name}", 0) else "Identity"
-        lines.append(f"{name}t = {kind} ({name})")
-    alpha = float(attribute(node, "alpha", 1.0))
-    lines += ["P = MatMul (At, Bt)"] if alpha != 1.0 else ["Y = MatMul (At, Bt)"]
+        turned = number(node, f"trans{name}", 0)
+        operands.append(text.new(f"Transpose <perm = {_swapped(node, at)}> ({name})") if turned else name)
+    product, alpha = f"MatMul ({', '.join(operands)})", number(node, "alpha", 1.0)
     if alpha != 1.0:
-        lines += [*_scalar("f", alpha, "P"), "Y = Mul (P, f)"]
-    return _text("(A, B) => (Y)", lines)
+        product = text.new(product)
+        product = f"Mul ({product}, {text.scalar(alpha, product)})"
+    text.let("Y", product)
+    return text.definition("A, B", "Y")
 
 
-def _scalar(name: str, value: float, like: str) -> list[str]:
-    return [f"{name}_0 = Constant <value_float = {value!r}> ()", f"{name} = CastLike ({name}_0, {like})"]
+def _swapped(node: onnx_ir.Node, at: int) -> list[int]:
+    """The permutation that exchanges the last two axes of operand `at`."""
+    axes = list(range(len(sizes(node, at))))
+    if len(axes) < 2:
+        raise ModelError(f"{node_text(node)} transposes an operand of {len(axes)} axes")
+    axes[-1], axes[-2] = axes[-2], axes[-1]
+    return axes
 
 
-def _gelu(node: onnx_ir.Node) -> str:
-    """x / 2 (1 + erf(x / sqrt(2)))"""
-    lines = _scalar("r", 0.7071067811865476, "X") + _scalar("h", 0.5, "X") + _scalar("o", 1.0, "X")
-    lines += ["s = Mul (X, r)", "e = Erf (s)", "p = Add (e, o)", "x2 = Mul (X, h)", "Y = Mul (x2, p)"]
-    return _text("(X) => (Y)", lines)
-
-
-def _quick_gelu(node: onnx_ir.Node) -> str:
-    """x sigmoid(alpha x)"""
-    lines = [*_scalar("a", float(attribute(node, "alpha", 1.702)), "X"), "s = Mul (X, a)", "g = Sigmoid (s)"]
-    return _text("(X) => (Y)", [*lines, "Y = Mul (X, g)"])
+def _gelu(node: onnx_ir.Node, opset: int) -> Definition:
+    text = Text(opset)
+    gelu(text, "X", "Y")
+    return text.definition("X", "Y")
 
 
 _ACTIVATIONS = {
@@ -82,54 +87,74 @@ def _activation(node: onnx_ir.Node) -> str:
     return _ACTIVATIONS[name].format(*map(float, given), *(0.0, 0.0))
 
 
-def _fused_conv(node: onnx_ir.Node) -> str:
+def _fused_conv(node: onnx_ir.Node, opset: int) -> Definition:
     """activation(conv(X, W, B) + Z)"""
-    kept = {
-        name: attribute(node, name)
-        for name in ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-        if name in node.attributes
-    }
-    words = ", ".join(f'{name} = "{v}"' if isinstance(v, str) else f"{name} = {v}" for name, v in kept.items())
-    given = [value is not None for value in node.inputs]
-    bias = ", B" if len(given) > 2 and given[2] else ""
-    lines = [f"c = Conv {f'<{words}>' if words else ''} (X, W{bias})"]
-    lines.append("s = Add (c, Z)" if len(given) > 3 and given[3] else "s = Identity (c)")
-    return _text("(X, W, B, Z) => (Y)", [*lines, f"Y = {_activation(node)} (s)"])
+    text = Text(opset)
+    words = _kept(node, ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"))
+    made = text.new(f"Conv {words} (X, W{', B' if has(node, 2) else ''})")
+    if has(node, 3):
+        made = text.new(f"Add ({made}, Z)")
+    text.let("Y", f"{_activation(node)} ({made})")
+    return text.definition("X, W, B, Z", "Y")
 
 
-def _fused_gemm(node: onnx_ir.Node) -> str:
+def _fused_gemm(node: onnx_ir.Node, opset: int) -> Definition:
     """activation(gemm(A, B, C))"""
-    kept = {name: attribute(node, name) for name in ("alpha", "beta", "transA", "transB") if name in node.attributes}
-    words = ", ".join(f"{name} = {value!r}" for name, value in kept.items())
-    bias = ", C" if len(node.inputs) > 2 and node.inputs[2] is not None else ""
-    lines = [f"g = Gemm {f'<{words}>' if words else ''} (A, B{bias})", f"Y = {_activation(node)} (g)"]
-    return _text("(A, B, C) => (Y)", lines)
+    text = Text(opset)
+    words = _kept(node, ("alpha", "beta", "transA", "transB"))
+    made = text.new(f"Gemm {words} (A, B{', C' if has(node, 2) else ''})")
+    text.let("Y", f"{_activation(node)} ({made})")
+    return text.definition("A, B, C", "Y")
 
 
-DEFINITIONS: dict[str, Callable[[onnx_ir.Node], str]] = {
+def _kept(node: onnx_ir.Node, names: tuple[str, ...]) -> str:
+    """Those attributes of a node, as words of its definition."""
+    values = {name: attribute(node, name) for name in names if name in node.attributes}
+    words = ", ".join(f'{name} = "{v}"' if isinstance(v, str) else f"{name} = {v!r}" for name, v in values.items())
+    return f"<{words}>" if words else ""
+
+
+def _layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
+    text = Text(opset)
+    words = f"axis = {int(number(node, 'axis', -1))}, epsilon = {float(number(node, 'epsilon', 1e-5))!r}"
+    shift = ", B" if has(node, 2) else ""
+    text.let("Y, Mean, InvStdDev", f"LayerNormalization <{words}> (X, Scale{shift})")
+    return text.definition("X, Scale, B", "Y, Mean, InvStdDev")
+
+
+DEFINITIONS: dict[str, Callable[[onnx_ir.Node, int], Definition]] = {
+    "Attention": attention,
+    "BiasGelu": bias_gelu,
+    "EmbedLayerNormalization": embed_layer_normalization,
+    "FastGelu": fast_gelu,
     "FusedConv": _fused_conv,
     "FusedGemm": _fused_gemm,
     "FusedMatMul": _fused_matmul,
     "Gelu": _gelu,
-    "QuickGelu": _quick_gelu,
+    "GroupQueryAttention": group_query_attention,
+    "LayerNormalization": _layer_normalization,
+    "MultiHeadAttention": multi_head_attention,
+    "QuickGelu": quick_gelu,
+    "RotaryEmbedding": rotary_embedding,
+    "SimplifiedLayerNormalization": simplified_layer_normalization,
+    "SkipLayerNormalization": skip_layer_normalization,
+    "SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
 }
-"""By operator: a function of the node that gives its definition in ONNX's textual form."""
+"""By operator."""
 
 
-def _text(signature: str, lines: list[str]) -> str:
-    return f"definition {signature} {{ {' '.join(lines)} }}"
-
-
-def microsoft_definition(node: onnx_ir.Node, opset: int) -> onnx.FunctionProto | None:
-    """The definition of a node of com.microsoft, in the standard's operators of this version; None if there is none.
-
-    Raises ModelError for forms that have none.
-    """
+def claim_strays(proto: onnx.ModelProto) -> bool:
+    """Say, in place, of `STRAYS` that they are of com.microsoft where the standard does not have them; whether there
+    were any."""
     import onnx
 
-    make = DEFINITIONS.get(node.op_type)
-    if make is None:
-        return None
-    text = make(node)
-    head = f'<opset_import: ["" : {opset}], domain: "{MICROSOFT}">'
-    return onnx.parser.parse_function(f"{head} {text}")
+    versions = {opset.domain: opset.version for opset in proto.opset_import}
+    version = versions.get("", versions.get("ai.onnx", 1))
+    found = False
+    for node in proto.graph.node:
+        stray = node.op_type in STRAYS and node.domain in ("", "ai.onnx")
+        if stray and not onnx.defs.has(node.op_type, version, ""):
+            node.domain, found = MICROSOFT, True
+    if found and MICROSOFT not in versions:
+        proto.opset_import.add(domain=MICROSOFT, version=1)
+    return found

@@ -14,6 +14,7 @@ from nncc.frontend.bounded import bound_outputs
 from nncc.frontend.container import read_container
 from nncc.frontend.expand_functions import expand_functions
 from nncc.frontend.lists import check_lists, open_inputs, open_outputs
+from nncc.frontend.microsoft import claim_strays
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
 from nncc.frontend.tensors import LARGEST, MOST_AXES, check_tensors
@@ -76,6 +77,33 @@ def _check(proto: onnx.ModelProto, path: Path, external: bool) -> None:
     finally:
         for tensor_type in bare:
             tensor_type.ClearField("shape")
+
+
+def _refuse_maps(proto: onnx.ModelProto) -> None:
+    """ModelError for inputs and outputs that are maps, or lists of them."""
+    for what, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            kind = value.type.sequence_type.elem_type if value.type.HasField("sequence_type") else value.type
+            if kind.HasField("map_type"):
+                raise ModelError(
+                    f"{what} `{value.name}` is made of maps, which are no tensors",
+                    "export the model with tensors instead: with skl2onnx, `options={'zipmap': False}`",
+                )
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model whose tensors in other files, which have been checked, are empty: the checker would look for these."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for tensor in bare.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            tensor.dims[:] = [0]
+            tensor.raw_data = b""
+    return bare
 
 
 def _inline(graph: onnx_ir.Model) -> None:
@@ -216,7 +244,9 @@ def read_graph(path: str | Path, *, lists: bool = False) -> onnx_ir.Model:
     path = Path(path)
     proto = read_container(path)
     external = check_tensors(proto, path.parent)
-    _check(proto, path, external)
+    _refuse_maps(proto)
+    strays = claim_strays(proto)
+    _check(_without_weights(proto) if external and strays else proto, path, external and not strays)
     try:
         graph = onnx_ir.from_proto(proto)
         onnx_ir.external_data.set_base_dir(graph.graph, str(path.parent))
@@ -264,18 +294,18 @@ def import_onnx(
 
     path = Path(path)
     graph = read_graph(path, lists=True)
-    main = graph.graph
     sizes_of = open_inputs(graph, shape or {}, bind or {})
     bind_inputs(graph, bind or {})
     explicit_defaults(graph)
     fix_shapes(graph, sizes_of)
     infer_shapes(graph)
     check_lists(graph)
+    check_quantization(graph)  # what others write for the operators below may have scales of any sign
     expand_functions(graph)
+    main = graph.graph
     float_quantization(graph)
     selected = bound_outputs(graph)
     open_outputs(graph)
-    check_quantization(graph)
     check_operand_types(graph)
     check_outputs(graph)
     made = (v for node in onnx_ir.traversal.RecursiveGraphIterator(main) for v in node.outputs)

@@ -76,9 +76,20 @@ def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
 
 
 def _proto(model: Model) -> onnx.ModelProto:
-    """The model as a protobuf, every node with a name, and no result that is left out behind its last one."""
+    """The model as a protobuf, every node with a name, and no result that is left out behind its last one.
+
+    Constants of no numbers are tensors: TVM's importer finds nothing in their lists.
+    """
+    import numpy as np
+    import onnx
+
     proto = to_proto(model)
     for node in proto.graph.node:
+        for entry in node.attribute:
+            dtype = {"value_ints": np.int64, "value_floats": np.float32}.get(entry.name)
+            if node.op_type == "Constant" and dtype is not None and not (entry.ints or entry.floats):
+                nothing = onnx.numpy_helper.from_array(np.zeros(0, dtype))
+                entry.CopyFrom(onnx.helper.make_attribute("value", nothing))
         while len(node.output) > 1 and not node.output[-1]:
             del node.output[-1]
         node.name = node.name or node.output[0]

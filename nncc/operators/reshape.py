@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from nncc.compat import GenericConst, constant_array, relax, static_shape
 
 __all__ = ["reshape"]
@@ -33,4 +35,6 @@ def reshape(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> 
         sizes[at] = prod(shape) // rest if rest else 0
     if any(size < 0 for size in sizes) or prod(sizes) != prod(shape):
         raise ValueError(f"Reshape of {list(shape)} to {sizes}")
+    if 0 in sizes:  # for TVM a size that is kept
+        return relax.const(np.zeros(sizes, constant_array(relax.const(0, str(x.ty.dtype))).dtype), str(x.ty.dtype))
     return relax.op.reshape(x, sizes)

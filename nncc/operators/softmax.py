@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from nncc.compat import relax
+from nncc.operators.operands import cast, dtype_of, shape_of
 
 __all__ = ["log_softmax", "softmax"]
 
 
-def _in_single(function: Any) -> Callable[[Any, Sequence[Any], dict[str, Any]], Any]:
-    def converter(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
-        """exp(x) / sum(exp(x)) along `axis`, or its logarithm, computed in float32 and rounded once."""
-        (x,) = inputs[:1]
-        dtype, axis = str(x.ty.dtype), int(attributes.get("axis", -1))
-        if dtype not in ("float16", "bfloat16") or axis % len(x.ty.shape) != len(x.ty.shape) - 1:
-            return None  # before opset 13 all axes from this one on count: of the last one alone it is the same
-        return relax.op.astype(builder.emit(function(builder.emit(relax.op.astype(x, "float32")), axis)), dtype)
-
-    return converter
+def _of_halves(x: Any, attributes: dict[str, Any]) -> bool:
+    """Before opset 13 all axes from `axis` on count: of the last one alone it is the same."""
+    rank = len(shape_of(x))
+    return dtype_of(x) in ("float16", "bfloat16") and int(attributes.get("axis", -1)) % rank == rank - 1
 
 
-softmax = _in_single(relax.op.nn.softmax)
-log_softmax = _in_single(relax.op.nn.log_softmax)
+def softmax(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+    """e / sum(e) with e = exp(x - max(x)) along the last axis, computed in float32.
+
+    In float16 each step is rounded, as in the standard's definition; in bfloat16 the result alone is: between operators
+    of bfloat16 that are fused, kernels hold float32 anyway.
+    """
+    (x,) = inputs[:1]
+    if not _of_halves(x, attributes):
+        return None
+    dtype = dtype_of(x)
+    x = cast(builder, x, "float32")
+    if dtype == "bfloat16":
+        return cast(builder, builder.emit(relax.op.nn.softmax(x, -1)), dtype)
+
+    def rounded(expr: Any) -> Any:
+        return cast(builder, cast(builder, builder.emit(expr), dtype), "float32")
+
+    highest = builder.emit(relax.op.max(x, axis=-1, keepdims=True))
+    power = rounded(relax.op.exp(rounded(relax.op.subtract(x, highest))))
+    total = rounded(relax.op.sum(power, axis=-1, keepdims=True))
+    return cast(builder, builder.emit(relax.op.divide(power, total)), dtype)
+
+
+def log_softmax(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+    """x - log(sum(exp(x))) along the last axis, computed in float32 and rounded once."""
+    (x,) = inputs[:1]
+    if not _of_halves(x, attributes):
+        return None
+    return cast(builder, builder.emit(relax.op.nn.log_softmax(cast(builder, x, "float32"), -1)), dtype_of(x))

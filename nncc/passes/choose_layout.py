@@ -28,7 +28,7 @@ from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
 from nncc.templates import Template
 
-__all__ = ["BINARY", "UNARY", "Layout", "choose_layout", "mean_of"]
+__all__ = ["BINARY", "UNARY", "Layout", "choose_layout", "scaled_sum"]
 
 UNARY = {
     "relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.tanh", "relax.nn.leakyrelu", "relax.nn.silu",
@@ -51,7 +51,8 @@ class Layout(Rewriter):
         super().__init__(
             {
                 "relax.nn.conv2d": conv2d,
-                "relax.mean": Layout.mean,
+                "relax.mean": Layout.total,
+                "relax.sum": Layout.total,
                 "relax.reshape": Layout.reshape,
                 **dict.fromkeys(UNARY, Layout.unary),
                 **dict.fromkeys(BINARY, Layout.binary),
@@ -267,22 +268,25 @@ class Layout(Rewriter):
             return self.builder.emit(relax.op.reshape(self.value(expr), (shape[0], 1, *form, 1)))
         return None
 
-    def mean(self, call: Any) -> Any:
+    def total(self, call: Any) -> Any:
+        """The mean or the sum of each channel."""
         data, attrs = call.args[0], call.attrs
         axes = sorted(int(a) % 4 for a in attrs.axis) if attrs.axis is not None and self.is_blocked(data) else None
         if axes != [2, 3]:
             return None
-        tensor, *grid = self.integers(data) or [self.blocked[data]]
-        mean = self.builder.emit_te(self.spatial_mean, self.rows(tensor), *grid, primfunc_name_hint="spatial_mean")
-        new = Blocked(mean, tensor.channels, (1, 1))
+        tensor, step, zero = self.integers(data) or (self.blocked[data], 1.0, 0)
+        factor = step / prod(tensor.size) if named(call, "relax.mean") else step
+        name = f"spatial_{call.op.name.removeprefix('relax.')}"
+        total = self.builder.emit_te(self.spatial_sum, self.rows(tensor), factor, zero, primfunc_name_hint=name)
+        new = Blocked(total, tensor.channels, (1, 1))
         if attrs.keepdims:
             return new
         return self.builder.emit(relax.op.reshape(self.unblock(new), new.shape[:2]))
 
     @staticmethod
-    def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
-        """Mean over H and W, row by row: H + W additions in a chain err less than H * W; of integers the mean of
-        (x - zero) step, by exact sums.
+    def spatial_sum(x: te.Tensor, factor: float, zero: int) -> te.Tensor:
+        """(x - zero) factor, summed over H and W, row by row: H + W additions in a chain err less than H * W; of
+        integers by exact sums.
         """
         batch, blocks, height, width, lanes = x.shape
         kind = "float32" if str(x.dtype) == "float32" else "int32"
@@ -296,8 +300,8 @@ class Layout(Rewriter):
         count = int(height) * int(width)
         return te.compute(
             (batch, blocks, 1, 1, lanes),
-            lambda n, c, _, __, lane: mean_of(total[n, c, lane], count, step, zero),
-            name="mean",
+            lambda n, c, _, __, lane: scaled_sum(total[n, c, lane], count, factor, zero),
+            name="scaled",
         )
 
     def reshape(self, call: Any) -> Any:
@@ -311,7 +315,7 @@ class Layout(Rewriter):
         return None
 
 
-def mean_of(total: Any, count: int, step: float, zero: int) -> Any:
-    """The mean of (x - zero) step, from the `total` of `count` numbers x."""
+def scaled_sum(total: Any, count: int, factor: float, zero: int) -> Any:
+    """The sum of (x - zero) factor, from the `total` of `count` numbers x."""
     centred = total if str(total.dtype) == "float32" else dequantized(total, 1.0, zero * count)
-    return centred * tirx.const(step / count, "float32")
+    return centred if factor == 1.0 else centred * tirx.const(factor, "float32")

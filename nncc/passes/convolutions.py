@@ -17,7 +17,7 @@ from nncc import scheduling
 from nncc.choices import graph_task
 from nncc.compat import GenericConst, constant_array, relax, static_shape
 from nncc.dots import Dot, wide_dot_of
-from nncc.passes.blocked import Blocked, block_array
+from nncc.passes.blocked import Blocked, block_array, to_blocks
 from nncc.passes.relax_grids import named
 from nncc.skipping import Lists
 
@@ -154,12 +154,16 @@ def _of_bytes(layout: Layout, call: Any) -> Blocked:
     this = _Convolution(layout, call)
     kernel = this.kernel
     data, this.padding, zero = without_border(layout, data, this.padding)
-    tensor = layout.block(data)
+    along = _along_rows(this, data)
+    tensor = layout.block(data) if along is None else along[0]
     lanes = tensor.lanes, layout.lanes_of(this.out_channels, "int32")
     shift = scheduling.shift(str(data.ty.dtype), dot)
     source, tables = layout.rows(tensor), []
     options = this.window(dot=dot, zero=zero + shift)
-    if this.groups == 1:
+    if along is not None:
+        template = this.template("conv2d")
+        packed = template.module.pack(along[1], dot.size, lanes[1], dot)
+    elif this.groups == 1:
         winograd = this.template("winograd")
         text = f"{_text(call)}, blocks of {layout.lanes}, {call.args[0].ty.dtype}"
         way, task = this.way(lanes, text, dot=dot, exact=lambda tile: winograd.module.exact(kernel, tile))
@@ -194,6 +198,23 @@ def _of_bytes(layout: Layout, call: Any) -> Blocked:
         added = relax.op.add(new, relax.const(block_array(offset, result), "int32"))
         result = Blocked(layout.builder.emit(added), this.out_channels, tuple(this.size))
     return result
+
+
+def _along_rows(this: _Convolution, data: Any) -> tuple[Blocked, np.ndarray] | None:
+    """The input and the kernel of a convolution of few channels whose words run along rows, to the end of which the
+    padding is made to reach; None where words are of channels."""
+    layout, dot, channels = this.layout, this.layout.dot, this.group_channels
+    if this.groups > 1 or 2 * channels > dot.size or layout.is_blocked(data) or this.dilation[1] > 1:
+        return None
+    kernel = this.template("conv2d").module.along_rows(this.kernel, dot)
+    if kernel is None:
+        return None
+    behind = kernel.shape[3] * (dot.size // channels) - this.kernel.shape[3]
+    this.padding = [*this.padding[:3], this.padding[3] + behind]
+    if channels == 1:
+        return layout.plain(data, ()), kernel
+    blocked = layout.builder.emit_te(to_blocks, layout.value(data), channels, primfunc_name_hint="block_channels")
+    return Blocked(blocked, channels), kernel
 
 
 def of_integers(call: Any) -> bool:

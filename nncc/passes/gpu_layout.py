@@ -16,7 +16,7 @@ import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, te
 from nncc.passes.blocked import Blocked
-from nncc.passes.choose_layout import Layout, mean_of
+from nncc.passes.choose_layout import Layout, scaled_sum
 from nncc.passes.context import Context
 from nncc.passes.convolutions import of_integers, without_border
 from nncc.templates import Template
@@ -87,7 +87,7 @@ class _GpuLayout(Layout):
         return halves, replace(template, compute=_from_halves(template.compute))
 
     @staticmethod
-    def spatial_mean(x: te.Tensor, step: float = 1.0, zero: int = 0) -> te.Tensor:
+    def spatial_sum(x: te.Tensor, factor: float, zero: int) -> te.Tensor:
         """In one kernel, whose threads share what they sum."""
         batch, blocks, height, width, lanes = x.shape
         kind = "float32" if "float" in str(x.dtype) else "int32"
@@ -98,8 +98,8 @@ class _GpuLayout(Layout):
         count = int(height) * int(width)
         return te.compute(
             (batch, blocks, 1, 1, lanes),
-            lambda n, c, _, __, i: mean_of(total[n, c, i], count, step, zero),
-            name="mean",
+            lambda n, c, _, __, i: scaled_sum(total[n, c, i], count, factor, zero),
+            name="scaled",
         )
 
     def scale(self, call: Any) -> Blocked | None:

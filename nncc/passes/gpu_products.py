@@ -1,6 +1,7 @@
 """Convolutions and matrix products go to the templates for GPUs; constant weights are laid out for them here.
 
 conv2d(x, W)  ->  cuda_conv2d(x, pack(W)), cuda_depthwise_conv2d(x, W)        matmul(x, w)  ->  cuda_matmul(x, w)
+matmul(x, W)  ->  cuda_unit_matmul(x, pack(W)) of integers or halves          matmul(a, b)  ->  cuda_unit_product(a, b)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.device_units import KINDS
 from nncc.passes.context import Context
+from nncc.passes.relax_grids import swaps_last_axes
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["gpu_products"]
@@ -55,6 +57,11 @@ def gpu_products(module: IRModule, context: Context) -> IRModule:
             return rewriter.emit_anchor(
                 template, x, relax.const(packed, str(weight.ty.dtype)), kind=kind, columns=right[1]
             )
+        if str(call.ty.dtype) == "int32" and kind in ("uint8", "int8") and str(weight.ty.dtype) == "int8":
+            swapped, options = rewriter.made.get(call.args[1]), {"kind": kind, "transposed": False}
+            if swaps_last_axes(swapped):  # its units lie side by side
+                weight, options["transposed"] = rewriter.value(swapped.args[0]), True
+            return rewriter.emit_anchor(context.templates["cuda_unit_product"], x, weight, **options)
         if not _floats(x, weight, call) or len(left) < 2 or len(right) < 2 or 0 in (*left, *right):
             return None
         if len(right) > 2 and right[:-2] != left[:-2]:

@@ -293,8 +293,6 @@ def _gpu_lacks(integers: Integers, call: Any) -> str:
     name = call.op.name.removeprefix("relax.").removeprefix("nn.")
     if name == "conv2d_transpose":
         return f"no template for GPUs takes `{name}`"
-    if name == "matmul" and integers.is_of_activations(call):
-        return "no template for GPUs multiplies two activations on integers"
     groups = int(call.attrs.groups) if name == "conv2d" else 1
     if not takes_groups(static_shape(call.args[1]), groups, 16):
         return "no template for GPUs takes groups of channels on integers that are no multiple of 16"

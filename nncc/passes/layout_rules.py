@@ -76,11 +76,11 @@ def pool2d(layout: Layout, call: Any) -> Blocked | None:
     window |= {"kernel": [int(v) for v in attrs.pool_size], "size": [int(d) for d in call.ty.shape][2:]}
     scale = []
     if str(call.op.name).endswith("avg_pool2d"):
-        counted = template.module.scales(tensor.shape[2:], **window, count_padding=bool(attrs.count_include_pad))
+        counts = template.module.counts(tensor.shape[2:], **window, count_padding=bool(attrs.count_include_pad))
         if (found := layout.integers(data)) is not None:
-            tensor, step, window["zero"] = found
-            counted = counted * np.float32(step)
-        scale = [relax.const(counted, "float32")]
+            tensor, window["step"], window["zero"] = found
+        of_integers = "int" in str(tensor.expr.ty.dtype)
+        scale = [relax.const(counts if of_integers else 1 / counts, "float32")]
     return Blocked(layout.emit_anchor(template, layout.rows(tensor), *scale, **window), tensor.channels)
 
 

@@ -9,21 +9,19 @@ direction, block of units, gate, unit; units are filled up with zeros to whole b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.errors import ModelError
+from nncc.operators.cells import GATES
 from nncc.operators.recurrence import FUNCTION, Recurrence
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
+from nncc.recurrent_tiles import tile as tile_of
 
 __all__ = ["own_recurrent"]
-
-_LEAST_WORK = 60_000
-"""Operations of a layer below which it stays on one thread: about the cost of waking another."""
 
 
 def own_recurrent(module: IRModule, context: Context) -> IRModule:
@@ -41,10 +39,10 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
         layer = Recurrence.read(str(call.args[1].value))
         given = dict(zip(layer.operands, map(rewriter.value, call.args[2:]), strict=True))
         template = context.templates["recurrent"]
-        gates = template.module.GATES[layer.kind]
+        gates = GATES[layer.kind]
         steps, batch, inputs = static_shape(given["x"])
         dtype, directions = str(given["x"].ty.dtype), len(layer.directions)
-        tile = template.module.tile(layer.kind, layer.hidden, batch, hardware, int(dtype.removeprefix("float")))
+        tile = tile_of(layer, steps, batch, hardware, int(dtype.removeprefix("float")))
         blocks = -(-layer.hidden // tile.width)
         numbers = _Numbers(rewriter.builder)
 
@@ -57,7 +55,21 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
 
         columns = directions * blocks * gates * tile.width
         weights = numbers.reshape(by_units(given["weights"], gates, inputs), (columns, inputs))
-        panels = numbers.transpose(by_units(given["recurrent"], gates, layer.hidden), (0, 1, 4, 2, 3))
+        by_columns = numbers.reshape(
+            by_units(given["recurrent"], gates, layer.hidden),
+            (directions, blocks, gates * tile.vectors, tile.lanes, layer.hidden),
+        )
+        panels = numbers.concat(
+            [
+                numbers.reshape(
+                    numbers.transpose(numbers.part(by_columns, 2, first, end), (0, 1, 4, 2, 3)),
+                    (directions, blocks, layer.hidden * (end - first) * tile.lanes),
+                )
+                for phase in tile.panels
+                for first, end in phase
+            ],
+            2,
+        )
         names, operands = [], []
         x = relax.op.reshape(given["x"], (steps * batch, inputs))
         x = rewriter.builder.emit(relax.op.matmul(rewriter.builder.emit(x), numbers.transpose(weights, (1, 0))))
@@ -80,7 +92,6 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
             names.append("peepholes")
             by_gate = numbers.reshape(given["peepholes"], (directions, 3, layer.hidden))
             operands.append(numbers.pad(by_gate, 2, blocks * tile.width - layer.hidden))
-        work = 2 * prod((steps, batch, directions, gates, layer.hidden, layer.hidden))
         return rewriter.emit_anchor(
             template,
             x,
@@ -91,7 +102,6 @@ def own_recurrent(module: IRModule, context: Context) -> IRModule:
             steps=steps,
             batch=batch,
             names=tuple(names),
-            threads=hardware.cores > 1 and work >= _LEAST_WORK,
         )
 
     return Rewriter({"relax.call_pure_packed": recurrent}).rewrite(module)
@@ -129,6 +139,11 @@ class _Numbers:
             [value],
             lambda a: a.take(range(begin, end), axis),
             lambda x: relax.op.strided_slice(x, [axis], [begin], [end]),
+        )
+
+    def concat(self, values: Sequence[Any], axis: int) -> Any:
+        return self._either(
+            values, lambda *a: np.concatenate(a, axis), lambda *x: relax.op.concat(relax.Tuple(list(x)), axis)
         )
 
     def add(self, a: Any, b: Any) -> Any:

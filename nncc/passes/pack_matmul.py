@@ -9,7 +9,7 @@ where that is predicted to be faster (`skipped`).
 from __future__ import annotations
 
 from math import prod
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from nncc import scheduling
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.dots import Dot, dot_of
 from nncc.passes.context import Context
-from nncc.passes.relax_grids import named
+from nncc.passes.relax_grids import swaps_last_axes
 from nncc.passes.rewriter import Rewriter
 from nncc.skipping import WORD, Lists, best_lists
 from nncc.target import Hardware
@@ -43,7 +43,7 @@ def pack_matmul(module: IRModule, context: Context) -> IRModule:
         if str(call.ty.dtype) == "int32" and str(weight.ty.dtype) in ("uint8", "int8"):
             width, transposed = panel_lanes(right[-1], lanes), rewriter.made.get(call.args[1])
             options = {"columns": right[-1], "lanes": width, "packed": False, "dot": dot.of_activations()}
-            if _swaps_last_axes(transposed):  # words of it lie side by side
+            if swaps_last_axes(transposed):  # words of it lie side by side
                 weight, options["transposed"] = rewriter.value(transposed.args[0]), True
             return rewriter.emit_anchor(context.templates["matmul"], x, weight, **options)
         if str(call.ty.dtype) != "float32" or str(weight.ty.dtype) != "float32" or len(left) < 2 or len(right) < 2:
@@ -122,15 +122,6 @@ def lists_of_panels(
     if depth % WORD or columns % lanes or lanes < WORD:
         return None
     return best_lists(matrix.T[:, :, None, None], lanes, tiled, hardware, dot)
-
-
-def _swaps_last_axes(call: Any) -> TypeGuard[Any]:
-    """Whether an expression exchanges the last two axes of a tensor, and no others."""
-    if not named(call, "relax.permute_dims") or call.attrs.axes is None:
-        return False
-    axes = [int(axis) for axis in call.attrs.axes]
-    last = len(axes) - 1
-    return last > 0 and axes == [*range(last - 1), last, last - 1]
 
 
 def panel_lanes(columns: int, lanes: int) -> int:

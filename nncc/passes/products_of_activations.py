@@ -2,8 +2,8 @@
 
     sa (a - za) @ sb (b - zb)  =  sa sb (a @ b - za sum_k b - zb sum_k a + K za zb)
 
-a and b are bytes of the signs that the processor multiplies: of the other sign they are moved by 128, with their zero
-point. The kernel packs b itself.
+a and b are bytes of the signs that the processor multiplies, or the GPU, which takes either for a: of the other sign
+they are moved by 128, with their zero point. The kernel packs b itself.
 """
 
 from __future__ import annotations
@@ -44,8 +44,13 @@ def product_of_activations(integers: Integers, call: Any) -> Any:
         raise Stays("attention in float32 from its scores on is one kernel, which makes the scores too")
     if reason := slower(call, np.broadcast_to(np.int8(1), (depth, columns)), data.dtype, integers.context):
         raise Stays(reason)
-    a, a_zero = _signed_as(integers, data, integers.dot.data)
-    b, b_zero = _signed_as(integers, other, integers.dot.weight)
+    signs = integers.dot.data, integers.dot.weight
+    if integers.context.target.hardware.multiprocessors:
+        signs = data.dtype, "int8"
+    elif integers.dot.name == "none":
+        signs = data.dtype, other.dtype
+    a, a_zero = _signed_as(integers, data, signs[0])
+    b, b_zero = _signed_as(integers, other, signs[1])
     acc = integers.emit(relax.op.matmul(a, b, out_dtype="int32"))
     if a_zero:
         acc = integers.emit(relax.op.add(acc, _sums(integers, b, -2, -a_zero, depth * a_zero * b_zero)))
@@ -73,7 +78,7 @@ def _begins_attention(integers: Integers) -> bool:
 def _signed_as(integers: Integers, grid: Grid, wanted: str) -> tuple[Any, int]:
     """The integers of a grid and their zero point; as bytes of the type `wanted`, if that is one of bytes."""
     q, zero = integers.value(grid.q), int(grid.zero[0])
-    if wanted == grid.dtype or wanted not in _BYTES or integers.dot.name == "none":
+    if wanted == grid.dtype or wanted not in _BYTES:
         return q, zero
     move = integers.fresh.get(q)
     if named(move, "relax.permute_dims"):  # which stays in front of the product: packing takes it on
@@ -87,11 +92,16 @@ def _signed_as(integers: Integers, grid: Grid, wanted: str) -> tuple[Any, int]:
 
 def _sums(integers: Integers, q: Any, axis: int, factor: int, more: int) -> Any:
     """The sums of integers along an axis, which is kept, times `factor`, plus `more`."""
-    move, shape = integers.fresh.get(q), list(static_shape(q))
-    shape[axis] = 1
+    move = integers.fresh.get(q)
+    axes = [int(a) for a in move.attrs.axes] if named(move, "relax.permute_dims") else list(range(len(static_shape(q))))
     if named(move, "relax.permute_dims"):  # of what it moves, whose rows lie side by side
-        q, axis = move.args[0], int(move.attrs.axes[axis])
+        q, axis = move.args[0], axes[axis]
     wide = integers.emit(relax.op.astype(q, "int32"))
-    total = integers.emit(relax.op.reshape(integers.emit(relax.op.sum(wide, axis=[axis])), shape))
+    total = integers.emit(relax.op.sum(wide, axis=[axis], keepdims=True))
+    kept = [a for a in axes if static_shape(total)[a] > 1]
+    if kept == sorted(kept):  # axes of one have no order
+        total = integers.emit(relax.op.reshape(total, [static_shape(total)[a] for a in axes]))
+    else:
+        total = integers.emit(relax.op.permute_dims(total, axes))
     scaled = integers.emit(relax.op.multiply(total, relax.const(np.int32(factor), "int32")))
     return integers.emit(relax.op.add(scaled, relax.const(np.int32(more), "int32"))) if more else scaled

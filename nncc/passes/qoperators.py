@@ -139,6 +139,8 @@ class Site:
         first, second = constant(self.operand(x_scale)), constant(self.operand(w_scale))
         if first is None or second is None:
             raise Refusal("the scale of its bias is computed at run time")
+        if first.size != 1:
+            raise Refusal(f"its operand {x_scale} has scales of shape {'x'.join(map(str, first.shape))}")
         step = np.float32(first.reshape(()) * np.float32(factor)) * second.astype(np.float32).reshape(-1)
         array = step.reshape(()) if step.size == 1 else step
         name = f"{self.name}/bias"

@@ -9,7 +9,7 @@ import numpy as np
 
 from nncc.compat import GenericConst, constant_array, relax
 
-__all__ = ["Grid", "grid_of", "is_quantized", "named"]
+__all__ = ["Grid", "grid_of", "is_quantized", "named", "swaps_last_axes"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,15 @@ class Grid:
 def named(expr: Any, *names: str) -> TypeGuard[Any]:
     """Whether an expression is a call of one of these Relax operators."""
     return isinstance(expr, relax.Call) and getattr(expr.op, "name", "") in names
+
+
+def swaps_last_axes(call: Any) -> TypeGuard[Any]:
+    """Whether an expression exchanges the last two axes of a tensor, and no others."""
+    if not named(call, "relax.permute_dims") or call.attrs.axes is None:
+        return False
+    axes = [int(axis) for axis in call.attrs.axes]
+    last = len(axes) - 1
+    return last > 0 and axes == [*range(last - 1), last, last - 1]
 
 
 def grid_of(call: Any) -> Grid | None:

@@ -1,9 +1,8 @@
-"""One-dimensional convolutions of quantized models as two-dimensional ones of height 1, which the templates take.
+"""One-dimensional convolutions as two-dimensional ones of height 1, which the templates take.
 
     conv1d(x)[n, o, w] = conv2d(X)[n, o, 0, w]        X[n, c, 0, w] = x[n, c, w]
 
-and what follows elementwise, or pools, keeps the height: nothing moves in between. Models without numbers on grids are
-left alone.
+and what follows elementwise, or pools, keeps the height: nothing moves in between.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import Any
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.passes.context import Context
-from nncc.passes.relax_grids import is_quantized
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["signals_as_images"]
@@ -27,7 +25,7 @@ _POOLS = {"relax.nn.max_pool1d": "relax.nn.max_pool2d", "relax.nn.avg_pool1d": "
 
 def signals_as_images(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``relax.nn.conv1d`` and ``relax.nn.conv1d_transpose``; see the module's equation."""
-    return Images().rewrite(module) if is_quantized(module) else module
+    return Images().rewrite(module)
 
 
 class Images(Rewriter):

@@ -40,7 +40,9 @@ from nncc.passes.requantize import requantize
 from nncc.passes.safe_divisors import safe_divisors
 from nncc.passes.signals_as_images import signals_as_images
 from nncc.passes.softmax_in_place import softmax_in_place
+from nncc.passes.sums_in_float32 import sums_in_float32
 from nncc.passes.tabulate import tabulate
+from nncc.passes.volumes_as_images import volumes_as_images
 from nncc.passes.weight_only import weight_only
 from nncc.quant.widen import widen
 from nncc.target import Target
@@ -61,6 +63,7 @@ SPECIALIZE = (
     clamp_take,
     safe_divisors,
     divide_by_constants,
+    volumes_as_images,
     choose_layout,
     own_quantization,
     own_sort,
@@ -81,11 +84,13 @@ SPECIALIZE_GPU = (
     integer_products,
     requantize,
     tabulate,
+    weight_only,
     fold_relax,
     fold_dequantize,
     clamp_take,
     safe_divisors,
     divide_by_constants,
+    volumes_as_images,
     gpu_halves,
     gpu_layout,
     own_quantization,
@@ -137,7 +142,7 @@ def specialize(
         return specialize(body, target, templates, context.graph, precision, open_sizes)
 
     regions = {name: replace(region, bodies=tuple(map(network, region.bodies))) for name, region in outlined.items()}
-    module = import_relax(_signed_for(model, target), outlined)
+    module = import_relax(_portable_for(model, target), outlined)
     with tvm.transform.PassContext(opt_level=3):
         module = relax.transform.DecomposeOpsForInference()(module)
     quantized = is_quantized(module)
@@ -159,19 +164,18 @@ def _passes(target: Target) -> tuple[Callable[[IRModule, Context], IRModule], ..
     return SPECIALIZE if target.hardware.accelerator is None else SPECIALIZE_ACCELERATOR
 
 
-def _signed_for(model: Model, target: Target) -> Model:
-    """The model with quantized activations of the sign that is multiplied, int8 by accelerators, else that of the
-    processor's instruction; which is the same function.
+def _portable_for(model: Model, target: Target) -> Model:
+    """The ONNX graph as the target computes it: the same function, with quantized activations of the sign that is
+    multiplied, int8 by accelerators, else that of the processor's instruction, and sums in float32.
 
-    GPUs take both, and compute what is float16 in the model in float32, or as the precision says.
+    GPUs take both signs, and compute what is float16 in the model in float32, or as the precision says.
     """
-    if target.hardware.multiprocessors:
-        graph = model.graph.clone()
-        widen(graph)
-        return replace(model, graph=graph)
-    data = "int8" if target.hardware.accelerator is not None else dot_of(target.hardware).data
-    wanted = {"int8": to_signed, "uint8": to_unsigned}.get(data)
-    if wanted is None:
-        return model
     graph = model.graph.clone()
-    return replace(model, graph=graph) if wanted(graph).rewrites else model
+    if target.hardware.multiprocessors:
+        widen(graph)
+    else:
+        data = "int8" if target.hardware.accelerator is not None else dot_of(target.hardware).data
+        if wanted := {"int8": to_signed, "uint8": to_unsigned}.get(data):
+            wanted(graph)
+    sums_in_float32(graph)
+    return replace(model, graph=graph)

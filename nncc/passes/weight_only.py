@@ -4,7 +4,8 @@
     x @ W, W[k, n] = s[k/g, n] q[k, n] - s[k/g, n] z[k/g, n]     one for each column and group of g rows
 
 q is stored in 8 bits, or in 4 where all of them fit. Weights of which few are used, and those of convolutions, become
-float32 as they are: there each is used many times for each time that it is loaded.
+float32 as they are: there each is used many times for each time that it is loaded. So do those that GPUs are to
+multiply as halves.
 """
 
 from __future__ import annotations
@@ -45,12 +46,17 @@ class Codes:
 def weight_only(module: IRModule, context: Context) -> IRModule:
     """Rewrite products with dequantized constants whose other side is not quantized; see the module's equations."""
     lanes = max(4, context.target.hardware.vector_bits // 32)
+    on_gpu = bool(context.target.hardware.multiprocessors)
+    if on_gpu and context.precision in ("float16", "bfloat16"):
+        return module  # whose tensor cores take halves, which the weights become
 
     def matmul(rewriter: Rewriter, call: Any) -> Any:
         found = _codes(call.args[1], rewriter.made)
         x = rewriter.value(call.args[0])
         if found is None or found.q.size < LEAST or str(x.ty.dtype) != "float32" or len(static_shape(x)) < 2:
             return None
+        if on_gpu:
+            return coded_on_gpu(rewriter, x, found)
         depth, columns = found.q.shape
         width = panel_lanes(columns, lanes)
         template = context.templates["matmul"]
@@ -63,6 +69,18 @@ def weight_only(module: IRModule, context: Context) -> IRModule:
         tables = [found.scale, -found.scale * found.zero.astype(np.float32)]
         packed = [relax.const(_spread(table, columns, width)) for table in tables[: 1 + found.zero.any()]]
         return rewriter.emit_anchor(coded, x, weight, *packed, group=found.group, **options)
+
+    def coded_on_gpu(rewriter: Rewriter, x: Any, found: Codes) -> Any:
+        depth, columns = found.q.shape
+        template = context.templates["cuda_coded_matmul"]
+        options = {"bits": found.bits, "group": found.group, "tf32": context.precision == "tf32"}
+        weight = relax.const(template.module.codes(found.q, found.bits))
+        if found.group == depth and not found.zero.any():
+            product = rewriter.builder.emit(rewriter.emit_anchor(template, x, weight, **options))
+            return relax.op.multiply(product, relax.const(np.broadcast_to(found.scale[0], columns).copy()))
+        tables = [found.scale, -found.scale * found.zero.astype(np.float32)][: 1 + found.zero.any()]
+        spread = [np.broadcast_to(table, (len(table), columns)).astype(np.float32) for table in tables]
+        return rewriter.emit_anchor(template, x, weight, *(relax.const(t.copy()) for t in spread), **options)
 
     return Rewriter({"relax.matmul": matmul}).rewrite(module)
 

@@ -121,6 +121,45 @@ struct Matrix {
   }
 };
 
+/* Right-hand side: codes [DEPTH, COLUMNS] that become floats on their way to shared memory: a byte of int8 each, or of
+ * BITS == 4 two rows' in a byte, the even row's lower. With TABLES, a code is multiplied by a scale, with two of them an
+ * offset is added then: [DEPTH / GROUP, COLUMNS]. */
+template <class T, int COLUMNS, int BITS, int GROUP, int TABLES>
+struct Codes {
+  const unsigned char* from;
+  const float *scales, *offsets;
+  int first;
+  NNCC_DEVICE Codes(const void* codes, const float* scales, const float* offsets, int first)
+      : from((const unsigned char*)codes), scales(scales), offsets(offsets), first(first) {}
+  NNCC_DEVICE static float decoded(unsigned byte, int row) {
+    return BITS == 8 ? (float)(signed char)byte : (float)(byte >> row % 2 * 4 & 15u);
+  }
+  NNCC_DEVICE void load(float* shared, int k, int end) const {
+    constexpr int EACH = COLUMNS % 4 == 0 ? 4 : 1, ACROSS = T::N / EACH, UNITS = T::K * ACROSS;
+#pragma unroll 8
+    for (int u = 0; u < UNITS; u += T::THREADS) {
+      int unit = u + (int)threadIdx.x, row = k + unit / ACROSS, column = first + unit % ACROSS * EACH;
+      if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
+      float values[EACH];
+      const unsigned char* codes = from + row / (8 / BITS) * COLUMNS + column;
+      const int table = row / GROUP * COLUMNS + column;
+      const bool inside = row < end && column < COLUMNS;
+      const unsigned bytes = !inside ? 0 : EACH == 4 ? *(const unsigned*)codes : *codes;
+#pragma unroll
+      for (int i = 0; i < EACH; ++i) {
+        values[i] = inside ? decoded(bytes >> 8 * i & 255u, row) : 0.0f;
+        if (TABLES > 0 && inside) values[i] *= scales[table + i];
+        if (TABLES > 1 && inside) values[i] += offsets[table + i];
+      }
+      float* to = shared + unit / ACROSS * T::RIGHT + unit % ACROSS * EACH;
+      if (EACH == 4)
+        *(float4*)to = make_float4(values[0], values[1 % EACH], values[2 % EACH], values[3 % EACH]);
+      else
+        *to = values[0];
+    }
+  }
+};
+
 /* Images [N, ALL, H, W] under a window of KH x KW that C of the channels are seen through; OH x OW places. */
 template <int N_, int ALL_, int C_, int H_, int W_, int OH_, int OW_, int KH_, int KW_, int SH_, int SW_, int PT_,
           int PL_, int DH_, int DW_>
@@ -382,6 +421,16 @@ NNCC_DEVICE void matmul(void* sums, const void* x, const void* w, int columns, i
   int end = begin + PART < DEPTH ? begin + PART : DEPTH;
   Rows<T, ROWS, DEPTH> left((const float*)x + batch * (ROWS * DEPTH), rows * T::M);
   Matrix<T, COLUMNS> right((const float*)w + (SHARED ? 0 : batch) * (DEPTH * COLUMNS), columns * T::N);
+  Way<T>::Of::all((float*)sums, left, right, begin, end);
+}
+
+/* A tile of the product of x [ROWS, DEPTH] and decoded weights; depths of one part. */
+template <class T, int ROWS, int DEPTH, int COLUMNS, int BITS, int GROUP, int TABLES, int PART>
+NNCC_DEVICE void coded_matmul(void* sums, const void* x, const void* codes, const void* scales, const void* offsets,
+                              int columns, int rows, int part) {
+  int begin = part * PART, end = begin + PART < DEPTH ? begin + PART : DEPTH;
+  Rows<T, ROWS, DEPTH> left((const float*)x, rows * T::M);
+  Codes<T, COLUMNS, BITS, GROUP, TABLES> right(codes, (const float*)scales, (const float*)offsets, columns * T::N);
   Way<T>::Of::all((float*)sums, left, right, begin, end);
 }
 

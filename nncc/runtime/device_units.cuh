@@ -355,6 +355,39 @@ struct UnitColumns {
   }
 };
 
+/* Right-hand side: a matrix of bytes [DEPTH, COLUMNS], or where it is TRANSPOSED [COLUMNS, DEPTH], row-major; units run
+ * along its depth, and beyond that are zeros. */
+template <class T, int DEPTH, int COLUMNS, bool TRANSPOSED>
+struct UnitFactors {
+  static_assert(T::D::EACH == 16, "a number is a byte");
+  const char* from;
+  int first;
+  NNCC_DEVICE UnitFactors(const void* matrix, int first) : from((const char*)matrix), first(first) {}
+  NNCC_DEVICE void load(uint4* shared, int k, int end) const {
+    constexpr int UNITS = T::K * T::N;
+#pragma unroll 4
+    for (int u = 0; u < UNITS; u += T::THREADS) {
+      int unit = u + (int)threadIdx.x; /* neighbours read what lies side by side */
+      int row = TRANSPOSED ? unit % T::K : unit / T::N, column = TRANSPOSED ? unit / T::K : unit % T::N;
+      if (UNITS % T::THREADS != 0 && unit >= UNITS) break;
+      bool inside = k + row < end && first + column < COLUMNS;
+      int at = (k + row) * 16;
+      const char* source = from + (TRANSPOSED ? (long long)(first + column) * DEPTH + at : (long long)at * COLUMNS + first + column);
+      uint4* target = shared + row * T::RIGHT + T::slot(column);
+      if (TRANSPOSED && DEPTH % 16 == 0) {
+        copy_unit(target, (const uint4*)source, inside);
+      } else {
+        unsigned words[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int e = 0; e < 16; ++e)
+          if (inside && at + e < DEPTH)
+            words[e / 4] |= (unsigned)((const unsigned char*)source)[TRANSPOSED ? e : e * COLUMNS] << e % 4 * 8;
+        *target = make_uint4(words[0], words[1], words[2], words[3]);
+      }
+    }
+  }
+};
+
 /* A tile of a convolution of blocked images, [N, C, H, W] of units, with weights [groups, DEPTH, OUT]; PART units a part. */
 template <class T, class V, int OUT, int PART, int FILL>
 NNCC_DEVICE void unit_conv2d(void* sums, const void* images, const void* weights, int pixels, int channels, int part) {
@@ -373,6 +406,18 @@ NNCC_DEVICE void unit_matmul(void* sums, const void* x, const void* weights, int
   int begin = part * PART, end = begin + PART < ALL ? begin + PART : ALL;
   UnitRows<T, ROWS, DEPTH> left(x, rows * T::M);
   UnitColumns<T, STRIDE> right(weights, columns * T::N);
+  UnitProducts<T>::all(sums, left, right, begin, end);
+}
+
+/* A tile of one of several products of x [ROWS, DEPTH] and a matrix as of UnitFactors, of which all have the same where it
+ * is SHARED; PART units a part of PARTS. `z` counts products, and parts innermost. */
+template <class T, int ROWS, int DEPTH, int COLUMNS, bool TRANSPOSED, bool SHARED, int PARTS, int PART>
+NNCC_DEVICE void unit_product(void* sums, const void* x, const void* other, int rows, int columns, int z) {
+  constexpr int ALL = (DEPTH + 15) / 16;
+  int batch = z / PARTS, begin = z % PARTS * PART, end = begin + PART < ALL ? begin + PART : ALL;
+  UnitRows<T, ROWS, DEPTH> left((const char*)x + (long long)batch * (ROWS * DEPTH), rows * T::M);
+  long long matrix = SHARED ? 0 : (long long)batch * (DEPTH * COLUMNS);
+  UnitFactors<T, DEPTH, COLUMNS, TRANSPOSED> right((const char*)other + matrix, columns * T::N);
   UnitProducts<T>::all(sums, left, right, begin, end);
 }
 

@@ -24,13 +24,32 @@ static float NNCC_JOIN(NNCC_SELECT_NAME, _overlap, )(const float* one, const flo
   return area > 0 && area_other > 0 ? both / (area + area_other - both) : 0;
 }
 
+/* Whether box `a` comes before `b`: by a higher score or, where they tie, by the lower index. */
+static int NNCC_JOIN(NNCC_SELECT_NAME, _before, )(const float* score, int64_t a, int64_t b) {
+  return score[a] > score[b] || (score[a] == score[b] && a < b);
+}
+
+/* What lies at `at` of a heap of `left` boxes goes down until none below comes before it; the first is on top. */
+static void NNCC_JOIN(NNCC_SELECT_NAME, _sink, )(const float* score, int64_t* heap, int64_t left, int64_t at) {
+  const int64_t box = heap[at];
+  for (int64_t below = 2 * at + 1; below < left; below = 2 * at + 1) {
+    if (below + 1 < left && NNCC_JOIN(NNCC_SELECT_NAME, _before, )(score, heap[below + 1], heap[below])) below++;
+    if (!NNCC_JOIN(NNCC_SELECT_NAME, _before, )(score, heap[below], box)) break;
+    heap[at] = heap[below];
+    at = below;
+  }
+  heap[at] = box;
+}
+
 /* boxes is [batch, n, 4], scores [batch, classes, n]; out is [*count, 3]: batch, class and box of what is selected, of
- * each class the highest score first, at most `most` of them. `order` has n numbers. */
+ * each class the highest score first, at most `most` of them. `order` has n numbers: a heap of the boxes that are left,
+ * of which the best is taken, unless it overlaps one that was selected. */
 NNCC_HIDDEN int32_t NNCC_SELECT_NAME(const float* boxes, const float* scores, const int64_t* most, const float* overlap,
                                      const float* least, int64_t* out, int64_t* order, int64_t* count, int64_t batch,
                                      int64_t classes, int64_t n, int32_t center) {
   int64_t found = 0;
   for (int64_t b = 0; b < batch; b++) {
+    const float* box = boxes + b * n * 4;
     for (int64_t c = 0; c < classes; c++) {
       const float* score = scores + (b * classes + c) * n;
       const int64_t first = found;
@@ -38,23 +57,20 @@ NNCC_HIDDEN int32_t NNCC_SELECT_NAME(const float* boxes, const float* scores, co
       for (int64_t i = 0; i < n; i++) {
         if (score[i] > *least) order[left++] = i;
       }
+      for (int64_t at = left / 2; at-- > 0;) NNCC_JOIN(NNCC_SELECT_NAME, _sink, )(score, order, left, at);
       while (left > 0 && found - first < *most) {
-        int64_t best = 0; /* ties: the lower index, which comes first */
-        for (int64_t k = 1; k < left; k++) {
-          if (score[order[k]] > score[order[best]]) best = k;
+        const int64_t best = order[0];
+        int64_t k = first;
+        order[0] = order[--left];
+        if (left > 0) NNCC_JOIN(NNCC_SELECT_NAME, _sink, )(score, order, left, 0);
+        while (k < found &&
+               !(NNCC_JOIN(NNCC_SELECT_NAME, _overlap, )(box + 4 * best, box + 4 * out[3 * k + 2], center) > *overlap)) {
+          k++;
         }
-        const int64_t chosen = order[best];
-        int64_t kept = 0;
+        if (k < found) continue;
         out[3 * found] = b;
         out[3 * found + 1] = c;
-        out[3 * found++ + 2] = chosen;
-        for (int64_t k = 0; k < left; k++) {
-          const float* box = boxes + b * n * 4;
-          if (k == best) continue;
-          if (NNCC_JOIN(NNCC_SELECT_NAME, _overlap, )(box + 4 * order[k], box + 4 * chosen, center) > *overlap) continue;
-          order[kept++] = order[k];
-        }
-        left = kept;
+        out[3 * found++ + 2] = best;
       }
     }
   }

@@ -1,4 +1,4 @@
-/* rpc_shim.c: what TVM's RPC server calls in a candidate library. It follows runtime.c in model.c.
+/* rpc_shim.c: what TVM's RPC server calls in a candidate library. It follows runtime.c, or cuda.c, in model.c.
  *
  * The functions have the signature of TVM's FFI and need neither its headers nor its library: without the latter they
  * cannot raise an error, so each returns how it went, and words go into a tensor of bytes of the caller's.
@@ -6,9 +6,11 @@
  *   nncc_facts(text)                                         -> bytes that the text takes, its end included
  *   nncc_measure(seconds, text, threads, seed, warmup, rounds, limit, timeout)   -> rounds done, or RPC_...
  *   nncc_run(text, threads, timeout, inputs..., outputs...)                      -> 0, or RPC_...
+ *   nncc_gpu(text, timeout)                                                      -> 0, or RPC_...; of a library for GPUs
  *
  * Text of facts: a line `calls N`, then one for each tensor, `input DTYPE BYTES SIZES...` or `output ...` alike.
- * `seconds` is float64[rounds x calls], every other tensor is bytes.
+ * `seconds` is float64[rounds x calls], every other tensor is bytes. nncc_gpu leaves the two numbers
+ * of the GPU's compute capability and its name in the text.
  *
  * Kernels run in a process of their own: the server of TVM 0.27 takes no more sessions once one of them has crashed. */
 #include <inttypes.h>
@@ -341,6 +343,24 @@ static int64_t rpc_once(rpc_job* job) {
   return 0;
 }
 
+#ifdef RT_DRIVER_FUNCTIONS /* of cuda_driver.c */
+static int64_t rpc_name(rpc_job* job) {
+  nncc_context* context;
+  if (NNCC_FN(create)(&context, job->threads)) {
+    return rpc_fail(job, NNCC_FN(last_error)());
+  }
+  const int device = context->device->handle;
+  int major = 0, minor = 0;
+  char name[RPC_TEXT / 2] = "";
+  const int failed = rt_cuda.cuDeviceGetName(name, (int)sizeof name, device) ||
+                     rt_cuda.cuDeviceGetAttribute(&major, CU_CAPABILITY_MAJOR, device) ||
+                     rt_cuda.cuDeviceGetAttribute(&minor, CU_CAPABILITY_MINOR, device);
+  NNCC_FN(destroy)(context);
+  snprintf((char*)job->payload, RPC_TEXT, "%d %d %s", major, minor, name);
+  return failed ? rpc_fail(job, "the driver does not describe its GPU") : 0;
+}
+#endif
+
 /* ---- what the server calls ---- */
 
 /* Append to a text of which only `room` bytes are kept; `*used` counts them all. */
@@ -455,3 +475,21 @@ NNCC_API int __tvm_ffi_nncc_run(void* handle, const rpc_any* args, int32_t num_a
   free(memory);
   return rpc_answered_with(result, status, text, answer.text);
 }
+
+#ifdef RT_DRIVER_FUNCTIONS
+NNCC_API int __tvm_ffi_nncc_gpu(void* handle, const rpc_any* args, int32_t num_args, rpc_any* result) {
+  (void)handle;
+  const rpc_bytes text = num_args == 2 ? rpc_memory(&args[0]) : (rpc_bytes){NULL, 0};
+  if (!text.data || !rpc_is_number(&args[1])) {
+    return rpc_refused(result, text, "nncc_gpu wants a text and a timeout");
+  }
+  rpc_answer answer = {0};
+  rpc_job job = {.work = rpc_name, .timeout = rpc_real(&args[1]), .answer = &answer};
+  const int64_t status = rpc_apart(&job, RPC_TEXT);
+  if (status == 0) {
+    snprintf(answer.text, RPC_TEXT, "%.*s", RPC_TEXT - 1, (const char*)job.payload);
+  }
+  rpc_release(&job, RPC_TEXT);
+  return rpc_answered_with(result, status, text, answer.text);
+}
+#endif

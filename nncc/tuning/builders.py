@@ -19,7 +19,7 @@ from typing import Any
 
 from nncc.errors import NnccError
 from nncc.target import Target
-from nncc.tuning.candidates import Kernel
+from nncc.tuning.candidates import Candidates, Kernel
 from nncc.worker import signal_name
 
 __all__ = ["BuildFailure", "Builders", "Recipe", "serve"]
@@ -44,6 +44,7 @@ class Recipe:
     weights_bytes: int = 0
     check: bool = False
     rpc: bool = False
+    default_seconds: float = 0.0
 
     @classmethod
     def of(
@@ -67,6 +68,7 @@ class Builders:
     """Some processes, started when they are first needed and again after each that died."""
 
     def __init__(self, count: int = 0, timeout: float = 60.0) -> None:
+        """`timeout` is the seconds that one library may take."""
         self.count = count = count or max(1, min(8, os.cpu_count() or 1))
         self.timeout = timeout
         self._idle: SimpleQueue[_Process] = SimpleQueue()
@@ -75,7 +77,7 @@ class Builders:
             self._idle.put(process)
         self._pool = ThreadPoolExecutor(count)
 
-    def build(self, recipes: Sequence[Recipe]) -> list[Path | BuildFailure]:
+    def build(self, recipes: Sequence[Recipe]) -> list[Candidates | BuildFailure]:
         """Build all, side by side; for each its library, or why there is none."""
         return list(self._pool.map(self._one, recipes))
 
@@ -85,7 +87,7 @@ class Builders:
             process.kill()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, recipe: Recipe) -> Path | BuildFailure:
+    def _one(self, recipe: Recipe) -> Candidates | BuildFailure:
         process = self._idle.get()
         try:
             return process.ask(recipe, self.timeout)
@@ -101,7 +103,7 @@ class _Process:
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
 
-    def ask(self, recipe: Recipe, timeout: float) -> Path:
+    def ask(self, recipe: Recipe, timeout: float) -> Candidates:
         if self._child is None or self._child.poll() is not None:
             self._child = _start()
         child = self._child
@@ -183,7 +185,7 @@ def serve() -> None:
             view = view[os.write(answers, view) :]
 
 
-def _build(recipe: Recipe) -> Path | str:
+def _build(recipe: Recipe) -> Candidates | str:
     from nncc.compat import tvm
     from nncc.templates import load_templates
     from nncc.tuning.candidates import build_candidates
@@ -200,6 +202,7 @@ def _build(recipe: Recipe) -> Path | str:
             weights_bytes=recipe.weights_bytes,
             check=recipe.check,
             rpc=recipe.rpc,
+            default_seconds=recipe.default_seconds,
         )
     except (NnccError, tvm.error.InternalError, ValueError, TypeError, RuntimeError, IndexError) as error:
         return str(error).strip() or type(error).__name__

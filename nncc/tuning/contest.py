@@ -9,6 +9,7 @@ from math import inf, prod
 from typing import Any
 
 from nncc.tuning.candidates import Kernel
+from nncc.tuning.listed_search import ListedSearch
 from nncc.tuning.record import Key
 from nncc.tuning.record_set import RecordSet
 from nncc.tuning.search import Search, frozen
@@ -16,8 +17,6 @@ from nncc.tuning.tasks import KernelTask
 
 __all__ = ["Contest", "Entry", "relatives"]
 
-MARGIN = 0.99
-"""A winner takes at most so much of the default's time: below, noise would choose."""
 _HOPE = 0.03
 """The part of a kernel's time that a first batch is expected to save."""
 _ABOUT_AS_GOOD = 1.03
@@ -42,7 +41,7 @@ class Contest:
     """Of one task."""
 
     task: KernelTask
-    search: Search
+    search: Search | ListedSearch
     share: float
     """Of the whole model's time that the untuned kernel takes, from 0 to 1."""
     reference: float = 0.0

@@ -14,12 +14,13 @@ import numpy as np
 
 from nncc.target import Target
 from nncc.templates import Template
+from nncc.tuning.agreement import wrong_by
 from nncc.tuning.builders import Builders, BuildFailure, Recipe
-from nncc.tuning.candidates import Kernel, check_inputs
+from nncc.tuning.candidates import Candidates, Kernel, check_inputs
 from nncc.tuning.measure import Timing, compare, measure_until_sure
 from nncc.tuning.runners import CandidateError, Order, Runner
 
-__all__ = ["PASSED_OVER", "Lab", "Result", "wrong_by"]
+__all__ = ["PASSED_OVER", "Lab", "Result"]
 
 PASSED_OVER = 128 << 20
 """Bytes of weights that pass through the caches between two uses of the same: several times what they hold."""
@@ -31,6 +32,8 @@ class Result:
 
     timing: Timing | None
     error: str = ""
+    pruned: bool = False
+    """Whether it was not run, because it cannot win: `error` says why."""
 
 
 class Lab:
@@ -53,7 +56,7 @@ class Lab:
         self._schedules = tuple(schedules)
         self._weights_bytes = weights_bytes
         self._seed = seed
-        self.builders = Builders()
+        self.builders = Builders(timeout=_GPU_BUILD_SECONDS if target.hardware.multiprocessors else _BUILD_SECONDS)
         self._folder = Path(tempfile.mkdtemp(prefix="nncc-tune-"))
 
     def close(self) -> None:
@@ -61,16 +64,18 @@ class Lab:
         self.builders.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def measure(self, reference: Kernel, candidates: Sequence[Kernel], sure: bool = False) -> list[Result]:
+    def measure(
+        self, reference: Kernel, candidates: Sequence[Kernel], sure: bool = False, seconds: float = 0.0
+    ) -> list[Result]:
         """The results of the candidates, in order, beside the reference; if `sure`, by more rounds.
 
-        One that cannot be built or run fails alone.
+        One that cannot be built or run fails alone. `seconds` is what the reference is known to take, or 0.
         """
         parts = _even_parts(list(candidates), 1 if sure else self.builders.count)
-        found = [result for part in self._measured(reference, parts, sure) for result in part]
-        alone = [n for n, result in enumerate(found) if result.error]
+        found = [result for part in self._measured(reference, parts, sure, seconds) for result in part]
+        alone = [n for n, result in enumerate(found) if result.error and not result.pruned]
         if len(candidates) > 1:
-            again = self._measured(reference, [[candidates[n]] for n in alone], sure)
+            again = self._measured(reference, [[candidates[n]] for n in alone], sure, seconds)
             for number, (result,) in zip(alone, again, strict=True):
                 found[number] = result
         return found
@@ -78,9 +83,11 @@ class Lab:
     def check(self, kernels: Sequence[Kernel]) -> str:
         """Whether the other kernels compute what the first does, on random inputs; else what is wrong."""
         recipe = self._recipe(kernels, check=True)
-        (library,) = self.builders.build([recipe])
-        if isinstance(library, BuildFailure):
-            return library.message
+        (built,) = self.builders.build([recipe])
+        if isinstance(built, BuildFailure):
+            return built.message
+        library = built.library
+        assert library is not None, "none is left out of a library that checks"
         inputs = check_inputs(kernels, self._templates, self.target, self._seed)
         try:
             expected, *outputs = self.runner.run(library, self._threads, inputs, _TIMEOUT)
@@ -100,18 +107,24 @@ class Lab:
         rpc = self.runner.name.startswith("rpc:")
         return Recipe.of(kernels, self.target, self._schedules, self._folder, rpc=rpc, **options)
 
-    def _measured(self, reference: Kernel, parts: Sequence[Sequence[Kernel]], sure: bool) -> list[list[Result]]:
-        recipes = [self._recipe([reference, *part], weights_bytes=self._weights_bytes) for part in parts]
-        libraries = self.builders.build(recipes)
-        return [self._timed(library, len(part), sure) for library, part in zip(libraries, parts, strict=True)]
+    def _measured(
+        self, reference: Kernel, parts: Sequence[Sequence[Kernel]], sure: bool, seconds: float
+    ) -> list[list[Result]]:
+        options = {"weights_bytes": self._weights_bytes, "default_seconds": seconds}
+        libraries = self.builders.build([self._recipe([reference, *part], **options) for part in parts])
+        return [self._results(library, len(part), sure) for library, part in zip(libraries, parts, strict=True)]
 
-    def _timed(self, library: Path | BuildFailure, count: int, sure: bool) -> list[Result]:
-        if isinstance(library, BuildFailure):
-            return [Result(None, library.message)] * count
+    def _results(self, built: Candidates | BuildFailure, count: int, sure: bool) -> list[Result]:
+        if isinstance(built, BuildFailure):
+            return [Result(None, built.message)] * count
+        out = built.refused[1:]
+        timed = iter(self._timed(built.library, built.before, out.count(""), sure) if built.library else ())
+        return [Result(None, reason, pruned=True) if reason else next(timed) for reason in out]
 
+    def _timed(self, library: Path, before: int, count: int, sure: bool) -> list[Result]:
         def rounds(number: int) -> np.ndarray:
             order = Order(library, self._threads, self._seed, rounds=number, seconds=_SECONDS, timeout=_TIMEOUT)
-            return self.runner.measure(order)
+            return self.runner.measure(order)[:, before:]
 
         try:
             if sure:
@@ -126,30 +139,15 @@ class Lab:
         return [Result(t) if _is_time(t) else Result(None, "its time is too short to measure") for t in timings[1:]]
 
 
+_BUILD_SECONDS = 60.0
+_GPU_BUILD_SECONDS = 600.0
+"""NVIDIA's compilers take seconds for a kernel of tensor cores."""
 _TIMEOUT = 60.0
 _SECONDS = 2.0
 
 
 def _is_time(timing: Timing) -> bool:
     return all(isfinite(value) and value > 1e-9 for value in (timing.reference, *timing.spread))
-
-
-def wrong_by(expected: np.ndarray, found: np.ndarray) -> str:
-    """What is wrong with a kernel's output; empty where only the order of its sums may differ.
-
-    The error of a float32 sum of n terms in another order grows like sqrt(n) roundings of its largest partial sum; 1e-4
-    of the largest output is 50 times that for n = 2^12, and a wrong index is far above it.
-    """
-    if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
-        return "it gives infinities or NaNs where the untuned kernel does not"
-    finite = np.isfinite(expected)
-    if not finite.any():
-        return ""
-    largest = float(np.abs(expected[finite]).max())
-    error = float(np.abs(expected[finite].astype(np.float64) - found[finite]).max())
-    if error > 1e-4 * largest:
-        return f"it is wrong by {error:.2g}, where the untuned kernel's largest output is {largest:.2g}"
-    return ""
 
 
 def _even_parts(items: list[Kernel], count: int) -> list[list[Kernel]]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Timing", "compare", "measure_until_sure"]
+__all__ = ["MARGIN", "Timing", "compare", "measure_until_sure"]
 
+MARGIN = 0.99
+"""A winner takes at most so much of the default's time: below, noise would choose."""
 _DISTURBED = 1.15
 """A round whose reference took so many times its median."""
 

@@ -41,6 +41,10 @@ class State:
     most_trials: float
     trials: int = 0
     failed: int = 0
+    pruned: int = 0
+    """Trials that were not run, because what the compiler reports of them says that they cannot win."""
+    estimated: bool = False
+    """Whether no time was measured: all are the least ones by the target's facts."""
     current: str = ""
     """The hash of the task that is being measured."""
 

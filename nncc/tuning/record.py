@@ -78,7 +78,8 @@ class Key:
 
     @classmethod
     def of(cls, target: Target) -> Key:
-        """The key of what runs on `target`: on its accelerator, if it has one, whose times its host has no part in."""
+        """The key of what runs on `target`: on its accelerator or GPU, if it has one, whose times its host has no part
+        in."""
         tvm, hardware = target.tvm, target.hardware
         machine = hardware.accelerator
         if machine is not None and hardware.drives_accelerator:
@@ -87,8 +88,10 @@ class Key:
             cycles = (f"issue{machine.issue_cycles}", f"pipeline{machine.pipeline_cycles}")
             facts = (*times, *depths, *cycles)
             return cls(target.base, "accelerator", "", machine.configuration, facts, 1, 8 * machine.block)
+        if hardware.multiprocessors:
+            size = f"multiprocessors{hardware.multiprocessors}"
+            return cls(target.base, str(tvm["kind"]), "", str(tvm["arch"]), (size,), 1, hardware.vector_bits)
         kind, mtriple, mcpu = (str(tvm.get(name, "")) for name in ("kind", "mtriple", "mcpu"))
-        mcpu = str(tvm.get("arch", mcpu))  # of a GPU
         mattr = tvm.get("mattr", ())
         words = mattr.split(",") if isinstance(mattr, str) else map(str, mattr)
         return cls(target.base, kind, mtriple, mcpu, tuple(words), hardware.cores, hardware.vector_bits)

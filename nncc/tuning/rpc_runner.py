@@ -5,24 +5,30 @@ network of their own, and reach them from elsewhere through an SSH tunnel.
 
 The board needs TVM with psutil and cloudpickle, and nothing of nncc:
 ``python -m tvm.exec.rpc_server --tracker=HOST:PORT --key=KEY``.
-Libraries come linked, with runtime/rpc_shim.c inside (``nncc.backends.llvm.build(..., rpc=True)``).
+Libraries come linked, with runtime/rpc_shim.c inside (``build(..., rpc=True)`` of the backends). Those for GPUs open
+the driver themselves: TVM needs no CUDA there either.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nncc.errors import RunError, UsageError
+from nncc.host import Gpu
 from nncc.tuning.rpc_tracker import Device, Tracker
 from nncc.tuning.runners import CandidateError, Order
 from nncc.worker import never_ended, signal_name
+
+if TYPE_CHECKING:
+    from nncc.target import Target
 
 __all__ = ["RpcRunner"]
 
@@ -53,13 +59,14 @@ class RpcRunner:
 
     stores_times = True
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, target: Target) -> None:
         match = re.fullmatch(r"rpc://(\[[^]]+\]|[^/:]+):(\d{1,5})/(\S+)", text)
         if not match:
             raise UsageError(
                 f"`{text}` names no devices", "rpc://HOST:PORT/KEY: the tracker's address, the devices' key"
             )
         self.name = text
+        self._target = target
         self._tracker = Tracker(match[1].strip("[]"), int(match[2]))
         self._key = match[3]
         self.slots = len(self._tracker.devices(self._key))
@@ -96,10 +103,32 @@ class RpcRunner:
         return self._on_a_device(task, library, timeout)
 
     def processor(self) -> str:
-        """The processor by LLVM's name, of the first device that is free; empty where its TVM has no LLVM."""
-        if self._processor is None:
+        """Of the first device that is free, the processor by LLVM's name, empty where its TVM has no LLVM; or the GPU
+        by its driver's.
+
+        RunError where libraries of the target do not run there, TargetError where it is of another compute capability.
+        """
+        if self._processor is None and self._target.hardware.multiprocessors:
+            self._processor = self._gpu()
+        elif self._processor is None:
             self._processor = self._on_a_device(_Session.processor, None, SLACK)
         return self._processor
+
+    def _gpu(self) -> str:
+        from nncc.tuning.gpu_probe import build_probe, check_gpu
+
+        with tempfile.TemporaryDirectory(prefix="nncc-") as folder:
+            probe = build_probe(self._target, Path(folder))
+            try:
+                gpu = self._on_a_device(_Session.gpu, probe, SLACK)
+            except CandidateError as error:
+                said = error.message.removeprefix(f"{probe}: ")
+                raise RunError(
+                    f"libraries for target `{self._target.name}` do not run on `{self._key}`: {said}",
+                    "tune for a target of that machine: `nncc targets` lists targets",
+                ) from None
+        check_gpu(self.name, gpu, self._target)
+        return str(gpu.name)
 
     def close(self) -> None:
         """Nothing is left open: each order is a session of its own."""
@@ -250,6 +279,12 @@ class _Session:
             if self._answers():
                 return ""
             raise
+
+    def gpu(self) -> Gpu:
+        self.call("nncc_gpu", SLACK, self.text, SLACK)
+        said = self.text.numpy().tobytes().split(b"\0")[0].decode(errors="replace")
+        major, minor, name = said.split(" ", 2)
+        return Gpu(name, int(major), int(minor))
 
     def _answers(self) -> bool:
         try:

@@ -95,6 +95,10 @@ def open_runner(text: str, target: Target) -> Runner:
 def _local(text: str, target: Target) -> Runner:
     if target.hardware.drives_accelerator:  # of which this machine has a simulated one
         return _sim(text, target)
+    if target.hardware.multiprocessors:
+        from nncc.tuning.cuda_runner import CudaRunner
+
+        return CudaRunner(target)
     from nncc.tuning.local_runner import LocalRunner
 
     return LocalRunner(target)
@@ -115,7 +119,7 @@ def _qemu(text: str, target: Target) -> Runner:
 def _rpc(text: str, target: Target) -> Runner:
     from nncc.tuning.rpc_runner import RpcRunner
 
-    return RpcRunner(text)
+    return RpcRunner(text, target)
 
 
 RUNNERS: dict[str, Callable[[str, Target], Runner]] = {

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
 
 from nncc.config import Tuning
-from nncc.errors import UsageError
+from nncc.errors import RunError, TargetError, UsageError
 from nncc.ir import Kernels
 from nncc.pipeline import Job, run
+from nncc.target import Target
 from nncc.templates import load_templates
-from nncc.tuning.contest import MARGIN, Contest, Entry, relatives
+from nncc.tuning.contest import Contest, Entry, relatives
+from nncc.tuning.estimated_runner import EstimatedRunner
 from nncc.tuning.finals import Finals
 from nncc.tuning.graph import GraphSearch
 from nncc.tuning.lab import PASSED_OVER, Lab, Result
+from nncc.tuning.listed_search import ListedSearch
+from nncc.tuning.measure import MARGIN
 from nncc.tuning.outcome import Outcome, State, Watcher
+from nncc.tuning.record_files import Journal
 from nncc.tuning.records import Key, Task, open_records, read_folder
-from nncc.tuning.runners import open_runner
+from nncc.tuning.runners import Runner, open_runner
 from nncc.tuning.search import CostModel, Search, frozen
-from nncc.tuning.tasks import kernel_tasks
+from nncc.tuning.tasks import KernelTask, kernel_tasks
 from nncc.tuning.whole import Built, Whole, by_task
 from nncc.tuning.writer import Writer
 
@@ -50,9 +55,12 @@ class Session:
         began = time.monotonic()
         budget = DEFAULT_SECONDS if tuning.seconds is None and tuning.trials is None else tuning.seconds
         self.state = State([], 0.0, 0.0, began, inf if budget is None else budget, tuning.trials or inf)
-        self.runner = open_runner(tuning.runner, job.target)
+        self.runner = _open_runner(tuning, job.target)
+        self.state.estimated = isinstance(self.runner, EstimatedRunner)
         try:
-            self.writer = Writer(tuning, self.key, self.runner)
+            stores = self.runner.stores_times and tuning.tasks != "list"
+            journal = Journal(tuning.into, self.key) if stores else None
+            self.writer = Writer(journal, self.key, self.runner.processor(), tuning.by)
             found, problems = read_folder(tuning.into, must_exist=False)
             others, more = open_records(job.config.records)
         except BaseException:
@@ -101,7 +109,7 @@ class Session:
         self._begin_contests(kernels, self.seconds)
 
     def _begin_contests(self, kernels: Kernels, seconds: Mapping[str, float]) -> None:
-        model = CostModel(self.tuning.seed, self.lab.builders.count)
+        searches = self._searches()
         whole = sum(seconds.values())
         contests = []
         for task in kernel_tasks(kernels, self.templates):
@@ -109,8 +117,7 @@ class Session:
                 self.tuning.tasks in task.text or task.hash.startswith(self.tuning.tasks)
             ):
                 continue
-            search = Search(task, self.templates, self.job.target, model, self.tuning.seed)
-            contest = Contest(task, search, seconds.get(task.hash, 0.0) / whole)
+            contest = Contest(task, searches(task), seconds.get(task.hash, 0.0) / whole)
             self._resume(contest)
             contests.append(contest)
         if not contests and self.tuning.tasks not in ("", "list"):
@@ -118,6 +125,14 @@ class Session:
             raise UsageError(f"no task of the model has `{self.tuning.tasks}` in its text or hash", hint)
         self.state.contests = contests
         self.watch.state(self.state)
+
+    def _searches(self) -> Callable[[KernelTask], Search | ListedSearch]:
+        """How tasks are searched: MetaSchedule's traces do not tell kernels for GPUs apart."""
+        templates, target, seed = self.templates, self.job.target, self.tuning.seed
+        if target.hardware.multiprocessors:
+            return lambda task: ListedSearch(task, templates, target, seed)
+        model = CostModel(seed, self.lab.builders.count)
+        return lambda task: Search(task, templates, target, model, seed)
 
     def _resume(self, contest: Contest) -> None:
         """What the records know of a task: winners stand, all else that was tried needs no second trial."""
@@ -158,6 +173,11 @@ class Session:
     def search(self) -> None:
         """Batch after batch, where most is to be expected, until time or trials are spent or nothing is left to try."""
         self.watch.phase("search", f"{len(self.state.contests)} tasks")
+        if self.state.contests and not self.may_go_on():
+            self.watch.warn(
+                f"no time for a search: the finals take {self.reserve:.0f} s, for a library of the model takes "
+                f"{self.build_seconds:.0f} s to build; give more with `--time-budget`"
+            )
         with self.job.target.tvm_target():
             while self.may_go_on() and self.state.trials < self.state.most_trials:
                 contest = max(self.state.contests, key=lambda each: each.expected_gain, default=None)
@@ -186,7 +206,9 @@ class Session:
         if not decisions:
             contest.idle += 1
             return
-        results = self.lab.measure(contest.kernel(), [contest.kernel(each) for each in decisions])
+        candidates = [contest.kernel(each) for each in decisions]
+        seconds = contest.reference or contest.share * self.state.start / contest.task.calls
+        results = self.lab.measure(contest.kernel(), candidates, seconds=seconds)
         self._note(contest, decisions, results)
         timed = [(r.timing.ratio, d) for d, r in zip(decisions, results, strict=True) if r.timing is not None]
         near = sorted(((ratio, d) for ratio, d in timed if ratio < min(MARGIN, contest.best.ratio)), key=_first)
@@ -210,9 +232,11 @@ class Session:
         for each, result in zip(decisions, results, strict=True):
             if result.timing is not None:
                 contest.measured[frozen(each)] = Entry(each, result.timing.ratio)
-        failed = sum(r.timing is None for r in results)
+        pruned = sum(r.pruned for r in results)
         contest.trials += len(results)
-        self.state.trials, self.state.failed = self.state.trials + len(results), self.state.failed + failed
+        self.state.trials += len(results)
+        self.state.pruned += pruned
+        self.state.failed += sum(r.timing is None for r in results) - pruned
 
     def _challenge(self, contest: Contest, challengers: Sequence[Mapping[str, Any]]) -> bool:
         """Measure the best of a batch again, with the best so far; the better one is checked, and becomes a winner."""
@@ -244,8 +268,8 @@ class Session:
         from nncc.execute import open_library
         from nncc.roofline import Roofline, attempt
 
-        if not seconds or self.runner.name != "local":
-            return {}
+        if not seconds or self.runner.name != "local" or self.job.target.hardware.multiprocessors:
+            return {}  # it is this machine's processor that is measured here
         limits = attempt(open_library(self.base.library, self.job.target.hardware.cores))
         if not isinstance(limits, Roofline):
             return {}
@@ -263,6 +287,16 @@ class Session:
         if not interrupted:
             finals.run()
         return finals.outcome(interrupted)
+
+
+def _open_runner(tuning: Tuning, target: Target) -> Runner:
+    """The runner that was asked for; where tasks of a GPU are only listed and there is none here, estimates do."""
+    try:
+        return open_runner(tuning.runner, target)
+    except (RunError, TargetError):
+        if tuning.tasks == "list" and tuning.runner == "local" and target.hardware.multiprocessors:
+            return EstimatedRunner()
+        raise
 
 
 def _first(pair: tuple[float, Any]) -> float:

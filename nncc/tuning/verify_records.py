@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nncc.choices import Choices
-from nncc.config import Tuning
 from nncc.errors import RecordError
 from nncc.target import Target
 from nncc.templates import load_templates, schedule_kernel
 from nncc.tuning.candidates import Kernel
-from nncc.tuning.contest import MARGIN
 from nncc.tuning.exchange import load_function
 from nncc.tuning.lab import PASSED_OVER, Lab
+from nncc.tuning.measure import MARGIN
 from nncc.tuning.record import Key, Record
+from nncc.tuning.record_files import Journal
 from nncc.tuning.record_set import RecordSet
 from nncc.tuning.runners import open_runner
 from nncc.tuning.writer import Writer
@@ -60,7 +60,7 @@ def verify(
         )
     templates = load_templates()
     lab = Lab(target, templates, (), runs, PASSED_OVER, seed=0)
-    writer = Writer(Tuning(into=folder, runner=runner), key, runs)
+    writer = Writer(Journal(folder, key) if runs.stores_times else None, key, runs.processor(), "")
     verdicts = []
     try:
         for number, (task, best) in enumerate(kept):

@@ -56,7 +56,8 @@ class Whole:
         from nncc.templates import load_templates
 
         graph = GraphChoices(Known(fixed=fixed))
-        network = specialize(self.model, self.job.target, load_templates(self.job.config.schedules), graph)
+        config = self.job.config
+        network = specialize(self.model, self.job.target, load_templates(config.schedules), graph, config.precision)
         return lower(network), graph
 
     def build(self, fixed: Fixed, kernels: Kernels | None = None) -> Built:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nncc.config import Tuning
 from nncc.tuning.exchange import save_function
 from nncc.tuning.lab import Result
 from nncc.tuning.measure import Timing
 from nncc.tuning.record import Key, Record, Task, Versions, Workload, now
 from nncc.tuning.record_files import Journal
 from nncc.tuning.record_set import RecordSet
-from nncc.tuning.runners import Runner
 from nncc.tuning.tasks import KernelTask
 from nncc.version import VERSION
 
@@ -20,14 +18,13 @@ __all__ = ["Writer"]
 
 
 class Writer:
-    """Appends to one folder. Raises OutputError at once where that cannot be written."""
+    """Appends to a journal, if there is one, what `machine` measured for `key`, and `by` whom."""
 
-    def __init__(self, tuning: Tuning, key: Key, runner: Runner) -> None:
-        stores = runner.stores_times and tuning.tasks != "list"
-        self._journal = Journal(tuning.into, key) if stores else None
+    def __init__(self, journal: Journal | None, key: Key, machine: str, by: str) -> None:
+        self._journal = journal
         self._key = key
-        self._machine = runner.processor()
-        self._by = tuning.by
+        self._machine = machine
+        self._by = by
         self._written: set[str] = set()
 
     def workload(self, task: KernelTask, known: RecordSet) -> None:
@@ -37,7 +34,9 @@ class Writer:
         self._journal.append(Workload.of(task.hash, save_function(task.function, sorted(task.constants))))
         self._written.add(task.hash)
 
-    def trials(self, task: KernelTask, decisions: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> None:
+    def trials(
+        self, task: Task | KernelTask, decisions: Sequence[Mapping[str, Any]], results: Sequence[Result]
+    ) -> None:
         """Candidates of a kernel, measured once or failed."""
         records = [
             self._record(_task(task), each, result.timing, error=result.error)
@@ -45,7 +44,7 @@ class Writer:
         ]
         self._append(records)
 
-    def winner(self, task: KernelTask, decisions: Mapping[str, Any], timing: Timing) -> None:
+    def winner(self, task: Task | KernelTask, decisions: Mapping[str, Any], timing: Timing) -> None:
         """Decisions that were measured again and checked."""
         self._append([self._record(_task(task), decisions, timing, accepted=True)])
 

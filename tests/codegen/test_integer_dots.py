@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from compiled import compile_net
-from quantized import QuantizedNet, attention, extremes, inputs_of, many_kinds
+from quantized import QuantizedNet, attention, extremes, few_channels, inputs_of, many_kinds
 
 from nncc.execute import open_library
 from nncc.host import host
@@ -45,7 +45,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.parametrize("data", ["uint8", "int8"])
-@pytest.mark.parametrize("make", [many_kinds, extremes, attention])
+@pytest.mark.parametrize("make", [many_kinds, few_channels, extremes, attention])
 def test_plain_arithmetic_is_what_onnx_runtime_computes(plain, make, data):
     compiled, found = plain(make, data, inputs_of(make))
     expected = compiled.expected(compiled.sample(**inputs_of(make)))
@@ -54,7 +54,7 @@ def test_plain_arithmetic_is_what_onnx_runtime_computes(plain, make, data):
         assert len(np.unique(value)) >= 4, name
 
 
-@pytest.mark.parametrize("make", [many_kinds, extremes, attention])
+@pytest.mark.parametrize("make", [many_kinds, few_channels, extremes, attention])
 @pytest.mark.parametrize(
     ("target", "data"), [*((target, "uint8") for target in WAYS), ("x86-64-v3", "int8"), ("x86-64-v4-vnni", "int8")]
 )

@@ -218,6 +218,8 @@ def test_counts_are_multiples_and_one_multiple_stays():
     assert kept_counts(group, 16) == [40, 32, 16]
     assert kept_counts(group, 64) == [40]
     assert kept_counts(group, 1)[-1] == 1
+    assert kept_counts(group, 16, 32) == [40, 32]
+    assert kept_counts(group, 16, 33) == [40]
 
 
 def test_the_most_important_stay_and_every_axis_keeps_one():

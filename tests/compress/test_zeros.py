@@ -226,6 +226,10 @@ def test_wrong_words_have_their_errors(folder):
         "`--multiple` is of channels, and structure `block16x4` leaves them all",
         "leave it out",
     )
+    assert error(folder, sparsity=0.5, structure="block16x4", least=8) == (
+        "`--least` is of channels, and structure `block16x4` leaves them all",
+        "leave it out",
+    )
     assert error(folder, sparsity=0.5, structure="block16x4", importance="magnitud") == (
         "blocks cannot be ranked by `magnitud`",
         "did you mean `magnitude`?",

@@ -6,16 +6,20 @@
  * without a current context, on what was destroyed, or of sizes that do not fit fail as they do in the driver.
  *
  * Environment:
- *   NNCC_FAKE_CUDA_KERNELS     library made by fake_cuda.emulated: the functions of all modules
+ *   NNCC_FAKE_CUDA_KERNELS     library made by fake_cuda.emulated: the functions of all modules but those whose cubin is
+ *                              such a library itself, as fake_nvcc.py makes it
  *   NNCC_FAKE_CUDA_LOG         file to which each call is appended, and at the end what is still alive
  *   NNCC_FAKE_CUDA_FAIL        "cuMemAlloc_v2:2" or "cuMemAlloc_v2:2:700": that call of that function fails, with
  *                              CUDA_ERROR_OUT_OF_MEMORY or the error of that number
  *   NNCC_FAKE_CUDA_DEVICES     how many there are (1)
  *   NNCC_FAKE_CUDA_CAPABILITY  of each, "9.0" (9.0)
  *   NNCC_FAKE_CUDA_MEMORY      bytes of each (no limit)
+ *   NNCC_FAKE_CUDA_BLOCK_MS    milliseconds that each block of a launch takes (0)
  *   NNCC_FAKE_CUDA_REFUSES     "cubin" or "ptx": modules of this form fail with CUDA_ERROR_NO_BINARY_FOR_GPU
  */
 #include <dlfcn.h>
+#include <elf.h>
+#include <unistd.h>
 
 #include <cstdarg>
 #include <cstdint>
@@ -89,14 +93,16 @@ struct Stream {
 struct Event {
   bool timing = true;
   Stream* stream = nullptr; /* where it was recorded and has not passed yet */
-  unsigned long long passed = 0;
+  double passed = 0;
 };
 struct Module {
+  void* kernels;
   std::map<std::string, void*> functions;
 };
 struct Function {
   std::string name;
   int parameters;
+  void* kernels;
   unsigned most_shared = STATIC_SHARED;
 };
 struct Context {
@@ -125,7 +131,7 @@ struct Fake {
   std::map<Address, size_t> pinned;
   std::map<std::string, int> calls;
   Stream legacy;
-  unsigned long long clock = 0;
+  double clock = 0; /* milliseconds */
   size_t used = 0;
   void* kernels = nullptr;
   FILE* log = nullptr;
@@ -376,19 +382,44 @@ EXPORT int cuCtxGetCurrent(void** context) {
 
 /* ---- modules ---- */
 
+/* The library that a cubin is, where it is one for this machine; NULL where it is none. */
+static void* library_of(const void* image) {
+  Elf64_Ehdr here, head;
+  FILE* self = fopen("/proc/self/exe", "rb");
+  const bool known = self && fread(&here, sizeof here, 1, self) == 1;
+  if (self) fclose(self);
+  memcpy(&head, image, 20);
+  if (!known || head.e_machine != here.e_machine) return nullptr;
+  memcpy(&head, image, sizeof head);
+  char path[] = "/tmp/nncc-fake-cubin-XXXXXX"; /* a name of its own: dlopen knows libraries by their names */
+  const int file = mkstemp(path);
+  const size_t size = head.e_shoff + (size_t)head.e_shnum * head.e_shentsize;
+  void* library = nullptr;
+  if (file >= 0 && write(file, image, size) == (ssize_t)size) {
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) fprintf(stderr, "fake libcuda: %s\n", dlerror());
+  }
+  if (file >= 0) {
+    unlink(path);
+    close(file);
+  }
+  return library;
+}
+
 EXPORT int cuModuleLoadData(void** module, const void* image) {
   const bool cubin = !memcmp(image, "\177ELF", 4), ptx = !!strstr(cubin ? "" : (const char*)image, ".version");
   BEGIN(true, "%s", cubin ? "cubin" : "ptx");
   CHECK(cubin || ptx, INVALID_IMAGE);
   const char* refuses = getenv("NNCC_FAKE_CUDA_REFUSES");
   CHECK(!refuses || !strstr(refuses, cubin ? "cubin" : "ptx"), NO_BINARY);
+  void* own = cubin ? library_of(image) : nullptr;
   const char* path = getenv("NNCC_FAKE_CUDA_KERNELS");
-  if (!fake().kernels && path) {
+  if (!own && !fake().kernels && path) {
     fake().kernels = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!fake().kernels) fprintf(stderr, "fake libcuda: %s\n", dlerror());
   }
-  CHECK(fake().kernels, INVALID_IMAGE);
-  Module* made = new Module;
+  CHECK(own || fake().kernels, INVALID_IMAGE);
+  Module* made = new Module{own ? own : fake().kernels, {}};
   fake().modules.insert(made);
   *module = made;
   return call.end(SUCCESS);
@@ -410,11 +441,11 @@ EXPORT int cuModuleGetFunction(void** function, void* handle, const char* symbol
   BEGIN(true, "%s", symbol);
   Module* module = static_cast<Module*>(handle);
   CHECK(fake().modules.count(module), INVALID_HANDLE);
-  auto count = reinterpret_cast<int (*)(const char*)>(dlsym(fake().kernels, "emulated_parameters"));
+  auto count = reinterpret_cast<int (*)(const char*)>(dlsym(module->kernels, "emulated_parameters"));
   CHECK(count && count(symbol) >= 0, NOT_FOUND);
   void*& made = module->functions[symbol];
   if (!made) {
-    Function* one = new Function{symbol, count(symbol)};
+    Function* one = new Function{symbol, count(symbol), module->kernels};
     fake().functions.insert(one);
     made = one;
   }
@@ -618,7 +649,7 @@ EXPORT int cuEventSynchronize(void* handle) {
   if (event->stream) drain(event->stream);
   return call.end(fake().sticky);
 }
-/* A thousandth of a second for each event that passed in between. */
+/* A thousandth of a second for each event that passed in between; and what the blocks of launches took. */
 EXPORT int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
   BEGIN(true);
   Event *from = static_cast<Event*>(start), *to = static_cast<Event*>(end);
@@ -723,7 +754,9 @@ EXPORT int cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, u
   std::vector<Address> arguments;
   for (int i = 0; i < function->parameters; ++i) arguments.push_back(*static_cast<Address*>(parameters[i]));
   const std::string name = function->name;
+  void* const kernels = function->kernels;
   enqueue(stream, [=] {
+    if (const char* each = getenv("NNCC_FAKE_CUDA_BLOCK_MS")) fake().clock += atof(each) * gx * gy * gz;
     std::vector<void*> pointers, addresses;
     for (size_t i = 0; i < arguments.size(); ++i) {
       if (!memory_at(arguments[i])) {
@@ -737,7 +770,7 @@ EXPORT int cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, u
     for (void*& pointer : pointers) addresses.push_back(&pointer);
     addresses.push_back(nullptr);
     auto run = reinterpret_cast<int (*)(const char*, const unsigned*, const unsigned*, size_t, void**, char*, size_t)>(
-        dlsym(fake().kernels, "emulated_launch"));
+        dlsym(kernels, "emulated_launch"));
     const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
     char error[1000] = "";
     if (!run || run(name.c_str(), grid, block, shared, addresses.data(), error, sizeof error)) {

@@ -23,7 +23,8 @@ def quantized() -> Net:
     x = net.grid(net.conv(net.grid(net.input(1, 64, 28, 28)), 64, 128, (3, 3), pads=[1, 1, 1, 1]))
     x = net.grid(net.conv(x, 128, 128, (3, 3), pads=[1, 1, 1, 1], group=128))
     weight, _ = net.weights(128, 40, axis=1)
-    net.output(net.grid(net.op("MatMul", net.op("Flatten", net.op("GlobalAveragePool", x)), weight)))
+    scores = net.op("MatMul", net.grid(net.input(4, 49, 32)), net.grid(net.input(4, 32, 49)))
+    net.output(net.grid(net.op("MatMul", net.op("Flatten", net.op("GlobalAveragePool", x)), weight)), net.grid(scores))
     return net
 
 

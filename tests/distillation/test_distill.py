@@ -249,6 +249,13 @@ def test_checkpoints_of_others_have_their_errors(files):
     )
 
 
+def test_all_samples_may_serve_both_ends(files):
+    teacher, student, samples = files
+    assert refused(student, teacher, samples, held_out=-1) == ("`held_out` is -1; it cannot be negative", None)
+    found = nncc.distill(student, teacher, samples, **STEPS | {"epochs": 2, "held_out": 0})
+    assert (found.outcome.seen, found.outcome.held_out, found.outcome.trained.steps) == (64, 64, 8)
+
+
 def test_augmentations_that_do_not_apply_have_their_errors(files, tmp_path):
     teacher, student, samples = files
     assert refused(student, teacher, samples, augment=("flop",)) == (

@@ -11,7 +11,6 @@ from students import FLOAT, classifier, saved
 
 torch = pytest.importorskip("torch")
 
-from nncc.distillation.augment import augmented  # noqa: E402
 from nncc.distillation.batches import batches, held_out, one_by_one, stack, takes_batches  # noqa: E402
 from nncc.distillation.objective import Term, features, loss, outputs, scaled  # noqa: E402
 from nncc.distillation.settings import Settings  # noqa: E402
@@ -87,6 +86,14 @@ def test_a_tenth_is_held_out():
     assert len(held_out(60_000, 0)[1]) == 2000
 
 
+def test_how_many_samples_are_held_out():
+    assert [len(part) for part in held_out(1000, 0)] == [900, 100]
+    assert [len(part) for part in held_out(150, 0)] == [118, 32]
+    assert [len(part) for part in held_out(150, 0, 10)] == [140, 10]
+    for count, wanted in ((150, 0), (8, None), (8, 9)):
+        assert held_out(count, 0, wanted) == (list(range(count)), list(range(count)))
+
+
 def test_models_that_mix_samples_take_no_batches():
     samples = [{"x": np.random.default_rng(at).standard_normal((1, 4)).astype(np.float32)} for at in range(3)]
     rows = lambda feeds: [torch.from_numpy(feeds["x"]).square()]  # noqa: E731
@@ -103,18 +110,6 @@ def test_what_is_no_number_and_truth_values_are_batched_too():
         return [torch.log(x), x > 0, x[:, :0]]
 
     assert takes_batches(run, rows)
-
-
-def test_augmentations_vary_samples_and_keep_their_form():
-    random = np.random.default_rng(0)
-    images = {"x": random.standard_normal((16, 3, 20, 20)).astype(np.float32)}
-    for name in ("flip", "shift", "mixup", "noise"):
-        found = augmented(images, (name,), np.random.default_rng(1))["x"]
-        assert found.shape == images["x"].shape and found.dtype == np.float32 and (found != images["x"]).any()
-        assert np.array_equal(found, augmented(images, (name,), np.random.default_rng(1))["x"])
-    flipped = augmented(images, ("flip",), np.random.default_rng(1))["x"]
-    same = (flipped == images["x"]).all((1, 2, 3))
-    assert (flipped[~same] == images["x"][~same][..., ::-1]).all() and 0 < same.sum() < 16
 
 
 def test_the_logits_of_a_quantized_model_are_found(tmp_path):

@@ -129,6 +129,18 @@ def test_two_threads_take_directions_and_parts_of_the_batch(tmp_path: Path) -> N
     assert any("parallel" in line for line in compiled.kernels.module.script().splitlines())
 
 
+def test_a_step_that_is_long_enough_spreads_its_units_over_two_threads(tmp_path: Path) -> None:
+    compiled = agrees(layer("GRU", batch=1, hidden=416, inputs=3, steps=2), tmp_path, tolerance=TOLERANCE, threads=2)
+    parallel = [line for line in compiled.kernels.module.script().splitlines() if "T.parallel" in line]
+    assert len(parallel) == 2  # the phases of a step, and the batch is one
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_batches_that_are_no_whole_tiles_have_smaller_ones_at_their_ends(kind: str, tmp_path: Path) -> None:
+    attributes = {"linear_before_reset": 1} if kind == "GRU" else {}
+    agrees(layer(kind, batch=29, hidden=40, steps=3, **attributes), tmp_path, tolerance=TOLERANCE)
+
+
 def test_lengths_beyond_the_sequence_read_nothing_outside(tmp_path: Path) -> None:
     compiled = compile_net(layer("LSTM", direction="reverse", lengths=True), tmp_path)
     inputs = compiled.sample()

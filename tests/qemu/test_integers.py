@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from compiled import compile_net
-from quantized import attention, extremes, inputs_of, many_kinds
+from quantized import attention, extremes, few_channels, inputs_of, many_kinds
 
 from nncc.codegen.link import emulator, find_toolchain
 from nncc.errors import TargetError, ToolError
@@ -18,7 +18,7 @@ CASES = [
 """SMULL and SADALP, SDOT, which both take int8; plain arithmetic in vectors and in scalars, which takes either."""
 
 
-@pytest.mark.parametrize("make", [many_kinds, extremes, attention])
+@pytest.mark.parametrize("make", [many_kinds, few_channels, extremes, attention])
 @pytest.mark.parametrize(("target", "data"), CASES)
 def test_boards_give_the_same_integers(target, make, data, tmp_path):
     try:

@@ -84,7 +84,7 @@ def processes_of(path: Path) -> list[str]:
     return found
 
 
-def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it has not come true"

@@ -9,8 +9,9 @@ from compiled import Net, lowered
 from nncc.choices import Choices
 from nncc.target import resolve
 from nncc.templates import load_templates, schedule_kernel
+from nncc.tuning.agreement import wrong_by
 from nncc.tuning.candidates import Kernel
-from nncc.tuning.lab import Lab, wrong_by
+from nncc.tuning.lab import Lab
 from nncc.tuning.runners import CandidateError, open_runner
 from nncc.tuning.tasks import kernel_tasks
 

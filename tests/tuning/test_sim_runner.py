@@ -50,7 +50,7 @@ def test_the_tasks_are_the_layers_of_the_accelerator_and_their_choice_is_the_pla
 
 def test_candidates_are_counted_alone(tasks, runner, tmp_path):
     one, other = candidates(tasks[0], 2)
-    library = build_candidates([one, other, one], load_templates(), VTA, tmp_path)
+    library = build_candidates([one, other, one], load_templates(), VTA, tmp_path).library
     seconds = runner.measure(Order(library, 1))
     assert (seconds == seconds[0]).all()
     first, second, again = seconds[0]
@@ -61,7 +61,7 @@ def test_candidates_are_counted_alone(tasks, runner, tmp_path):
 @pytest.mark.parametrize("number", range(4))
 def test_all_plans_compute_the_same(tasks, runner, tmp_path, number):
     kernels = candidates(tasks[number], 4)
-    library = build_candidates(kernels, load_templates(), VTA, tmp_path, check=True)
+    library = build_candidates(kernels, load_templates(), VTA, tmp_path, check=True).library
     inputs = check_inputs(kernels, load_templates(), VTA, 0)
     expected, *others = runner.run(library, 1, inputs, 60.0)
     assert len(np.unique(expected)) > 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -119,6 +120,25 @@ def test_it_ends_where_everything_has_been_tried(tmp_path):
         assert found.state.trials < 200
         assert not found.interrupted
     assert found.state.trials == 0, "nothing is left for the second run"
+
+
+def test_where_no_time_is_left_for_a_search_it_says_so(tmp_path):
+    net, said = Net(), []
+    net.output(net.op("MatMul", net.input(1, 8, name="x"), net.weight(8, 16)))
+    net.save(tmp_path / "net.onnx")
+
+    class Watch(Watcher):
+        def warn(self, what):
+            said.append(what)
+
+    tuning = Tuning(into=tmp_path / "r", seconds=0.1, graph=False)
+    found = tune(tmp_path / "net.onnx", Config(threads=1), tuning, Watch())
+    assert found.state.trials == 0
+    assert len(said) == 1 and re.fullmatch(
+        r"no time for a search: the finals take \d+ s, for a library of the model takes \d+ s to build; give more with "
+        r"`--time-budget`",
+        said[0],
+    )
 
 
 def test_ctrl_c_keeps_what_was_found_and_says_how_to_go_on(tmp_path):

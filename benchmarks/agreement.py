@@ -1,0 +1,294 @@
+"""Whether compiled quantized models give ONNX Runtime's integers: differences in steps of the output's scale.
+
+    python benchmarks/agreement.py MODEL.onnx ... [--seeds 5] [--inputs FILE.npz ...] [--target native] [--first]
+        [--shape NAME=1x3x224x224 ...]
+
+ONNX Runtime runs each file twice, as it does by default, with its kernels for integers, and without its optimizations,
+in float32; where these two differ, nncc can agree with one of them only. A row a model: by how many steps nncc is from
+each of the two at most, and the two from each other, and how many of all elements of all runs differ. Inputs are
+`--seeds` random ones, and the samples of each FILE.npz whose arrays have the names and shapes of the model's inputs,
+where an array may have one more axis in front, of samples. A model whose output is no rounded one has no steps: its row
+tells the greatest difference relative to the output's largest element.
+
+With ``--first`` every quantized tensor is an output, and the first tensors are shown that differ from those of ONNX
+Runtime's default. These come from the graph that it writes down as optimized, run as it is; that both sides still give
+the outputs that they give without more outputs is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from nncc.frontend.onnx import import_onnx
+
+Arrays = Mapping[str, np.ndarray]
+
+MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+"""An output behind these is one of what they move."""
+FUSED = ("Relu", "Clip", "Add", "Mul")
+"""What ONNX Runtime makes part of the operator before."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of the elements of two results of a model."""
+
+    differing: int = 0
+    elements: int = 0
+    most: float = 0.0
+    """In steps; relative to the largest element of an output that has none."""
+    in_steps: bool = True
+
+    def __add__(self, other: Difference) -> Difference:
+        return Difference(
+            self.differing + other.differing,
+            self.elements + other.elements,
+            max(self.most, other.most),
+            self.in_steps and other.in_steps,
+        )
+
+    def __str__(self) -> str:
+        if not self.in_steps:
+            return f"{self.most:.1e} of the largest"
+        return f"{round(self.most)} ({self.differing:,} of {self.elements:,})" if self.differing else "0"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A model's row."""
+
+    model: str
+    runs: int
+    default: Difference
+    """nncc and ONNX Runtime as it runs by default."""
+    plain: Difference
+    """nncc and ONNX Runtime without its optimizations."""
+    between: Difference
+    """The two of ONNX Runtime."""
+
+    def __str__(self) -> str:
+        return f"| {self.model} | {self.runs} | {self.default} | {self.plain} | {self.between} |"
+
+
+HEAD = (
+    "| model | runs | steps apart from ONNX Runtime | from it without optimizations | those from each other |\n"
+    "|---|---|---|---|---|"
+)
+
+
+def session(model: str | bytes, *, optimize: bool, written: Path | None = None) -> Any:
+    """One of ONNX Runtime on one thread; the graph that it makes of the model goes to `written`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if written is not None:
+        options.optimized_model_filepath = str(written)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def outputs_of(running: Any, feed: Arrays) -> dict[str, np.ndarray]:
+    names = [value.name for value in running.get_outputs()]
+    return dict(zip(names, running.run(names, dict(feed)), strict=True))
+
+
+def steps(model: onnx.ModelProto) -> dict[str, float | None]:
+    """By output: the scale of its integers, 1 where it is of integers; None where it is not rounded."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    constants = {each.name: each for each in model.graph.initializer}
+    constants |= {
+        node.output[0]: node.attribute[0].t
+        for node in model.graph.node
+        if node.op_type == "Constant" and node.attribute
+    }
+    found: dict[str, float | None] = {}
+    for value in model.graph.output:
+        node = made.get(value.name)
+        while node is not None and node.op_type in MOVES:
+            node = made.get(node.input[0])
+        scale = constants.get(node.input[1]) if node is not None and node.op_type == "DequantizeLinear" else None
+        is_real = value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+        array = numpy_helper.to_array(scale) if scale is not None else np.ones(1 if not is_real else 0)
+        found[value.name] = float(array.reshape(-1)[0]) if array.size == 1 else None
+    return found
+
+
+def difference(one: Arrays, other: Arrays, scales: Mapping[str, float | None]) -> Difference:
+    total = Difference()
+    for name, expected in one.items():
+        if name not in scales:
+            continue
+        apart = np.abs(expected.astype(np.float64) - other[name].astype(np.float64))
+        scale = scales[name]
+        unit = scale if scale is not None else max(float(np.abs(expected).max(initial=0)), 1e-30)
+        apart = np.where(np.isnan(apart), np.inf, apart) / unit
+        differing = int((apart > (0.01 if scale is not None else 0)).sum())
+        total += Difference(differing, apart.size, float(apart.max(initial=0)), scale is not None)
+    return total
+
+
+def feeds(model: Any, seeds: int, files: Sequence[Path]) -> Iterator[Arrays]:
+    """Inputs for a model: random ones, and the samples of files that fit."""
+    from nncc.verify import sample_inputs
+
+    yield from (sample_inputs(model, seed) for seed in range(seeds))
+    shapes = {spec.name: tuple(spec.shape) for spec in model.inputs}
+    for file in files:
+        with np.load(file) as stored:
+            arrays = {name: stored[name] for name in shapes if name in stored}
+        if arrays.keys() != shapes.keys():
+            continue
+        if all(arrays[name].shape == shape for name, shape in shapes.items()):
+            yield arrays
+        elif all(arrays[name].shape[1:] == shape for name, shape in shapes.items()):
+            counts = {len(array) for array in arrays.values()}
+            yield from ({name: array[i] for name, array in arrays.items()} for i in range(min(counts)))
+
+
+def measure(
+    path: Path, folder: Path, target: str, seeds: int, files: Sequence[Path], shape: Mapping[str, Sequence[int]]
+) -> Agreement:
+    """The row of a model; `shape` has the sizes of inputs that are open in it."""
+    import nncc
+    from nncc.execute import open_library
+
+    library = open_library(nncc.compile(path, target, folder / "library", shape=shape, verify=False).library, 1)
+    scales = steps(onnx.shape_inference.infer_shapes(onnx.load(path)))
+    default, plain = (session(str(path), optimize=optimize) for optimize in (True, False))
+    runs, totals = 0, [Difference(), Difference(), Difference()]
+    for feed in feeds(import_onnx(path, shape=shape), seeds, files):
+        results = [outputs_of(default, feed), outputs_of(plain, feed), library.run(feed)]
+        pairs = ((0, 2), (1, 2), (0, 1))
+        totals = [
+            total + difference(results[i], results[j], scales) for total, (i, j) in zip(totals, pairs, strict=True)
+        ]
+        runs += 1
+    return Agreement(path.name.removesuffix(".onnx"), runs, *totals)
+
+
+def quantized(model: onnx.ModelProto) -> list[str]:
+    """The tensors that are rounded in a model, in its order."""
+    return [node.output[0] for node in model.graph.node if node.op_type.startswith(("QuantizeLinear", "QLinear"))]
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy with more outputs, of the types that are inferred."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    known = {value.name: value for value in inferred.graph.value_info}
+    old = {value.name for value in model.graph.output}
+    for name in (name for name in names if name not in old):
+        copy.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
+    return copy
+
+
+def same_tensors(model: onnx.ModelProto, optimized: onnx.ModelProto) -> dict[str, str]:
+    """By rounded tensor of the model: the same one of ONNX Runtime's optimized graph.
+
+    It is named as in the model, perhaps with a suffix, or as what was rounded to it; or it has the same weights.
+    """
+    readers = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    constants = {each.name for each in model.graph.initializer if len(each.dims) > 1}
+
+    def rounded(name: str, through: Sequence[str]) -> str | None:
+        """What the only readers of `name` make of it, up to the first that rounds."""
+        while len(readers[name]) == 1 and readers[name][0].op_type in (*through, "QuantizeLinear"):
+            name, kind = readers[name][0].output[0], readers[name][0].op_type
+            if kind == "QuantizeLinear":
+                return name
+        return None
+
+    wanted, found = set(quantized(model)), dict[str, str]()
+    for node in optimized.graph.node:
+        for name in node.output:
+            base = re.sub(r"_token_\d+$", "", name)
+            for same in (name, f"{name}_Output", base, rounded(base, FUSED)):
+                if same in wanted:
+                    found.setdefault(str(same), name)
+        for weight in (name for name in node.input if name in constants):
+            same = rounded(weight, ("DequantizeLinear", "Conv", "Gemm", "MatMul", *FUSED))
+            if same is not None:
+                found.setdefault(same, node.output[0])
+    return found
+
+
+def first_differences(path: Path, folder: Path, target: str, feeds: Sequence[Arrays], most: int = 10) -> Iterator[str]:
+    """A line for each of the first rounded tensors that differ from those of ONNX Runtime's default, on the input on
+    which the outputs differ most."""
+    import nncc
+    from nncc.execute import open_library
+
+    model = onnx.load(path)
+    written, shown = folder / "optimized.onnx", folder / "shown.onnx"
+    default = session(str(path), optimize=True, written=written)
+    plain = open_library(nncc.compile(path, target, folder / "plain", verify=False).library, 1)
+    scales = steps(onnx.shape_inference.infer_shapes(model))
+    feed = max(feeds, key=lambda each: difference(outputs_of(default, each), plain.run(each), scales).most)
+    optimized = onnx.load(written)
+    inner = with_outputs(optimized, [name for node in optimized.graph.node for name in node.output if name])
+    theirs = outputs_of(session(inner.SerializeToString(), optimize=False), feed)
+    onnx.save(with_outputs(model, quantized(model)), shown)
+    ours = open_library(nncc.compile(shown, target, folder / "shown", verify=False).library, 1).run(feed)
+    for one, other in ((outputs_of(default, feed), theirs), (plain.run(feed), ours)):
+        for name in one:
+            if not np.array_equal(one[name], other[name]):
+                yield f"the output {name} is another one where more is shown: what follows may be of other kernels"
+    made = {name: node for node in model.graph.node for name in node.output}
+    same, compared = same_tensors(model, optimized), 0
+    for name in quantized(model):
+        if name not in same or theirs[same[name]].size != ours[name].size or theirs[same[name]].dtype.kind == "f":
+            continue
+        compared += 1
+        array = theirs[same[name]]
+        if array.shape != ours[name].shape:  # channels last
+            moved = np.moveaxis(array, -1, 1) if array.ndim > 2 else array
+            array = moved.reshape(ours[name].shape)
+        apart = np.abs(array.astype(np.int64) - ours[name].astype(np.int64))
+        if apart.any() and most > 0:
+            most -= 1
+            source = made.get(made[name].input[0], made[name])
+            yield f"{source.op_type} {name}: {np.count_nonzero(apart):,} of {apart.size:,}, at most {apart.max()}"
+    yield f"{compared} of {len(quantized(model))} rounded tensors were compared"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL.onnx")
+    parser.add_argument("--seeds", type=int, default=5, help="random inputs")
+    parser.add_argument("--inputs", type=Path, nargs="+", default=[], metavar="FILE.npz", help="real ones")
+    parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZES", help="of inputs that are open")
+    parser.add_argument("--target", default="native")
+    parser.add_argument("--first", action="store_true", help="show the first tensors that differ")
+    words = parser.parse_args()
+    sizes = {name: tuple(map(int, size.split("x"))) for name, _, size in (word.partition("=") for word in words.shape)}
+    print(HEAD)
+    for path in words.models:
+        with tempfile.TemporaryDirectory(prefix="nncc-agreement-") as folder:
+            print(measure(path, Path(folder), words.target, words.seeds, words.inputs, sizes), flush=True)
+            if words.first:
+                given = list(feeds(import_onnx(path), words.seeds, words.inputs))
+                lines = first_differences(path, Path(folder), words.target, given)
+                print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
