@@ -19,7 +19,7 @@ from nncc.operators.bit_cast import bit_cast
 from nncc.operators.bit_shift import bit_shift
 from nncc.operators.col2im import col2im
 from nncc.operators.compress import compress
-from nncc.operators.constant import constant
+from nncc.operators.constant import constant, constant_of_shape
 from nncc.operators.conv_transpose import conv_transpose
 from nncc.operators.cumulative import cum_prod, cum_sum
 from nncc.operators.deform_conv import deform_conv
@@ -98,6 +98,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Col2Im": col2im,
     "Compress": compress,
     "Constant": constant,
+    "ConstantOfShape": constant_of_shape,
     "ConvInteger": conv_integer,
     "ConvTranspose": conv_transpose,
     "Cosh": cosh,

@@ -12,14 +12,31 @@ from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint
+from nncc.passes.rewriting import attribute, is_op, label, scalar, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["open_inputs", "open_outputs"]
+__all__ = ["check_lists", "open_inputs", "open_outputs"]
 
 _ROUNDS = 10
 """Over the passes that find out what a list holds."""
+_MOST = 4096
+"""Tensors of a list that something is split into: each becomes nodes of the graph."""
+
+
+def check_lists(graph: onnx_ir.Model) -> None:
+    """Raises ModelError where a tensor is split into more parts than a graph can hold as such."""
+    import onnx_ir
+
+    for node in onnx_ir.traversal.RecursiveGraphIterator(graph.graph):
+        shape = static_shape(node.inputs[0]) if is_op(node, "SplitToSequence") and node.inputs else None
+        if not shape:
+            continue
+        size = shape[int(attribute(node, "axis", 0)) % len(shape)]
+        step = scalar(node.inputs[1]) if len(node.inputs) > 1 else 1
+        if step is not None and size > _MOST * max(int(step), 1):
+            raise ModelError(f"`{label(node)}` makes a list of more than {_MOST:,} tensors", "cut the model before it")
 
 
 def open_inputs(

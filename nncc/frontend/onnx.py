@@ -13,11 +13,11 @@ from nncc.frontend.binding import bind_hint, bind_inputs
 from nncc.frontend.bounded import bound_outputs
 from nncc.frontend.container import read_container
 from nncc.frontend.expand_functions import expand_functions
-from nncc.frontend.lists import open_inputs, open_outputs
+from nncc.frontend.lists import check_lists, open_inputs, open_outputs
 from nncc.frontend.microsoft import claim_strays
 from nncc.frontend.quantization import check_quantization
 from nncc.frontend.shapes import fix_shapes
-from nncc.frontend.tensors import LARGEST, check_tensors
+from nncc.frontend.tensors import LARGEST, MOST_AXES, check_tensors
 from nncc.frontend.types import check_operand_types, check_outputs
 from nncc.ir import Model, TensorSpec
 from nncc.passes.bodies import subgraphs
@@ -267,6 +267,8 @@ def read_graph(path: str | Path, *, lists: bool = False) -> onnx_ir.Model:
     for what, values in (("input", main.inputs), ("output", main.outputs)):
         for value in values:
             tensor = value.type is None or isinstance(value.type, onnx_ir.TensorType)
+            if value.shape is not None and len(value.shape) > MOST_AXES:
+                raise ModelError(f"{what} `{value.name}` has {len(value.shape):,} axes; nncc takes {MOST_AXES}")
             if (tensor or not lists) and (what == "input" or value.type is not None):
                 _dtype(value, what)
     return graph
@@ -297,6 +299,7 @@ def import_onnx(
     explicit_defaults(graph)
     fix_shapes(graph, sizes_of)
     infer_shapes(graph)
+    check_lists(graph)
     check_quantization(graph)  # what others write for the operators below may have scales of any sign
     expand_functions(graph)
     main = graph.graph
@@ -308,9 +311,15 @@ def import_onnx(
     made = (v for node in onnx_ir.traversal.RecursiveGraphIterator(main) for v in node.outputs)
     for value in (*main.inputs, *made):
         sizes = static_shape(value)
-        if sizes is not None and prod(sizes) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
-            text = "x".join(map(str, sizes))
-            raise ModelError(f"tensor `{value.name}` would have the shape {text}: over 2^40 bytes")
+        if sizes is None:
+            continue
+        if len(sizes) > MOST_AXES:
+            raise ModelError(f"tensor `{value.name}` would have {len(sizes):,} axes; nncc takes {MOST_AXES}")
+        text = f"tensor `{value.name}` would have the shape {'x'.join(map(str, sizes))}"
+        if min(sizes, default=0) < 0:
+            raise ModelError(f"{text}: less than nothing")
+        if prod(sizes) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
+            raise ModelError(f"{text}: over 2^40 bytes")
     inputs = specs(main.inputs, "input")
     if any(static_shape(value) is None for value in main.outputs):
         _derive_outputs(graph, name or path.stem, inputs)

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import ModelError
@@ -14,6 +15,7 @@ from nncc.frontend.binding import bind_hint
 from nncc.frontend.bounded import SELECTING, refuse_used, used_selections
 from nncc.frontend.narrow_types import STORED, hold_in_bytes
 from nncc.frontend.onnx import to_proto, unsupported
+from nncc.frontend.tensors import LARGEST
 from nncc.ir import Model, Region
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ def import_relax(model: Model, regions: Mapping[str, Region] | None = None):
             or "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
         ) from error
     module = relax.transform.CanonicalizeBindings()(module)
+    _check_sizes(module["main"])
     _check_outputs(module["main"].ret_ty, model)
     return module
 
@@ -106,6 +109,21 @@ def _proto(model: Model) -> onnx.ModelProto:
             del node.output[-1]
         node.name = node.name or node.output[0]
     return proto
+
+
+def _check_sizes(function: Any) -> None:
+    """Sizes that only the importer finds out may be anything: ModelError for what no memory can hold."""
+    for binding in (binding for block in function.body.blocks for binding in block.bindings):
+        sizes = getattr(binding.var.ty, "shape", None)
+        if sizes is None or any(not hasattr(d, "value") for d in sizes):
+            continue
+        shape = [int(d) for d in sizes]
+        if min(shape, default=0) < 0 or prod(shape) > LARGEST:
+            what = str(getattr(getattr(binding.value, "op", None), "name", "an operator")).removeprefix("relax.")
+            raise ModelError(
+                f"`{what}` would give a tensor of the shape {'x'.join(map(str, shape))}",
+                "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled",
+            )
 
 
 def _check_outputs(results: Any, model: Model) -> None:

@@ -13,10 +13,12 @@ from nncc.errors import ModelError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LARGEST", "check_tensors"]
+__all__ = ["LARGEST", "MOST_AXES", "check_tensors"]
 
 LARGEST = 2**40
 """Bytes: no tensor of a model, stored or computed, may be larger."""
+MOST_AXES = 64
+"""Of a tensor: no numpy array has more."""
 
 
 def _of_attributes(attributes: list[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
@@ -116,6 +118,8 @@ def check_tensors(proto: onnx.ModelProto, folder: Path) -> bool:
             continue
         wanted = _expected_bytes(tensor)
         shape = "x".join(map(str, tensor.dims)) or "scalar"
+        if len(tensor.dims) > MOST_AXES:
+            raise ModelError(f"tensor `{tensor.name}` has {len(tensor.dims):,} axes; nncc takes {MOST_AXES}")
         if wanted > LARGEST:
             raise ModelError(f"tensor `{tensor.name}` ({shape}) claims {wanted:,} bytes, more than nncc takes (2^40)")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:

@@ -17,7 +17,7 @@ from typing import Any
 from nncc.compat import te, tirx
 from nncc.errors import ModelError
 from nncc.operators.attributes import Attributes
-from nncc.operators.interpolation import bounded
+from nncc.operators.interpolation import any_negative, bounded
 from nncc.operators.operands import cast, dtype_of, kernel, shape_of
 
 __all__ = ["grid_sample"]
@@ -61,7 +61,7 @@ def grid_sample(builder: Any, inputs: Sequence[Any], attributes: Attributes) -> 
                 index = [table(n, *at, t) for table, t in zip(indices, taps, strict=True)]
                 value = data(n, c, *(tirx.max(i, 0) for i in index))
                 if padding == "zeros":
-                    outside = tirx.any(*(i < 0 for i in index))
+                    outside = any_negative(*index)
                     value = tirx.Select(outside, tirx.const(0, data.dtype), value)
                 for table, t in zip(weights, taps, strict=True) if mode != "nearest" else ():
                     value = value * table(n, *at, t)

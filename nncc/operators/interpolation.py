@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import product
 from typing import Any
 
 from nncc.compat import tirx
 
-__all__ = ["bilinear", "bounded", "interpolate"]
+__all__ = ["any_negative", "bilinear", "bounded", "interpolate"]
 
 
 def bounded(x: Any, low: float, high: float) -> Any:
@@ -17,13 +18,21 @@ def bounded(x: Any, low: float, high: float) -> Any:
     return tirx.max(tirx.min(x, tirx.const(high, dtype)), tirx.const(low, dtype))
 
 
+def any_negative(*numbers: Any) -> Any:
+    """Whether one of some int32 is below 0, by its sign bit.
+
+    TVM reasons about ``i < 0``: beside it in a Select it takes max(i, 0) for i, though vectors load on both sides.
+    """
+    return tirx.shift_right(reduce(tirx.bitwise_or, numbers), tirx.const(31, "int32")) != 0
+
+
 def bilinear(element: Callable[[Any, Any], Any], y: Any, x: Any, size: Sequence[int]) -> Any:
     """The value at (y, x) of a grid of `size` elements, outside of which is zero."""
 
     def there(*at: Any) -> Any:
-        inside = tirx.all(*(c for i, n in zip(at, size, strict=True) for c in (i >= 0, i < n)))
+        outside = any_negative(*at, *(n - 1 - i for i, n in zip(at, size, strict=True)))
         value = element(*(tirx.max(tirx.min(i, n - 1), 0) for i, n in zip(at, size, strict=True)))
-        return tirx.Select(inside, value, tirx.const(0, value.dtype if hasattr(value, "dtype") else str(value.ty)))
+        return tirx.Select(outside, tirx.const(0, value.dtype if hasattr(value, "dtype") else str(value.ty)), value)
 
     return interpolate(there, [bounded(c, -2, n + 1) for c, n in zip((y, x), size, strict=True)])
 

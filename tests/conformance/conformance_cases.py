@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-__all__ = ["KINDS", "Case", "cases", "chunks"]
+__all__ = ["KINDS", "Case", "cases", "chunks", "sample"]
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "light")
 """The sets of cases. `real` is left out: its models are the nine of `light` with weights, which are downloaded."""
@@ -113,3 +113,12 @@ def chunks(count: int, kinds: tuple[str, ...]) -> list[list[str]]:
     """The names of the cases of these kinds in `count` parts of about the same work."""
     names = [name for name, case in cases().items() if case.kind in kinds]
     return [names[part::count] for part in range(count)]
+
+
+def sample(every: int) -> list[str]:
+    """The names of the first of each `every` node cases of each operator: at least one of all of them."""
+    of_operator: dict[str, list[str]] = {}
+    for name, case in cases().items():
+        if case.kind == "node":
+            of_operator.setdefault(case.operator, []).append(name)
+    return [name for names in of_operator.values() for name in names[::every]]

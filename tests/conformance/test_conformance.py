@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 import pytest
-from conformance_cases import cases, chunks
+from conformance_cases import cases, chunks, sample
 from conformance_runs import Verdict, expectations, run_cases
 
 from nncc.codegen.link import emulator
@@ -18,7 +18,7 @@ CHUNKS = 10
 BY_DEFAULT = 5
 """Of these, what runs by default; the others are `slow`. A case is in one with every tenth case behind it."""
 SAMPLE = 8
-"""Every eighth node case is run for Arm too: more than 200."""
+"""Of the node cases of each operator, every eighth is run for Arm too: 338."""
 _SMALL = ("node", "simple", "pytorch-converted", "pytorch-operator")
 _LIGHT = (
     "bvlc_alexnet",
@@ -47,6 +47,12 @@ def _judge(found: Sequence[Verdict]) -> None:
     assert not worse, "\n".join(worse)
 
 
+def test_the_sample_for_arm_has_every_operator():
+    names = sample(SAMPLE)
+    assert len(names) >= 200
+    assert {cases()[name].operator for name in names} == {c.operator for c in cases().values() if c.kind == "node"}
+
+
 def test_expectations_name_cases_that_exist_and_give_reasons():
     for name, expected in expectations().items():
         assert name in cases()
@@ -69,11 +75,11 @@ def test_models_with_weights_of_one_value_end_as_expected(name):
 
 @pytest.mark.slow
 @pytest.mark.arm64
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(6))
 def test_a_sample_ends_for_arm64_as_it_does_here(part):
     try:
         emulator(resolve("arm64"))
     except NnccError as error:
         pytest.skip(str(error))
-    names = chunks(SAMPLE, ("node",))[0]
-    _judge(list(run_cases(names[part::4], "arm64")))
+    names = sample(SAMPLE)
+    _judge(list(run_cases(names[part::6], "arm64")))

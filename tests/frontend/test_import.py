@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncc.errors import ModelError
 from nncc.frontend.onnx import import_onnx, save, to_proto, unsupported
+from nncc.frontend.relax_import import import_relax
 from nncc.frontend.shapes import suggest
 from nncc.ir import Model
 from nncc.verify import reference, sample_inputs
@@ -197,6 +198,31 @@ def test_results_of_absurd_size_are_refused(write):
     body = "y = ConstantOfShape (big) z = ReduceMax <keepdims: int = 0> (y) w = Add (x, z)"
     path = write(f"g (float[1] x) => (float[1] w) {{ {body} }}", big=np.array([2**21, 2**21], np.int64))
     refused(path, "tensor `y` would have the shape 2097152x2097152")
+
+
+def test_results_of_less_than_nothing_are_refused(write):
+    body = "y = Pad (x, p) s = ReduceSum <keepdims: int = 0> (y) w = Add (x, s)"
+    path = write(f"g (float[2,3] x) => (float[2,3] w) {{ {body} }}", p=np.array([-(2**40), 0, 0, 0], np.int64))
+    with pytest.raises(ModelError) as found:
+        import_relax(import_onnx(path))
+    assert found.value.message == "`nn.pad` would give a tensor of the shape -1099511627774x3"
+    assert found.value.hint == "`nncc show MODEL.onnx --stage simplify` shows the graph as it is compiled"
+
+
+def test_tensors_of_more_axes_than_arrays_have_are_refused(write):
+    sizes = ",".join("1" * 65)
+    refused(write(f"g (float[{sizes}] x) => (float[{sizes}] y) {{ y = Neg (x) }}"),
+            "input `x` has 65 axes; nncc takes 64")  # fmt: skip
+    path = write("g (float[1] x) => (float[1] w) { y = Reshape (x, s) w = Reshape (y, t) }",
+                 s=np.ones(65, np.int64), t=np.ones(1, np.int64))  # fmt: skip
+    refused(path, "tensor `y` would have 65 axes; nncc takes 64")
+
+
+def test_contents_of_long_vectors_are_no_sizes(write):
+    """onnx makes a dimension of each element of a vector that is cast: of 2^37, for ever."""
+    body = "y = ConstantOfShape (n) c = Cast <to: int = 1> (y) s = ReduceSum <keepdims: int = 0> (c) w = Add (x, s)"
+    model = import_onnx(write(f"g (float[1] x) => (float[1] w) {{ {body} }}", n=np.array([2**37], np.int64)))
+    assert [spec.shape for spec in model.outputs] == [(1,)]
 
 
 DYNAMIC = "g (float[N,3,H,W] images) => (float[N,3,H,W] y) { y = Relu (images) }"

@@ -86,3 +86,13 @@ def test_a_list_that_comes_out_with_an_unknown_length_is_refused(tmp_path: Path)
     net (float[6] x, int64 size) => (seq(float[k]) parts) { parts = SplitToSequence <axis = 0> (x, size) }"""
     said = refusal(text, tmp_path)
     assert said.endswith("hint: fix it with `--bind size=...`, if it is the same in every run")
+
+
+def test_a_list_of_more_tensors_than_a_graph_holds_is_refused(tmp_path: Path) -> None:
+    text = """
+net (float[4097] x) => (float[1] y) {
+  parts = SplitToSequence (x)
+  at = Constant <value_int: int = 1> ()
+  y = SequenceAt (parts, at)
+}"""
+    assert refusal(text, tmp_path).startswith("`parts` makes a list of more than 4,096 tensors")

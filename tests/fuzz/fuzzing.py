@@ -8,10 +8,12 @@ where it must not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
+import queue
 import random
 import resource
 import sys
@@ -27,12 +29,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import onnx
+import psutil
 from mutations import mutated
 
-__all__ = ["Finding", "Report", "attempt", "fuzz", "seeds"]
+__all__ = ["Finding", "Report", "Worker", "attempt", "fuzz", "seeds"]
 
-MOST_SECONDS = 60.0
-"""That one compilation and run may take."""
+MOST_CPU_SECONDS = 60.0
+"""That one compilation and run may take: a busy machine makes nothing hang."""
+MOST_SECONDS = 600.0
+"""Of real time: who sleeps for ever takes no other."""
 MOST_BYTES = 6 << 30
 """Address space beyond what the process has when it begins."""
 
@@ -55,16 +60,21 @@ class Report:
     findings: tuple[Finding, ...]
 
 
-def seeds() -> list[onnx.ModelProto]:
-    """Models of ONNX's conformance suite, those of a few kilobytes."""
+def seeds(folder: Path | None = None) -> list[onnx.ModelProto]:
+    """Models of ONNX's conformance suite, those of a few kilobytes; or those of a folder, of a few megabytes."""
+    if folder is not None:
+        models = [onnx.load(path) for path in sorted(folder.glob("*.onnx")) if path.stat().st_size < 4_000_000]
+        for dim in (d for model in models for value in model.graph.input for d in value.type.tensor_type.shape.dim):
+            dim.dim_value = dim.dim_value or 1  # what is open would be refused before anything is looked at
+        return models
     from onnx.backend.test.case.node import collect_testcases
 
     found = [case.model for case in collect_testcases(None) if case.model is not None]
     return [model for model in found if model.graph.node and model.ByteSize() < 20_000]
 
 
-def attempt(data: bytes) -> tuple[str, str]:
-    """Compile a file, and run what comes of it, in this process: a verdict and a word on it.
+def attempt(data: bytes, run: bool = True) -> tuple[str, str]:
+    """Compile a file, and `run` what comes of it, in this process: a verdict and a word on it.
 
     compiled | ran | refused | internal | exception | outside
     """
@@ -93,6 +103,8 @@ def attempt(data: bytes) -> tuple[str, str]:
             written = sorted(str(each.relative_to(root)) for each in root.rglob("*") if each.is_file())
         if extra := [name for name in written if name != "in/model.onnx" and not name.startswith("out/")]:
             return "outside", ", ".join(extra)
+        if not run:
+            return verdict, text
         library = open_library(artifact.library, 1)
         if sum(spec.nbytes for spec in (*library.inputs, *library.outputs)) > 1 << 28:
             return verdict, "too large to run"
@@ -107,7 +119,7 @@ def attempt(data: bytes) -> tuple[str, str]:
 
 
 def _serve(tasks: Any, results: Any) -> None:
-    """A worker: it takes files until it gets None; its address space is limited."""
+    """A worker: it takes files, each with whether to run it, until it gets None; its address space is limited."""
     import nncc.pipeline  # noqa: F401
     from nncc.compat import tvm  # noqa: F401
 
@@ -116,16 +128,30 @@ def _serve(tasks: Any, results: Any) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    while (data := tasks.get()) is not None:
+    results.put(("ready", ""))
+    while (task := tasks.get()) is not None:
         try:
-            results.put(attempt(data))
+            results.put(attempt(*task))
         except MemoryError:
             results.put(("exception", "MemoryError"))
         except BaseException:
             results.put(("exception", traceback.format_exc()[-1500:]))
 
 
-class _Worker:
+def _cpu_seconds(pid: int | None) -> float:
+    """That a process and those it began have used."""
+    used = 0.0
+    try:
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                used += sum(each.cpu_times()[:4])  # user, system, and those of children that have ended
+    except psutil.Error:
+        return 0.0
+    return used
+
+
+class Worker:
     """A process that attempts one file after the other, and is replaced when it dies or hangs."""
 
     def __init__(self) -> None:
@@ -133,19 +159,22 @@ class _Worker:
         self.tasks, self.results = context.SimpleQueue(), context.Queue()
         self.process = context.Process(target=_serve, args=(self.tasks, self.results), daemon=True)
         self.process.start()
+        self._answer()
 
-    def attempt(self, data: bytes) -> tuple[str, str]:
-        import queue
+    def attempt(self, data: bytes, run: bool = True) -> tuple[str, str]:
+        """Of a file: a verdict, as `attempt` gives it, or crash or hang, and a word on it."""
+        self.tasks.put((data, run))
+        return self._answer()
 
-        self.tasks.put(data)
-        end = time.monotonic() + MOST_SECONDS
-        while time.monotonic() < end:
+    def _answer(self) -> tuple[str, str]:
+        end, before = time.monotonic() + MOST_SECONDS, _cpu_seconds(self.process.pid)
+        while time.monotonic() < end and _cpu_seconds(self.process.pid) - before < MOST_CPU_SECONDS:
             try:
                 return self.results.get(timeout=0.2)
             except queue.Empty:
                 if not self.process.is_alive():
                     return "crash", f"the compiler ended with {self.process.exitcode}"
-        return "hang", f"did not end within {MOST_SECONDS:g} s"
+        return "hang", f"did not end within {MOST_CPU_SECONDS:g} s of work"
 
     def close(self) -> None:
         self.process.kill()
@@ -157,7 +186,7 @@ def fuzz(seconds: float, seed: int, pool: list[onnx.ModelProto]) -> Report:
     rng = random.Random(seed)
     verdicts: Counter[str] = Counter()
     findings: list[Finding] = []
-    worker = _Worker()
+    worker = Worker()
     end = time.monotonic() + seconds
     try:
         for data in _models(rng, pool):
@@ -169,7 +198,7 @@ def fuzz(seconds: float, seed: int, pool: list[onnx.ModelProto]) -> Report:
                 findings.append(Finding(verdict, text, data))
             if verdict in ("crash", "hang"):
                 worker.close()
-                worker = _Worker()
+                worker = Worker()
     finally:
         worker.close()
     return Report(verdicts, tuple(findings))
@@ -184,9 +213,13 @@ def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="models to mutate, in place of ONNX's own cases")
     parser.add_argument("--output", type=Path, default=Path("fuzz-findings"), help="where findings are written")
     options = parser.parse_args()
-    report = fuzz(60 * options.minutes, options.seed, seeds())
+    pool = seeds(options.models)
+    if not pool:
+        parser.error(f"there is no .onnx file of less than 4 MB in {options.models}")
+    report = fuzz(60 * options.minutes, options.seed, pool)
     options.output.mkdir(parents=True, exist_ok=True)
     for finding in report.findings:
         stem = options.output / f"{finding.kind}-{hashlib.sha256(finding.model).hexdigest()[:12]}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 from onnx import AttributeProto, TensorProto
+from wire import changed_fields
 
 __all__ = ["MUTATIONS", "mutated"]
 
@@ -24,7 +25,10 @@ def mutated(model: onnx.ModelProto, rng: random.Random, pool: Sequence[onnx.Mode
     for _ in range(rng.choice((1, 1, 2, 3, 4))):
         rng.choice(MUTATIONS)(changed, rng, pool)
     data = changed.SerializeToString()
-    return _bytes(data, rng) if rng.random() < 0.1 else data
+    chance = rng.random()
+    if chance < 0.1:
+        return _bytes(data, rng)
+    return changed_fields(data, rng) if chance < 0.2 else data
 
 
 def _bytes(data: bytes, rng: random.Random) -> bytes:

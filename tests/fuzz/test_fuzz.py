@@ -10,8 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fuzzing import attempt, fuzz, seeds
+from fuzzing import Worker, attempt, fuzz, seeds
+from hostile import HOSTILE, NEVER_ENDING, SLOW
 from mutations import MUTATIONS, mutated
+from wire import fields, written
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.onnx"))
 GOOD = ("compiled", "ran", "refused")
@@ -21,6 +23,37 @@ GOOD = ("compiled", "ran", "refused")
 def test_a_model_that_once_broke_the_compiler_does_no_more(path: Path) -> None:
     verdict, text = attempt(path.read_bytes())
     assert verdict in GOOD, text
+
+
+def _attempts(words: list[str]) -> list[str]:
+    """What becomes of hostile models that is not as it should be, in a process of little memory."""
+    worker, wrong = Worker(), []
+    try:
+        for word in words:
+            verdict, text = worker.attempt((HOSTILE | NEVER_ENDING)[word]().SerializeToString(), run=word in HOSTILE)
+            if verdict not in GOOD:
+                wrong.append(f"{word}: {verdict}: {text}")
+            if verdict in ("crash", "hang"):
+                worker.close()
+                worker = Worker()
+    finally:
+        worker.close()
+    return wrong
+
+
+def test_models_that_ask_for_too_much_are_compiled_or_refused_in_little_time_and_memory() -> None:
+    assert _attempts([word for word in (*HOSTILE, *NEVER_ENDING) if word not in SLOW]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", SLOW)
+def test_a_model_that_takes_long_does_not_take_for_ever(word: str) -> None:
+    assert _attempts([word]) == []
+
+
+def test_fields_of_a_message_are_read_as_they_are_written() -> None:
+    data = seeds()[0].SerializeToString()
+    assert written(fields(data)) == data
 
 
 def test_the_same_seed_makes_the_same_models() -> None:
