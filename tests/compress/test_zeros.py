@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
             helper.make_node("Relu", ["a"], ["b"], name="relu1"),
             helper.make_node("Conv", ["b", "w2", "b2"], ["c"], name="point"),
             helper.make_node("Relu", ["c"], ["d"], name="relu2"),
-            helper.make_node("Conv", ["d", "w3"], ["e"], name="window", pads=[1, 1, 1, 1]),
+            helper.make_node("Conv", ["d", "w3"], ["e"], name="window", pads=[2] * 4, dilations=[2, 2]),
             helper.make_node("GlobalAveragePool", ["e"], ["f"], name="pool"),
             helper.make_node("Flatten", ["f"], ["g"], name="flatten"),
             helper.make_node("Gemm", ["g", "w4"], ["y"], name="last"),
