@@ -257,12 +257,16 @@ class Integers(Rewriter):
                 continue
             offset = np.broadcast_to(q, [int(acc.ty.shape[a]) if a == axis % rank else 1 for a in range(rank)])
             least, most = (part + offset.reshape(-1) for part in self.ranges[acc])
-            if least.min() < _INT32.min or most.max() > _INT32.max:  # quantizers that clip biases give such
+            fits = ((least >= _INT32.min) & (most <= _INT32.max)).reshape(offset.shape)
+            if not fits.any():
                 continue
+            rest = np.where(fits, np.float32(0), offset.astype(np.float32) * wanted)  # of biases that were clipped
+            offset = np.where(fits, offset, 0)
             before = self.fresh.get(acc)
             if isinstance(before, relax.Call) and before.op.name == "relax.add":  # the zero point's part
                 acc, offset = before.args[0], offset.astype(np.int64) + constant_array(before.args[1])
-            return self.dequantize(self.emit(relax.op.add(acc, _int32(offset))), scale, axis)
+            total = self.dequantize(self.emit(relax.op.add(acc, _int32(offset))), scale, axis)
+            return total if fits.all() else relax.op.add(self.emit(total), relax.const(rest, "float32"))
         return None
 
 

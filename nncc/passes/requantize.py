@@ -37,9 +37,11 @@ __all__ = ["requantize"]
 
 _HOMOGENEOUS = {
     "relax.add", "relax.subtract", "relax.maximum", "relax.minimum", "relax.multiply", "relax.nn.relu", "relax.mean",
-    "relax.nn.avg_pool2d", "relax.nn.max_pool2d",
+    "relax.nn.avg_pool2d", "relax.nn.max_pool2d", "relax.reshape",
 }  # fmt: skip
 """f(x / c) = f(x) / c for c > 0; of a product, one factor is divided."""
+_OF_THE_FIRST = ("relax.multiply", "relax.reshape")
+"""Of which only the first argument is."""
 _BYTES = ("uint8", "int8")
 _EXACT_SUMMANDS = 2**24 // 255
 """Numbers below 256 whose sum float32 has without an error, in whatever order."""
@@ -200,7 +202,7 @@ class _Requantize(Rewriter):
             return self.builder.emit(again)
         if self.uses[value] > 1 or name not in _HOMOGENEOUS:
             return None
-        count = 1 if name == "relax.multiply" else len(call.args)
+        count = 1 if name in _OF_THE_FIRST else len(call.args)
         parts = [self.divided(part, divisor) for part in call.args[:count]]
         if any(part is None for part in parts):
             return None
