@@ -21,8 +21,9 @@ _HINT = "export it again, or ask its author: ONNX Runtime refuses it too"
 
 
 def check_operand_types(graph: onnx_ir.Model) -> None:
-    """Raise ModelError for the first node of the standard domain with an operand of a type that its definition does not
-    take, or with operands of several types where it wants one. Types that are not known are not looked at."""
+    """Raise ModelError for the first node of the standard domain that lacks an operand, or has one of a type that its
+    definition does not take, or operands of several types where it wants one. Types that are not known are not looked
+    at."""
     import onnx
     import onnx_ir
 
@@ -41,9 +42,15 @@ def _check_node(node: onnx_ir.Node, schema: onnx.defs.OpSchema) -> None:
     allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
     bound: dict[str, str] = {}
     for at, value in enumerate(node.inputs):
-        if value is None or not schema.inputs:
+        if not schema.inputs:
             continue
         parameter = schema.inputs[min(at, len(schema.inputs) - 1)]
+        if value is None:
+            if parameter.option != type(parameter.option).Optional:
+                raise ModelError(
+                    f"{node_text(node)} lacks input {at}, `{parameter.name}`, which is not optional", _HINT
+                )
+            continue
         kind = _type_text(value)
         if kind is None:
             continue

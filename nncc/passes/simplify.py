@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nncc.errors import InternalError
+from nncc.errors import InternalError, ModelError
 from nncc.ir import Model
 
 if TYPE_CHECKING:
@@ -21,6 +21,18 @@ MOST_ROUNDS = 20
 def _signature(graph: onnx_ir.Model) -> list[tuple[str | None, str, str]]:
     values = (*graph.graph.inputs, *graph.graph.outputs)
     return [(v.name, str(v.dtype), "x".join(map(str, v.shape)) if v.shape is not None else "?") for v in values]
+
+
+def _blame(before: list[tuple[str | None, str, str]], after: list[tuple[str | None, str, str]], blame: str) -> None:
+    """ModelError where nothing but shapes of outputs are others once more is known; else a pass is at fault."""
+    changed = [(old, new) for old, new in zip(before, after, strict=False) if old != new]
+    if len(before) == len(after) and all(old[:2] == new[:2] for old, new in changed):
+        (name, _, said), (*_, computed) = changed[0]
+        raise ModelError(
+            f"the model contradicts itself: `{name}` has the shape {said} by one part of it, and {computed} by another",
+            "export it again, or ask its author",
+        )
+    raise InternalError(f"{blame} changed the inputs or outputs of the model", "please report this")
 
 
 def check_graph(graph: onnx_ir.Model, blame: str) -> None:
@@ -60,7 +72,7 @@ def simplify_reported(model: Model) -> tuple[Model, dict[str, Report]]:
             if report.rewrites:
                 check_graph(graph, blame)
             if _signature(graph) != signature:
-                raise InternalError(f"{blame} changed the inputs or outputs of the model", "please report this")
+                _blame(signature, _signature(graph), blame)
         if not rewrites:
             break
     return Model(graph, model.name, model.inputs, model.outputs), reports

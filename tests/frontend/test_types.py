@@ -38,6 +38,14 @@ def test_an_operand_of_a_type_that_the_operator_does_not_take(tmp_path: Path) ->
     )
 
 
+def test_an_operand_that_has_to_be_there(tmp_path: Path) -> None:
+    node = helper.make_node("Sum", ["x", ""], ["y"], name="total")
+    assert refused(tmp_path, [node], {"x": TensorProto.FLOAT}, [("y", TensorProto.FLOAT, [2, 3])]) == (
+        "Sum `total` lacks input 1, `data_0`, which is not optional",
+        HINT,
+    )
+
+
 def test_operands_of_two_types_where_there_is_to_be_one(tmp_path: Path) -> None:
     node = helper.make_node("Add", ["a", "b"], ["y"], name="sum")
     inputs = {"a": TensorProto.FLOAT, "b": TensorProto.DOUBLE}

@@ -13,7 +13,7 @@ import pytest
 from graphs import ops, parse
 
 from nncc import passes
-from nncc.errors import InternalError
+from nncc.errors import InternalError, ModelError
 from nncc.frontend.onnx import import_onnx
 from nncc.passes.fold_constants import fold_constants
 from nncc.passes.rewriting import Report
@@ -41,6 +41,20 @@ def test_a_pass_that_renames_an_output_is_blamed_by_name(monkeypatch):
     monkeypatch.setattr(passes, "SIMPLIFY", (rename,))
     with pytest.raises(InternalError, match="pass `rename` changed the inputs or outputs"):
         simplify(parse("g (float[2] x) => (float[2] y) { y = Relu (x) }"))
+
+
+def test_an_output_of_two_shapes_is_the_models_fault(monkeypatch):
+    def reshape(graph: onnx_ir.Model) -> Report:
+        graph.graph.outputs[0].shape = onnx_ir.Shape([3])
+        return Report()
+
+    monkeypatch.setattr(passes, "SIMPLIFY", (reshape,))
+    with pytest.raises(ModelError) as caught:
+        simplify(parse("g (float[2] x) => (float[2] y) { y = Relu (x) }"))
+    assert caught.value.message == (
+        "the model contradicts itself: `y` has the shape 2 by one part of it, and 3 by another"
+    )
+    assert caught.value.hint == "export it again, or ask its author"
 
 
 def test_importing_the_passes_loads_neither_onnx_nor_numpy_nor_tvm():
