@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from bench import processor
 from operator_cases import CASES, Case
-from tables import RESULTS
+from tables import OPERATORS, RESULTS
 from turns import quartiles
 
 import nncc
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--target", default="native")
     parser.add_argument("--cases", nargs="+", default=[""], metavar="WORD", help="those whose names have one of these")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, default=RESULTS / "operators.jsonl")
+    parser.add_argument("--output", type=Path, default=RESULTS / OPERATORS)
     words = parser.parse_args()
     for case in CASES:
         if not any(word in case.name for word in words.cases):

@@ -23,6 +23,8 @@ SPARSE = "sparse.jsonl"
 """The file of `sparse.py`."""
 DYNAMIC = "dynamic.jsonl"
 """The file of `dynamic.py`."""
+OPERATORS = "operators.jsonl"
+"""The file of `operators.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 """What a table of README stands between."""
 
@@ -34,7 +36,7 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
     measured = [
         row
         for path in sorted(results.glob("*.jsonl"))
-        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE, DYNAMIC)
+        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE, DYNAMIC, OPERATORS)
         for row in rows(path)
     ]
     tables = {
