@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from compiled import compile_net
 
@@ -19,9 +20,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+import nncc
 from nncc.codegen.link import emulator
 from nncc.config import Config
-from nncc.errors import ModelError, TargetError
+from nncc.errors import TargetError
 from nncc.pipeline import plan, run
 from nncc.resources import schedules_folder
 from nncc.target import resolve
@@ -49,8 +51,13 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "fmnist_dsnet": {"input": (1, 1, 28, 28)},
     "tiny_ic_resnet8": {"input": (1, 32, 32, 3)},
     "tiny_kws_dscnn": {"input": (1, 49, 10, 1)},
+    "silero_vad_16k_sequence": {"input": (4, 576)},  # resemblyzer's random weights are chaotic: nothing to compare
 }
-LSTM = {"silero_vad_16k_sequence": {"input": (4, 576)}, "resemblyzer_lstm": {"mels": (1, 160, 40)}}
+OPEN = {
+    "minilm_l6": ("S", (16, 512), (16, 77, 512)),
+    "PP-OCRv6_rec_small": ("W", (32, 640), (32, 320, 600)),
+}
+"""Models of open size: its name, its range, and sizes that are tried."""
 
 SHIPPED = sorted((schedules_folder() / "records").glob("*/about.toml"))
 TOLERANCE = 5e-5
@@ -151,12 +158,29 @@ def test_the_shipped_records_are_found_by_the_models_that_they_were_made_for(zoo
         assert hits >= run_["kernels"] > 0, f"{name}, {threads} threads: {hits} of {len(kernels)}"
 
 
-@pytest.mark.parametrize("name", LSTM)
-def test_an_lstm_is_refused_by_name(zoo, tmp_path, name):
-    """Left to a later issue; until then, the error lists what cannot be compiled."""
-    with pytest.raises(ModelError) as caught:
-        compile_net(zoo(name), tmp_path, shape=LSTM[name])
-    assert "operator" in str(caught.value) and "LSTM" in str(caught.value)
+@pytest.mark.parametrize("name", OPEN)
+def test_a_model_of_open_size_at_its_sizes(zoo, tmp_path, name):
+    dim, bounds, sizes = OPEN[name]
+    path = zoo(name)
+    session = onnxruntime.InferenceSession(str(path))
+    open_shapes = {each.name: (1, dim) if len(each.shape) == 2 else (1, 3, 48, dim) for each in session.get_inputs()}
+    made = nncc.compile(path, output=tmp_path, shape=open_shapes, range={dim: bounds}, verify=False)
+    library = nncc.load(made.library, threads=2)
+    random = np.random.default_rng(0)
+    for size in sizes:
+        inputs: dict[str, np.ndarray] = {}
+        for each in session.get_inputs():
+            shape = tuple(size if d == dim else d for d in open_shapes[each.name])
+            if each.type == "tensor(int64)":
+                inputs[each.name] = random.integers(0, 1000, shape) if "ids" in each.name else np.ones(shape, np.int64)
+            else:
+                inputs[each.name] = random.standard_normal(shape, np.float32)
+            if each.name == "token_type_ids":
+                inputs[each.name] = np.zeros(shape, np.int64)
+        expected = dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
+        for output, value in library.run(inputs).items():
+            error = abs(value - expected[output]).max() / abs(expected[output]).max()
+            assert value.shape == expected[output].shape and error <= AMPLIFIED.get(name, TOLERANCE), (size, error)
 
 
 LOAD = """

@@ -87,9 +87,11 @@ class _Convolution:
         found: list[Any] = [None]
         batch = 1 if self.batch in layout.open_sizes else self.batch  # one way for all batches
         if self.plain and dot is None and lanes == (layout.lanes, layout.lanes):
-            if not layout.open_sizes & set(self.size):  # whose halves may not be whole
+            if not layout.open_sizes:  # of which halves may not be whole, here or behind strides
                 strassen = self.template("strassen").module
                 found = strassen.ways(self.kernel.shape, self.row, batch, layout.lanes, layout.hardware)
+        elif layout.open_sizes and self.strides != [1, 1]:
+            pass  # which way is the fastest depends on the size
         elif dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
             shape = self.kernel.shape, self.strides, self.dilation, batch, *self.size
             numbers = winograd.FLOATS if dot is None else winograd.integers(dot)
