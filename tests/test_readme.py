@@ -91,10 +91,9 @@ def test_every_flag_is_an_option():
     for command in (*cli.commands.values(), *(each for group in groups for each in group.commands.values())):
         for parameter in command.params:
             options |= {*parameter.opts, *parameter.secondary_opts}
-    for program in ("bench.py", "count.py", "accuracy.py"):
-        options |= set(
-            re.findall(r'add_argument\(\s*"(--[a-z][a-z0-9]*)"', (ROOT / "benchmarks" / program).read_text())
-        )
+    for program in ("bench", "count", "accuracy", "agreement", "gpu", "../tests/fuzz/fuzzing"):
+        text = (ROOT / "benchmarks" / f"{program}.py").read_text()
+        options |= set(re.findall(r'add_argument\(\s*"(--[a-z][a-z0-9]*)"', text))
     options |= set(re.findall(r'^    "  (--[a-z]+)', (runtime_folder() / "bench_main.c").read_text(), re.MULTILINE))
     options |= {"--host", "--port", "--tracker", "--key"}  # of TVM's tracker and server
     table = README.partition("## From tvmc")[2]
