@@ -21,7 +21,7 @@ from typing import Any
 from nncc import scheduling
 from nncc.compat import s_tir, structural_map, structural_walk, tirx, tvm
 
-__all__ = ["Grid", "Registers", "on_grid", "places", "sources"]
+__all__ = ["Grid", "Registers", "in_tile", "on_grid", "places", "sources"]
 
 _GROUP = 4
 """Floats that are moved at once: 128 bits."""
@@ -52,6 +52,16 @@ class Registers:
     """How many of them hold results in the end: the first ones."""
     place: Callable[..., tuple[Sequence[Any], Any]]
     dtype: str = "float32"
+
+
+def in_tile(tile: Any, at: tuple[Any, Any], thread: Any, element: Any, rows: int, columns: int) -> tuple[Any, Any, Any]:
+    """The row and the column of a thread's `element`, in the tile `at` (down, across) of a matrix product, and the
+    condition (or None) under which they are among `rows` and `columns`."""
+    row, column = tile.place(thread, element)
+    m, n = at[0] * tile.m + row, at[1] * tile.n + column
+    conditions = [m < rows] if rows % tile.m else []
+    conditions += [n < columns] if columns % tile.n else []
+    return m, n, tirx.all(*conditions) if conditions else None
 
 
 def on_grid(

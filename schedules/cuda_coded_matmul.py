@@ -70,11 +70,8 @@ def schedule(sch, block, hardware, choose):
     scales, offsets = [*tables, x, x][:2]  # of those that there are none, nothing is read
 
     def place(i, j, z, thread, number):
-        row, column = tile.place(thread, number * vector)
-        m, n = j * tile.m + row, i * tile.n + column
-        conditions = [m < rows] if rows % tile.m else []
-        conditions += [n < columns] if columns % tile.n else []
-        return [*device_loops.places(m, outer), n], tirx.all(*conditions) if conditions else None
+        m, n, inside = device_loops.in_tile(tile, (j, i), thread, number * vector, rows, columns)
+        return [*device_loops.places(m, outer), n], inside
 
     registers = device_loops.Registers(tile.count, vector, tile.sums, place)
     grid = device_loops.Grid(-(-columns // tile.n), -(-rows // tile.m), plan.parts, tile.threads)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import prod
 
 from nncc import device_loops, device_tiles, scheduling
-from nncc.compat import te, tirx
+from nncc.compat import te
 
 NAME = "cuda_matmul"
 
@@ -45,12 +45,9 @@ def schedule(sch, block, hardware, choose):
     vector = tile.run if columns % tile.run == 0 else 1
 
     def place(x, y, z, thread, number):
-        row, column = tile.place(thread, number * vector)
-        m, n = y * tile.m + row, x * tile.n + column
-        conditions = [m < rows] if rows % tile.m else []
-        conditions += [n < columns] if columns % tile.n else []
+        m, n, inside = device_loops.in_tile(tile, (y, x), thread, number * vector, rows, columns)
         at = device_loops.places(m, axes) if shared else [*device_loops.places(z // plan.parts, outer), m]
-        return [*at, n], tirx.all(*conditions) if conditions else None
+        return [*at, n], inside
 
     registers = device_loops.Registers(tile.count, vector, tile.sums, place)
     grid = device_loops.Grid(-(-columns // tile.n), -(-rows // tile.m), batch * plan.parts, tile.threads)

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from nncc import device_loops, scheduling
-from nncc.compat import te, tirx
+from nncc.compat import te
 from nncc.device_units import KIND, KINDS, choose_unit_tile, decoded
 
 NAME = "cuda_unit_matmul"
@@ -54,11 +54,8 @@ def schedule(sch, block, hardware, choose):
     vector = 4 if columns % 4 == 0 else 1
 
     def place(i, j, z, thread, number):
-        row, column = tile.place(thread, number * vector)
-        m, n = i * tile.m + row, j * tile.n + column
-        conditions = [m < rows] if rows % tile.m else []
-        conditions += [n < columns] if columns % tile.n else []
-        return [*device_loops.places(m, outer), n], tirx.all(*conditions) if conditions else None
+        m, n, inside = device_loops.in_tile(tile, (i, j), thread, number * vector, rows, columns)
+        return [*device_loops.places(m, outer), n], inside
 
     registers = device_loops.Registers(tile.count, vector, tile.count, place, kind.sum)
     grid = device_loops.Grid(-(-rows // tile.m), -(-columns // tile.n), plan.parts, tile.threads)

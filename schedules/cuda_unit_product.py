@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import prod
 
 from nncc import device_loops, scheduling
-from nncc.compat import te, tirx
+from nncc.compat import te
 from nncc.device_units import KIND, KINDS, choose_unit_tile, decoded
 
 NAME = "cuda_unit_product"
@@ -51,12 +51,9 @@ def schedule(sch, block, hardware, choose):
     vector = 4 if columns % 4 == 0 else 1
 
     def place(i, j, z, thread, number):
-        row, column = tile.place(thread, number * vector)
-        m, n = i * tile.m + row, j * tile.n + column
-        conditions = [m < rows] if rows % tile.m else []
-        conditions += [n < columns] if columns % tile.n else []
+        m, n, inside = device_loops.in_tile(tile, (i, j), thread, number * vector, rows, columns)
         at = device_loops.places(m, axes) if shared else [*device_loops.places(z // plan.parts, outer), m]
-        return [*at, n], tirx.all(*conditions) if conditions else None
+        return [*at, n], inside
 
     registers = device_loops.Registers(tile.count, vector, tile.count, place, kind.sum)
     grid = device_loops.Grid(-(-rows // tile.m), -(-columns // tile.n), batch * plan.parts, tile.threads)
