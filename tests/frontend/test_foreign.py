@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from compiled import ROUNDING, compile_net
+from foreign_nodes import close, expected_of, inputs_of
 from onnx import helper
 
 from nncc.errors import ModelError
@@ -160,37 +160,21 @@ def _model(op, arrays, attributes, domain=ML, outputs=None, version=3):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, version)], ir_version=8)
 
 
-def _inputs(arrays):
-    return {f"x{at}": array for at, array in enumerate(arrays)}
-
-
-def _expected(model, arrays):
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, _inputs(arrays))
-
-
-def _close(found, expected):
-    for a, b in zip(found, expected, strict=True):
-        assert a.dtype == b.dtype
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=0, atol=ROUNDING * np.abs(b).max())
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_definitions_are_what_onnx_runtime_computes(tmp_path, case):
     op, arrays, attributes = CASES[case]
     model = _model(op, arrays, attributes)
     onnx.save(model, tmp_path / "net.onnx")
     imported = import_onnx(tmp_path / "net.onnx")
-    _close(reference(imported, _inputs(arrays)).values(), _expected(model, arrays))
+    close(reference(imported, inputs_of(arrays)).values(), expected_of(model, arrays), ROUNDING)
 
 
 def test_two_classes_that_both_get_votes_are_told_by_the_higher_score(tmp_path):
     """As the standard says. ONNX Runtime answers 1 where the second score is positive, whatever the labels are."""
     model = _model("TreeEnsembleClassifier", [DATA], {**PAIR, **forest("class", 2)})
     onnx.save(model, tmp_path / "net.onnx")
-    labels, scores = reference(import_onnx(tmp_path / "net.onnx"), _inputs([DATA])).values()
-    _close([scores], _expected(model, [DATA])[1:])
+    labels, scores = reference(import_onnx(tmp_path / "net.onnx"), inputs_of([DATA])).values()
+    close([scores], expected_of(model, [DATA])[1:], ROUNDING)
     assert labels.tolist() == np.array([3, 5])[scores.argmax(axis=1)].tolist()
 
 
@@ -203,7 +187,8 @@ def test_forests_compile(tmp_path, op):
     op, arrays, attributes = CASES[op]
     model = _model(op, arrays, attributes)
     onnx.save(model, tmp_path / "net.onnx")
-    _close(compile_net(tmp_path / "net.onnx", tmp_path).run(_inputs(arrays)).values(), _expected(model, arrays))
+    found = compile_net(tmp_path / "net.onnx", tmp_path).run(inputs_of(arrays))
+    close(found.values(), expected_of(model, arrays), ROUNDING)
 
 
 def _changed(case, **attributes):
@@ -315,7 +300,7 @@ def test_short_sequences_are_counted_with_gaps_and_without(tmp_path):
     model = _model("TfIdfVectorizer", [WHOLE], NGRAMS | {"weights": [1.0, 2.0, 0.5, 3.0]}, "", ["y"], 9)
     model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     onnx.save(model, tmp_path / "net.onnx")
-    found = reference(import_onnx(tmp_path / "net.onnx"), _inputs([WHOLE]))["y"]
+    found = reference(import_onnx(tmp_path / "net.onnx"), inputs_of([WHOLE]))["y"]
 
     def pairs(a, b):
         return sum(((WHOLE[:, :-s] == a) & (WHOLE[:, s:] == b)).sum(axis=1) for s in (1, 2))

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from compiled import compile_net
+from foreign_nodes import close, expected_of, inputs_of
 from onnx import helper
 
 from nncc.errors import ModelError
@@ -184,24 +185,6 @@ def _model(op, arrays, attributes, opset=14):
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def _expected(model, arrays):
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, _inputs(arrays))
-
-
-def _inputs(arrays):
-    return {f"x{at}": array for at, array in enumerate(arrays) if array is not None}
-
-
-def _close(found, expected, tolerance=TOLERANCE):
-    for a, b in zip(found, expected, strict=True):
-        assert a.dtype == b.dtype
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_definitions_are_what_onnx_runtime_computes(tmp_path, case):
     op, arrays, attributes = CASES[case]
@@ -209,8 +192,8 @@ def test_definitions_are_what_onnx_runtime_computes(tmp_path, case):
     onnx.save(model, tmp_path / "net.onnx")
     imported = import_onnx(tmp_path / "net.onnx")
     assert all(node.domain in ("", "ai.onnx") for node in imported.graph.graph)
-    found = reference(imported, _inputs(arrays))
-    _close(found.values(), _expected(model, arrays), attributes.get("tolerance", TOLERANCE))
+    found = reference(imported, inputs_of(arrays))
+    close(found.values(), expected_of(model, arrays), attributes.get("tolerance", TOLERANCE))
 
 
 def test_every_definition_has_a_case():
@@ -342,7 +325,8 @@ def test_operators_on_integers_before_a_definition_give_it_shapes(tmp_path):
     for name, array in (("blocks", blocks), ("scales", scales)):
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     onnx.save(model, tmp_path / "net.onnx")
-    _close(reference(import_onnx(tmp_path / "net.onnx"), _inputs(arrays)).values(), _expected(model, arrays))
+    found = reference(import_onnx(tmp_path / "net.onnx"), inputs_of(arrays))
+    close(found.values(), expected_of(model, arrays), TOLERANCE)
 
 
 def test_what_no_operator_before_it_gives_a_shape_is_refused(tmp_path):
@@ -404,7 +388,7 @@ def test_a_fused_transformer_reaches_the_fused_kernels(tmp_path):
     inputs = dict(zip(("x", "mask"), arrays, strict=True))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     compiled = compile_net(tmp_path / "net.onnx", tmp_path)
-    _close(compiled.run(inputs).values(), session.run(None, inputs))
+    close(compiled.run(inputs).values(), session.run(None, inputs), TOLERANCE)
     origins = [origin.split()[0] for origin in compiled.kernels.schedules.values()]
     assert origins.count("attention") == 2
     assert origins.count("layer_norm") == 2
