@@ -58,6 +58,8 @@ __all__ = [
     "stand_in",
     "swells",
     "tile_cost",
+    "tile_products",
+    "tiled_cost",
     "transcendentals",
     "unrollings",
     "widened",
@@ -82,6 +84,8 @@ _GRAIN = 60_000
 """Operations below which a kernel stays on one thread: about the cost of waking a worker."""
 _LEAST_STAND_IN = 127
 """Loops of few steps are unrolled or become vectors; of an open dimension that cannot be."""
+_EFFICIENCY = 0.95
+"""Of the peak, that a product reaches whose register tiles wait for nothing."""
 MOST_TILES = 24
 """Of the register tiles that fit, so many are worth a try."""
 
@@ -282,6 +286,13 @@ def tile_cost(rows: int, vectors: int, steps: int, lanes: int, hardware: Hardwar
     return waste * (pace + (first - pace) * min(1.0, rows / steps))
 
 
+def tiled_cost(steps: int, blocks: int, lanes: int, hardware: Hardware, *, streamed: bool = False) -> float:
+    """The predicted time of a product by the tiles that are predicted to be fastest, as a multiple of its multiply-adds
+    at the peak; of `streamed` weights, those tiles that wait for them the least."""
+    rows, vectors = register_tiles(steps, blocks, lanes, hardware, streamed=streamed)[0]
+    return tile_cost(rows, vectors, steps, lanes, hardware, streamed=streamed) / _EFFICIENCY
+
+
 def dot_in(sch: Any, block: Any, hardware: Hardware) -> Dot | None:
     """How a block of a template multiplies integers; None where it multiplies floats."""
     (written,) = sch.get(block).writes
@@ -448,6 +459,32 @@ def operand_in_registers(sch: Any, block: Any, index: int, loop: Any, hardware: 
         sch.unroll(other)
     sch.vectorize(lanes)
     return [copy]
+
+
+def tile_products(
+    sch: Any, block: Any, rows: int, vectors: int, hardware: Hardware, choose: Choices
+) -> tuple[Any, Any, list[Any]]:
+    """Register tiles of matrix products, of which `block` has one for each step of its outer loops.
+
+    Its five innermost loops are panels of outputs, rows, lanes, blocks of the depth, lanes of the depth. The loops over
+    panels and over the depth are returned, and the blocks that copy: a tile's result to memory, and what is read.
+    """
+    o, p, lane, k, v = sch.get_loops(block)[-5:]
+    steps, depth = extent(sch, p), extent(sch, v)
+    oo, vector = sch.split(o, [None, vectors])
+    po, row = sch.split(p, [None, rows])
+    sch.reorder(oo, po, k, v, row, vector, lane)
+    if steps % rows:
+        sch.annotate(po, "pragma_loop_partition_hint", 1)
+    store = sch.cache_write(block, 0, "global")
+    sch.reverse_compute_at(store, po, preserve_unit_loops=True)
+    in_vectors(sch, store, 2)
+    loaded = operand_in_registers(sch, block, 0, k, hardware)
+    split_steps(sch, v, choose("unroll", unrollings(depth)))
+    for loop in (row, vector):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    return oo, k, [store, *loaded]
 
 
 def panels(sch: Any, block: Any, index: int, axis: int, vectors: int) -> None:

@@ -42,8 +42,6 @@ OUT = np.array(
 """C11, C12, C21, C22, of the products."""
 _INTO, _OUT_OF = 40, 30
 """Vector operations that the sums of four vectors of activations take, and those that make four of the output."""
-_EFFICIENCY = 0.95
-"""Of the peak, that a product reaches whose register tiles wait for nothing."""
 _WORTH = 0.93
 """Of a direct convolution's time: the library grows by three quarters of the weights."""
 
@@ -65,15 +63,11 @@ def ways(kernel_shape, pixels, batch, lanes, hardware):
     if out_channels % (2 * lanes) or in_channels % (2 * lanes) or pixels % 2:
         return [None]
     outs, ins, half = out_channels // (2 * lanes), in_channels // (2 * lanes), pixels // 2
-    direct = batch * 8 * outs * ins * lanes * half * _slower(pixels, 2 * outs, lanes, hardware)
+    once = batch * outs * ins * lanes * half  # one of the products
+    direct = 8 * once * scheduling.tiled_cost(pixels, 2 * outs, lanes, hardware, streamed=True)
     sums = batch * half * (ins * _INTO + outs * _OUT_OF)
-    plan = Plan(batch * 7 * outs * ins * lanes * half * _slower(half, outs, lanes, hardware) + sums)
+    plan = Plan(7 * once * scheduling.tiled_cost(half, outs, lanes, hardware, streamed=True) + sums)
     return [plan, None] if plan.cost < _WORTH * direct else [None]
-
-
-def _slower(steps, blocks, lanes, hardware):
-    rows, vectors = scheduling.register_tiles(steps, blocks, lanes, hardware, streamed=True)[0]
-    return scheduling.tile_cost(rows, vectors, steps, lanes, hardware, streamed=True) / _EFFICIENCY
 
 
 def pack(kernel, lanes):
@@ -138,7 +132,7 @@ def _combination(matrix, row, element):
 
 def schedule(sch, block, hardware, choose):
     """All left factors, the products of all outputs or of a panel of them, and back with the epilogue."""
-    outs, half, lanes, ins, in_lanes = scheduling.extents(sch, block)[2:]
+    outs, half, lanes, ins, _ = scheduling.extents(sch, block)[2:]
     rows, vectors = choose("tile", scheduling.register_tiles(half, outs, lanes, hardware, streamed=True))
     scheduling.panels(sch, block, 1, 1, vectors)
     flops = scheduling.flops(sch, block)
@@ -171,22 +165,10 @@ def schedule(sch, block, hardware, choose):
         scheduling.parallel(sch, [n, oo], flops, hardware, choose)
     else:
         scheduling.parallel(sch, [n, oo, ob], flops // 10, hardware, choose)
-    s, o, p, lane, k, v = sch.get_loops(block)[-6:]
-    oo, vector = sch.split(o, [None, vectors])
-    po, row = sch.split(p, [None, rows])
-    sch.reorder(s, oo, po, k, v, row, vector, lane)
-    if half % rows:
-        sch.annotate(po, "pragma_loop_partition_hint", 1)
-    store = sch.cache_write(block, 0, "global")
-    sch.reverse_compute_at(store, po, preserve_unit_loops=True)
-    scheduling.in_vectors(sch, store, 2)
-    loads = scheduling.operand_in_registers(sch, block, 0, k, hardware)
-    scheduling.split_steps(sch, v, choose("unroll", scheduling.unrollings(in_lanes)))
-    for loop in (row, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
+    s, *_ = sch.get_loops(block)[-6:]
+    oo, k, copies = scheduling.tile_products(sch, block, rows, vectors, hardware, choose)
     scheduling.parallel(sch, [c], flops // 10, hardware, choose)
     if not by_panels:
         scheduling.parallel(sch, [s, oo], flops, hardware, choose)
     scheduling.decompose_reduction(sch, block, k)
-    return [block, store, *loads, factors, left, quarters, epilogue], f"tile {vectors}x{rows}, error {ERROR:.0e}"
+    return [block, *copies, factors, left, quarters, epilogue], f"tile {vectors}x{rows}, error {ERROR:.0e}"

@@ -87,8 +87,6 @@ ERROR = {(2, 2): 2e-6, (2, 4): 1e-5, (4, 4): 2e-5}
 """By (m, n): the largest error of an output, over the largest output (tests/test_winograd.py)."""
 TILES = {1: tuple(ERROR), 2: ((2, 2),)}
 """By stride, (m, n)."""
-_EFFICIENCY = 0.95
-"""Of the peak, that a product reaches whose register tiles wait for nothing."""
 
 
 class Numbers(NamedTuple):
@@ -153,10 +151,9 @@ def choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes,
     out_blocks, in_blocks = (-(-channels // lanes) for channels in kernel_shape[:2])
     size = batch, out_height, out_width
     products = in_blocks * out_blocks * lanes
-    rows, vectors = scheduling.register_tiles(out_width, out_blocks, lanes, hardware)[0]
-    slower = scheduling.tile_cost(rows, vectors, out_width, lanes, hardware)
+    slower = scheduling.tiled_cost(out_width, out_blocks, lanes, hardware)
     direct = max(
-        products * 9 * prod(size) * slower / _EFFICIENCY / numbers.direct_word,
+        products * 9 * prod(size) * slower / numbers.direct_word,
         _fetching(products * lanes * 9 * numbers.direct_bytes, lanes, hardware),
     )
     stride = strides[0]
@@ -211,10 +208,8 @@ def plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers=FLOATS, str
         if down % strip:
             continue
         strips, tiles = batch * down // strip, strip * across
-        streamed = _streamed(weights, hardware)
-        rows, vectors = scheduling.register_tiles(tiles, out_blocks, lanes, hardware, streamed=streamed)[0]
-        slower = scheduling.tile_cost(rows, vectors, tiles, lanes, hardware, streamed=streamed)
-        products = matrices * in_blocks * out_blocks * lanes * strips * tiles * slower / _EFFICIENCY / numbers.word
+        slower = scheduling.tiled_cost(tiles, out_blocks, lanes, hardware, streamed=_streamed(weights, hardware))
+        products = matrices * in_blocks * out_blocks * lanes * strips * tiles * slower / numbers.word
         products = max(products, _fetching(weights * strips, lanes, hardware, weights))
         transformed = matrices * (in_blocks * numbers.data_bytes + out_blocks * 4) * tiles * lanes
         spilled = 2 * strips * _fetching(transformed, lanes, hardware)
@@ -419,7 +414,7 @@ def _sum(terms):
 
 def schedule(sch, block, hardware, choose):
     """Strip by strip: tiles into the transform's domain, the products, and back with the epilogue."""
-    strips, _, _, blocks, tiles, lanes, _, in_lanes = scheduling.extents(sch, block)
+    strips, _, _, blocks, tiles, lanes, *_ = scheduling.extents(sch, block)
     weights = scheduling.operand(sch, block, 1)
     streamed = _streamed(weights.dtype.bits // 8 * prod(int(d) for d in weights.shape), hardware)
     dot = scheduling.dot_in(sch, block, hardware)
@@ -477,20 +472,8 @@ def schedule(sch, block, hardware, choose):
     scheduling.in_vectors(sch, columns_in, 1)
     scheduling.in_vectors(sch, rows_in, 2)
 
-    i, j, o, p, lane, k, v = sch.get_loops(block)[-7:]
-    oo, vector = sch.split(o, [None, vectors])
-    po, row = sch.split(p, [None, rows])
-    sch.reorder(i, j, oo, po, k, v, row, vector, lane)
-    if tiles % rows:
-        sch.annotate(po, "pragma_loop_partition_hint", 1)
-    store = sch.cache_write(block, 0, "global")
-    sch.reverse_compute_at(store, po, preserve_unit_loops=True)
-    scheduling.in_vectors(sch, store, 2)
-    loads = scheduling.operand_in_registers(sch, block, 0, k, hardware)
-    scheduling.split_steps(sch, v, choose("unroll", scheduling.unrollings(in_lanes)))
-    for loop in (row, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
+    i, j, *_ = sch.get_loops(block)[-7:]
+    oo, k, copies = scheduling.tile_products(sch, block, rows, vectors, hardware, choose)
     if strip is None:
         scheduling.parallel(sch, [c], flops // 10, hardware, choose)
         if not by_panels:
@@ -499,4 +482,4 @@ def schedule(sch, block, hardware, choose):
     cut = f" in {strips} strips" if strips > 1 else ""
     error = f", error {ERROR[tile_h, tile_w]:.0e}" if str(weights.dtype) == "float32" else ""
     decision = f"F({tile_h}x{tile_w},3x3{stride}) tile {rows}x{vectors}{cut}{error}"
-    return [block, store, *loads, pad, rows_in, columns_in, columns_out, rows_out, epilogue], decision
+    return [block, *copies, pad, rows_in, columns_in, columns_out, rows_out, epilogue], decision

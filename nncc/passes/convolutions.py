@@ -86,13 +86,12 @@ class _Convolution:
         layout, winograd = self.layout, self.template("winograd").module
         found: list[Any] = [None]
         batch = 1 if self.batch in layout.open_sizes else self.batch  # one way for all batches
-        if self.plain and dot is None and lanes == (layout.lanes, layout.lanes):
-            if not layout.open_sizes:  # of which halves may not be whole, here or behind strides
-                strassen = self.template("strassen").module
-                found = strassen.ways(self.kernel.shape, self.row, batch, layout.lanes, layout.hardware)
-        elif layout.open_sizes and self.strides != [1, 1]:
-            pass  # which way is the fastest depends on the size
-        elif dot is None or (wide_dot_of(layout.hardware) is not None and lanes[0] == layout.lanes):
+        varies = bool(layout.open_sizes)  # here or behind strides: one size may have other ways than another
+        blocks = lanes[0] == layout.lanes
+        if self.plain and dot is None and lanes == (layout.lanes, layout.lanes) and not varies:
+            strassen = self.template("strassen").module
+            found = strassen.ways(self.kernel.shape, self.row, batch, layout.lanes, layout.hardware)
+        elif (dot is None or (wide_dot_of(layout.hardware) and blocks)) and (self.strides == [1, 1] or not varies):
             shape = self.kernel.shape, self.strides, self.dilation, batch, *self.size
             numbers = winograd.FLOATS if dot is None else winograd.integers(dot)
             ways = winograd.ways(*shape, layout.lanes, layout.hardware, numbers)
