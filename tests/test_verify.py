@@ -151,6 +151,19 @@ def test_the_rounding_level_of_a_quantized_model_comes_through_the_scales_of_its
     assert 0 < level["y"] < 1, "ties, of which some fall to the other side"
 
 
+def test_the_rounding_level_leaves_what_decides_shapes():
+    """Scales of 1 + 1e-7 of a batch are none that ONNX Runtime takes, and 2 - 1e-7 gives one element less."""
+    text = """g (float[1, 1, 2, 3] x) => (float[1, 1, 4, 6] y) <float[4] scales = {1, 1, 2, 2}, float[1] t = {0.3}> {
+      a = Mul (x, t)
+      y = Resize <mode = "linear"> (a, , scales)
+    }"""
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    specs = TensorSpec("x", "float32", (1, 1, 2, 3)), TensorSpec("y", "float32", (1, 1, 4, 6))
+    given = Model(onnx_ir.from_proto(proto), "net", specs[:1], specs[1:])
+    level = rounding_level(given, {"x": np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)}, ["y"])
+    assert 0 < level["y"] < 1e-6
+
+
 def test_products_of_rounded_factors_are_held_against_that_rounding():
     random = np.random.default_rng(0)
     w = random.standard_normal((256, 16)).astype(np.float32)
