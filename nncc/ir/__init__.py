@@ -9,7 +9,7 @@ reports. All are imported from here.
 """
 
 from nncc.ir.extents import Dim, Extent, Quotient
-from nncc.ir.findings import Acceleration, Decision, FloatLayer, HostLayer, Quantization
+from nncc.ir.findings import Acceleration, Decision, Fallback, Quantization
 from nncc.ir.graphs import CONCATENATION, COUNT, IN_PLACE, Kernels, Model, Network, Region
 from nncc.ir.program import Artifact, Launch, Lowered, Packed, Program, Variant
 from nncc.ir.steps import Branch, Call, Loop, Ref, Step, calls_of, with_refs
@@ -27,8 +27,7 @@ __all__ = [
     "Decision",
     "Dim",
     "Extent",
-    "FloatLayer",
-    "HostLayer",
+    "Fallback",
     "Kernels",
     "Launch",
     "Loop",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Acceleration", "Decision", "FloatLayer", "HostLayer", "Quantization"]
+__all__ = ["Acceleration", "Decision", "Fallback", "Quantization"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class FloatLayer:
-    """Convolutions or matrix products with a quantized input or weights that are computed in float32."""
+class Fallback:
+    """Convolutions or matrix products, alike, that are not computed where others of their kind are."""
 
     text: str
     """The operator and its shapes: ``conv2d 1x64x56x56*64x64x3x3``."""
     reason: str
     count: int
-    """How many there are, alike."""
+    """How many there are."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,8 @@ class Quantization:
     """Multiply-adds of convolutions and matrix products on integers."""
     macs: int
     """All multiply-adds of convolutions and matrix products."""
-    float_layers: tuple[FloatLayer, ...] = ()
-
-
-@dataclass(frozen=True)
-class HostLayer:
-    """Convolutions or matrix products of integers that an accelerator does not compute."""
-
-    text: str
-    """The operator and its shapes."""
-    reason: str
-    count: int
-    """How many there are, alike."""
+    float_layers: tuple[Fallback, ...] = ()
+    """Those in float32 whose input or weights are quantized."""
 
 
 @dataclass(frozen=True)
@@ -72,4 +62,5 @@ class Acceleration:
     """Their multiply-adds."""
     host_macs: int
     """Those of the products of integers on the host."""
-    host_layers: tuple[HostLayer, ...] = ()
+    host_layers: tuple[Fallback, ...] = ()
+    """Those of integers on the host."""
