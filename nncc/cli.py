@@ -41,8 +41,9 @@ from nncc.pipeline import STAGES, stages
 from nncc.version import VERSION
 
 if TYPE_CHECKING:
-    from nncc.execute import OpenLibrary, Simulation
+    from nncc.execute import OpenLibrary
     from nncc.frontend.samples import Fill
+    from nncc.measurement import Simulation
 
 __all__ = ["cli", "main"]
 
@@ -108,7 +109,7 @@ def compile_command(model: Path, as_json: bool, **options: Any) -> None:
 
         toolchain = ""
         if artifact is not None:
-            from nncc.codegen.link import find_toolchain
+            from nncc.codegen.toolchains import find_toolchain
 
             toolchain = find_toolchain(job.target).name
         facts = report.compile_facts(job.target, timing.seconds, artifact, toolchain, verify)
@@ -286,8 +287,10 @@ def bench_command(
 ) -> None:
     """Time LIBRARY in a process of its own: p50, p90, min, mean, load time, memory, and each kernel."""
     from nncc import bench_report
-    from nncc.execute import open_library, schedules_beside, write_runner
+    from nncc.emulation import write_runner
+    from nncc.execute import open_library
     from nncc.frontend.samples import choose_inputs
+    from nncc.library_facts import schedules_beside
     from nncc.roofline import attempt
 
     if runner is not None:
@@ -322,7 +325,7 @@ def bench_command(
 
 
 def _show_simulation(opened: OpenLibrary, found: Simulation, profile: bool, as_json: bool) -> None:
-    from nncc.execute import schedules_beside
+    from nncc.library_facts import schedules_beside
     from nncc.simulation_report import layer_rows, simulation_facts, simulation_text
 
     about = opened.describe()
@@ -371,7 +374,7 @@ def show_command(
 
 
 def _is_library(file: Path) -> bool:
-    from nncc.execute import is_library
+    from nncc.library_facts import is_library
 
     return is_library(file)
 

@@ -79,8 +79,9 @@ def compare_command(
         raise UsageError("there are no samples to compare the models on", "give some with `--inputs`")
     from nncc import compare_report as report
     from nncc.console import working
-    from nncc.execute import is_library, open_library
+    from nncc.execute import open_library
     from nncc.frontend.onnx import read_graph
+    from nncc.library_facts import is_library
     from nncc.quant.compare import compare_library, compare_models
     from nncc.quant.samples import input_specs, read_samples
     from nncc.report import json_text

@@ -197,7 +197,7 @@ class Verify(Instrument):
         self._compare(stage, found, "the model computes something else after it")
 
     def _check_library(self, stage: Stage, job: Job, artifact: Artifact) -> None:
-        from nncc.codegen.link import build_runner, emulator
+        from nncc.emulation import build_runner, emulator
         from nncc.execute import open_library
 
         if self._expected is None:

@@ -75,7 +75,8 @@ def plural(number: int, noun: str) -> str:
 
 def target_facts(target: Target) -> dict[str, Any]:
     """What `nncc targets --json` and `nncc compile --json` say of a target, and what this machine can do for it."""
-    from nncc.codegen.link import emulator, toolchains
+    from nncc.codegen.toolchains import toolchains
+    from nncc.emulation import emulator
     from nncc.errors import NnccError
 
     try:
@@ -160,7 +161,7 @@ def target_text(target: Target) -> str:
     lines += [table(rows, indent="  "), "\nthis machine\n"]
     rows = [["links", f"yes, with {', '.join(facts['links_with'])}" if facts["links_with"] else "no"]]
     if not facts["links_with"]:
-        from nncc.codegen.link import find_toolchain
+        from nncc.codegen.toolchains import find_toolchain
         from nncc.errors import NnccError
 
         try:

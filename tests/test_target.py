@@ -19,7 +19,7 @@ import nncc.target
 from nncc.errors import TargetError
 from nncc.host import llvm_features
 from nncc.report import target_text
-from nncc.resources import schedules_folder, targets_folder
+from nncc.resources import targets_folder
 from nncc.target import Hardware, Host, Link, available, host, resolve
 
 NAMES = sorted(path.stem for path in targets_folder().glob("*.toml"))
@@ -42,11 +42,6 @@ def general() -> list[str]:
 
 
 # ---- what is shipped --------------------------------------------------------------------------------------------
-
-
-def test_the_folders_of_a_checkout_are_found():
-    assert (targets_folder() / "native.toml").is_file()
-    assert schedules_folder().name == "schedules"
 
 
 def test_every_target_is_available_with_one_line_about_it():

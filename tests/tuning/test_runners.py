@@ -29,7 +29,7 @@ from candidates import (
 )
 from compiled import ROUNDING, Compiled, compile_net
 
-from nncc.codegen.link import emulator
+from nncc.emulation import emulator
 from nncc.errors import NnccError, RunError, UsageError
 from nncc.target import resolve
 from nncc.tuning.runners import CandidateError, Order, open_runner
