@@ -95,8 +95,10 @@ def check_model(
 
     Raises ModelError for a file that is no valid model, and for shapes that contradict it.
     """
-    from nncc.frontend.onnx import import_onnx, read_graph, specs
+    from nncc.frontend.onnx import import_onnx
+    from nncc.frontend.read_graph import read_graph
     from nncc.frontend.shapes import open_dimensions
+    from nncc.frontend.specs import specs
     from nncc.passes.simplify import simplify_reported
 
     path = Path(path)

@@ -80,7 +80,7 @@ def compare_command(
     from nncc import compare_report as report
     from nncc.console import working
     from nncc.execute import open_library
-    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.read_graph import read_graph
     from nncc.library_facts import is_library
     from nncc.quant.compare import compare_library, compare_models
     from nncc.quant.samples import input_specs, read_samples

@@ -66,7 +66,7 @@ class Opened:
 def import_open(path: Path, job: Job) -> Opened:
     """Find the open dimensions, and lower the model at some sizes of them."""
     from nncc.frontend.binding import bind_inputs
-    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.read_graph import read_graph
 
     graph = read_graph(path)
     bind_inputs(graph, job.config.bind)

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir
 from onnx import numpy_helper
 
-from nncc.frontend.onnx import specs
+from nncc.frontend.specs import specs
 from nncc.ir import Model
 from nncc.passes.infer_shapes import infer_shapes
 from nncc.passes.simplify import check_graph, simplify_reported
