@@ -9,7 +9,8 @@ import pytest
 from nncc import emulation
 from nncc.emulation import build_runner, emulator
 from nncc.errors import TargetError
-from nncc.target import Host, Link, Target, resolve
+from nncc.host import Host
+from nncc.target import Link, Target, resolve
 
 
 def test_emulators(monkeypatch, tmp_path):
