@@ -193,7 +193,7 @@ def flatten_open(opened: Opened, job: Job) -> Program:
     """One program: the static pipelines of the buckets, and the general form."""
     from nncc.codegen.flatten import flatten
     from nncc.dynamic.buckets import joined
-    from nncc.dynamic.general import flatten_general
+    from nncc.dynamic.flatten_general import flatten_general
     from nncc.templates import load_templates
 
     dims = opened.inputs.dims
