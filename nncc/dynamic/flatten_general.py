@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from nncc.choices import Choices
-from nncc.codegen.flatten import in_panels, symbol_prefix
+from nncc.codegen.flatten import in_panels
 from nncc.codegen.infinite_maxima import infinite_maxima
 from nncc.codegen.place import Memory, Value, place
 from nncc.compat import tvm
 from nncc.dynamic.general import General
 from nncc.dynamic.generalize import dims_of
-from nncc.ir import Kernels, Lowered, Program
+from nncc.ir import Kernels, Lowered, Program, symbol_prefix
 from nncc.templates import Template, schedule_kernel
 
 __all__ = ["flatten_general"]

@@ -11,7 +11,7 @@ reports. All are imported from here.
 from nncc.ir.extents import Dim, Extent, Quotient
 from nncc.ir.findings import Acceleration, Decision, Fallback, Quantization
 from nncc.ir.graphs import CONCATENATION, COUNT, IN_PLACE, Kernels, Model, Network, Region
-from nncc.ir.program import Artifact, Launch, Lowered, Packed, Program, Variant
+from nncc.ir.program import Artifact, Launch, Lowered, Packed, Program, Variant, symbol_prefix
 from nncc.ir.steps import Branch, Call, Loop, Ref, Step, calls_of, with_refs
 from nncc.ir.tensors import ALIGNMENT, TensorSpec, align
 
@@ -45,5 +45,6 @@ __all__ = [
     "Variant",
     "align",
     "calls_of",
+    "symbol_prefix",
     "with_refs",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from nncc.target import Target
     from nncc.vta.stream import Stream
 
-__all__ = ["Artifact", "Launch", "Lowered", "Packed", "Program", "Variant"]
+__all__ = ["Artifact", "Launch", "Lowered", "Packed", "Program", "Variant", "symbol_prefix"]
 
 
 @dataclass(frozen=True)
@@ -171,3 +172,8 @@ class Artifact:
     json: Path
     description: dict[str, Any]
     extras: tuple[Path, ...] = ()
+
+
+def symbol_prefix(name: str) -> str:
+    """The prefix of all symbols of a model: ``nncc_<name>_``, the name made a C identifier."""
+    return f"nncc_{re.sub(r'[^0-9a-zA-Z]', '_', name)}_"
