@@ -89,7 +89,8 @@ def make(words: argparse.Namespace) -> None:
     """A folder for each model: ``model.so``, ``model.onnx``, ``inputs.npz``, ``expected.npz``, ``made.json``."""
     import nncc
     from nncc.errors import NnccError
-    from nncc.frontend.onnx import import_onnx, save
+    from nncc.frontend.onnx import import_onnx
+    from nncc.frontend.proto import save
     from nncc.verify import reference, sample_inputs
 
     files, missing = chosen(words.models, words.zoo)

@@ -89,7 +89,7 @@ def write_stage(value: Any, stem: Path) -> Path:
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(value, Model):
-            from nncc.frontend.onnx import save
+            from nncc.frontend.proto import save
 
             path = stem.with_name(stem.name + ".onnx")
             save(value, path)

@@ -53,7 +53,7 @@ def _session(model: Model | str | Path, outputs: Sequence[str] | None) -> Any:
     providers = ["CPUExecutionProvider"]
     if not isinstance(model, Model):
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
-    from nncc.frontend.onnx import save, to_proto
+    from nncc.frontend.proto import save, to_proto
 
     weights = sum(v.const_value.nbytes for v in model.graph.graph.initializers.values() if v.const_value is not None)
     if weights < 2**31 - 2**26:

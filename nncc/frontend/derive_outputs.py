@@ -45,8 +45,8 @@ def derive_outputs(graph: onnx_ir.Model, name: str, inputs: tuple[TensorSpec, ..
     unknown = [value for value in graph.graph.outputs if static_shape(value) is None]
     if not unknown or any(is_op(n, "Loop") for n in onnx_ir.traversal.RecursiveGraphIterator(trial.graph)):
         return  # a loop might run without end
-    from nncc.frontend.onnx import unsupported
     from nncc.frontend.samples import fill
+    from nncc.frontend.unsupported import unsupported
     from nncc.verify import reference
 
     names = [str(value.name) for value in unknown]

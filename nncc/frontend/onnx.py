@@ -25,10 +25,9 @@ from nncc.passes.float_quantization import float_quantization
 from nncc.passes.rewriting import static_shape
 
 if TYPE_CHECKING:
-    import onnx
     import onnx_ir
 
-__all__ = ["import_onnx", "save", "to_proto", "unsupported"]
+__all__ = ["import_onnx"]
 
 
 def import_onnx(
@@ -88,41 +87,3 @@ def _check_sizes(graph: onnx_ir.Graph) -> None:
             raise ModelError(f"{text}: less than nothing")
         if prod(sizes) * (value.dtype.bitwidth if value.dtype else 8) // 8 > LARGEST:
             raise ModelError(f"{text}: over 2^40 bytes")
-
-
-def to_proto(model: Model) -> onnx.ModelProto:
-    """The model as a protobuf, weights inside (in memory it may pass 2 GiB; serialized it may not)."""
-    import onnx_ir
-
-    return onnx_ir.to_proto(model.graph)
-
-
-def save(model: Model, path: str | Path) -> None:
-    """Write the model as an ONNX file; weights of 2 GiB and more go to a file beside it."""
-    import onnx_ir
-
-    path = Path(path)
-    weights = sum(v.const_value.nbytes for v in model.graph.graph.initializers.values() if v.const_value is not None)
-    external = f"{path.name}.data" if weights > 2**31 - 2**26 else None
-    onnx_ir.save(model.graph, path, external_data=external)
-
-
-def unsupported(model: Model, supported: Mapping[str, set[str]]) -> ModelError | None:
-    """One error that lists every operator outside `supported` (domain -> operator names), or None."""
-    import onnx_ir
-
-    found: dict[tuple[str, str], list[str]] = {}
-    for node in onnx_ir.traversal.RecursiveGraphIterator(model.graph.graph):
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if node.op_type not in supported.get(domain, ()):
-            found.setdefault((domain, node.op_type), []).append(node.name or str(node.outputs[0].name))
-    if not found:
-        return None
-    lines = []
-    for (domain, op), names in sorted(found.items()):
-        version = model.graph.opset_imports.get(domain, "?")
-        some = ", ".join(f"`{n}`" for n in names[:3]) + (", ..." if len(names) > 3 else "")
-        lines.append(f"  {domain or 'ai.onnx'} {op} (opset {version}): {len(names)} x, {some}")
-    count = f"{len(found)} operator{'s' if len(found) > 1 else ''} that nncc cannot compile"
-    hint = "cut the model before them, or export it with other operators (a lower opset often helps)"
-    return ModelError(f"`{model.name}` uses {count}:\n" + "\n".join(lines), hint)
