@@ -98,9 +98,7 @@ class Module(Interpreter):
         handle = None if stream is None else stream_handle(stream)
         if handle is not None and self._run_on is None:
             raise RunError("this library computes on the processor: it takes no stream")
-        ins, outs = self._resized(inputs)
-        arrays = checked_inputs(ins, inputs, self._run_on is not None, handle)
-        results, given = placed_outputs(outs, outputs or {}, self._run_on is not None, handle)
+        arrays, results, given = self._arrays(inputs, outputs, handle)
         if handle is None:
             self._run(pointers(arrays), pointers(given))
         elif self._run_on and self._run_on(self._live(), pointers(arrays), pointers(given), handle):
@@ -121,9 +119,7 @@ class Module(Interpreter):
         RunError
             As for `run`.
         """
-        ins, outs = self._resized(inputs)
-        arrays = checked_inputs(ins, inputs, self._run_on is not None)
-        results, given = placed_outputs(outs, {})
+        arrays, results, given = self._arrays(inputs)
         seconds = np.zeros(self._num_calls)
         pointer = seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
         if self._library.nncc_profile(self._live(), pointers(arrays), pointers(given), pointer):
@@ -141,9 +137,7 @@ class Module(Interpreter):
         RunError
             As for `run`.
         """
-        taken, made = self._resized(inputs)
-        arrays = checked_inputs(taken, inputs, self._run_on is not None)
-        _, given = placed_outputs(made, outputs or {}, self._run_on is not None)
+        arrays, _, given = self._arrays(inputs, outputs)
         ins, outs = pointers(arrays), pointers(given)
         context, run, clock = self._live(), self._library.nncc_run, time.perf_counter
         for _ in range(warmup):
@@ -174,10 +168,8 @@ class Module(Interpreter):
         RunError
             As for `run`.
         """
-        taken, made = self._resized(inputs)
-        arrays = checked_inputs(taken, inputs, self._run_on is not None)
-        results = [tensor.empty() for tensor in made]
-        ins, outs = pointers(arrays), pointers(results)
+        arrays, _, given = self._arrays(inputs)
+        ins, outs = pointers(arrays), pointers(given)
         context, profile, clock = self._live(), self._library.nncc_profile, time.perf_counter
         for _ in range(warmup):
             self._run(ins, outs)
@@ -189,11 +181,19 @@ class Module(Interpreter):
             done += 1
         return found[:done]
 
-    def _resized(self, inputs: Mapping[str, Any]) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-        """Inputs and outputs at the sizes that the given inputs have, which the context takes for the runs to come."""
-        if not self.dims:
-            return self.inputs, self.outputs
-        return self._resize(sizes_of(self.inputs, self.dims, inputs, self._sizes))
+    def _arrays(
+        self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None, stream: int | None = None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """The inputs in order, as the library takes them; the outputs as the caller gets them, and as the library does.
+
+        The context takes the sizes that the inputs have for the runs to come.
+        """
+        taken, made = self.inputs, self.outputs
+        if self.dims:
+            taken, made = self._resize(sizes_of(self.inputs, self.dims, inputs, self._sizes))
+        on_gpu = self._run_on is not None
+        arrays = checked_inputs(taken, inputs, on_gpu, stream)
+        return arrays, *placed_outputs(made, outputs or {}, on_gpu, stream)
 
     def _named(self, results: list[Any]) -> dict[str, Any]:
         if any(dim.from_data for dim in self.dims):
