@@ -286,7 +286,7 @@ def bench_command(
 ) -> None:
     """Time LIBRARY in a process of its own: p50, p90, min, mean, load time, memory, and each kernel."""
     from nncc import bench_report
-    from nncc.execute import open_library, schedules_beside, write_runner
+    from nncc.execute import device_beside, open_library, schedules_beside, write_runner
     from nncc.frontend.samples import choose_inputs
     from nncc.roofline import attempt
 
@@ -315,7 +315,8 @@ def bench_command(
             progress.start("measure", "what this machine can do")
             limits = attempt(opened)
             calls, schedules = opened.describe()["calls"], schedules_beside(library, opened.describe())
-            rows = bench_report.kernel_rows(calls, found.call_seconds, schedules, limits)
+            code = device_beside(library, opened.describe())
+            rows = bench_report.kernel_rows(calls, found.call_seconds, schedules, limits, code)
     if as_json:
         return _print_json(bench_report.measurement_facts(opened, found, rows, limits))
     click.echo(bench_report.measurement_text(opened, found, rows, limits), nl=False)
@@ -379,6 +380,7 @@ def _is_library(file: Path) -> bool:
 def _show_library(file: Path, as_json: bool) -> None:
     from nncc import report
     from nncc.execute import describe
+    from nncc.gpu_report import device_text
 
     with working() as progress:
         progress.start("open", str(file))
@@ -386,6 +388,8 @@ def _show_library(file: Path, as_json: bool) -> None:
     if as_json:
         return _print_json(about)
     click.echo(report.description_text(about, file.stat().st_size), nl=False)
+    if "device" in about:
+        click.echo("\n" + device_text(about["device"], about["schedules"]), nl=False)
 
 
 cli.add_command(records)

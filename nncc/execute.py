@@ -31,6 +31,7 @@ __all__ = [
     "OpenLibrary",
     "Simulation",
     "describe",
+    "device_beside",
     "emulate",
     "is_library",
     "open_library",
@@ -313,7 +314,8 @@ def is_library(path: Path) -> bool:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a library says of itself; where this machine cannot run it, what the .json beside it says.
+    """What a library says of itself; where this machine cannot run it, what the .json beside it says. From there too:
+    schedules, and of GPUs the device code.
 
     Raises as :func:`open_library` if there is no such file.
     """
@@ -321,7 +323,8 @@ def describe(path: Path) -> dict[str, Any]:
 
     try:
         about = loader.describe(path) if _foreign_machine(path) is None else open_library(path).description
-        return about | {"schedules": schedules_beside(path, about)}
+        device = device_beside(path, about)
+        return about | {"schedules": schedules_beside(path, about)} | ({"device": device} if device else {})
     except NnccError:
         about = _beside(path)
         if not is_library(path) or not about.keys() >= {"build", "calls", "inputs", "outputs", "features"}:
@@ -333,8 +336,17 @@ def describe(path: Path) -> dict[str, Any]:
 
 def schedules_beside(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
     """Where each kernel's schedule came from: in the .json beside the library, if it is of the same build."""
+    return _beside_of("schedules", path, description)
+
+
+def device_beside(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a GPU's code: in the .json beside the library, if it is of the same build, under ``device``."""
+    return _beside_of("device", path, description)
+
+
+def _beside_of(key: str, path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
     about = _beside(path)
-    return dict(about.get("schedules", {})) if about.get("build") == description["build"] else {}
+    return dict(about.get(key, {})) if about.get("build") == description["build"] else {}
 
 
 def _beside(path: Path) -> dict[str, Any]:

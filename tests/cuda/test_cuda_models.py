@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from fake_cuda import compiler, device_compiler, emulated, fake_gpu, run_python
 from onnx import TensorProto, helper
 
 import nncc
+from nncc.cli import cli
 from nncc.frontend.onnx import import_onnx
 from nncc.verify import reference, sample_inputs
 
@@ -119,6 +121,18 @@ def test_the_description_has_an_estimate_of_each_kernel(tmp_path):
     for each in kernels.values():
         assert each["least_us"] > 0 and each["bound"] in ("memory", "arithmetic")
         assert all(0 < launch["occupancy"] <= 1 and launch["waves"] > 0 for launch in each["launches"])
+
+
+def test_show_and_bench_tell_of_each_kernel(tmp_path):
+    artifact, environment = compiled(residual_network(tmp_path / "net.onnx"), tmp_path / "out", "cuda-sm80")
+    kernels = json.loads(artifact.json.read_text())["device"]["kernels"]
+    shown = CliRunner().invoke(cli, ["show", str(artifact.library)]).stdout
+    assert f"{len(kernels)} kernels, " in shown and all(f"  {name}\n" in shown for name in kernels)
+    words = ["bench", str(artifact.library), "--profile", "--repeat", "1", "--json"]
+    main = "import sys; from nncc.cli import cli; cli(sys.argv[1:])"
+    rows = json.loads(run_python(main, environment, *words))["kernels"]
+    assert {row["name"] for row in rows if row["roofline"] is not None} == set(kernels)
+    assert all("waves" in row and "occupancy" in row for row in rows if row["name"] in kernels)
 
 
 def test_gpu_measurements_run_unattended(tmp_path):
