@@ -100,7 +100,8 @@ def schedule(sch, block, hardware, choose):
     wide = -(-width // 32) * 32
     threads = max(1, _THREADS // wide) * wide
     groups = threads // wide
-    together = [n for n in (4, 8, 16, 2, 1) if n % groups == 0 and _scores_bytes(n, depth, length) <= STATIC_SHARED]
+    fit = [n for n in (4, 8, 16, 2, 1) if _shared_bytes(n, depth, length, threads) <= STATIC_SHARED]
+    together = [n for n in fit if n % groups == 0]
     if choose("scores", ["whole", "steps"] if together else ["steps"]) == "whole":
         busy = [n for n in (16, 8, 4, 2, 1) if n in together and heads * -(-queries // n) >= hardware.multiprocessors]
         tile = choose("queries", list(dict.fromkeys([*busy[:1], *together])))
@@ -140,6 +141,6 @@ def schedule(sch, block, hardware, choose):
     return device_loops.on_grid(sch, block, call, grid, registers), f"{tile} queries, {how}"
 
 
-def _scores_bytes(tile, depth, length):
-    """Of shared memory for so many queries and their scores."""
-    return 4 * tile * (-(-depth // 4) * 4 + -(-length // 4) * 4 + 1)
+def _shared_bytes(tile, depth, length, threads):
+    """Of shared memory for so many queries, their scores, and what each thread mixed for each of them."""
+    return 4 * tile * (-(-depth // 4) * 4 + -(-length // 4) * 4 + 1 + threads)
