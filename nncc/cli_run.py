@@ -124,7 +124,7 @@ def bench_command(
     from nncc.emulation import write_runner
     from nncc.execute import open_library
     from nncc.frontend.samples import choose_inputs
-    from nncc.library_facts import schedules_beside
+    from nncc.library_facts import device_beside, schedules_beside
     from nncc.roofline import attempt
 
     if runner is not None:
@@ -152,7 +152,8 @@ def bench_command(
             progress.start("measure", "what this machine can do")
             limits = attempt(opened)
             calls, schedules = opened.describe()["calls"], schedules_beside(library, opened.describe())
-            rows = bench_report.kernel_rows(calls, found.call_seconds, schedules, limits)
+            code = device_beside(library, opened.describe())
+            rows = bench_report.kernel_rows(calls, found.call_seconds, schedules, limits, code)
     if as_json:
         return print_json(bench_report.measurement_facts(opened, found, rows, limits))
     click.echo(bench_report.measurement_text(opened, found, rows, limits), nl=False)

@@ -56,6 +56,7 @@ def show_command(
 
 def _show_library(file: Path, as_json: bool) -> None:
     from nncc.execute import describe
+    from nncc.gpu_report import device_text
     from nncc.library_report import description_text
 
     with working() as progress:
@@ -64,6 +65,8 @@ def _show_library(file: Path, as_json: bool) -> None:
     if as_json:
         return print_json(about)
     click.echo(description_text(about, file.stat().st_size), nl=False)
+    if "device" in about:
+        click.echo("\n" + device_text(about["device"], about["schedules"]), nl=False)
 
 
 @click.command("targets", short_help="What can be compiled for, linked and run here.")

@@ -21,6 +21,8 @@ def compile_facts(
     target: Target, seconds: Mapping[str, float], artifact: Artifact | None, toolchain: str, verify: Verify | None
 ) -> dict[str, Any]:
     """What `nncc compile --json` prints."""
+    from nncc.gpu_report import least_seconds
+
     facts: dict[str, Any] = {
         "target": target_facts(target),
         "stages": [{"name": name, "seconds": round(value, 4)} for name, value in seconds.items()],
@@ -37,6 +39,8 @@ def compile_facts(
             "sizes": _sizes(artifact),
             "toolchain": toolchain,
         }
+        if "device" in about:
+            facts["least_ms"] = round(1e3 * least_seconds(about["device"]), 6)
     facts["check"] = _check_facts(verify)
     return facts
 
@@ -100,6 +104,9 @@ def compile_text(facts: Mapping[str, Any], target: Target) -> str:
         ["code", size(sizes["code_bytes"]), f"the rest of it; linked by {facts['toolchain']}"],
         ["arena", size(sizes["arena_bytes"]), f"needed by each running context{scratch}"],
     ]
+    if "least_ms" in facts:
+        least = duration(1e-3 * facts["least_ms"])
+        rows.append(["time", least, "at least, by the target's facts; `nncc show` tells of each kernel"])
     lines += ["\n", table(rows, "<><")]
     lines += [f"also     {path}\n" for path in facts["extras"]]
     lines.append("\n" + _check_text(facts["check"]))

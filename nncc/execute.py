@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.emulation import emulate, emulator
 from nncc.errors import NnccError, RunError, TargetError
-from nncc.library_facts import description_beside, foreign_machine, is_library, schedules_beside, target_of
+from nncc.library_facts import (
+    description_beside,
+    device_beside,
+    foreign_machine,
+    is_library,
+    schedules_beside,
+    target_of,
+)
 from nncc.measurement import Measurement, Simulation
 from nncc.vta.devices import driver_of, is_simulator
 from nncc.worker import work
@@ -207,7 +214,8 @@ def open_library(path: str | Path, threads: int = 1, target: Target | None = Non
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a library says of itself; where this machine cannot run it, what the .json beside it says.
+    """What a library says of itself; where this machine cannot run it, what the .json beside it says. From there too:
+    schedules, and of GPUs the device code.
 
     Raises as :func:`open_library` if there is no such file.
     """
@@ -215,7 +223,8 @@ def describe(path: Path) -> dict[str, Any]:
 
     try:
         about = loader.describe(path) if foreign_machine(path) is None else open_library(path).description
-        return about | {"schedules": schedules_beside(path, about)}
+        device = device_beside(path, about)
+        return about | {"schedules": schedules_beside(path, about)} | ({"device": device} if device else {})
     except NnccError:
         about = description_beside(path)
         if not is_library(path) or not about.keys() >= {"build", "calls", "inputs", "outputs", "features"}:

@@ -13,7 +13,7 @@ from nncc.runtime import library_file
 if TYPE_CHECKING:
     from nncc.target import Target
 
-__all__ = ["description_beside", "foreign_machine", "is_library", "schedules_beside", "target_of"]
+__all__ = ["description_beside", "device_beside", "foreign_machine", "is_library", "schedules_beside", "target_of"]
 
 
 def is_library(path: Path) -> bool:
@@ -73,8 +73,17 @@ def description_beside(path: Path) -> dict[str, Any]:
 
 def schedules_beside(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
     """Where each kernel's schedule came from: in the .json beside the library, if it is of the same build."""
+    return _beside_of("schedules", path, description)
+
+
+def device_beside(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a GPU's code: in the .json beside the library, if it is of the same build, under ``device``."""
+    return _beside_of("device", path, description)
+
+
+def _beside_of(key: str, path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
     about = description_beside(path)
-    return dict(about.get("schedules", {})) if about.get("build") == description["build"] else {}
+    return dict(about.get(key, {})) if about.get("build") == description["build"] else {}
 
 
 def _machine(path: Path) -> tuple[str, str] | None:
