@@ -20,7 +20,8 @@ from nncc.device_units import KIND
 from nncc.dots import PRODUCT
 from nncc.errors import ModelError, UsageError
 from nncc.ir import TensorSpec
-from nncc.loops import elementwise, reduction
+from nncc.loops import elementwise
+from nncc.reduction_loops import reduction
 from nncc.resources import schedules_folder
 from nncc.scheduling import (
     ANCHOR,
