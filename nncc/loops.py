@@ -7,7 +7,7 @@ from typing import Any
 
 from nncc.choices import Choices
 from nncc.compat import Analyzer, structural_walk, tirx, tvm
-from nncc.scheduling import extent, extents, is_padding, loads, parallel, transcendentals
+from nncc.scheduling import cut_at_borders, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
 
 __all__ = ["elementwise"]
@@ -157,6 +157,10 @@ def elementwise(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> No
     if not sch.get_loops(block):
         return
     work = prod(extents(sch, block)) * (1 + 12 * transcendentals(sch, block))
+    loops = sch.get_loops(block)
+    if cut_at_borders(sch, block):
+        parallel(sch, loops[:-1], work, hardware, choose)
+        return
     outer = _cut_at_borders(sch, block)
     if outer is None:
         outer = _in_squares(sch, block, max(1, hardware.vector_bits // 32))

@@ -27,6 +27,7 @@ from nncc.scheduling import (
     ANCHOR,
     DIMS,
     FLOPS,
+    KEPT,
     PART,
     extents,
     is_spatial,
@@ -208,7 +209,7 @@ def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
     for block in blocks:
         name = sch.get(block).name_hint
         consumers = sch.get_consumers(block)
-        if name in owned or not consumers or not is_spatial(sch, block):
+        if name in owned or not consumers or not is_spatial(sch, block) or KEPT in sch.get(block).annotations:
             kept.append(block)
             continue
         size = prod(extents(sch, block))
