@@ -25,6 +25,7 @@ __all__ = ["Module", "TensorInfo", "load"]
 
 _ABI_VERSION = 3
 _POINTERS = ctypes.POINTER(ctypes.c_void_p)
+_Tensors = tuple[TensorInfo, ...]
 
 
 class _Tensor(ctypes.Structure):
@@ -215,6 +216,7 @@ class Module:
             raise RunError(f"{self.path}: {self._last_error()}")
         self._context = context
         self._sizes = self._first_sizes()
+        self._at_sizes: tuple[tuple[int, ...], _Tensors, _Tensors] | None = None
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -504,13 +506,16 @@ class Module:
         count, info = len(self.dims), self._info
         return [tuple(info.variants[i * count : (i + 1) * count]) for i in range(info.num_variants)]
 
-    def _resized(self, inputs: Mapping[str, Any]) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    def _resized(self, inputs: Mapping[str, Any]) -> tuple[_Tensors, _Tensors]:
         """Inputs and outputs at the sizes that the given inputs have, which the context takes for the runs to come."""
         if not self.dims:
             return self.inputs, self.outputs
-        return self._resize(sizes_of(self.inputs, self.dims, inputs, self._sizes))
+        sizes = sizes_of(self.inputs, self.dims, inputs, self._sizes)
+        if self._at_sizes is not None and self._at_sizes[0] == sizes:  # as the context has them already
+            return self._at_sizes[1], self._at_sizes[2]
+        return self._resize(sizes)
 
-    def _resize(self, sizes: Sequence[int]) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    def _resize(self, sizes: Sequence[int]) -> tuple[_Tensors, _Tensors]:
         if self._library.nncc_resize(self._live(), (ctypes.c_int64 * len(sizes))(*sizes)):
             raise RunError(self._last_error())
         self._sizes = tuple(sizes)
@@ -520,7 +525,9 @@ class Module:
             if self._library.nncc_output_shape(self._live(), number, shape):
                 raise RunError(self._last_error())
             made.append(resized(tensor, list(shape)))
-        return at_sizes(self.inputs, sizes), tuple(made)
+        taken, given = at_sizes(self.inputs, sizes), tuple(made)
+        self._at_sizes = self._sizes, taken, given
+        return taken, given
 
     def _last_error(self) -> str:
         return self._library.nncc_last_error().decode(errors="replace")
@@ -571,5 +578,7 @@ def _details(tensor: TensorInfo, index: int) -> dict[str, Any]:
 
 
 def _pointers(arrays: Sequence[np.ndarray | DeviceArray]) -> Any:
-    addresses = [array.pointer if isinstance(array, DeviceArray) else array.ctypes.data for array in arrays]
+    addresses = [
+        array.pointer if isinstance(array, DeviceArray) else array.__array_interface__["data"][0] for array in arrays
+    ]
     return (ctypes.c_void_p * len(arrays))(*addresses)
