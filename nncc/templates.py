@@ -20,12 +20,14 @@ from nncc.device_units import KIND
 from nncc.dots import PRODUCT
 from nncc.errors import ModelError, UsageError
 from nncc.ir import TensorSpec
-from nncc.loops import elementwise, reduction
+from nncc.loops import elementwise
+from nncc.reduction_loops import reduction
 from nncc.resources import schedules_folder
 from nncc.scheduling import (
     ANCHOR,
     DIMS,
     FLOPS,
+    KEPT,
     PART,
     extents,
     is_spatial,
@@ -207,7 +209,7 @@ def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
     for block in blocks:
         name = sch.get(block).name_hint
         consumers = sch.get_consumers(block)
-        if name in owned or not consumers or not is_spatial(sch, block):
+        if name in owned or not consumers or not is_spatial(sch, block) or KEPT in sch.get(block).annotations:
             kept.append(block)
             continue
         size = prod(extents(sch, block))

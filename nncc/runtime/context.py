@@ -26,6 +26,7 @@ __all__ = ["Context", "pointers"]
 
 _MOST_COUNTERS = 256
 _Self = TypeVar("_Self", bound="Context")
+_Tensors = tuple[TensorInfo, ...]
 
 
 class Context:
@@ -86,6 +87,7 @@ class Context:
             raise RunError(f"{self.path}: {self._last_error()}")
         self._context = context
         self._sizes = self._first_sizes()
+        self._at_sizes: tuple[tuple[int, ...], _Tensors, _Tensors] | None = None
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -174,13 +176,17 @@ class Context:
         count, info = len(self.dims), self._info
         return [tuple(info.variants[i * count : (i + 1) * count]) for i in range(info.num_variants)]
 
-    def _resize(self, sizes: Sequence[int]) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    def _resize(self, sizes: Sequence[int]) -> tuple[_Tensors, _Tensors]:
         """Inputs and outputs at these sizes, which the context takes for the runs to come."""
+        if self._at_sizes is not None and self._at_sizes[0] == tuple(sizes):  # as the context has them already
+            return self._at_sizes[1], self._at_sizes[2]
         if self._library.nncc_resize(self._live(), (ctypes.c_int64 * len(sizes))(*sizes)):
             raise RunError(self._last_error())
         self._sizes = tuple(sizes)
-        made = (resized(tensor, self._output_shape(number)) for number, tensor in enumerate(self.outputs))
-        return at_sizes(self.inputs, sizes), tuple(made)
+        taken = at_sizes(self.inputs, sizes)
+        made = tuple(resized(tensor, self._output_shape(number)) for number, tensor in enumerate(self.outputs))
+        self._at_sizes = self._sizes, taken, made
+        return taken, made
 
     def _output_shape(self, number: int) -> tuple[int, ...]:
         """That of an output at the sizes of the context, or where a run says a size itself, as the last one did."""
@@ -204,7 +210,9 @@ class Context:
 
 def pointers(arrays: Sequence[np.ndarray | DeviceArray]) -> Any:
     """The addresses of arrays as a C array."""
-    addresses = [array.pointer if isinstance(array, DeviceArray) else array.ctypes.data for array in arrays]
+    addresses = [
+        array.pointer if isinstance(array, DeviceArray) else array.__array_interface__["data"][0] for array in arrays
+    ]
     return (ctypes.c_void_p * len(arrays))(*addresses)
 
 
