@@ -91,7 +91,11 @@ def _check(proto: onnx.ModelProto, path: Path, external: bool) -> None:
         for v in values
         if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
     ]
+    untyped = [v for v in proto.graph.output if not v.type.WhichOneof("value")]
     try:
+        for value in untyped:  # what computes it says so: ONNX Runtime takes that too
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            value.type.tensor_type.shape.SetInParent()
         for tensor_type in bare:  # the checker wants a shape, any shape; ONNX Runtime and people do without
             tensor_type.shape.SetInParent()
         onnx.checker.check_model(str(path) if external else proto)
@@ -104,6 +108,8 @@ def _check(proto: onnx.ModelProto, path: Path, external: bool) -> None:
     finally:
         for tensor_type in bare:
             tensor_type.ClearField("shape")
+        for value in untyped:
+            value.ClearField("type")
 
 
 def _refuse_maps(proto: onnx.ModelProto) -> None:
