@@ -36,6 +36,7 @@ from nncc.scheduling.annotations import (
     part,
     phases,
 )
+from nncc.scheduling.combinations import plain_combination, row_of, shared_combination, weighted_sum
 from nncc.scheduling.definitions import padded, shift, widened
 from nncc.scheduling.facts import (
     MOST_LOADS,
@@ -101,8 +102,11 @@ __all__ = [
     "parallel",
     "part",
     "phases",
+    "plain_combination",
     "producer",
     "register_tiles",
+    "row_of",
+    "shared_combination",
     "shift",
     "split_steps",
     "stand_in",
@@ -112,5 +116,6 @@ __all__ = [
     "tiled_cost",
     "transcendentals",
     "unrollings",
+    "weighted_sum",
     "widened",
 ]
