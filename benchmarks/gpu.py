@@ -137,7 +137,8 @@ def make_one(name: str, path: Path, precision: str, words: argparse.Namespace) -
     from qdq import SAMPLES, quantize
 
     import nncc
-    from nncc.frontend.onnx import import_onnx, save
+    from nncc.frontend.onnx import import_onnx
+    from nncc.frontend.proto import save
     from nncc.pipeline import Instrument
     from nncc.verify import reference, sample_inputs
 

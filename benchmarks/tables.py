@@ -1,8 +1,10 @@
-"""README's tables, made from `benchmarks/results`: times, what compiling takes, tuning, instructions on Arm."""
+"""README's tables, made from `benchmarks/results`: times, what compiling takes, tuning, instructions on Arm, accuracy,
+agreement with ONNX Runtime."""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -25,6 +27,8 @@ DYNAMIC = "dynamic.jsonl"
 """The file of `dynamic.py`."""
 OPERATORS = "operators.jsonl"
 """The file of `operators.py`."""
+AGREEMENT = "agreement.jsonl"
+"""The file of `agreement.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 """What a table of README stands between."""
 
@@ -32,11 +36,14 @@ Row = Mapping[str, Any]
 
 
 def with_tables(readme: str, results: Path = RESULTS) -> str:
-    """README's text with the tables made anew; the newest row of a model counts."""
+    """README's text with the tables that it has made anew; the newest row of a model counts.
+
+    ValueError for a place whose table there is not, or that has no end.
+    """
     measured = [
         row
         for path in sorted(results.glob("*.jsonl"))
-        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE, DYNAMIC, OPERATORS)
+        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE, DYNAMIC, OPERATORS, AGREEMENT)
         for row in rows(path)
     ]
     tables = {
@@ -47,12 +54,14 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
         "accuracy": accuracy(rows(results / ACCURACY)),
         "gpu": gpu(rows(results / GPU)),
         "sparse": sparse(rows(results / SPARSE)),
+        "agreement": agreement(rows(results / AGREEMENT)),
     }
-    for name, text in tables.items():
+    for name in re.findall(START.format("(.*)"), readme):
         before, start, rest = readme.partition(START.format(name))
-        if not start or END not in rest:
-            raise ValueError(f"README.md has no place for a table between `{START.format(name)}` and `{END}`")
-        readme = f"{before}{start}\n{text}{END}{rest.partition(END)[2]}"
+        if name not in tables or END not in rest:
+            known = ", ".join(tables)
+            raise ValueError(f"README.md has `{start}`, and no `{END}` behind it, or not one of the tables {known}")
+        readme = f"{before}{start}\n{tables[name]}{END}{rest.partition(END)[2]}"
     return readme
 
 
@@ -149,6 +158,30 @@ def accuracy(scored: Iterable[Row]) -> str:
         out.append(
             _line(row["model"], f"{row['samples']}", row["metric"], *scores, f"{100 * row['int8_macs']:.0f} %", size)
         )
+    return _text(out)
+
+
+def agreement(compared: Iterable[Row]) -> str:
+    """A table for each processor and target."""
+
+    def title(row: Row) -> str:
+        return row["processor"] if row["target"] == "native" else f"{row['processor']}, {row['target']} code"
+
+    def apart(found: Row) -> str:
+        if not found["in_steps"]:
+            return f"{found['most']:.1e} of the largest" if found["most"] else "0"
+        return f"{round(found['most'])} ({found['differing']:,})" if found["differing"] else "0"
+
+    out = []
+    for name, group in _newest(compared, title).items():
+        out += [f"{name}, steps of the output's scale at most (elements that differ):", ""]
+        heads = ("nncc from ONNX Runtime", "nncc from it without optimizations", "it from itself without those")
+        out += _head("model", "quantized as", "runs", "elements", *heads)
+        for row in group:
+            runs = f"{row['random']} random" + f", {row['real']} real" * bool(row["real"])
+            found = [apart(row[kind]) for kind in ("default", "plain", "between")]
+            out.append(_line(row["model"], row["form"], runs, f"{row['default']['elements']:,}", *found))
+        out.append("")
     return _text(out)
 
 

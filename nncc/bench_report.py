@@ -11,7 +11,8 @@ from nncc.report import duration, plural, table
 from nncc.text import size
 
 if TYPE_CHECKING:
-    from nncc.execute import Measurement, OpenLibrary
+    from nncc.execute import OpenLibrary
+    from nncc.measurement import Measurement
     from nncc.roofline import Roofline
 
 __all__ = ["kernel_rows", "kernel_table", "measurement_facts", "measurement_text", "roofline_facts"]

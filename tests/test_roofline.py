@@ -9,8 +9,9 @@ import pytest
 from nncc import roofline as module
 from nncc.bench_report import kernel_rows, kernel_table, measurement_facts, measurement_text, roofline_facts
 from nncc.errors import NnccError, RunError, ToolError
-from nncc.execute import Measurement, OpenLibrary, open_library
+from nncc.execute import OpenLibrary, open_library
 from nncc.host import Host, host
+from nncc.measurement import Measurement
 from nncc.roofline import Roofline, attempt, build, measure, roofline, with_peak
 from nncc.target import resolve
 

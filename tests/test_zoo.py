@@ -19,8 +19,8 @@ else:
     import tomli as tomllib
 
 import nncc
-from nncc.codegen.link import emulator
 from nncc.config import Config
+from nncc.emulation import emulator
 from nncc.errors import TargetError
 from nncc.pipeline import plan, run
 from nncc.resources import schedules_folder
