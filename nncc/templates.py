@@ -288,11 +288,12 @@ def apply_template(
     anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
     parts = [b for b in blocks if PART in sch.get(b).annotations]
     owned = {sch.get(b).name_hint for b in [*anchors, *parts]}
-    remaining = [b for b in _inline(sch, blocks, owned) if sch.get(b).name_hint not in owned]
+    remaining = {sch.get(b).name_hint: b for b in _inline(sch, blocks, owned) if sch.get(b).name_hint not in owned}
     placed, origins = place_anchors(sch, anchors, templates, hardware, choices)
     done = {sch.get(b).name_hint for b in placed}
-    for block in remaining if loops else []:
-        if sch.get(block).name_hint in done:
+    left = {sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))}  # some may be inlined now
+    for name, block in remaining.items() if loops else ():
+        if name in done or name not in left:
             continue
         if is_spatial(sch, block):
             elementwise(sch, block, hardware, choices)

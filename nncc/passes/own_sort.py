@@ -11,9 +11,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nncc.codegen.flatten import symbol_prefix
 from nncc.compat import IRModule, relax, static_shape, te, tirx
 from nncc.errors import InternalError
+from nncc.ir import symbol_prefix
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
