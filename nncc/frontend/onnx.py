@@ -296,6 +296,7 @@ def import_onnx(
     import onnx_ir
 
     from nncc.passes.explicit_defaults import explicit_defaults
+    from nncc.passes.floor_pools import floor_pools
     from nncc.passes.infer_shapes import infer_shapes
 
     path = Path(path)
@@ -305,6 +306,8 @@ def import_onnx(
     explicit_defaults(graph)
     fix_shapes(graph, sizes_of)
     infer_shapes(graph)
+    while floor_pools(graph).rewrites:
+        infer_shapes(graph)
     check_lists(graph)
     check_quantization(graph)  # what others write for the operators below may have scales of any sign
     expand_functions(graph)
