@@ -22,12 +22,15 @@ __all__ = [
     "ANCHOR",
     "DIMS",
     "FLOPS",
+    "KEPT",
     "LAID",
     "PART",
     "TASK",
     "anchor",
     "below",
+    "borders",
     "chains",
+    "cut_at_borders",
     "decompose_reduction",
     "divides",
     "dot_in",
@@ -41,6 +44,7 @@ __all__ = [
     "in_vectors",
     "is_padding",
     "is_spatial",
+    "kept",
     "laid_out",
     "largest_shape",
     "loads",
@@ -51,6 +55,7 @@ __all__ = [
     "panels",
     "parallel",
     "part",
+    "phases",
     "producer",
     "register_tiles",
     "shift",
@@ -65,8 +70,14 @@ __all__ = [
     "widened",
 ]
 
+BORDERS = "nncc.borders"
+"""The annotation of a block of which so many elements at either end of its innermost axis are made otherwise."""
 ANCHOR = "nncc.template"
 """The annotation of the block that a template schedules."""
+KEPT = "nncc.kept"
+"""The annotation of a block that is computed once: it would cost more to compute it again where it is read."""
+PHASES = "nncc.phases"
+"""The annotation of a block whose innermost axis goes on in steps of so many elements; its `borders` count steps."""
 FLOPS = "nncc.flops"
 """The annotation of a block that is loops already: its floating-point operations."""
 PART = "nncc.part"
@@ -101,6 +112,21 @@ def anchor(name: str, task: str = "") -> dict[str, str]:
 def part(name: str) -> dict[str, str]:
     """Attributes of a block that belongs to the template `name` beside its anchor: it is left for the template."""
     return {PART: name}
+
+
+def borders(front: int, back: int) -> dict[str, list[int]]:
+    """Attributes of a block whose innermost axis has `front` elements, and `back` at its end, with conditions."""
+    return {BORDERS: [front, back]} if front or back else {}
+
+
+def kept() -> dict[str, int]:
+    """Attributes of a block that is not to be inlined."""
+    return {KEPT: 1}
+
+
+def phases(count: int) -> dict[str, int]:
+    """Attributes of a block whose innermost axis is written `count` elements at a time."""
+    return {PHASES: count}
 
 
 def padded(
@@ -374,6 +400,25 @@ def epilogue(sch: Any, block: Any) -> Any:
             return consumers[0]
     sch.cache_write(block, 0, "global")
     return sch.get_consumers(block)[0]
+
+
+def cut_at_borders(sch: Any, block: Any) -> bool:
+    """Cut the innermost loop of a block where its annotation has `borders`, and into `phases`; whether it has any. What
+    is in the middle has no conditions, and LLVM makes vectors of it. The block is no more: its parts take its place.
+    """
+    annotations = dict(sch.get(block).annotations.items())
+    front, back = (int(size) for size in annotations.get(BORDERS, (0, 0)))
+    loop = sch.get_loops(block)[-1]
+    if not (front or back or PHASES in annotations) or not isinstance(sch.get(loop).extent, tirx.IntImm):
+        return False
+    if PHASES in annotations:
+        loop, phase = sch.split(loop, [None, int(annotations[PHASES])])
+        sch.unroll(phase)
+    middle = extent(sch, loop) - front - back
+    if front or back:
+        sch.unannotate(block, BORDERS)
+        sch.loop_partition(loop, [front] * (front > 0) + [middle] * (back > 0))
+    return True
 
 
 def in_vectors(sch: Any, block: Any, unrolled: int) -> None:

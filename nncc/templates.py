@@ -20,12 +20,14 @@ from nncc.device_units import KIND
 from nncc.dots import PRODUCT
 from nncc.errors import ModelError, UsageError
 from nncc.ir import TensorSpec
-from nncc.loops import elementwise, reduction
+from nncc.loops import elementwise
+from nncc.reduction_loops import reduction
 from nncc.resources import schedules_folder
 from nncc.scheduling import (
     ANCHOR,
     DIMS,
     FLOPS,
+    KEPT,
     PART,
     extents,
     is_spatial,
@@ -207,7 +209,7 @@ def _inline(sch: Any, blocks: list[Any], owned: set[str]) -> list[Any]:
     for block in blocks:
         name = sch.get(block).name_hint
         consumers = sch.get_consumers(block)
-        if name in owned or not consumers or not is_spatial(sch, block):
+        if name in owned or not consumers or not is_spatial(sch, block) or KEPT in sch.get(block).annotations:
             kept.append(block)
             continue
         size = prod(extents(sch, block))
@@ -286,11 +288,12 @@ def apply_template(
     anchors = [b for b in blocks if ANCHOR in sch.get(b).annotations]
     parts = [b for b in blocks if PART in sch.get(b).annotations]
     owned = {sch.get(b).name_hint for b in [*anchors, *parts]}
-    remaining = [b for b in _inline(sch, blocks, owned) if sch.get(b).name_hint not in owned]
+    remaining = {sch.get(b).name_hint: b for b in _inline(sch, blocks, owned) if sch.get(b).name_hint not in owned}
     placed, origins = place_anchors(sch, anchors, templates, hardware, choices)
     done = {sch.get(b).name_hint for b in placed}
-    for block in remaining if loops else []:
-        if sch.get(block).name_hint in done:
+    left = {sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))}  # some may be inlined now
+    for name, block in remaining.items() if loops else ():
+        if name in done or name not in left:
             continue
         if is_spatial(sch, block):
             elementwise(sch, block, hardware, choices)

@@ -59,13 +59,6 @@ def test_shape_dtype_and_presence_are_part_of_the_result():
     assert not missing.ok and "missing" in missing.reason
 
 
-def test_argmax_agreement_is_the_share_of_rows():
-    expected = np.float32([[1, 2], [2, 1]])
-    assert one(expected, expected[::-1]).argmax_agreement == 0.0
-    assert one(expected, np.float32([[1, 2], [1, 2]])).argmax_agreement == 0.5
-    assert one(np.float32([1, 2]), np.float32([1, 2])).argmax_agreement is None
-
-
 def test_sample_inputs_are_the_same_for_the_same_seed():
     net = model("y = Relu (x)")
     assert np.array_equal(sample_inputs(net, 4)["x"], sample_inputs(net, 4)["x"])

@@ -106,24 +106,30 @@ def _extents(
 
 
 def _resampled(builder: Any, x: Any, sampled: Sequence[Sampled], how: Resampling, filler: float) -> Any:
-    """`x` with its axes resized, first those that shrink."""
+    """`x` with its axes resized, first those that shrink; of equals the inner ones, whose elements lie apart: there are
+    fewer to gather then."""
     dtype, shape = dtype_of(x), shape_of(x)
     sampled = [axis for axis in sampled if not axis.is_identity]
     if not sampled:
         return x
     if any(size == 0 for size in shape):
         raise ModelError("its input has no elements")
-    sampled.sort(key=lambda axis: axis.indices.shape[0] / axis.size)
+    sampled.sort(key=lambda axis: (axis.indices.shape[0] / axis.size, -axis.axis))
     picks = all(axis.picks for axis in sampled)
     inner = "float64" if dtype == "float64" else "float32"
     tables, axes = [], []
     for axis in sampled:
         indices = axis.indices.copy()
         indices[axis.outside, 0] = -1
-        tables.append(relax.const(indices, "int32"))
+        (resized, taps), (repeats, start) = indices.shape, axis.steps or (0, 0)
+        if not repeats:
+            tables.append(relax.const(indices, "int32"))
         if not picks:
-            tables.append(relax.const(axis.weights.astype(inner), inner))
-        axes.append(Axis(axis.axis, indices.shape[0], indices.shape[1], bool(axis.outside.any())))
+            weights = axis.weights.astype(inner)
+            if repeats and (weights.reshape(-1, repeats, weights.shape[1]) == weights[:repeats]).all():
+                weights = np.ascontiguousarray(weights[:repeats])
+            tables.append(relax.const(weights, inner))
+        axes.append(Axis(axis.axis, axis.size, resized, taps, bool(axis.outside.any()), repeats, start))
     resized = emit_resample(builder, Resample(tuple(axes), picks, filler), x, tables)
     if picks or not dtype.startswith(("int", "uint")):
         return cast(builder, resized, dtype)

@@ -73,7 +73,7 @@ def build_candidates(
     Raises InternalError where LLVM or the linker fails, TVM's ScheduleError where the decisions do not fit.
     """
     from nncc.backends import backend
-    from nncc.codegen.flatten import symbol_prefix
+    from nncc.ir import symbol_prefix
 
     with target.tvm_target():
         scheduled = {f"c{n}": _scheduled(kernel, templates, target) for n, kernel in enumerate(kernels)}
