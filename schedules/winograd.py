@@ -300,7 +300,7 @@ def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, 
     )
     half = te.compute(
         (batch * strips, in_blocks, tiles, edge_h, edge_w, lanes),
-        lambda q, c, p, i, j, v: _row(
+        lambda q, c, p, i, j, v: scheduling.row_of(
             into_h, i, lambda r: pad[q, c, p // across * step_h + r, p % across * step_w + j, v]
         ),
         name="transform_columns",
@@ -308,7 +308,7 @@ def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, 
     )
     transformed = te.compute(
         (batch * strips, edge_h, edge_w, in_blocks, tiles, lanes),
-        lambda q, i, j, c, p, v: _row(into_w, j, lambda r: half[q, c, p, i, r, v]),
+        lambda q, i, j, c, p, v: scheduling.row_of(into_w, j, lambda r: half[q, c, p, i, r, v]),
         name="transform_rows",
         attrs=part,
     )
@@ -336,13 +336,13 @@ def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, 
 
     half_out = te.compute(
         (batch * strips, out_blocks, tiles, tile_h, edge_w, out_lanes),
-        lambda q, o, p, i, j, oi: _row(out_of_h, i, lambda r: summed(q, r, j, o, p, oi)),
+        lambda q, o, p, i, j, oi: scheduling.row_of(out_of_h, i, lambda r: summed(q, r, j, o, p, oi)),
         name="output_columns",
         attrs=part,
     )
     whole = te.compute(
         (batch * strips, out_blocks, tiles, tile_h, tile_w, out_lanes),
-        lambda q, o, p, i, j, oi: _row(out_of_w, j, lambda r: half_out[q, o, p, i, r, oi]),
+        lambda q, o, p, i, j, oi: scheduling.row_of(out_of_w, j, lambda r: half_out[q, o, p, i, r, oi]),
         name="output_rows",
         attrs=part,
     )
@@ -357,66 +357,6 @@ def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, 
         return tirx.shift_right(product.astype("int32"), tirx.const(shift, "int32"))
 
     return te.compute((batch, out_blocks, out_h, out_w, out_lanes), untiled, name="untile", attrs=part)
-
-
-def _row(matrix, index, element):
-    """sum_r matrix[index, r] element(r) for a symbolic row: selects that vanish once its loop is unrolled.
-
-    Rows are written so that what they share is the same expression. Two rows that differ by the signs of their odd
-    terms are E + O and E - O; terms 1, 2 and 3, 4 with factors of one size are f (x + y) and f (x - y).
-    """
-    result = None
-    for number in range(len(matrix)):
-        total = _combination(matrix, number, element)
-        result = total if result is None else tirx.Select(index == number, total, result)
-    return result
-
-
-def _combination(matrix, number, element):
-    signs = (-1.0) ** np.arange(matrix.shape[1])
-    for first in (number, number - 1):
-        if 0 <= first < len(matrix) - 1 and (matrix[first] * signs == matrix[first + 1]).all():
-            even = _sum([(f, element(r)) for r, f in enumerate(matrix[first]) if f and r % 2 == 0])
-            odd = _sum([(f, element(r)) for r, f in enumerate(matrix[first]) if f and r % 2])
-            return even + odd if first == number else even - odd
-    factors, terms, r = matrix[number], [], 0
-    while r < len(factors):
-        pair = r % 2 and r + 1 < len(factors) and factors[r] and abs(factors[r]) == abs(factors[r + 1])
-        if pair:
-            same = factors[r] == factors[r + 1]
-            terms.append((factors[r], element(r) + element(r + 1) if same else element(r) - element(r + 1)))
-        elif factors[r]:
-            terms.append((factors[r], element(r)))
-        r += 2 if pair else 1
-    return _sum(terms)
-
-
-def _sum(terms):
-    """sum f x of (factor f, expression x)."""
-    first = terms[0][1]
-    dtype = str(first.dtype if isinstance(first, te.TensorSlice) else first.ty.dtype)
-
-    def times(x, factor):
-        return x * tirx.const(float(factor) if dtype.startswith("float") else int(factor), dtype)
-
-    sizes = {abs(factor) for factor, _ in terms}
-    if len(terms) > 1 and sizes != {1.0} and len(sizes) == 1:
-        size = sizes.pop()
-        return times(_sum([(factor / size, x) for factor, x in terms]), size)
-    total = None
-    unsigned = dtype.startswith("uint")
-    for factor, x in sorted(terms, key=lambda term: (abs(term[0]), term[0] < 0)):  # multiply-adds after a plain term
-        if total is None and unsigned and factor < 0:
-            total = tirx.const(0, dtype)
-        if total is None:
-            total = x if factor == 1 else times(x, factor)
-        elif abs(factor) == 1:
-            total = total + x if factor > 0 else total - x
-        elif unsigned and factor < 0:
-            total = total - times(x, -factor)
-        else:
-            total = total + times(x, factor)
-    return total
 
 
 def schedule(sch, block, hardware, choose):
