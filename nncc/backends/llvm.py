@@ -36,9 +36,11 @@ def check(target: Target) -> None:
 def lower(functions: dict[str, Any], target: Target, prefix: str) -> Lowered:
     """Scheduled TIR functions with C signatures; symbols are `prefix` + name."""
     from nncc.codegen.bare_pointers import chains_of, lower_kernels
+    from nncc.scheduling import lookup_lanes
 
     chains, dots = chains_of(target.hardware), dots_of(target.hardware)
-    return lower_kernels(functions, target.tvm_target(), prefix, chains=chains, dots=dots)
+    lookups = lookup_lanes(target.hardware)
+    return lower_kernels(functions, target.tvm_target(), prefix, chains=chains, dots=dots, lookups=lookups)
 
 
 def build(

@@ -13,6 +13,7 @@ from typing import Any
 
 from nncc.codegen.bound_buffers import bound_buffers
 from nncc.codegen.integer_dots import integer_dots
+from nncc.codegen.look_up import look_up
 from nncc.codegen.shuffle_lanes import shuffle_lanes
 from nncc.codegen.split_periods import split_periods
 from nncc.codegen.split_registers import split_registers
@@ -196,11 +197,18 @@ def chains_of(hardware: Hardware) -> int:
 
 
 def lower_kernels(
-    functions: dict[str, Any], target: Any, prefix: str, *, chains: int = 1, dots: Sequence[Dot] = (DOTS["none"],)
+    functions: dict[str, Any],
+    target: Any,
+    prefix: str,
+    *,
+    chains: int = 1,
+    dots: Sequence[Dot] = (DOTS["none"],),
+    lookups: int = 0,
 ) -> Lowered:
     """Lower scheduled TIR functions for `target` (a TVM target); symbols are `prefix` + name.
 
-    `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers.
+    `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers,
+    `lookups` the most bytes that are looked up at once.
     """
     for name in (*MATH, "nearbyint"):  # which LLVM has in vectors too
         vectorize_calls(f"tirx.{name}")
@@ -244,6 +252,7 @@ def lower_kernels(
         split_periods(),
         lowered.ConvertSSA(),  # what was split off has the variables of the rest
         lowered.StmtSimplify(),
+        look_up(lookups),
         shuffle_lanes(),
         transpose_lanes(),
         lowered.CommonSubexprElim(),

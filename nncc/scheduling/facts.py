@@ -25,6 +25,7 @@ __all__ = [
     "laid_out",
     "largest_shape",
     "loads",
+    "lookup_lanes",
     "operand",
     "operand_shape",
     "producer",
@@ -109,6 +110,11 @@ def dot_in(sch: Any, block: Any, hardware: Hardware) -> Dot | None:
     """How a block of a template multiplies integers; None where it multiplies floats."""
     (written,) = sch.get(block).writes
     return dot_of(hardware) if str(written.source.dtype) == "int32" else None
+
+
+def lookup_lanes(hardware: Hardware) -> int:
+    """The bytes that are looked up at once in a table of 256, by `nncc.codegen.look_up`; 0 where only one can be."""
+    return hardware.vector_bits // 8 if "ssse3" in hardware.features else 0
 
 
 def is_spatial(sch: Any, block: Any) -> bool:
