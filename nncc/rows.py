@@ -181,7 +181,7 @@ def _fold(lanes: Any, combine: Any, name: str, part: dict[str, str]) -> Any:
 def row_by_row(
     sch: Any, block: Any, width: int, work: int, hardware: Hardware, choose: Choices
 ) -> tuple[list[Any], str]:
-    """Compute everything that `block`, [.., n], is made of row by row, in tiles of `width`; see `nncc.templates`.
+    """Compute everything that `block`, [.., n], is made of row by row, in tiles of `width`; see `nncc.scheduling`.
 
     Short rows come some at a time: their chains of exponentials and halves then wait for each other less.
     """
