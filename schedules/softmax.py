@@ -1,6 +1,7 @@
-"""Softmax over the last axis, row by row, while a row is in the first-level cache.
+"""Softmax over the last axis, or its logarithm, row by row, while a row is in the first-level cache.
 
     m = max_k x[k]        e[k] = exp(x[k] - m)        y[k] = e[k] * (1 / sum_k e[k])
+    log y[k] = x[k] - m - log(sum_k e[k])
 
 One division a row: a product by the reciprocal errs by half an ulp more.
 """
@@ -15,26 +16,31 @@ from nncc.compat import te, tirx
 NAME = "softmax"
 
 
-def compute(x, *, lanes):
-    """Define the softmax of x[.., n] for vectors of `lanes` floats."""
+def compute(x, *, lanes, logarithm=False):
+    """Define the softmax of x[.., n], or its `logarithm`, for vectors of `lanes` floats."""
     *batch, length = (int(d) for d in x.shape)
     count, part = prod(batch), scheduling.part(NAME)
     tiles = rows.row_tiles(length, lanes)
     element = rows.row_of(x)
     highest = rows.fold_max((count,), tiles, lambda r, step, i: element(r, tiles.start(step) + i), part)
-    # min(.., 0) says what is so: the cheaper exp will do.
-    power = te.compute(
-        (count, tiles.steps, tiles.width),
-        lambda r, step, i: tirx.exp(tirx.min(element(r, tiles.start(step) + i) - highest[r], tirx.const(0.0, x.dtype))),
-        name="power",
-        attrs=part,
-    )
-    total = rows.fold_sum((count,), tiles, lambda r, step, i: power[r, step, i], "sum", part)
-    scale = te.compute((count,), lambda r: tirx.const(1.0, x.dtype) / total[r], name="scale", attrs=part)
+
+    def power(r, step, i):
+        # min(.., 0) says what is so: the cheaper exp will do.
+        return tirx.exp(tirx.min(element(r, tiles.start(step) + i) - highest[r], tirx.const(0.0, x.dtype)))
+
+    kept = power if logarithm else te.compute((count, tiles.steps, tiles.width), power, name="power", attrs=part)
+    total = rows.fold_sum((count,), tiles, lambda r, step, i: kept(r, step, i), "sum", part)
+
+    def of_row(r):
+        return tirx.log(total[r]) if logarithm else tirx.const(1.0, x.dtype) / total[r]
+
+    scale = te.compute((count,), of_row, name="scale", attrs=part)
 
     def result(*at):
         row, step = rows.row_at(batch, at[:-1]), at[-1] // tiles.width
-        return power[row, step, at[-1] - tiles.start(step)] * scale[row]
+        if logarithm:
+            return x(*at) - highest[row] - scale[row]
+        return kept[row, step, at[-1] - tiles.start(step)] * scale[row]
 
     return te.compute((*batch, length), result, name="softmax", attrs=scheduling.anchor(NAME))
 

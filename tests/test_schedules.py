@@ -137,7 +137,7 @@ def test_reductions_and_normalizations_over_any_axis_and_length(tmp_path, target
         x = net.input(*shape)
         for axis in (0, 1, -1):
             net.output(net.op("Softmax", x, axis=axis))
-        net.output(net.op("LogSoftmax", x, axis=1))
+        net.output(net.op("LogSoftmax", x, axis=1), net.op("LogSoftmax", x, axis=-1))
         last = shape[-1]
         net.output(
             net.op("LayerNormalization", x, net.weight(last, scale=1.0), net.weight(last, scale=1.0), axis=-1),

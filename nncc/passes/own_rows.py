@@ -15,7 +15,9 @@ __all__ = ["own_rows"]
 
 def own_rows(module: IRModule, context: Context) -> IRModule:
     """Rewrite float32 ``relax.nn.softmax`` and ``relax.nn.layer_norm``; on a GPU, of rows that the registers of a block
-    hold. On processors ``relax.argmax`` and ``relax.argmin`` too, of rows of a vector and more."""
+    hold. On processors ``relax.nn.log_softmax`` too, and ``relax.argmax`` and ``relax.argmin`` of rows of at least a
+    vector.
+    """
     hardware = context.target.hardware
     on_gpu = bool(hardware.multiprocessors)
     family, words = ("cuda_", {}) if on_gpu else ("", {"lanes": max(4, hardware.vector_bits // 32)})
@@ -47,9 +49,16 @@ def own_rows(module: IRModule, context: Context) -> IRModule:
         found = rewriter.emit_anchor(context.templates["arg_max"], x, least=least, **words)
         return relax.op.reshape(found, static_shape(call)) if call.attrs.keepdims else found
 
+    def log_softmax(rewriter: Rewriter, call: Any) -> Any:
+        x = rewriter.value(call.args[0])
+        if not takes(x, [call.attrs.axis]):
+            return None
+        return rewriter.emit_anchor(context.templates["softmax"], x, logarithm=True, **words)
+
     rules = {"relax.nn.softmax": softmax, "relax.nn.layer_norm": layer_norm}
-    places = {} if on_gpu else {"relax.argmax": place, "relax.argmin": place}
-    return Rewriter({**rules, **places}).rewrite(module)
+    if not on_gpu:
+        rules |= {"relax.argmax": place, "relax.argmin": place, "relax.nn.log_softmax": log_softmax}
+    return Rewriter(rules).rewrite(module)
 
 
 def _over_last(x: Any, axes: Any) -> bool:
