@@ -198,7 +198,7 @@ def steps_of(words: argparse.Namespace) -> list[Step]:
     found = [each for each in found if each[0]["precision"] in words.precisions]
     found = [each for each in found if not words.models or each[0]["model"] in words.models]
     found.sort(key=lambda each: (each[0]["number"], PRECISIONS.index(each[0]["precision"])))
-    results = Results(words.results, gpu())
+    results = Results(words.results, gpu(required=not words.plan))
     return [
         *_times(found, results, words.rounds),
         *(_sanitizers(found, results) if words.sanitize and shutil.which("compute-sanitizer") else ()),
@@ -301,8 +301,9 @@ def measure(folder: Path, made: dict[str, Any], who: list[str], rounds: int, gpu
     return about | times_and_ratios(running, times) | rows
 
 
-def gpu() -> str:
-    """Its name and the driver's version, as nvidia-smi says them; where that is missing, its name alone."""
+def gpu(required: bool = True) -> str:
+    """Its name and the driver's version, as nvidia-smi says them; where that is missing, its name alone; where there is
+    none, and none is `required`, nothing."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
@@ -310,9 +311,11 @@ def gpu() -> str:
         from nncc.host import gpu as by_driver
 
         found = by_driver()
-        if isinstance(found, str):
+        if not isinstance(found, str):
+            return found.name
+        if required:
             raise SystemExit(f"gpu.py: {found}") from None
-        return found.name
+        return ""
     name, _, driver = said.splitlines()[0].partition(", ")
     return f"{name}, driver {driver}"
 

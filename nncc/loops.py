@@ -97,6 +97,29 @@ def _in_squares(sch: Any, block: Any, lanes: int) -> list[Any] | None:
     return outer
 
 
+def _interleaved(sch: Any, block: Any, lanes: int) -> list[Any] | None:
+    """Vectorize a block that puts elements of a few rows in turn, y[.., i] = x[.., i mod C, .., i div C], by vectors of
+    each row (`nncc.codegen.shuffle_lanes`). The loops that remain outside; None where a block does something else.
+    """
+    loops, iterators = sch.get_loops(block), sch.get(block).iter_vars
+    at = max((i for i, loop in enumerate(loops) if extent(sch, loop) > 1), default=-1)
+    if at < 0 or lanes == 1 or len(loops) != len(iterators) or _branches(sch, block) or len(loads(sch, block)) != 1:
+        return None
+    (load,), v = loads(sch, block), iterators[at].var
+    rows = [index.b for index in load.indices if isinstance(index, tirx.FloorMod) and index.a.same_as(v)]
+    if len(rows) != 1 or not isinstance(rows[0], tirx.IntImm) or not 2 <= int(rows[0]) < 8:
+        return None
+    size = int(rows[0]) * lanes
+    rest = extent(sch, loops[at]) % size
+    if extent(sch, loops[at]) < size or not isinstance(load.indices[-1], tirx.FloorDiv):
+        return None
+    columns, column = sch.split(loops[at], [None, size])
+    if rest:
+        sch.annotate(columns, "pragma_loop_partition_hint", 1)
+    sch.vectorize(column)
+    return list(loops[:at]) if rest else [*loops[:at], columns]
+
+
 def _transposed(sch: Any, block: Any, lanes: int) -> list[Any] | None:
     """The same of a block that reads one tensor along another axis than its innermost, where both are whole squares,
     of half the lanes or a quarter if need be. The loops that remain outside; None where a block does something else.
@@ -164,6 +187,8 @@ def elementwise(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> No
     outer = _cut_at_borders(sch, block)
     if outer is None:
         outer = _in_squares(sch, block, max(1, hardware.vector_bits // 32))
+    if outer is None:
+        outer = _interleaved(sch, block, max(1, hardware.vector_bits // 32))
     if outer is None:
         outer = _transposed(sch, block, max(1, hardware.vector_bits // 32))
     if outer is None:

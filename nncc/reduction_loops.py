@@ -32,6 +32,8 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
         return
     work = prod(extents(sch, block))
     by_rows = reduces_rows(sch, block)
+    if by_rows:
+        reduced = _side_by_side(sch, block, reduced, 2)
     length = extent(sch, reduced[-1])
     # Without a spatial loop, rfactor fails inside TVM 0.27.
     if spatial and by_rows and lanes > 1 and length >= 2 * lanes and len(sch.get(block).writes) == 1:
@@ -56,7 +58,7 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
         decompose_reduction(sch, partial, first)
         return
     if spatial and not by_rows and len(sch.get(block).writes) == 1:
-        spatial = _side_by_side(sch, block, spatial)
+        spatial = _side_by_side(sch, block, spatial, 0)
         if extent(sch, spatial[-1]) > 2 * lanes:
             _down_columns(sch, block, spatial, reduced, work, hardware, choose)
             return
@@ -77,17 +79,18 @@ def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None
         parallel(sch, spatial, work, hardware, choose)
 
 
-def _side_by_side(sch: Any, block: Any, spatial: Sequence[Any]) -> list[Any]:
-    """The loops over spatial axes, the last of them fused as long as all tensors have their elements in one row."""
-    iterators = [v for v in sch.get(block).iter_vars if v.iter_type == 0]
+def _side_by_side(sch: Any, block: Any, loops: Sequence[Any], kind: int) -> list[Any]:
+    """The loops over axes of one kind, 0 of the result or 2 of what is reduced; the last of them fused as long as all
+    tensors have their elements in one row."""
+    iterators = [v for v in sch.get(block).iter_vars if v.iter_type == kind]
     tensors = [(region.source, [r.min for r in region.region]) for region in sch.get(block).writes]
     tensors += [(load.source, list(load.indices)) for load in loads(sch, block)]
     count = 1
-    while count < len(spatial) and all(_in_a_row(iterators[-count - 1 :], *tensor) for tensor in tensors):
+    while count < len(loops) and all(_in_a_row(iterators[-count - 1 :], *tensor) for tensor in tensors):
         count += 1
     if count == 1:
-        return list(spatial)
-    return [*spatial[:-count], sch.fuse(*spatial[-count:])]
+        return list(loops)
+    return [*loops[:-count], sch.fuse(*loops[-count:])]
 
 
 def _in_a_row(iterators: Sequence[Any], tensor: Any, indices: Sequence[Any]) -> bool:

@@ -181,8 +181,8 @@ ROUNDOFF: dict[str, float] = {"float32": 0.0, "tf32": 2.0**-11, "float16": 2.0**
 """By `Config.precision`: how far, relative to it, the nearest number that products take may be from a factor."""
 
 _KEEP_WEIGHTS = ("Identity", "DequantizeLinear")
-_SIZES = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2)}
-"""Operands of float32 that decide shapes, which no rounding may change."""
+_EXACT = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2), "Pow": (1,)}
+"""Operands of float32 that no rounding may change: they decide shapes, or which power of a negative number is one."""
 
 
 def rounding_level(
@@ -215,8 +215,8 @@ def rounding_level(
                 if scaled is not None and scaled.name:
                     weights[scaled.name] = scaled, products
     for value in graph.graph.initializers.values():  # all other constants are rounded too
-        sizes = any(use.idx in _SIZES.get(use.node.op_type, ()) for use in value.uses())
-        if value.name is not None and not sizes:
+        exact = any(use.idx in _EXACT.get(use.node.op_type, ()) for use in value.uses())
+        if value.name is not None and not exact:
             weights.setdefault(value.name, (value, 4))
     generator = np.random.default_rng(0)
     for value, products in weights.values():

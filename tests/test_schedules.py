@@ -13,7 +13,8 @@ from compiled import Net, agrees, lowered
 import nncc
 from nncc.choices import Choices
 from nncc.compat import structural_walk, tvm
-from nncc.templates import load_templates, schedule_kernel
+from nncc.schedule_kernel import schedule_kernel
+from nncc.templates import load_templates
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 TARGETS = [

@@ -157,6 +157,19 @@ def test_the_rounding_level_leaves_what_decides_shapes():
     assert 0 < level["y"] < 1e-6
 
 
+def test_the_rounding_level_leaves_exponents():
+    """A negative number to the power of 2 + 1e-7 is none."""
+    text = """g (float[4] x) => (float[4] y) <float two = {2}, float third = {0.3}> {
+      a = Pow (x, two)
+      y = Mul (a, third)
+    }"""
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    specs = TensorSpec("x", "float32", (4,)), TensorSpec("y", "float32", (4,))
+    given = Model(onnx_ir.from_proto(proto), "net", specs[:1], specs[1:])
+    level = rounding_level(given, {"x": np.float32([-2, -1, 1, 2])}, ["y"])
+    assert 0 < level["y"] < 1e-6
+
+
 def test_products_of_rounded_factors_are_held_against_that_rounding():
     random = np.random.default_rng(0)
     w = random.standard_normal((256, 16)).astype(np.float32)

@@ -202,7 +202,7 @@ def lower_kernels(
 
     `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers.
     """
-    for name in MATH:
+    for name in (*MATH, "nearbyint"):  # which LLVM has in vectors too
         vectorize_calls(f"tirx.{name}")
     functions = {name: _own_names(function, prefix) for name, function in functions.items()}
     scheduled, lowered = s_tir.transform, tirx.transform

@@ -1,4 +1,4 @@
-"""exp, sigmoid, tanh, erf, log, sin and cos of float32 as arithmetic on vectors.
+"""exp, sigmoid, tanh, erf, log, sin, cos and atan of float32 as arithmetic on vectors.
 
 Each states its largest error against the exact value, in units in the last place, found by trying float32 bit patterns
 over the whole range (tests/codegen/test_vector_math.py). NaN stays NaN, infinities give the limits.
@@ -214,6 +214,23 @@ def _sine(x: Any, s: Steps, quarters: int) -> Any:
     return s.correct(result, large, lambda lane: function(s.element(x, lane)))
 
 
+def _atan(x: Any, s: Steps) -> Any:
+    """atan x within 3 ulp: that of |x|, or pi / 4 and the arc of (|x| - 1) / (|x| + 1), or pi / 2 less that of 1 / |x|:
+    of at most tan(pi / 8), for which the polynomial is that of Cephes.
+    """
+    x = s.keep(x)
+    size = s.keep(s.from_bits(tirx.bitwise_and(s.bits(x), s.integer(0x7FFFFFFF))))
+    far, middle = size > s.const(2.41421356), size > s.const(0.41421356)
+    one = s.const(1.0)
+    over = s.keep(tirx.Select(far, s.const(-1.0), tirx.Select(middle, size - one, size)))
+    under = s.keep(tirx.Select(far, size, tirx.Select(middle, size + one, one)))
+    offset = tirx.Select(far, s.const(1.57079632679), tirx.Select(middle, s.const(0.785398163397), s.const(0.0)))
+    z = s.keep(over / under)
+    square = s.keep(z * z)
+    arc = s.poly(square, 8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+    return s.with_sign(s.keep(offset + (z + z * square * arc)), x)
+
+
 _SQRT_HALF, _LARGE, _INFINITY, _NAN, _MINUS_INFINITY = 0x3F3504F3, 0x48000000, 0x7F800000, 0x7FC00000, -0x800000
 """Bit patterns of float32: sqrt(1/2), 2^17, infinity, a NaN, minus infinity."""
 
@@ -225,5 +242,6 @@ MATH: dict[str, Callable[[Any, Steps], Any]] = {
     "log": _log,
     "sin": _sin,
     "cos": _cos,
+    "atan": _atan,
 }
 """By the name of TVM's intrinsic."""

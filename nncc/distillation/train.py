@@ -97,7 +97,7 @@ def train(
     """
     settings, rate = lesson.settings, lesson.learning_rate
     parameters = list(lesson.network.parameters())
-    optimizer = torch.optim.Adam(parameters, rate)
+    optimizer = torch.optim.Adam(parameters, rate, fused=True)
     if state is None:
         first = evaluate(lesson)
         state = State(0, 0, 0.0, _copies(parameters), optimizer.state_dict(), _copies(parameters), first, first, 0)

@@ -14,7 +14,8 @@ from nncc.compat import tvm
 from nncc.dynamic.general import General
 from nncc.dynamic.generalize import dims_of
 from nncc.ir import Kernels, Lowered, Program, symbol_prefix
-from nncc.templates import Template, schedule_kernel
+from nncc.schedule_kernel import schedule_kernel
+from nncc.templates import Template
 
 __all__ = ["flatten_general"]
 

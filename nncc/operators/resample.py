@@ -46,7 +46,7 @@ class Axis:
 class Resample:
     """What the kernel does: which axes, in which order; `filler` is what is outside of them.
 
-    Its tables are, for each axis that does not repeat, indices int32 [resized, taps], of which -1 in the first place
+    Its tables are, for each axis that does not repeat, indices int32 [taps, resized], of which -1 in the first place
     says outside; and, unless each result `picks` one element, weights of the same shape, in the dtype of the result, or
     those of `repeats` elements, where all that follow have the same.
     """
@@ -105,7 +105,7 @@ def _compute(x: te.Tensor, *tables: te.Tensor, how: Resample) -> te.Tensor:
         source = list(at)
         for table, axis in zip(indices, how.axes, strict=True) if how.picks else ():
             source[axis.axis] = _place(table, at[axis.axis], 0, axis)
-        outside = [t[at[a.axis], 0] < 0 for t, a in zip(indices, how.axes, strict=True) if a.extrapolates]
+        outside = [t[0, at[a.axis]] < 0 for t, a in zip(indices, how.axes, strict=True) if a.extrapolates]
         if not outside:
             return value(*source)
         return tirx.Select(tirx.any(*outside), tirx.const(how.filler, value.dtype), value(*source))
@@ -116,7 +116,7 @@ def _compute(x: te.Tensor, *tables: te.Tensor, how: Resample) -> te.Tensor:
 def _place(table: te.Tensor | None, i: Any, t: Any, axis: Axis) -> Any:
     """Where tap t of element i is."""
     if table is not None:
-        return tirx.max(table[i, t], 0) if axis.extrapolates else table[i, t]
+        return tirx.max(table[t, i], 0) if axis.extrapolates else table[t, i]
     at = tirx.floordiv(i + axis.start, axis.repeats) + t
     first, last = axis.start // axis.repeats, (axis.resized - 1 + axis.start) // axis.repeats + axis.taps - 1
     at = tirx.min(at, axis.size - 1) if last >= axis.size else at
@@ -138,8 +138,8 @@ def _along(x: te.Tensor, table: te.Tensor | None, weight: te.Tensor, axis: Axis)
     def tap(at: Sequence[Any], t: Any) -> Any:
         source = list(at)
         source[axis.axis] = _place(table, at[axis.axis], t, axis)
-        i = at[axis.axis] if int(weight.shape[0]) == axis.resized else at[axis.axis] % axis.repeats
-        return weight[i, t] * x(*source).astype(weight.dtype)
+        i = at[axis.axis] if int(weight.shape[1]) == axis.resized else at[axis.axis] % axis.repeats
+        return weight[t, i] * x(*source).astype(weight.dtype)
 
     if axis.taps <= _UNROLLED:
         attrs = _along_rows(axis) if axis.axis == len(shape) - 1 else {}

@@ -9,6 +9,7 @@ point and cut off towards zero, as ONNX Runtime does; antialiased ones are round
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -106,15 +107,18 @@ def _extents(
 
 
 def _resampled(builder: Any, x: Any, sampled: Sequence[Sampled], how: Resampling, filler: float) -> Any:
-    """`x` with its axes resized, first those that shrink; of equals the inner ones, whose elements lie apart: there are
-    fewer to gather then."""
+    """`x` with its axes resized, first those that shrink, of equals the inner ones. The innermost, whose elements are
+    gathered one by one, comes when there are the fewest of others: at last, where these shrink."""
     dtype, shape = dtype_of(x), shape_of(x)
     sampled = [axis for axis in sampled if not axis.is_identity]
     if not sampled:
         return x
     if any(size == 0 for size in shape):
         raise ModelError("its input has no elements")
-    sampled.sort(key=lambda axis: (axis.indices.shape[0] / axis.size, -axis.axis))
+    smaller = prod(axis.indices.shape[0] / axis.size for axis in sampled if axis.axis < len(shape) - 1) < 1
+    sampled.sort(
+        key=lambda axis: (smaller and axis.axis == len(shape) - 1, axis.indices.shape[0] / axis.size, -axis.axis)
+    )
     picks = all(axis.picks for axis in sampled)
     inner = "float64" if dtype == "float64" else "float32"
     tables, axes = [], []
@@ -123,12 +127,12 @@ def _resampled(builder: Any, x: Any, sampled: Sequence[Sampled], how: Resampling
         indices[axis.outside, 0] = -1
         (resized, taps), (repeats, start) = indices.shape, axis.steps or (0, 0)
         if not repeats:
-            tables.append(relax.const(indices, "int32"))
+            tables.append(relax.const(np.ascontiguousarray(indices.T), "int32"))
         if not picks:
             weights = axis.weights.astype(inner)
             if repeats and (weights.reshape(-1, repeats, weights.shape[1]) == weights[:repeats]).all():
-                weights = np.ascontiguousarray(weights[:repeats])
-            tables.append(relax.const(weights, inner))
+                weights = weights[:repeats]
+            tables.append(relax.const(np.ascontiguousarray(weights.T), inner))
         axes.append(Axis(axis.axis, axis.size, resized, taps, bool(axis.outside.any()), repeats, start))
     resized = emit_resample(builder, Resample(tuple(axes), picks, filler), x, tables)
     if picks or not dtype.startswith(("int", "uint")):

@@ -22,8 +22,10 @@ from nncc.choices import Choices
 from nncc.codegen.flatten import in_panels
 from nncc.errors import InternalError
 from nncc.ir import Call, Program, Ref, TensorSpec, align
+from nncc.operation_counts import count_bytes, count_flops
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import Target
-from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
+from nncc.templates import Template
 
 __all__ = ["Candidates", "Kernel", "build_candidates", "check_inputs"]
 

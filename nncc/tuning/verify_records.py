@@ -8,8 +8,9 @@ from pathlib import Path
 
 from nncc.choices import Choices
 from nncc.errors import RecordError
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import Target
-from nncc.templates import load_templates, schedule_kernel
+from nncc.templates import load_templates
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.contest import margin
 from nncc.tuning.cycle_lab import lab_of

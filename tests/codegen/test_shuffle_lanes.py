@@ -67,3 +67,12 @@ def test_what_may_lie_in_two_vectors_is_left_alone(index):
 
 def test_a_buffer_that_ends_within_the_vector_is_left_alone():
     assert shuffles(kernel(lambda i: eight(i * 8) + tirx.Div(LANE, eight(2)) * eight(2), 20)) == []
+
+
+def test_rows_that_are_interleaved_are_loaded_as_vectors_each():
+    function = kernel(lambda i: eight(i * 4) + tirx.Mod(LANE, eight(2)) * eight(16) + tirx.Div(LANE, eight(2)), 32)
+    assert shuffles(function) == [[0, 4, 1, 5, 2, 6, 3, 7]]
+    module = tvm.compile(IRModule({"main": function}), resolve("native").tvm_target())
+    x, y = np.arange(32, dtype=np.float32), tvm.runtime.tensor(np.zeros(32, np.float32))
+    module["main"](tvm.runtime.tensor(x), y)
+    np.testing.assert_array_equal(y.numpy(), x.reshape(2, 16).T.reshape(-1))

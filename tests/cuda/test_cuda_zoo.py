@@ -23,7 +23,8 @@ from zoo_models import SHAPES, needs_zoo, shapes
 
 import nncc
 from nncc.errors import NnccError
-from nncc.frontend.onnx import import_onnx, save
+from nncc.frontend.onnx import import_onnx
+from nncc.frontend.proto import save
 from nncc.verify import judge, sample_inputs
 
 pytestmark = [

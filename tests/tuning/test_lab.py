@@ -9,8 +9,9 @@ import pytest
 from compiled import Net, lowered
 
 from nncc.choices import Choices
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import resolve
-from nncc.templates import load_templates, schedule_kernel
+from nncc.templates import load_templates
 from nncc.tuning.agreement import wrong_by
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.lab import Lab
