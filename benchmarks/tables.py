@@ -187,11 +187,15 @@ def agreement(compared: Iterable[Row]) -> str:
 
 
 def gpu(measured: Iterable[Row]) -> str:
-    """A table for each GPU and target."""
+    """A table for each GPU, target and precision; models that failed are in none."""
+
+    def title(row: Row) -> str:
+        return f"{row['gpu']}, {row['target']}, {row.get('precision', 'float32')}"
+
     out = []
-    for title, group in _newest(measured, lambda row: f"{row['gpu']}, {row['target']}").items():
+    for name, group in _newest((row for row in measured if "error" not in row), title).items():
         peers = list(dict.fromkeys(who for row in group for who in row["milliseconds"] if who != "nncc"))
-        out += [f"{title}, float32, milliseconds of one inference (median), inputs and outputs in its memory:", ""]
+        out += [f"{name}, milliseconds of one inference (median), inputs and outputs in its memory:", ""]
         out += _head("model", "nncc", *peers, "best peer / nncc", "library, MiB")
         best = []
         for row in group:
@@ -201,10 +205,13 @@ def gpu(measured: Iterable[Row]) -> str:
                 f"{row['milliseconds'][who]:.3f}" if who in row["milliseconds"] else "" for who in ("nncc", *peers)
             ]
             size = f"{row['library_bytes'] / 2**20:.1f}"
-            out.append(_line(row["model"], *times, f"{ratio:.2f}" if ratio else "", size))
+            model = row["model"] if row.get("compared", True) else f"{row['model']} \\*"
+            out.append(_line(model, *times, f"{ratio:.2f}" if ratio else "", size))
         if best:
             mean = f"{statistics.geometric_mean(best):.2f}"
             out.append(_line("geometric mean", *[""] * (len(peers) + 1), mean, ""))
+        if not all(row.get("compared", True) for row in group):
+            out += ["", "\\* with made-up weights: timed, and not compared."]
         out.append("")
     return _text(out)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nncc.errors import UsageError
-from nncc.options import JSON, SHAPES, TARGET, all_of, documentation, time_span
+from nncc.options import JSON, SHAPES, TARGET, all_of, documentation, print_json, time_span
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -189,7 +189,6 @@ def quantize_command(model: Path, as_json: bool, plot: Path | None, **options: A
     from nncc import quantize_report as report
     from nncc.console import working
     from nncc.quant.api import quantize
-    from nncc.report import json_text
     from nncc.sensitivity_plot import check_plot, plot_layers
 
     if plot is not None:
@@ -208,7 +207,7 @@ def quantize_command(model: Path, as_json: bool, plot: Path | None, **options: A
         floats = [each["name"] for each in facts["stays_float"]]
         plot_layers(facts["lost"], floats, "score" if call["rank_by"] == "metric" else "dB", plot)
     if as_json:
-        return click.echo(json_text(facts), nl=False)
+        return print_json(facts)
     click.echo(report.quantize_text(facts), nl=False)
     if plot is not None:
         click.echo(f"drawn in {plot}" if facts["lost"] else f"no layer is in int8: nothing to draw in {plot}")

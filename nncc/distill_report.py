@@ -28,7 +28,12 @@ def distill_facts(found: Distilled) -> dict[str, Any]:
         "settings": asdict(found.settings) | {"learning_rate": outcome.learning_rate},
         "loss": list(outcome.terms),
         "parameters": {"trained": outcome.parameters, "integers": outcome.integers, "zeros_kept": outcome.zeros_kept},
-        "samples": {"trained": outcome.seen, "held_out": outcome.held_out, "batched": outcome.batched},
+        "samples": {
+            "trained": outcome.seen,
+            "held_out": outcome.held_out,
+            "varied": outcome.varied,
+            "batched": outcome.batched,
+        },
         "epochs": trained.epochs,
         "steps": trained.steps,
         "seconds": trained.seconds,
@@ -63,7 +68,7 @@ def distill_text(facts: Mapping[str, Any]) -> str:
         ["trained", ", ".join(what)],
         ["on", seen],
         ["loss", _terms_text(facts["loss"])],
-        ["held out", _change_text(losses, samples["held_out"])],
+        ["held out", _change_text(losses, samples)],
         ["agreement", f"{agreement_text(before)} -> {agreement_text(after)}"],
         ["took", f"{duration(facts['seconds'])}; ended by {facts['ended']}"],
     ]
@@ -76,8 +81,11 @@ def _terms_text(terms: list[str]) -> str:
     return ", ".join(terms[:3]) + (f" and {len(terms) - 3} more" if len(terms) > 3 else "")
 
 
-def _change_text(losses: Mapping[str, float | None], held: int) -> str:
+def _change_text(losses: Mapping[str, float | None], samples: Mapping[str, int]) -> str:
     before, after = ("none" if value is None else f"{value:.4g}" for value in (losses["before"], losses["after"]))
+    judged = plural(samples["held_out"], "sample") + (
+        f", varied {samples['varied']} times" if samples["varied"] else ""
+    )
     if before == after:
-        return f"loss {before} on {plural(held, 'sample')}: training found nothing better, the weights are as they were"
-    return f"loss {before} -> {after} on {plural(held, 'sample')}"
+        return f"loss {before} on {judged}: training found nothing better, the weights are as they were"
+    return f"loss {before} -> {after} on {judged}"

@@ -445,7 +445,8 @@ WORDS = ("1", "", "float32")
 @pytest.fixture
 def work(tiny, tmp_path) -> Path:
     """A folder as bench.py makes it for a model."""
-    from nncc.frontend.onnx import import_onnx, save
+    from nncc.frontend.onnx import import_onnx
+    from nncc.frontend.proto import save
 
     save(import_onnx(tiny, shape={"image": (2, 3, 8, 8)}), tmp_path / "fixed.onnx")
     inputs = {"image": np.ones((2, 3, 8, 8), np.float32), "offset": np.ones(5, np.float32)}

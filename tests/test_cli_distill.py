@@ -49,6 +49,13 @@ def test_distill_says_what_it_did(call):
 
 
 @WITH_TORCH
+def test_distill_says_when_it_judges_by_variations(call):
+    text = call(*FEW, "--augment", "spread", "--held-out", "0").stdout
+    assert text.splitlines()[3].startswith("held out   loss ")
+    assert text.splitlines()[3].endswith(" on 64 samples, varied 8 times")
+
+
+@WITH_TORCH
 def test_distill_prints_json(call):
     facts = json.loads(call(*FEW, "-o", "o.onnx", "--json").stdout)
     assert facts["model"] == "o.onnx" and Path("o.onnx").exists()

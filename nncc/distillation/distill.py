@@ -53,6 +53,8 @@ class Outcome:
     """With the teacher on the held-out samples, before and after, by kind, as ONNX Runtime computes it."""
     seen: int
     held_out: int
+    varied: int
+    """How often those held out were varied to judge the loss by; 0 where they were taken as they are."""
     batched: bool
     """Whether the student computes a batch at once."""
 
@@ -120,6 +122,7 @@ def distill_graph(
         agreement={kind: (before[kind], after[kind]) for kind in before},
         seen=len(lesson.train),
         held_out=len(lesson.held),
+        varied=lesson.rounds,
         batched=values[1],
     )
 

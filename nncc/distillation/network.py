@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nncc.distillation.weights import Weight
 
-__all__ = ["Network", "trainable_graph"]
+__all__ = ["Network", "free_batch", "trainable_graph"]
 
 _OPSET = 17
 """What graphs of an opset below 13 are raised to: since then, axes and sizes are operands."""
@@ -48,11 +48,11 @@ def trainable_graph(graph: onnx_ir.Model, weights: Sequence[Weight]) -> onnx_ir.
     fold_constants(graph)
     remove_unused(graph)
     _refuse_others(graph)
-    _free_batch(graph)
+    free_batch(graph)
     return graph
 
 
-def _free_batch(graph: onnx_ir.Model) -> None:
+def free_batch(graph: onnx_ir.Model) -> None:
     """Reshape keeps the leading axis, whatever its size, where the graph says that it is 1 before and behind."""
     for node in graph.graph:
         if is_op(node, "Reshape") and not attribute(node, "allowzero", 0):

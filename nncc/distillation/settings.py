@@ -34,8 +34,8 @@ class Settings:
     keep_zeros: bool = True
     """Zeros stay zero in tensors that have a pattern of them, as pruning leaves it."""
     held_out: int | None = None
-    """How many samples are not trained with, but judged by; 0 where all serve both ends, as a few that are varied may.
-    By default a tenth, or of few samples a quarter."""
+    """How many samples are not trained with, but judged by; 0 where all serve both ends, as a few that are varied may:
+    they are judged by other variations then. By default a tenth, or of few samples a quarter."""
     patience: int = 20
     """Training ends after so many evaluations on held-out samples without a better one."""
     seed: int = 0

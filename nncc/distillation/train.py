@@ -36,6 +36,8 @@ _WARM_UP = 0.05
 _LARGEST_GRADIENT = 1.0
 """Longer gradients (over all weights) are shortened to this."""
 LEARNING_RATE, LEARNING_RATE_INTEGERS = 2e-3, 2e-4
+_JUDGED = 512
+"""Variations, at least, that weights are judged on where no samples are held out."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,15 @@ class Lesson:
         """The largest one."""
         integers = any(weight.grid is not None for weight in self.network.weights)
         return self.settings.learning_rate or (LEARNING_RATE_INTEGERS if integers else LEARNING_RATE)
+
+    @property
+    def rounds(self) -> int:
+        """How often the held-out samples are varied to judge by; 0 where they are taken as they are.
+
+        Samples that are trained with are answered better than others, the more so the longer training goes on: what is
+        learned from their variations shows on variations that are not trained with.
+        """
+        return -(-_JUDGED // len(self.held)) if self.settings.augment and self.held == self.train else 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def train(
     """
     settings, rate = lesson.settings, lesson.learning_rate
     parameters = list(lesson.network.parameters())
-    optimizer = torch.optim.Adam(parameters, rate)
+    optimizer = torch.optim.Adam(parameters, rate, fused=True)
     if state is None:
         first = evaluate(lesson)
         state = State(0, 0, 0.0, _copies(parameters), optimizer.state_dict(), _copies(parameters), first, first, 0)
@@ -165,14 +176,21 @@ def step(
 
 
 def evaluate(lesson: Lesson) -> float:
-    """The loss on the held-out samples, a mean over them."""
-    total = 0.0
+    """The loss on the held-out samples, or on the same variations of them each time; a mean over them.
+
+    The variations are the same for any seed, so that trainings with several can be compared.
+    """
+    total, random = 0.0, np.random.default_rng((0, 0, 1))  # training's generators have two numbers
     with torch.no_grad():
-        for indices in batches(lesson.samples, lesson.held, lesson.settings.batch, None):
-            feeds = stack([lesson.samples[at] for at in indices])
-            value = loss(lesson.terms, lesson.student(feeds), lesson.teacher(feeds), lesson.settings)
-            total += float(value) * len(indices)
-    total /= len(lesson.held)
+        for _ in range(max(1, lesson.rounds)):
+            shuffled = random if lesson.rounds else None
+            for indices in batches(lesson.samples, lesson.held, lesson.settings.batch, shuffled):
+                feeds = stack([lesson.samples[at] for at in indices])
+                if lesson.rounds:
+                    feeds = augmented(feeds, lesson.settings.augment, random)
+                value = loss(lesson.terms, lesson.student(feeds), lesson.teacher(feeds), lesson.settings)
+                total += float(value) * len(indices)
+    total /= len(lesson.held) * max(1, lesson.rounds)
     return math.inf if math.isnan(total) else total
 
 

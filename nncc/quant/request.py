@@ -37,7 +37,7 @@ def read_model(
 
     `how_many` says in an error how many would be better. Raises ModelError, DataError or UsageError.
     """
-    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.read_graph import read_graph
     from nncc.frontend.shapes import fix_shapes
     from nncc.quant.samples import input_specs, read_samples
 

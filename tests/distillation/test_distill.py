@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import helper
 from students import FLOAT, arrays, classifier, data, saved
 
 import nncc
+from nncc.distillation.augment import augmented
 from nncc.errors import NnccError
 
 torch = pytest.importorskip("torch")
@@ -65,6 +67,37 @@ def test_the_same_call_gives_the_same_bytes(files):
     assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
     nncc.distill(student, teacher, samples, "c.onnx", **STEPS | {"epochs": 3, "seed": 1, "augment": ("flip", "mixup")})
     assert Path("a.onnx").read_bytes() != Path("c.onnx").read_bytes()
+
+
+def test_without_samples_held_out_weights_are_judged_by_variations_that_training_does_not_see(files):
+    """Judged by what it is trained with, a student that knows it by heart would be the best."""
+    teacher, student, samples = files
+    few = [{"image": array[None]} for array in np.load(samples)["image"][:8]]
+    steps = STEPS | {"epochs": 30, "held_out": 0}
+    for words in ((), ("spread",)):
+        found = nncc.distill(student, teacher, few, "o.onnx", **steps, augment=words).outcome
+        assert (found.seen, found.held_out, found.varied) == (8, 8, 64 if words else 0)
+        loss = [trained_loss(model, teacher, few, words) for model in (student, "o.onnx")]
+        assert found.trained.first_loss == pytest.approx(loss[0], rel=0.2 if words else 1e-3)
+        assert found.trained.best_loss == pytest.approx(loss[1], rel=0.2 if words else 1e-3)
+
+
+def trained_loss(student, teacher, samples, words):
+    """What `objective.loss` is over 400 other variations of each sample, by ONNX Runtime; logits counted alone."""
+    sessions = [logits_of(path) for path in (student, teacher)]
+    x, random = np.concatenate([sample["image"] for sample in samples]), np.random.default_rng(12345)
+    batches = [augmented({"image": x}, words, random)["image"] for _ in range(400 if words else 1)]
+    a, b = (np.concatenate([run(batch) for batch in batches]) for run in sessions)
+    scale = sessions[1](x).var(ddof=1)
+    s, t = (each / 2 - np.log(np.exp(each / 2).sum(-1, keepdims=True)) for each in (a, b))
+    return 4 * (np.exp(t) * (t - s)).sum(-1).mean() + 0.05 * np.square(a - b).mean() / scale
+
+
+def logits_of(path):
+    model = onnx.load(path)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", FLOAT, ["N", 4]))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lambda x: session.run(["logits"], {"image": x})[0]
 
 
 def test_training_that_was_interrupted_goes_on_to_the_same_weights(files):
