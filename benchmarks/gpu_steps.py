@@ -49,7 +49,7 @@ def run_steps(steps: Iterable[Step], limit: float | None, clock: Callable[[], fl
     begun = clock()
     spent: Counter[str] = Counter()
     thought: Counter[str] = Counter()
-    others = []
+    others: list[Step] = []
     for step in steps:
         left = None if limit is None else limit - (clock() - begun)
         expected = step.seconds * (spent[step.kind] / thought[step.kind] if thought[step.kind] else 1.0)
@@ -84,7 +84,7 @@ class Results:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, none where there is no file; a line that a killed process left unfinished is no row."""
-    found = []
+    found: list[Row] = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             row = json.loads(line)

@@ -64,14 +64,11 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     return int(found[1]), int(found[2] or found[1])
 
 
-CALIBRATION = click.option(
-    "--calibration",
-    type=Path,
-    required=True,
-    metavar="DATA",
-    help="Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
-    "A quarter of them is held out to judge by.",
+_CALIBRATION = (
+    "Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
+    "A quarter of them is held out to judge by."
 )
+CALIBRATION = click.option("--calibration", type=Path, required=True, metavar="DATA", help=_CALIBRATION)
 METRIC_TIMEOUT = click.option(
     "--metric-timeout",
     "metric_seconds",
@@ -121,7 +118,9 @@ def _float_nodes(context: click.Context, parameter: click.Parameter, values: Seq
 
 @click.command("quantize", short_help="Float ONNX to int8 ONNX, within an accuracy.")
 @click.argument("model", type=Path)
-@CALIBRATION
+@click.option(
+    "--calibration", type=Path, metavar="DATA", help=f"{_CALIBRATION} Needed for int8, not for other precisions."
+)
 @click.option(
     "-o", "--output", type=Path, metavar="FILE", help="The QDQ model to write.  [default: <model>.int8.onnx beside it]"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -45,13 +46,29 @@ def show_command(
     from nncc.instruments import stage_text
     from nncc.pipeline import plan, run
 
-    shape = shape | input_shapes
-    config = Config(target=target, shape=shape, bind=bind, schedules=schedules, until=stage, verify=False)
     with working() as progress:
+        shape = _with_guesses(file, shape | input_shapes, bind)
+        config = Config(target=target, shape=shape, bind=bind, schedules=schedules, until=stage, verify=False)
         text = stage_text(run(plan(file, config, progress.tell), [progress]))
     if as_json:
         return print_json({"stage": stage, "text": text})
     click.echo(text, nl=False)
+
+
+def _with_guesses(
+    file: Path, shape: Mapping[str, tuple[int, ...]], bind: Mapping[str, str]
+) -> dict[str, tuple[int, ...]]:
+    """`shape`, with sizes for open dimensions that it leaves open, which are guessed and named on stderr."""
+    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.shapes import open_dimensions
+
+    shapes = dict(shape)
+    for name, (words, sizes) in open_dimensions(read_graph(file, lists=True), shape).items():
+        if name not in shapes and name not in bind:
+            shapes[name] = sizes
+            taken = "x".join(map(str, sizes))
+            click.echo(f"`{name}` is {'x'.join(map(str, words))}; shown as {taken}: `--shape {name}={taken}`", err=True)
+    return shapes
 
 
 def _show_library(file: Path, as_json: bool) -> None:

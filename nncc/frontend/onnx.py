@@ -44,6 +44,7 @@ def import_onnx(
     are no inputs, every input and output has a static shape, and all weights are in memory. Raises ModelError.
     """
     from nncc.passes.explicit_defaults import explicit_defaults
+    from nncc.passes.floor_pools import floor_pools
     from nncc.passes.infer_shapes import infer_shapes
 
     path = Path(path)
@@ -53,6 +54,8 @@ def import_onnx(
     explicit_defaults(graph)
     fix_shapes(graph, sizes_of)
     infer_shapes(graph)
+    while floor_pools(graph).rewrites:
+        infer_shapes(graph)
     check_lists(graph)
     check_quantization(graph)  # what others write for the operators below may have scales of any sign
     expand_functions(graph)

@@ -25,6 +25,7 @@ from nncc.passes.fuse_attention import fuse_attention
 from nncc.passes.gpu_attention import gpu_attention
 from nncc.passes.gpu_concatenations import gpu_concatenations
 from nncc.passes.gpu_halves import gpu_halves
+from nncc.passes.gpu_joint_products import gpu_joint_products
 from nncc.passes.gpu_layout import gpu_layout
 from nncc.passes.gpu_products import gpu_products
 from nncc.passes.integer_products import integer_products
@@ -93,6 +94,7 @@ SPECIALIZE_GPU = (
     safe_divisors,
     divide_by_constants,
     volumes_as_images,
+    gpu_joint_products,
     gpu_halves,
     gpu_layout,
     own_quantization,

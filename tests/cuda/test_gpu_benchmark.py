@@ -184,7 +184,7 @@ def test_no_gpu_is_one_line(made, tmp_path):
     assert run.communicate()[1] == "gpu.py: NVIDIA's driver does not start (error 100)\n"
     assert run.returncode == 1
     planned, _ = measuring(made, tmp_path / "gpu.jsonl", "--plan", devices="0").communicate()
-    assert planned.endswith("\n4 steps, about 17 s without a limit\n"), "a plan needs none"
+    assert planned.endswith("\n4 steps, about 13 s without a limit\n"), "a plan needs none"
 
 
 def test_every_precision_has_nncc_first():

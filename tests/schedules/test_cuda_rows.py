@@ -90,6 +90,28 @@ def test_attention_writes_its_result_with_the_queries_first_where_that_is_read(p
     assert emulated.error(net.outputs[0]) <= (ROUNDING if precision == "float32" else 2e-3)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_queries_keys_and_values_of_one_tensor_are_one_product_that_attention_reads_in_place(
+    precision, tmp_path
+) -> None:
+    net = Net()
+    x = net.input(1, 21, 48)
+
+    def heads(*perm: int) -> str:
+        rows = net.op("Add", net.weight(48, scale=0.5), net.op("MatMul", x, net.weight(48, 48)))
+        return net.op("Transpose", net.op("Reshape", rows, net.ints(1, 21, 3, 16)), perm=perm)
+
+    q, k, v = heads(0, 2, 1, 3), heads(0, 2, 3, 1), heads(0, 2, 1, 3)
+    scores = net.op("Softmax", net.op("Div", net.op("MatMul", q, k), net.constant(4.0, np.float32)), axis=-1)
+    rows = net.op("Transpose", net.op("MatMul", scores, v), perm=[0, 2, 1, 3])
+    net.output(net.op("Reshape", rows, net.ints(1, 21, 48)))
+    emulated = emulate(net, tmp_path, precision=precision)
+    words = [emulated.program.schedules[call.kernel].split()[0] for call in emulated.program.calls if call.kernel]
+    assert words[-2:] == ["cuda_matmul" if precision == "float32" else "cuda_unit_matmul", "cuda_attention"]
+    assert len(words) <= 3, "but for a cast of the input"
+    assert emulated.error(net.outputs[0]) <= (ROUNDING if precision == "float32" else 2e-3)
+
+
 def test_scores_are_not_in_memory(attention: tuple[dict[str, str], Emulated]) -> None:
     _, emulated = attention
     assert len(emulated.program.calls) == len(ATTENTION)
