@@ -1,7 +1,7 @@
 """Whether compiled quantized models give ONNX Runtime's integers: differences in steps of the output's scale.
 
     python benchmarks/agreement.py MODEL.onnx ... [--seeds 5] [--inputs FILE.npz ...] [--target native] [--first]
-        [--shape NAME=1x3x224x224 ...] [--save]
+        [--shape NAME=1x3x224x224 ...] [--save] [--by "a tool"]
 
 ONNX Runtime runs each file twice, as it does by default, with its kernels for integers, and without its optimizations,
 in float32; where these two differ, nncc can agree with one of them only. A row a model: by how many steps nncc is from
@@ -9,7 +9,8 @@ each of the two at most, and the two from each other, and how many of all elemen
 `--seeds` random ones, and the samples of each FILE.npz whose arrays have the names and shapes of the model's inputs,
 where an array may have one more axis in front, of samples. A model whose output is no rounded one has no steps: its row
 tells the greatest difference relative to the output's largest element. ``--save`` adds the rows, as lines of JSON, to
-``benchmarks/results/agreement.jsonl``, of which README's table is made.
+``benchmarks/results/agreement.jsonl``, of which README's table is made; `--by` says there what has quantized the
+models.
 
 With ``--first`` every quantized tensor is an output, and the first tensors are shown that differ from those of ONNX
 Runtime's default. These come from the graph that it writes down as optimized, run as it is; that both sides still give
@@ -65,7 +66,7 @@ class Difference:
 
 
 def form(model: onnx.ModelProto) -> str:
-    """How a model is quantized, the type of its activations, how many scales its weights have, and who wrote it."""
+    """How a model is quantized, the type of its activations, and how many scales its weights have."""
     kinds = {node.op_type for node in model.graph.node}
     constants = constants_of(model)
     scales = [
@@ -86,7 +87,7 @@ def form(model: onnx.ModelProto) -> str:
         many = any(int(np.prod(scale.dims)) > 1 for scale in scales)
         signed = points and points[0] == TensorProto.INT8
         words = [kind, "int8" if signed else "uint8", f"a scale for each {'channel' if many else 'tensor'} of weights"]
-    return ", ".join([*words, *([f"by {model.producer_name}"] if model.producer_name else [])])
+    return ", ".join(words)
 
 
 def session(model: str | bytes, *, optimize: bool, written: Path | None = None) -> Any:
@@ -295,12 +296,14 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZES", help="of inputs that are open")
     parser.add_argument("--target", default="native")
     parser.add_argument("--save", action="store_true", help="add the rows to benchmarks/results")
+    parser.add_argument("--by", default="", help="what has quantized the models")
     parser.add_argument("--first", action="store_true", help="show the first tensors that differ")
     words = parser.parse_args()
     sizes = {name: tuple(map(int, size.split("x"))) for name, _, size in (word.partition("=") for word in words.shape)}
     for path in words.models:
         with tempfile.TemporaryDirectory(prefix="nncc-agreement-") as folder:
             row = measure(path, Path(folder), words.target, words.seeds, words.inputs, sizes)
+            row["by"] = words.by
             print(agreement([row]), flush=True)
             if words.save:
                 with (RESULTS / AGREEMENT).open("a") as file:

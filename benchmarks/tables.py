@@ -180,7 +180,8 @@ def agreement(compared: Iterable[Row]) -> str:
         for row in group:
             runs = f"{row['random']} random" + f", {row['real']} real" * bool(row["real"])
             found = [apart(row[kind]) for kind in ("default", "plain", "between")]
-            out.append(_line(row["model"], row["form"], runs, f"{row['default']['elements']:,}", *found))
+            how = row["form"] + (f", by {row['by']}" if row.get("by") else "")
+            out.append(_line(row["model"], how, runs, f"{row['default']['elements']:,}", *found))
         out.append("")
     return _text(out)
 
