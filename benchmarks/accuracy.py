@@ -59,7 +59,7 @@ def loaded(path: Path) -> ModuleType:
 
 def measure(name: str, sets: ModuleType) -> dict[str, Any]:
     import nncc
-    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.read_graph import read_graph
     from nncc.quant.samples import input_specs
 
     path = Path(getattr(sets, "ZOO", ".")) / sets.SETS[name].model

@@ -1,14 +1,15 @@
 """Whether compiled quantized models give ONNX Runtime's integers: differences in steps of the output's scale.
 
     python benchmarks/agreement.py MODEL.onnx ... [--seeds 5] [--inputs FILE.npz ...] [--target native] [--first]
-        [--shape NAME=1x3x224x224 ...]
+        [--shape NAME=1x3x224x224 ...] [--save]
 
 ONNX Runtime runs each file twice, as it does by default, with its kernels for integers, and without its optimizations,
 in float32; where these two differ, nncc can agree with one of them only. A row a model: by how many steps nncc is from
 each of the two at most, and the two from each other, and how many of all elements of all runs differ. Inputs are
 `--seeds` random ones, and the samples of each FILE.npz whose arrays have the names and shapes of the model's inputs,
 where an array may have one more axis in front, of samples. A model whose output is no rounded one has no steps: its row
-tells the greatest difference relative to the output's largest element.
+tells the greatest difference relative to the output's largest element. ``--save`` adds the rows, as lines of JSON, to
+``benchmarks/results/agreement.jsonl``, of which README's table is made.
 
 With ``--first`` every quantized tensor is an output, and the first tensors are shown that differ from those of ONNX
 Runtime's default. These come from the graph that it writes down as optimized, run as it is; that both sides still give
@@ -18,18 +19,21 @@ the outputs that they give without more outputs is checked.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from bench import processor
+from onnx import TensorProto, numpy_helper
+from tables import AGREEMENT, RESULTS, agreement
 
 from nncc.frontend.onnx import import_onnx
 
@@ -59,33 +63,30 @@ class Difference:
             self.in_steps and other.in_steps,
         )
 
-    def __str__(self) -> str:
-        if not self.in_steps:
-            return f"{self.most:.1e} of the largest"
-        return f"{round(self.most)} ({self.differing:,} of {self.elements:,})" if self.differing else "0"
 
-
-@dataclass(frozen=True)
-class Agreement:
-    """A model's row."""
-
-    model: str
-    runs: int
-    default: Difference
-    """nncc and ONNX Runtime as it runs by default."""
-    plain: Difference
-    """nncc and ONNX Runtime without its optimizations."""
-    between: Difference
-    """The two of ONNX Runtime."""
-
-    def __str__(self) -> str:
-        return f"| {self.model} | {self.runs} | {self.default} | {self.plain} | {self.between} |"
-
-
-HEAD = (
-    "| model | runs | steps apart from ONNX Runtime | from it without optimizations | those from each other |\n"
-    "|---|---|---|---|---|"
-)
+def form(model: onnx.ModelProto) -> str:
+    """How a model is quantized, the type of its activations, how many scales its weights have, and who wrote it."""
+    kinds = {node.op_type for node in model.graph.node}
+    constants = constants_of(model)
+    scales = [
+        constants[node.input[at]]
+        for node in model.graph.node
+        for at in {"DequantizeLinear": (1,), "QLinearConv": (4,), "QGemm": (4,)}.get(node.op_type, ())
+        if node.input[at] in constants
+    ]
+    points = [
+        constants[node.input[2]].data_type
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and len(node.input) > 2 and node.input[2] in constants
+    ]
+    if any(kind.startswith("DynamicQuantize") for kind in kinds):
+        words = ["ranges at run time", "uint8"]
+    else:
+        kind = "operators on integers" if any(kind.startswith(("QLinear", "QGemm")) for kind in kinds) else "QDQ"
+        many = any(int(np.prod(scale.dims)) > 1 for scale in scales)
+        signed = points and points[0] == TensorProto.INT8
+        words = [kind, "int8" if signed else "uint8", f"a scale for each {'channel' if many else 'tensor'} of weights"]
+    return ", ".join([*words, *([f"by {model.producer_name}"] if model.producer_name else [])])
 
 
 def session(model: str | bytes, *, optimize: bool, written: Path | None = None) -> Any:
@@ -107,15 +108,19 @@ def outputs_of(running: Any, feed: Arrays) -> dict[str, np.ndarray]:
     return dict(zip(names, running.run(names, dict(feed)), strict=True))
 
 
-def steps(model: onnx.ModelProto) -> dict[str, float | None]:
-    """By output: the scale of its integers, 1 where it is of integers; None where it is not rounded."""
-    made = {name: node for node in model.graph.node for name in node.output}
-    constants = {each.name: each for each in model.graph.initializer}
-    constants |= {
+def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    found = {each.name: each for each in model.graph.initializer}
+    return found | {
         node.output[0]: node.attribute[0].t
         for node in model.graph.node
         if node.op_type == "Constant" and node.attribute
     }
+
+
+def steps(model: onnx.ModelProto) -> dict[str, float | None]:
+    """By output: the scale of its integers, 1 where it is of integers; None where it is not rounded."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    constants = constants_of(model)
     found: dict[str, float | None] = {}
     for value in model.graph.output:
         node = made.get(value.name)
@@ -162,13 +167,16 @@ def feeds(model: Any, seeds: int, files: Sequence[Path]) -> Iterator[Arrays]:
 
 def measure(
     path: Path, folder: Path, target: str, seeds: int, files: Sequence[Path], shape: Mapping[str, Sequence[int]]
-) -> Agreement:
+) -> dict[str, Any]:
     """The row of a model; `shape` has the sizes of inputs that are open in it."""
+    import onnxruntime
+
     import nncc
     from nncc.execute import open_library
 
+    model = onnx.load(path)
     library = open_library(nncc.compile(path, target, folder / "library", shape=shape, verify=False).library, 1)
-    scales = steps(onnx.shape_inference.infer_shapes(onnx.load(path)))
+    scales = steps(onnx.shape_inference.infer_shapes(model))
     default, plain = (session(str(path), optimize=optimize) for optimize in (True, False))
     runs, totals = 0, [Difference(), Difference(), Difference()]
     for feed in feeds(import_onnx(path, shape=shape), seeds, files):
@@ -178,7 +186,16 @@ def measure(
             total + difference(results[i], results[j], scales) for total, (i, j) in zip(totals, pairs, strict=True)
         ]
         runs += 1
-    return Agreement(path.name.removesuffix(".onnx"), runs, *totals)
+    return {
+        "model": path.name.removesuffix(".onnx"),
+        "form": form(model),
+        "random": seeds,
+        "real": runs - seeds,
+        **{name: asdict(total) for name, total in zip(("default", "plain", "between"), totals, strict=True)},
+        "processor": processor(),
+        "target": target,
+        "versions": {"nncc": nncc.__version__, "onnxruntime": onnxruntime.__version__},
+    }
 
 
 def quantized(model: onnx.ModelProto) -> list[str]:
@@ -277,13 +294,17 @@ def main() -> None:
     parser.add_argument("--inputs", type=Path, nargs="+", default=[], metavar="FILE.npz", help="real ones")
     parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZES", help="of inputs that are open")
     parser.add_argument("--target", default="native")
+    parser.add_argument("--save", action="store_true", help="add the rows to benchmarks/results")
     parser.add_argument("--first", action="store_true", help="show the first tensors that differ")
     words = parser.parse_args()
     sizes = {name: tuple(map(int, size.split("x"))) for name, _, size in (word.partition("=") for word in words.shape)}
-    print(HEAD)
     for path in words.models:
         with tempfile.TemporaryDirectory(prefix="nncc-agreement-") as folder:
-            print(measure(path, Path(folder), words.target, words.seeds, words.inputs, sizes), flush=True)
+            row = measure(path, Path(folder), words.target, words.seeds, words.inputs, sizes)
+            print(agreement([row]), flush=True)
+            if words.save:
+                with (RESULTS / AGREEMENT).open("a") as file:
+                    file.write(json.dumps(row) + "\n")
             if words.first:
                 given = list(feeds(import_onnx(path), words.seeds, words.inputs))
                 lines = first_differences(path, Path(folder), words.target, given)

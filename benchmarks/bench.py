@@ -113,7 +113,8 @@ def version(python: str, package: str) -> str:
 def measure(name: str, path: Path, words: argparse.Namespace, peers: Mapping[str, str]) -> dict[str, Any] | None:
     """Compile, start all contestants, let them run in turn; None where there is nothing to tell of nncc."""
     import nncc
-    from nncc.frontend.onnx import import_onnx, save
+    from nncc.frontend.onnx import import_onnx
+    from nncc.frontend.proto import save
     from nncc.verify import reference, sample_inputs
 
     shape = models()[name].get("shape", {})

@@ -28,9 +28,8 @@ from models import chosen, models
 from tables import COUNTS, RESULTS
 
 import nncc
-from nncc.codegen.link import emulator
+from nncc.emulation import emulator, write_runner
 from nncc.errors import NnccError
-from nncc.execute import write_runner
 from nncc.target import resolve
 
 COUNTERS = ("instructions", "fmla", "dot", "load_store", "accesses", "l1_misses", "l2_misses")

@@ -8,6 +8,7 @@ CUDA graph.
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,14 +80,12 @@ def _session(provider: str, options: Mapping[str, Any]) -> Callable[[Path, Mappi
     return load
 
 
-def _torch(tf32: bool) -> Callable[[Path, Mapping[str, np.ndarray], Path], Loaded]:
+def _torch(tf32: bool = False, half: bool = False) -> Callable[[Path, Mapping[str, np.ndarray], Path], Loaded]:
     def load(model: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Loaded:
-        from models import models
-
         torch = _torch_with_gpu()
         if torch is None:
             raise ValueError("there is no torch that sees a GPU")
-        where = models()[model.parent.name].get("torch")
+        where = json.loads((folder.parent / "made.json").read_text())["torch"]
         if where is None:
             raise ValueError("models.toml names no torch module for it")
         module, _, name = where.partition(":")
@@ -97,6 +96,8 @@ def _torch(tf32: bool) -> Callable[[Path, Mapping[str, np.ndarray], Path], Loade
         network = (found.create_model(name) if module == "timm" else getattr(found, name)()).eval().cuda()
         [array] = inputs.values()
         given = torch.from_numpy(np.ascontiguousarray(array)).cuda()
+        if half:
+            network, given = network.half(), given.half()
         with torch.no_grad():
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
@@ -117,23 +118,40 @@ def _torch(tf32: bool) -> Callable[[Path, Mapping[str, np.ndarray], Path], Loade
     return load
 
 
-CONTESTANTS: dict[str, Callable[[Path, Mapping[str, np.ndarray], Path], Loaded]] = {
-    "nncc": nncc,
-    "onnxruntime": _session("CUDAExecutionProvider", {"use_tf32": "0"}),
-    "onnxruntime-tf32": _session("CUDAExecutionProvider", {"use_tf32": "1"}),
-    "tensorrt": _session("TensorrtExecutionProvider", {"trt_cuda_graph_enable": "1"}),
-    "torch": _torch(tf32=False),
-    "torch-tf32": _torch(tf32=True),
+Load = Callable[[Path, Mapping[str, np.ndarray], Path], Loaded]
+_TENSORRT = {"trt_cuda_graph_enable": "1"}
+CONTESTANTS: dict[str, dict[str, Load]] = {
+    "float32": {
+        "nncc": nncc,
+        "onnxruntime": _session("CUDAExecutionProvider", {"use_tf32": "0"}),
+        "onnxruntime-tf32": _session("CUDAExecutionProvider", {"use_tf32": "1"}),
+        "tensorrt": _session("TensorrtExecutionProvider", _TENSORRT),
+        "torch": _torch(),
+        "torch-tf32": _torch(tf32=True),
+    },
+    "float16": {
+        "nncc": nncc,
+        "tensorrt": _session("TensorrtExecutionProvider", _TENSORRT | {"trt_fp16_enable": "1"}),
+        "torch": _torch(half=True),
+    },
+    "int8": {
+        "nncc": nncc,
+        "onnxruntime": _session("CUDAExecutionProvider", {"use_tf32": "0"}),
+        "tensorrt": _session("TensorrtExecutionProvider", _TENSORRT | {"trt_int8_enable": "1"}),
+    },
 }
-"""By name, how each loads a model: the library for nncc, the ONNX file for the others."""
+"""By precision and name, how each loads a model: the library for nncc, the ONNX file for the others."""
 
 
 def main(name: str, model: str, inputs: str, expected: str) -> None:
-    def load(arrays: dict[str, np.ndarray], folder: Path) -> Loaded:
-        return CONTESTANTS[name](Path(model), arrays, folder)
+    precision = json.loads((Path(model).parent / "made.json").read_text())["precision"]
 
-    own = name.startswith("torch")  # whose weights are its own
-    serve(name, load, Path(model).parent / f"of-{name}", inputs, "" if own else expected, "float32")
+    def load(arrays: dict[str, np.ndarray], folder: Path) -> Loaded:
+        return CONTESTANTS[precision][name](Path(model), arrays, folder)
+
+    # Nothing is compared of torch, whose weights are its own, and where weights are made up.
+    known = "" if name.startswith("torch") or not Path(expected).exists() else expected
+    serve(name, load, Path(model).parent / f"of-{name}", inputs, known, precision)
 
 
 if __name__ == "__main__":

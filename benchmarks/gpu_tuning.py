@@ -13,12 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_steps import appended, read_rows
 
 ROUNDS = 12
 SURE_ROUNDS = 30
@@ -28,7 +30,9 @@ TASK_SECONDS = 120
 MEASURED = "measured.jsonl"
 
 
-def make_candidates(model: Path, target: str, weights_bytes: int, folder: Path, count: int) -> int:
+def make_candidates(
+    model: Path, target: str, weights_bytes: int, folder: Path, count: int, precision: str = "float32"
+) -> int:
     """Build the libraries of a model's tasks that `folder` does not have, of `count` candidates each; how many."""
     from nncc.config import Config
     from nncc.pipeline import plan, run
@@ -37,7 +41,7 @@ def make_candidates(model: Path, target: str, weights_bytes: int, folder: Path, 
     from nncc.tuning.tasks import kernel_tasks
 
     folder.mkdir(parents=True, exist_ok=True)
-    job = plan(model, Config(target=target, until="lower", verify=False))
+    job = plan(model, Config(target=target, until="lower", verify=False, precision=precision))
     templates = load_templates()
     tasks = [t for t in kernel_tasks(run(job), templates) if not (folder / f"{t.hash}.json").exists()]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -80,6 +84,7 @@ def _build(
             print(f"{task.text}: not built: {built.message}", file=sys.stderr)
             continue
         facts = {
+            "number": len(list(folder.glob("*.json"))),
             "task": {"hash": task.hash, "kind": "kernel", "text": task.text[:1000]},
             "target": target.name,
             "decisions": decisions,
@@ -92,13 +97,16 @@ def _build(
         (folder / f"{task.hash}.json").write_text(json.dumps(facts) + "\n")
 
 
-def measure_candidates(folder: Path) -> None:
-    """Measure what was not measured yet, in another process, which is started again after each library that ends it."""
+def measure_candidates(folder: Path, seconds: float | None = None) -> None:
+    """Measure what was not measured yet, in the order in which it was made, until `seconds` are over; in another
+    process, which is started again after each library that ends it."""
+    end = None if seconds is None else time.monotonic() + seconds
     paths = str(Path(__file__).resolve().parents[1])
     program = f"import sys; sys.path[:0] = [{paths!r}, {str(Path(__file__).parent)!r}]; import gpu_tuning; "
-    program += "gpu_tuning.measure_here(sys.argv[1])"
-    while _waiting(folder):
-        done = subprocess.run([sys.executable, "-c", program, folder], stdout=subprocess.PIPE, text=True)
+    program += "gpu_tuning.measure_here(*sys.argv[1:])"
+    while waiting(folder):
+        left = [] if end is None else [str(end - time.monotonic())]
+        done = subprocess.run([sys.executable, "-c", program, folder, *left], stdout=subprocess.PIPE, text=True)
         sys.stdout.write("".join(line + "\n" for line in done.stdout.splitlines() if not line.startswith("begin ")))
         if done.returncode == 0:
             return
@@ -108,26 +116,30 @@ def measure_candidates(folder: Path) -> None:
         _note(folder, {"task": begun[-1], "error": f"its process ended with status {done.returncode}"})
 
 
-def _waiting(folder: Path) -> list[Path]:
-    """The libraries that have no line yet."""
-    path = folder / MEASURED
-    known = {json.loads(line)["task"] for line in path.read_text().splitlines()} if path.exists() else set()
-    return [library for library in sorted(folder.glob("*.so")) if library.stem not in known]
+def waiting(folder: Path) -> list[Path]:
+    """The libraries that have no line yet, those first that were made first."""
+    known = {row["task"] for row in read_rows(folder / MEASURED)}
+    found = [library for library in folder.glob("*.so") if library.stem not in known]
+    return sorted(
+        found, key=lambda library: (json.loads(library.with_suffix(".json").read_text()).get("number", 0), library)
+    )
 
 
 def _note(folder: Path, row: Mapping[str, Any]) -> None:
-    with (folder / MEASURED).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    appended(folder / MEASURED, row)
 
 
-def measure_here(folder: str) -> None:
-    """The other process: one library after the other."""
+def measure_here(folder: str, seconds: str = "inf") -> None:
+    """The other process: one library after the other, none begun after `seconds`."""
+    end = time.monotonic() + float(seconds)
     from nncc.host import gpu
 
     found = gpu()
     if isinstance(found, str):
         raise SystemExit(f"gpu.py: {found}")
-    for library in _waiting(Path(folder)):
+    for library in waiting(Path(folder)):
+        if time.monotonic() > end:
+            return
         print(f"begin {library.stem}", flush=True)
         signal.alarm(TASK_SECONDS)
         facts = json.loads(library.with_suffix(".json").read_text())
@@ -183,7 +195,7 @@ def learn(folder: Path, records: Path) -> int:
     from nncc.tuning.writer import Writer
 
     won = 0
-    for row in map(json.loads, (folder / MEASURED).read_text().splitlines()):
+    for row in read_rows(folder / MEASURED):
         facts = json.loads((folder / f"{row['task']}.json").read_text())
         if "error" in row:
             print(f"{facts['task']['text']}: {row['error']}", file=sys.stderr)

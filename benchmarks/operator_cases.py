@@ -24,6 +24,17 @@ def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Callable[[Rando
     return lambda random: random.uniform(low, high, shape).astype(np.float32)
 
 
+def half(*shape: int) -> Callable[[Random], np.ndarray]:
+    """Numbers around 0, of 16 bits."""
+    return lambda random: random.standard_normal(shape, dtype=np.float32).astype(np.float16)
+
+
+def bytes_of(dtype: Any, *shape: int) -> Callable[[Random], np.ndarray]:
+    """Integers of 8 bits, all values."""
+    bounds = np.iinfo(dtype)
+    return lambda random: random.integers(bounds.min, bounds.max, shape, dtype, endpoint=True)
+
+
 def indices(high: int, *shape: int) -> Callable[[Random], np.ndarray]:
     """Whole numbers from 0 to `high` - 1."""
     return lambda random: random.integers(0, high, shape, np.int64)
@@ -284,4 +295,162 @@ CASES = (
     Case("non_zero", "NonZero", (lambda r: (r.uniform(size=(512, 512)) > 0.9).astype(np.float32),)),
     Case("unique", "Unique", (indices(1000, 10_000),), outputs=1),
     Case("col2im", "Col2Im", (normal(1, 64 * 9, 56 * 56),), (known(56, 56), known(3, 3)), attributes={"pads": [1] * 4}),
+    Case(
+        "conv_grouped",
+        "Conv",
+        (normal(1, 128, 56, 56),),
+        (normal(128, 16, 3, 3), normal(128)),
+        attributes={"pads": [1] * 4, "group": 8},
+    ),
+    Case(
+        "conv_dilated",
+        "Conv",
+        (normal(1, 64, 64, 64),),
+        (normal(64, 64, 3, 3), normal(64)),
+        attributes={"pads": [2] * 4, "dilations": [2, 2]},
+    ),
+    Case(
+        "conv_depthwise",
+        "Conv",
+        (normal(1, 128, 56, 56),),
+        (normal(128, 1, 3, 3), normal(128)),
+        attributes={"pads": [1] * 4, "group": 128},
+    ),
+    Case("conv_1x1", "Conv", (normal(1, 128, 28, 28),), (normal(256, 128, 1, 1), normal(256))),
+    Case(
+        "max_pool_5x5",
+        "MaxPool",
+        (normal(1, 256, 20, 20),),
+        attributes={"kernel_shape": [5, 5], "pads": [2] * 4},
+    ),
+    Case("max_pool_2x2", "MaxPool", (normal(1, 64, 112, 112),), attributes={"kernel_shape": [2, 2], "strides": [2, 2]}),
+    Case(
+        "average_pool_3x3",
+        "AveragePool",
+        (normal(1, 64, 56, 56),),
+        attributes={"kernel_shape": [3, 3], "pads": [1] * 4},
+    ),
+    Case(
+        "average_pool_2x2",
+        "AveragePool",
+        (normal(1, 64, 112, 112),),
+        attributes={"kernel_shape": [2, 2], "strides": [2, 2]},
+    ),
+    Case("global_average_pool", "GlobalAveragePool", (normal(1, 512, 14, 14),)),
+    Case("log_softmax_last", "LogSoftmax", (normal(128, 5000),), attributes={"axis": -1}),
+    Case("softmax_middle", "Softmax", (normal(8, 64, 1000),), attributes={"axis": 1}),
+    Case("reduce_mean_channels_last", "ReduceMean", (normal(1, 56, 56, 256),), (known(1, 2),)),
+    Case("reduce_log_sum_exp", "ReduceLogSumExp", (normal(512, 1000),), (known(1),)),
+    Case(
+        "resize_linear_3_2",
+        "Resize",
+        (normal(1, 64, 40, 40),),
+        (None, None, known(1, 64, 60, 60)),
+        attributes={"mode": "linear"},
+    ),
+    Case(
+        "resize_linear_aligned",
+        "Resize",
+        (normal(1, 32, 64, 64),),
+        (None, None, known(1, 32, 128, 128)),
+        attributes={"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    ),
+    Case(
+        "resize_linear_down",
+        "Resize",
+        (normal(1, 3, 480, 640),),
+        (None, None, known(1, 3, 224, 224)),
+        attributes={"mode": "linear"},
+    ),
+    Case(
+        "resize_nearest_3_2",
+        "Resize",
+        (normal(1, 64, 40, 40),),
+        (None, None, known(1, 64, 60, 60)),
+        attributes={"mode": "nearest"},
+    ),
+    Case(
+        "pad_constant",
+        "Pad",
+        (normal(1, 64, 128, 128),),
+        (known(0, 0, 1, 1, 0, 0, 1, 1),),
+        attributes={"mode": "constant"},
+    ),
+    Case("pad_edge", "Pad", (normal(1, 64, 128, 128),), (known(0, 0, 3, 3, 0, 0, 3, 3),), attributes={"mode": "edge"}),
+    Case("relu", "Relu", (normal(128, 1536),)),
+    Case("leaky_relu", "LeakyRelu", (normal(128, 1536),)),
+    Case("elu", "Elu", (normal(128, 1536),)),
+    Case("selu", "Selu", (normal(128, 1536),)),
+    Case("sigmoid", "Sigmoid", (normal(128, 1536),)),
+    Case("tanh", "Tanh", (normal(128, 1536),)),
+    Case("exp", "Exp", (normal(128, 1536),)),
+    Case("cos", "Cos", (normal(128, 1536),)),
+    Case("sqrt", "Sqrt", (uniform(128, 1536),)),
+    Case("softplus", "Softplus", (normal(128, 1536),)),
+    Case("mish", "Mish", (normal(128, 1536),)),
+    Case("hard_swish", "HardSwish", (normal(128, 1536),)),
+    Case("gelu_tanh", "Gelu", (normal(128, 1536),), attributes={"approximate": "tanh"}),
+    Case("atan", "Atan", (normal(128, 1536),)),
+    Case("round", "Round", (normal(128, 1536),)),
+    Case(
+        "clip",
+        "Clip",
+        (normal(128, 1536),),
+        (known(-1, dtype=np.float32, shape=()), known(1, dtype=np.float32, shape=())),
+    ),
+    Case("p_relu", "PRelu", (normal(*IMAGE),), (normal(64, 1, 1),)),
+    Case("add_channels", "Add", (normal(*IMAGE), normal(1, 64, 1, 1))),
+    Case("multiply", "Mul", (normal(128, 1536), normal(128, 1536))),
+    Case(
+        "batch_normalization",
+        "BatchNormalization",
+        (normal(*IMAGE),),
+        (normal(64), normal(64), normal(64), uniform(64, low=0.5, high=2)),
+    ),
+    Case("mean_variance_normalization", "MeanVarianceNormalization", (normal(*IMAGE),), attributes={"axes": [2, 3]}),
+    Case("lp_normalization", "LpNormalization", (normal(512, 512),), attributes={"axis": -1, "p": 2}),
+    Case("rms_norm", "RMSNormalization", (normal(1, 128, 384),), (normal(384),), opset=23),
+    Case("space_to_depth", "SpaceToDepth", (normal(1, 12, 256, 256),), attributes={"blocksize": 2}),
+    Case("transpose_heads", "Transpose", (normal(1, 128, 12, 64),), attributes={"perm": [0, 2, 1, 3]}),
+    Case("transpose_last", "Transpose", (normal(12, 128, 64),), attributes={"perm": [0, 2, 1]}),
+    Case("transpose_nhwc_nchw", "Transpose", (normal(1, 224, 224, 3),), attributes={"perm": [0, 3, 1, 2]}),
+    Case("concat_channels", "Concat", (normal(1, 64, 80, 80), normal(1, 64, 80, 80)), attributes={"axis": 1}),
+    Case("concat_last", "Concat", (normal(128, 64), normal(128, 64)), attributes={"axis": 1}),
+    Case(
+        "slice_strided", "Slice", (normal(1, 64, 128, 128),), (known(0, 0), known(128, 128), known(2, 3), known(2, 2))
+    ),
+    Case("slice_last", "Slice", (normal(128, 1536),), (known(512), known(1024), known(1))),
+    Case("split_last", "Split", (normal(1, 128, 1152),), (known(384, 384, 384),), outputs=3, attributes={"axis": 2}),
+    Case("gather_columns", "Gather", (normal(128, 1024), indices(1024, 256)), attributes={"axis": 1}),
+    Case("expand", "Expand", (normal(1, 64, 1, 128),), (known(8, 64, 64, 128),)),
+    Case("matmul_weights", "MatMul", (normal(128, 384),), (normal(384, 1536),)),
+    Case("matmul_heads", "MatMul", (normal(12, 128, 64), normal(12, 64, 128))),
+    Case("matmul_vector", "MatMul", (normal(1, 1024),), (normal(1024, 1024),)),
+    Case("gemm_transposed", "Gemm", (normal(64, 512),), (normal(1000, 512), normal(1000)), attributes={"transB": 1}),
+    Case("equal", "Equal", (indices(10, 128, 1536), indices(10, 128, 1536))),
+    Case("cast_to_float16", "Cast", (normal(128, 1536),), attributes={"to": 10}),
+    Case("cast_from_float16", "Cast", (half(128, 1536),), attributes={"to": 1}),
+    Case("float16_add", "Add", (half(128, 1536), half(128, 1536))),
+    Case("float16_matmul", "MatMul", (half(128, 384),), (half(384, 384),)),
+    Case("float16_softmax", "Softmax", (half(512, 128),), attributes={"axis": -1}),
+    Case(
+        "quantize",
+        "QuantizeLinear",
+        (normal(*IMAGE),),
+        (known(0.05, dtype=np.float32, shape=()), known(128, dtype=np.uint8, shape=())),
+    ),
+    Case(
+        "dequantize",
+        "DequantizeLinear",
+        (bytes_of(np.uint8, *IMAGE),),
+        (known(0.05, dtype=np.float32, shape=()), known(128, dtype=np.uint8, shape=())),
+    ),
+    Case("dynamic_quantize", "DynamicQuantizeLinear", (normal(128, 1536),), outputs=3),
+    Case("matmul_integer", "MatMulInteger", (bytes_of(np.uint8, 128, 384),), (bytes_of(np.int8, 384, 384),)),
+    Case(
+        "uint8_max_pool",
+        "MaxPool",
+        (bytes_of(np.uint8, 1, 64, 112, 112),),
+        attributes={"kernel_shape": [3, 3], "strides": [2, 2]},
+    ),
 )

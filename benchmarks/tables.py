@@ -1,8 +1,10 @@
-"""README's tables, made from `benchmarks/results`: times, what compiling takes, tuning, instructions on Arm."""
+"""README's tables, made from `benchmarks/results`: times, what compiling takes, tuning, instructions on Arm, accuracy,
+agreement with ONNX Runtime."""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -25,6 +27,8 @@ DYNAMIC = "dynamic.jsonl"
 """The file of `dynamic.py`."""
 OPERATORS = "operators.jsonl"
 """The file of `operators.py`."""
+AGREEMENT = "agreement.jsonl"
+"""The file of `agreement.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 """What a table of README stands between."""
 
@@ -32,11 +36,14 @@ Row = Mapping[str, Any]
 
 
 def with_tables(readme: str, results: Path = RESULTS) -> str:
-    """README's text with the tables made anew; the newest row of a model counts."""
+    """README's text with the tables that it has made anew; the newest row of a model counts.
+
+    ValueError for a place whose table there is not, or that has no end.
+    """
     measured = [
         row
         for path in sorted(results.glob("*.jsonl"))
-        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE, DYNAMIC, OPERATORS)
+        if path.name not in (COUNTS, TUNING, ACCURACY, GPU, SPARSE, DYNAMIC, OPERATORS, AGREEMENT)
         for row in rows(path)
     ]
     tables = {
@@ -47,12 +54,14 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
         "accuracy": accuracy(rows(results / ACCURACY)),
         "gpu": gpu(rows(results / GPU)),
         "sparse": sparse(rows(results / SPARSE)),
+        "agreement": agreement(rows(results / AGREEMENT)),
     }
-    for name, text in tables.items():
+    for name in re.findall(START.format("(.*)"), readme):
         before, start, rest = readme.partition(START.format(name))
-        if not start or END not in rest:
-            raise ValueError(f"README.md has no place for a table between `{START.format(name)}` and `{END}`")
-        readme = f"{before}{start}\n{text}{END}{rest.partition(END)[2]}"
+        if name not in tables or END not in rest:
+            known = ", ".join(tables)
+            raise ValueError(f"README.md has `{start}`, and no `{END}` behind it, or not one of the tables {known}")
+        readme = f"{before}{start}\n{tables[name]}{END}{rest.partition(END)[2]}"
     return readme
 
 
@@ -152,12 +161,40 @@ def accuracy(scored: Iterable[Row]) -> str:
     return _text(out)
 
 
-def gpu(measured: Iterable[Row]) -> str:
-    """A table for each GPU and target."""
+def agreement(compared: Iterable[Row]) -> str:
+    """A table for each processor and target."""
+
+    def title(row: Row) -> str:
+        return row["processor"] if row["target"] == "native" else f"{row['processor']}, {row['target']} code"
+
+    def apart(found: Row) -> str:
+        if not found["in_steps"]:
+            return f"{found['most']:.1e} of the largest" if found["most"] else "0"
+        return f"{round(found['most'])} ({found['differing']:,})" if found["differing"] else "0"
+
     out = []
-    for title, group in _newest(measured, lambda row: f"{row['gpu']}, {row['target']}").items():
+    for name, group in _newest(compared, title).items():
+        out += [f"{name}, steps of the output's scale at most (elements that differ):", ""]
+        heads = ("nncc from ONNX Runtime", "nncc from it without optimizations", "it from itself without those")
+        out += _head("model", "quantized as", "runs", "elements", *heads)
+        for row in group:
+            runs = f"{row['random']} random" + f", {row['real']} real" * bool(row["real"])
+            found = [apart(row[kind]) for kind in ("default", "plain", "between")]
+            out.append(_line(row["model"], row["form"], runs, f"{row['default']['elements']:,}", *found))
+        out.append("")
+    return _text(out)
+
+
+def gpu(measured: Iterable[Row]) -> str:
+    """A table for each GPU, target and precision; models that failed are in none."""
+
+    def title(row: Row) -> str:
+        return f"{row['gpu']}, {row['target']}, {row.get('precision', 'float32')}"
+
+    out = []
+    for name, group in _newest((row for row in measured if "error" not in row), title).items():
         peers = list(dict.fromkeys(who for row in group for who in row["milliseconds"] if who != "nncc"))
-        out += [f"{title}, float32, milliseconds of one inference (median), inputs and outputs in its memory:", ""]
+        out += [f"{name}, milliseconds of one inference (median), inputs and outputs in its memory:", ""]
         out += _head("model", "nncc", *peers, "best peer / nncc", "library, MiB")
         best = []
         for row in group:
@@ -167,10 +204,13 @@ def gpu(measured: Iterable[Row]) -> str:
                 f"{row['milliseconds'][who]:.3f}" if who in row["milliseconds"] else "" for who in ("nncc", *peers)
             ]
             size = f"{row['library_bytes'] / 2**20:.1f}"
-            out.append(_line(row["model"], *times, f"{ratio:.2f}" if ratio else "", size))
+            model = row["model"] if row.get("compared", True) else f"{row['model']} \\*"
+            out.append(_line(model, *times, f"{ratio:.2f}" if ratio else "", size))
         if best:
             mean = f"{statistics.geometric_mean(best):.2f}"
             out.append(_line("geometric mean", *[""] * (len(peers) + 1), mean, ""))
+        if not all(row.get("compared", True) for row in group):
+            out += ["", "\\* with made-up weights: timed, and not compared."]
         out.append("")
     return _text(out)
 

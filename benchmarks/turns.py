@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -35,7 +36,10 @@ class Running:
         work: Path,
         words: Sequence[str],
         environment: Mapping[str, str],
+        patience: float | None = None,
     ) -> None:
+        """Waits until it is ready; Failed where that, or a later answer, takes longer than `patience` seconds."""
+        self.patience = patience
         files = [str(work / "inputs.npz"), str(work / "expected.npz")]
         self.said = (work / f"{who}.txt").open("w+")
         self.process = subprocess.Popen(
@@ -66,6 +70,10 @@ class Running:
         return json.loads(self._line())
 
     def _line(self) -> str:
+        if not select.select([self.process.stdout], [], [], self.patience)[0]:
+            self.process.kill()
+            self.process.communicate()
+            raise Failed(f"it did not answer within {self.patience:.0f} s")
         answer = self.process.stdout.readline()
         if not answer:
             status = self.process.wait()
@@ -75,8 +83,9 @@ class Running:
         return answer
 
 
-def take_turns(running: dict[str, Running], rounds: int, name: str) -> list[dict[str, float]]:
-    """The median seconds of each contestant in each round; who fails on the way is taken out of `running`."""
+def take_turns(running: dict[str, Running], rounds: int, name: str, seconds: float = SECONDS) -> list[dict[str, float]]:
+    """The median seconds of each contestant in each round, in which it runs for about `seconds`; who fails on the way
+    is taken out of `running`."""
     found: list[dict[str, float]] = []
     counts = dict.fromkeys(running, 5)
     for _ in range(rounds + 1):
@@ -89,7 +98,7 @@ def take_turns(running: dict[str, Running], rounds: int, name: str) -> list[dict
                 del running[who]
         found.append(times)
         if len(found) == 1:  # it only says how many runs a round has
-            counts = {who: max(1, int(SECONDS / seconds)) for who, seconds in times.items()}
+            counts = {who: max(1, int(seconds / each)) for who, each in times.items()}
     return found[1:]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nncc.quantization_report import share
+from nncc.quantization_report import fallback_facts, fallback_text, share
 from nncc.report import plural
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def acceleration_facts(found: Acceleration | None) -> dict[str, Any] | None:
         "layers": found.layers,
         "macs": found.macs,
         "host_macs": found.host_macs,
-        "host_layers": [{"layer": e.text, "reason": e.reason, "count": e.count} for e in found.host_layers],
+        "host_layers": fallback_facts(found.host_layers),
     }
 
 
@@ -34,9 +34,5 @@ def acceleration_text(found: Acceleration | None) -> str:
         return "\naccelerator  nothing: no convolution or matrix product is on integers\n"
     part = share(found.macs, found.macs + found.host_macs)
     lines = [f"\naccelerator {plural(found.layers, 'layer')}, {part} of the multiply-adds on integers\n"]
-    if found.host_layers:
-        lines.append(f"{plural(sum(each.count for each in found.host_layers), 'layer')} of integers on the host\n")
-    for each in found.host_layers:
-        times = f"{each.count} times " if each.count > 1 else ""
-        lines.append(f"  {times}{each.text}\n    {each.reason}\n")
+    lines.append(fallback_text(found.host_layers, "layer", "of integers on the host"))
     return "".join(lines)

@@ -1,4 +1,4 @@
-"""What kernels' ways to their templates share, on processors (`nncc.templates`) and GPUs (`nncc.gpu_templates`)."""
+"""What a kernel's way to its template has in common in `nncc.schedule_kernel` and, for GPUs, `nncc.gpu_templates`."""
 
 from __future__ import annotations
 

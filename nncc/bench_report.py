@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nncc.errors import NnccError
+from nncc.gpu_report import filling
 from nncc.report import duration, plural, table
 from nncc.text import size
 
 if TYPE_CHECKING:
-    from nncc.execute import Measurement, OpenLibrary
+    from nncc.execute import OpenLibrary
+    from nncc.measurement import Measurement
     from nncc.roofline import Roofline
 
 __all__ = ["kernel_rows", "kernel_table", "measurement_facts", "measurement_text", "roofline_facts"]
@@ -21,6 +23,7 @@ def kernel_rows(
     seconds: Sequence[float],
     schedules: Mapping[str, str],
     roofline: Roofline | NnccError | None = None,
+    device: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a kernel, calls of the same one together, the slowest first.
 
@@ -28,7 +31,11 @@ def kernel_rows(
     least time in which it does so many operations on so many bytes, over the time it took; None without a roofline.
     Operations are those that a kernel executes: Winograd's has fewer than the convolution that it stands for. Bytes
     are those of the distinct tensors that it reads and writes, weights included, however often it does so.
+
+    Of a GPU, `device` is what the description says of its code: that knows which kernels tensor cores compute, and so
+    the least time of each, what bounds it, and how its blocks fill the GPU.
     """
+    estimates = (device or {}).get("kernels", {})
     rows: dict[str, dict[str, Any]] = {}
     least: dict[str, float] = {}
     total = sum(seconds) or 1.0
@@ -47,7 +54,10 @@ def kernel_rows(
         row["seconds"] += value
         row["flops"] += call["flops"]
         row["bytes"] += call["bytes"]
-        if roofline is not None and not isinstance(roofline, NnccError):
+        if name in estimates:
+            least[name] = least.get(name, 0.0) + 1e-6 * estimates[name]["least_us"]
+            row |= filling(estimates[name])
+        elif roofline is not None and not isinstance(roofline, NnccError) and not roofline.described:
             least[name] = least.get(name, 0.0) + roofline.least_seconds(call["flops"], call["bytes"])
     for name, row in rows.items():
         time = row["seconds"]
@@ -58,16 +68,22 @@ def kernel_rows(
     return sorted(rows.values(), key=lambda row: -row["seconds"])
 
 
-_SPEEDS = (("gflops", "GFLOP/s", "{:.1f}", 1), ("gbps", "GB/s", "{:.1f}", 1), ("roofline", "roofline", "{:.0f} %", 100))
+_SPEEDS = (
+    ("gflops", "GFLOP/s", "{:.1f}", 1),
+    ("gbps", "GB/s", "{:.1f}", 1),
+    ("roofline", "roofline", "{:.0f} %", 100),
+    ("waves", "waves", "{:.2f}", 1),
+    ("occupancy", "occupancy", "{:.0f} %", 100),
+)
 """Key, heading, format and unit of the columns of `kernel_table` that are left out where nothing is known."""
 
 
 def kernel_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of `kernel_rows` for people; without the speeds where none is known."""
-    known = [speed for speed in _SPEEDS if any(row[speed[0]] is not None for row in rows)]
+    known = [speed for speed in _SPEEDS if any(row.get(speed[0]) is not None for row in rows)]
     cells = [["time", "share", "calls", *(heading for _, heading, _, _ in known), "schedule", "kernel"]]
     for row in rows:
-        speeds = ["-" if row[key] is None else form.format(row[key] * unit) for key, _, form, unit in known]
+        speeds = ["-" if row.get(key) is None else form.format(row[key] * unit) for key, _, form, unit in known]
         share = f"{row['share'] * 100:.1f} %"
         cells.append([duration(row["seconds"]), share, str(row["calls"]), *speeds, row["schedule"], row["name"]])
     return table(cells, ">>>" + ">" * len(known) + "<<")
@@ -88,7 +104,11 @@ def _roofline_text(found: Roofline | NnccError, threads: int) -> str:
     if "why_not" in facts:
         return f"roofline  not measured: {facts['why_not']}\n"
     speeds = f"{facts['gflops']:.0f} GFLOP/s, {facts['memory_gbps']:.0f} GB/s from memory"
-    whose = "a GPU as the target describes it" if facts["source"] == "description" else f"{_threads(threads)}, measured"
+    whose = (
+        "float32, as the target describes a GPU"
+        if facts["source"] == "description"
+        else f"{_threads(threads)}, measured"
+    )
     return f"roofline  {speeds} ({whose})\n"
 
 

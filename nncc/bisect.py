@@ -167,7 +167,7 @@ class _Search:
 
 def write_culprit(culprit: Culprit, folder: Path) -> tuple[Path, Path, Path]:
     """Write ``culprit.onnx``, ``inputs.npz`` and ``expected.npz``, by name, into `folder`. Raises OutputError."""
-    from nncc.frontend.onnx import save
+    from nncc.frontend.proto import save
     from nncc.frontend.samples import write_outputs
 
     model, inputs, expected = folder / "culprit.onnx", folder / "inputs.npz", folder / "expected.npz"

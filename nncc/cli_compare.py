@@ -10,7 +10,7 @@ import click
 
 from nncc.cli_quant import IMAGE_OPTIONS, preprocessing
 from nncc.errors import UsageError
-from nncc.options import JSON, SHAPES, all_of, option
+from nncc.options import JSON, SHAPES, all_of, option, print_json
 
 __all__ = ["compare_command"]
 
@@ -79,11 +79,11 @@ def compare_command(
         raise UsageError("there are no samples to compare the models on", "give some with `--inputs`")
     from nncc import compare_report as report
     from nncc.console import working
-    from nncc.execute import is_library, open_library
-    from nncc.frontend.onnx import read_graph
+    from nncc.execute import open_library
+    from nncc.frontend.read_graph import read_graph
+    from nncc.library_facts import is_library
     from nncc.quant.compare import compare_library, compare_models
     from nncc.quant.samples import input_specs, read_samples
-    from nncc.report import json_text
 
     images = preprocessing(options)
     with working() as progress:
@@ -102,7 +102,7 @@ def compare_command(
             found = compare_models(graph, read_graph(other), data, isolate=isolate, progress=progress.tell)
     facts = report.compare_facts(found, threshold)
     if as_json:
-        click.echo(json_text(facts), nl=False)
+        print_json(facts)
         return 0
     click.echo(report.compare_text(facts, top), nl=False)
     return 0
@@ -122,7 +122,6 @@ def _bisect(
     from nncc.console import working
     from nncc.frontend.onnx import import_onnx
     from nncc.frontend.samples import choose_inputs
-    from nncc.report import json_text
 
     with working() as progress:
         progress.start("read", str(model))
@@ -133,5 +132,8 @@ def _bisect(
         folder = output or Path(f"{imported.name}-culprit")
         files = write_culprit(found, folder) if found is not None else ()
     facts = culprit_facts(found, imported.name, target, how, files)
-    click.echo(json_text(facts) if as_json else culprit_text(facts), nl=False)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(culprit_text(facts), nl=False)
     return 0 if found is None else 1

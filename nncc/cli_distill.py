@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from nncc.cli_quant import IMAGE_OPTIONS, next_compile, preprocessing
-from nncc.options import JSON, SHAPES, all_of, documentation, time_span
+from nncc.options import JSON, SHAPES, all_of, documentation, print_json, time_span
 
 __all__ = ["distill_command"]
 
@@ -74,7 +74,6 @@ def distill_command(student: Path, teacher: Path, data: Path, as_json: bool, **o
     from nncc import distill_report as report
     from nncc.console import working
     from nncc.distillation.api import distill
-    from nncc.report import json_text
 
     images = preprocessing(options)
     shape = options.pop("shape") | options.pop("input_shapes")
@@ -86,7 +85,7 @@ def distill_command(student: Path, teacher: Path, data: Path, as_json: bool, **o
         found = distill(student, teacher, data, output, shape=shape, images=images, **files, **told, **choices)
     facts = report.distill_facts(found)
     if as_json:
-        return click.echo(json_text(facts), nl=False)
+        return print_json(facts)
     click.echo(report.distill_text(facts), nl=False)
     click.echo(f"\nnext: {next_compile(found.path, found.outcome.graph)}")
     return None

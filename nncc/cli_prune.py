@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nncc.cli_quant import CALIBRATION, IMAGE_OPTIONS, METRIC_TIMEOUT, next_compile, preprocessing
-from nncc.options import JSON, SHAPES, TARGET, all_of
+from nncc.options import JSON, SHAPES, TARGET, all_of, print_json
 
 __all__ = ["prune_command"]
 
@@ -102,7 +102,6 @@ def prune_command(model: Path, as_json: bool, plot: Path | None, **options: Any)
     from nncc import prune_report as report
     from nncc.compress.api import prune
     from nncc.console import working
-    from nncc.report import json_text
     from nncc.sensitivity_plot import check_plot, plot_groups
 
     if plot is not None:
@@ -117,7 +116,7 @@ def prune_command(model: Path, as_json: bool, plot: Path | None, **options: Any)
     if plot is not None:
         plot_groups(facts, plot)
     if as_json:
-        return click.echo(json_text(facts), nl=False)
+        return print_json(facts)
     click.echo(report.prune_text(facts), nl=False)
     if plot is not None:
         click.echo(f"drawn in {plot}")

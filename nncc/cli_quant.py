@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nncc.errors import UsageError
-from nncc.options import JSON, SHAPES, TARGET, all_of, documentation, time_span
+from nncc.options import JSON, SHAPES, TARGET, all_of, documentation, print_json, time_span
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -64,14 +64,11 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     return int(found[1]), int(found[2] or found[1])
 
 
-CALIBRATION = click.option(
-    "--calibration",
-    type=Path,
-    required=True,
-    metavar="DATA",
-    help="Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
-    "A quarter of them is held out to judge by.",
+_CALIBRATION = (
+    "Inputs like those of real use: an .npz, an .npy, or a folder of such or of images. "
+    "A quarter of them is held out to judge by."
 )
+CALIBRATION = click.option("--calibration", type=Path, required=True, metavar="DATA", help=_CALIBRATION)
 METRIC_TIMEOUT = click.option(
     "--metric-timeout",
     "metric_seconds",
@@ -121,7 +118,9 @@ def _float_nodes(context: click.Context, parameter: click.Parameter, values: Seq
 
 @click.command("quantize", short_help="Float ONNX to int8 ONNX, within an accuracy.")
 @click.argument("model", type=Path)
-@CALIBRATION
+@click.option(
+    "--calibration", type=Path, metavar="DATA", help=f"{_CALIBRATION} Needed for int8, not for other precisions."
+)
 @click.option(
     "-o", "--output", type=Path, metavar="FILE", help="The QDQ model to write.  [default: <model>.int8.onnx beside it]"
 )
@@ -189,7 +188,6 @@ def quantize_command(model: Path, as_json: bool, plot: Path | None, **options: A
     from nncc import quantize_report as report
     from nncc.console import working
     from nncc.quant.api import quantize
-    from nncc.report import json_text
     from nncc.sensitivity_plot import check_plot, plot_layers
 
     if plot is not None:
@@ -208,7 +206,7 @@ def quantize_command(model: Path, as_json: bool, plot: Path | None, **options: A
         floats = [each["name"] for each in facts["stays_float"]]
         plot_layers(facts["lost"], floats, "score" if call["rank_by"] == "metric" else "dB", plot)
     if as_json:
-        return click.echo(json_text(facts), nl=False)
+        return print_json(facts)
     click.echo(report.quantize_text(facts), nl=False)
     if plot is not None:
         click.echo(f"drawn in {plot}" if facts["lost"] else f"no layer is in int8: nothing to draw in {plot}")

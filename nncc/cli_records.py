@@ -9,7 +9,7 @@ import click
 
 from nncc.cli_errors import Group
 from nncc.console import working
-from nncc.options import JSON, TARGET, option
+from nncc.options import JSON, TARGET, option, print_json
 
 if TYPE_CHECKING:
     from nncc.tuning.record_files import Problem
@@ -231,9 +231,10 @@ def _added(number: int, where: str, facts: dict[str, Any], as_json: bool) -> Non
 
 def _print(what: Any) -> None:
     """Text as it is, anything else as JSON."""
-    from nncc.report import json_text
-
-    click.echo(what if isinstance(what, str) else json_text(what), nl=False)
+    if isinstance(what, str):
+        click.echo(what, nl=False)
+    else:
+        print_json(what)
 
 
 def _left_out(lines: list[str]) -> None:

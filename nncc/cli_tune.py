@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 
 from nncc.errors import UsageError
-from nncc.options import BIND, JSON, SHAPES, TARGET, all_of, option, time_span
+from nncc.options import BIND, JSON, SHAPES, TARGET, all_of, option, print_json, time_span
 
 __all__ = ["tune_command"]
 
@@ -44,7 +44,6 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
     from nncc import tune_report as report
     from nncc.config import Config, Tuning
     from nncc.console import working
-    from nncc.report import json_text
     from nncc.tuning.tune import tune
 
     into, *others = options.pop("records")
@@ -67,10 +66,11 @@ def tune_command(model: Path, as_json: bool, **options: Any) -> None:
         found = tune(model, config, tuning, watcher[0])
     stored = tuning.runner != "qemu"
     if tuning.tasks == "list":
-        text = json_text(report.task_facts(found.state)) if as_json else report.task_table(found.state)
-        return click.echo(text, nl=False)
+        if as_json:
+            return print_json(report.task_facts(found.state))
+        return click.echo(report.task_table(found.state), nl=False)
     if as_json:
-        return click.echo(json_text(report.outcome_facts(found, str(tuning.into), stored)), nl=False)
+        return print_json(report.outcome_facts(found, str(tuning.into), stored))
     click.echo(report.outcome_text(found, str(tuning.into), stored), nl=False)
     if stored:
         words = ["nncc", "compile", str(model), "--target", config.target]

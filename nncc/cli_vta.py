@@ -9,7 +9,7 @@ import click
 
 from nncc.cli_errors import Group
 from nncc.errors import UsageError
-from nncc.options import JSON, SHAPES, all_of, option
+from nncc.options import JSON, SHAPES, all_of, option, print_json
 
 __all__ = ["vta"]
 
@@ -108,7 +108,6 @@ def explore_command(
     is made of, with the areas of a 40 nm library: good to compare machines, not to order silicon.
     """
     from nncc.console import working
-    from nncc.report import json_text
     from nncc.vta.area import budget_of
     from nncc.vta.explore import candidates_json, candidates_text, explore
 
@@ -121,6 +120,6 @@ def explore_command(
         progress.start("explore", str(model))
         found = explore(model, target, sizes, memory, {**shape, **input_shapes}, most, progress.tell)
     if as_json:
-        click.echo(json_text(candidates_json(found)), nl=False)
+        print_json(candidates_json(found))
     else:
         click.echo(candidates_text(found, memory), nl=False)

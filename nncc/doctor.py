@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from nncc.codegen.cuda_compiler import find_compiler
-from nncc.codegen.link import cache_folder, emulator, find_toolchain, toolchains
+from nncc.codegen.toolchains import find_toolchain, toolchains
+from nncc.emulation import emulator
 from nncc.errors import NnccError
-from nncc.host import driver_problem
-from nncc.target import Target, available, host
+from nncc.host import driver_problem, host
+from nncc.resources import cache_folder
+from nncc.target import Target, available
 
 __all__ = ["PROBES", "Row", "diagnose"]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nncc.target import Hardware
 
 __all__ = [
+    "BYTE",
     "DOTS",
     "FENCE",
     "FULL_PRODUCT",
@@ -29,6 +30,7 @@ __all__ = [
     "dot_of",
     "dots_of",
     "nearest",
+    "nearest_byte",
     "rounded",
     "wide_dot_of",
 ]
@@ -39,6 +41,8 @@ FULL_PRODUCT = "tirx.nncc_full_dot"
 """The same where weights may be -128."""
 ROUND = "tirx.nncc_nearest"
 """The TIR operator: float32 to the nearest int32, ties to even; from 2^22 on it gives anything."""
+BYTE = "tirx.nncc_byte"
+"""The TIR operator: float32 x and int32 z, a byte, to clip(round(x) + z) as uint8; NaN gives 0."""
 FENCE = "tirx.nncc_rounded"
 """The TIR operator: float32 as it is, rounded before it is part of a sum."""
 
@@ -113,6 +117,13 @@ def nearest(value: Any) -> Any:
     from nncc.compat import pure_operator, tirx
 
     return tirx.call_intrin("int32", pure_operator(ROUND), value)
+
+
+def nearest_byte(value: Any, zero: Any) -> Any:
+    """float32 to the uint8 that is nearest to it plus `zero`, an int32 from 0 to 255, ties to even; NaN to 0."""
+    from nncc.compat import pure_operator, tirx
+
+    return tirx.call_intrin("uint8", pure_operator(BYTE), value, zero)
 
 
 def rounded(value: Any) -> Any:

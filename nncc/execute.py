@@ -7,17 +7,26 @@ Either way a crash of the library is an error of this process, and memory is mea
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.errors import NnccError, OutputError, RunError, TargetError
+from nncc.emulation import emulate, emulator
+from nncc.errors import NnccError, RunError, TargetError
+from nncc.library_facts import (
+    description_beside,
+    device_beside,
+    foreign_machine,
+    is_library,
+    schedules_beside,
+    target_of,
+)
+from nncc.measurement import Measurement, Simulation
 from nncc.vta.devices import driver_of, is_simulator
-from nncc.worker import never_ended, signal_name, work
+from nncc.worker import work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,71 +35,7 @@ if TYPE_CHECKING:
     from nncc.runtime.sizes import OpenDim
     from nncc.target import Target
 
-__all__ = [
-    "Measurement",
-    "OpenLibrary",
-    "Simulation",
-    "describe",
-    "emulate",
-    "is_library",
-    "open_library",
-    "schedules_beside",
-    "target_of",
-    "write_runner",
-]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Times of a library. Memory is what the process needed beyond what it had before the library was loaded."""
-
-    threads: int
-    warmup: int
-    seconds: tuple[float, ...]
-    """Of each timed inference, in order."""
-    load_seconds: float
-    create_seconds: float
-    peak_bytes: int
-    """0 where the system does not tell."""
-    call_seconds: tuple[float, ...] = ()
-    """Mean of each kernel call; empty unless asked for."""
-
-    @property
-    def ordered(self) -> list[float]:
-        """The times, the shortest first."""
-        return sorted(self.seconds)
-
-    @property
-    def p50(self) -> float:
-        """The median, between the two in the middle where their number is even."""
-        times = self.ordered
-        return (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2
-
-    @property
-    def p90(self) -> float:
-        """By nearest rank."""
-        times = self.ordered
-        return times[(len(times) * 9 + 9) // 10 - 1]
-
-    @property
-    def mean(self) -> float:
-        """The arithmetic mean."""
-        return sum(self.seconds) / len(self.seconds)
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """An inference on a simulated accelerator."""
-
-    device: str
-    """What the simulator says of itself: the machine's configuration, clock and memory."""
-    counters: Mapping[str, int]
-    cycles: tuple[int, ...]
-    """Of each call; 0 for those on the host. A layer's are those from when all before it was complete."""
-    seconds: float
-    """Those of all, by the clock of the device."""
-    host_seconds: tuple[float, ...]
-    """Of each call, as they were here; 0 for those on the accelerator."""
+__all__ = ["OpenLibrary", "describe", "open_library"]
 
 
 @dataclass(frozen=True)
@@ -161,10 +106,8 @@ class OpenLibrary:
         """
         sizes, arrays = self._checked(inputs)
         shapes = [tensor["shape"] for tensor in self.description["outputs"]]
-        with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
+        with _written(arrays) as scratch:
             folder = Path(scratch)
-            for number, array in enumerate(arrays):
-                array.tofile(folder / f"in{number}")
             if self.target is not None:
                 words = ["--threads", str(self.threads), "--warmup", "0", "--repeat", "1", "--json"]
                 for dim, size in zip(self.dims, sizes, strict=True):
@@ -214,9 +157,7 @@ class OpenLibrary:
             hint = "`--runner FOLDER` writes the bench program for the board: copy both there"
             raise RunError(f"emulated by {self.emulated_by}: times say nothing about the device", hint)
         sizes, arrays = self._checked(inputs)
-        with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
-            for number, array in enumerate(arrays):
-                array.tofile(Path(scratch) / f"in{number}")
+        with _written(arrays) as scratch:
             order = {"task": "bench", "threads": self.threads, "folder": scratch, "repeat": repeat, "sizes": sizes}
             order |= {"device": self.device}
             found = work(self.path, order | {"seconds": seconds, "warmup": warmup, "profile": profile})
@@ -233,9 +174,7 @@ class OpenLibrary:
     def simulate(self, inputs: Mapping[str, Any]) -> Simulation:
         """One inference on a simulated accelerator, counted. Raises RunError as `run`."""
         _, arrays = self._checked(inputs)
-        with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
-            for number, array in enumerate(arrays):
-                array.tofile(Path(scratch) / f"in{number}")
+        with _written(arrays) as scratch:
             order = {"task": "simulate", "threads": self.threads, "folder": scratch, "device": self.device}
             found = work(self.path, order)
         cycles, host_seconds = tuple(found["cycles"]), tuple(found["host_seconds"])
@@ -255,7 +194,7 @@ def open_library(path: str | Path, threads: int = 1, target: Target | None = Non
     path = Path(path)
     if threads < 0:
         raise RunError(f"the number of threads is {threads}", "0 means one for each processor")
-    machine = _foreign_machine(path)
+    machine = foreign_machine(path)
     if machine is None:
         simulated = is_simulator(device)
         if device:
@@ -266,8 +205,6 @@ def open_library(path: str | Path, threads: int = 1, target: Target | None = Non
         raise RunError(
             f"{path} is for {machine}: only a machine of its own has its accelerator", "leave the device out"
         )
-    from nncc.codegen.link import emulator
-
     target = target or target_of(path)
     words = tuple(emulator(target))
     if not words:
@@ -276,54 +213,20 @@ def open_library(path: str | Path, threads: int = 1, target: Target | None = Non
     return OpenLibrary(path, threads, target, words, description)
 
 
-def target_of(path: Path) -> Target:
-    """The target that a library was compiled for, or one that is like it, for linking and emulating.
-
-    A library for a target of the user's own only has its name: then the machine in the file's header decides.
-    """
-    from nncc.runtime import library_file
-    from nncc.target import available, resolve
-
-    found = _machine(path) if path.is_file() else None
-    if found is None:
-        library_file.check_file(str(path))
-        raise RunError(f"{path} is not a shared library")
-    machine, system = found
-    try:
-        target = resolve(library_file.target_of(str(path)) or "")
-        if _same(target, machine, system):
-            return target
-    except NnccError:
-        pass
-    processors = [each for each in available() if each.name == each.base and not each.hardware.multiprocessors]
-    alike = [target for target in processors if _same(target, machine, system)]
-    if not alike:
-        raise TargetError(
-            f"`{path}` is for {machine} {system}, which is no target of nncc", "`nncc targets` lists them"
-        )
-    return min(alike, key=lambda each: len(each.hardware.features))
-
-
-def is_library(path: Path) -> bool:
-    """Whether a file begins like a shared library of any machine."""
-    try:
-        return _machine(path) is not None
-    except OSError:
-        return False
-
-
 def describe(path: Path) -> dict[str, Any]:
-    """What a library says of itself; where this machine cannot run it, what the .json beside it says.
+    """What a library says of itself; where this machine cannot run it, what the .json beside it says. From there too:
+    schedules, and of GPUs the device code.
 
     Raises as :func:`open_library` if there is no such file.
     """
     from nncc.runtime import loader
 
     try:
-        about = loader.describe(path) if _foreign_machine(path) is None else open_library(path).description
-        return about | {"schedules": schedules_beside(path, about)}
+        about = loader.describe(path) if foreign_machine(path) is None else open_library(path).description
+        device = device_beside(path, about)
+        return about | {"schedules": schedules_beside(path, about)} | ({"device": device} if device else {})
     except NnccError:
-        about = _beside(path)
+        about = description_beside(path)
         if not is_library(path) or not about.keys() >= {"build", "calls", "inputs", "outputs", "features"}:
             raise
         if about["build"].encode() not in path.read_bytes():
@@ -331,67 +234,13 @@ def describe(path: Path) -> dict[str, Any]:
         return about | {"calls": [{"name": name, "flops": 0, "bytes": 0} for name in about["calls"]]}
 
 
-def schedules_beside(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
-    """Where each kernel's schedule came from: in the .json beside the library, if it is of the same build."""
-    about = _beside(path)
-    return dict(about.get("schedules", {})) if about.get("build") == description["build"] else {}
-
-
-def _beside(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
-def write_runner(library: Path, folder: Path) -> Path:
-    """Write the bench program for a library's target to `folder`: ``nncc-bench``, for a board without Python.
-
-    Raises RunError if the file is no library, ToolError if the program cannot be compiled, OutputError.
-    """
-    from nncc.codegen.link import build_runner
-
-    target = target_of(library)
-    runner = build_runner(target)
-    program = folder / f"nncc-bench{runner.suffix if runner.suffix == '.exe' else ''}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(runner, program)
-    except OSError as error:
-        raise OutputError(f"cannot write `{program}`: {error.strerror or error}", "choose another folder") from error
-    return program
-
-
-# ---- inside -----------------------------------------------------------------------------------------------------
-
-
-def _machine(path: Path) -> tuple[str, str] | None:
-    from nncc.runtime import library_file
-
-    with path.open("rb") as file:
-        return library_file.file_machine(file.read(4096))
-
-
-def _foreign_machine(path: Path) -> str | None:
-    """The machine of a library that is not for this one; RunError if the file is none at all."""
-    from nncc.runtime import library_file
-
-    try:
-        found = _machine(path)
-    except OSError:
-        found = None
-    if found is None or found == library_file.this_machine():
-        return None  # the loader has the words for what is not there or no library
-    return f"{found[0]} {found[1]}"
-
-
-def _same(target: Target, machine: str, system: str) -> bool:
-    names = {"amd64": "x86_64", "arm64": "aarch64"}
-    there = target.link.machine.lower()
-    return (
-        names.get(there, there) == machine and {"Darwin": "macOS"}.get(target.link.system, target.link.system) == system
-    )
+@contextmanager
+def _written(arrays: Sequence[np.ndarray]) -> Iterator[str]:
+    """A folder with the arrays as files ``in0``, ``in1`` ..., as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
+        for number, array in enumerate(arrays):
+            array.tofile(Path(scratch) / f"in{number}")
+        yield scratch
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]], dims: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -415,27 +264,3 @@ def _array(path: Path, tensor: Mapping[str, Any], shape: Sequence[int]) -> np.nd
     import numpy as np
 
     return np.fromfile(path, dtype=_info(tensor).numpy_dtype).reshape(shape)
-
-
-def emulate(
-    path: Path, target: Target, emulator: Sequence[str], words: Sequence[str], timeout: float | None = None
-) -> str:
-    """What the generic runner prints for these `words` about a library of another machine.
-
-    Raises RunError where the library fails or crashes, or is killed after `timeout` seconds.
-    """
-    from nncc.codegen.link import build_runner
-
-    command = [*emulator, str(build_runner(target)), str(path), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        raise never_ended(path, error.timeout) from None
-    if done.returncode == 0:
-        return done.stdout
-    said = done.stderr.strip().removeprefix("nncc-bench: ")
-    name = Path(emulator[0]).name
-    if done.returncode < 0 or "uncaught target signal" in said:
-        number = -done.returncode if done.returncode < 0 else int(said.split("uncaught target signal")[1].split()[0])
-        raise RunError(f"{path} crashed in {name}: {signal_name(number)}", "please report this, with the model")
-    raise RunError(f"{path}: {said or f'{name} ended with exit status {done.returncode}'}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from nncc.choices import Choices
 from nncc.compat import structural_walk, tirx
-from nncc.loops import reduces_rows
+from nncc.reduction_loops import reduces_rows
 from nncc.scheduling import extent, extents, is_spatial, loads
 from nncc.target import Hardware
 

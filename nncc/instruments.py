@@ -89,7 +89,7 @@ def write_stage(value: Any, stem: Path) -> Path:
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(value, Model):
-            from nncc.frontend.onnx import save
+            from nncc.frontend.proto import save
 
             path = stem.with_name(stem.name + ".onnx")
             save(value, path)
@@ -197,7 +197,7 @@ class Verify(Instrument):
         self._compare(stage, found, "the model computes something else after it")
 
     def _check_library(self, stage: Stage, job: Job, artifact: Artifact) -> None:
-        from nncc.codegen.link import build_runner, emulator
+        from nncc.emulation import build_runner, emulator
         from nncc.execute import open_library
 
         if self._expected is None:

@@ -11,7 +11,7 @@ there. Whole models in float32 with AVX-512, and pruned: ResNet-18 15.6 ms (16.0
 48 % 25 (27), in int8 24.6 (21.3) and 14.9 (12.1). With AVX2, integers over float32: depthwise convolutions with the 1x1
 convolutions around them, 3x3 of 96 channels 0.89 (0.86), with stride 2 0.90 (0.74), 5x5 of 192 0.91 (0.89); single
 layers whose input is dequantized where it is quantized, at no cost, 3x3 of 64 channels 0.87 (0.56), of 128 0.74 (0.57),
-of 512 on 7x7 pixels 1.05 (0.67), from 3 to 32 1.23 (0.85), 1x1 of 64 0.81 (0.62), in 32 groups 2.55 (2.63), in 8 1.00
+of 512 on 7x7 pixels 1.05 (0.67), 1x1 of 64 0.81 (0.62), in 32 groups 2.55 (2.63), in 8 1.00
 (1.20), in 4 0.86 (0.64). MobileNetV2 with depthwise convolutions in float32 takes 1 to 9 % longer.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nncc.target import Hardware
     from nncc.templates import Template
 
-__all__ = ["QUANTIZED_BLOCK", "LayerTimes", "Product"]
+__all__ = ["INTERLEAVED", "QUANTIZED_BLOCK", "LayerTimes", "Product"]
 
 _OPERATIONS = {"sdot": 1, "vnni512": 1, "vnni256": 1, "avxvnni": 1, "smull": 2, "pmaddwd": 4 / 3, "none": 12}
 """What the sum of a vector of words costs, in multiply-adds of float32 vectors: by measurements (VNNI 468 GOP/s and
@@ -45,6 +45,8 @@ _WORDS = 6
 """Vector operations a vector of words for depthwise convolutions: loads and shuffles."""
 QUANTIZED_BLOCK = 16
 """Channels in a block of a quantized model."""
+INTERLEAVED = 3
+"""Channels that may lie side by side for words along rows: at most those of an image."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,9 @@ class LayerTimes:
         vectors = _padded(product.columns) / dot.lanes
         if product.kind == "conv_transpose" or product.groups == 1:
             steps = prod(window) * _padded(product.depth) / dot.size
-            if product.kind == "conv" and 2 * product.depth <= dot.size and product.dilations[-1:] == (1,):
-                steps = prod(window[:-1]) * _blocks(window[-1], dot.size // product.depth)  # words along rows
+            few = dot.size // 2 if self.hardware.lane_operand else INTERLEAVED
+            if product.kind == "conv" and product.depth <= few and product.dilations[-1:] == (1,):
+                steps = min(steps, prod(window[:-1]) * _blocks(window[-1] * product.depth, dot.size))  # along rows
             direct = positions * steps * vectors * each * min(1 / _EFFICIENCY, skipping)
             return direct if product.kind != "conv" else min(direct, self._integer_winograd(product, dot, exact))
         if product.depth == 1 and product.columns == product.groups and len(window) == 2:

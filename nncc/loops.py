@@ -1,4 +1,4 @@
-"""Plain loops for the blocks that no template placed: elementwise passes and reductions."""
+"""Plain loops for the elementwise blocks that no template placed; `nncc.reduction_loops` has those of reductions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from nncc.choices import Choices
 from nncc.compat import Analyzer, structural_walk, tirx, tvm
-from nncc.scheduling import decompose_reduction, extent, extents, is_padding, loads, parallel, transcendentals
+from nncc.scheduling import cut_at_borders, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
 
-__all__ = ["elementwise", "reduces_rows", "reduction"]
+__all__ = ["elementwise"]
 
 
 def _vectorize_last(sch: Any, block: Any, lanes: int) -> list[Any]:
@@ -97,6 +97,29 @@ def _in_squares(sch: Any, block: Any, lanes: int) -> list[Any] | None:
     return outer
 
 
+def _interleaved(sch: Any, block: Any, lanes: int) -> list[Any] | None:
+    """Vectorize a block that puts elements of a few rows in turn, y[.., i] = x[.., i mod C, .., i div C], by vectors of
+    each row (`nncc.codegen.shuffle_lanes`). The loops that remain outside; None where a block does something else.
+    """
+    loops, iterators = sch.get_loops(block), sch.get(block).iter_vars
+    at = max((i for i, loop in enumerate(loops) if extent(sch, loop) > 1), default=-1)
+    if at < 0 or lanes == 1 or len(loops) != len(iterators) or _branches(sch, block) or len(loads(sch, block)) != 1:
+        return None
+    (load,), v = loads(sch, block), iterators[at].var
+    rows = [index.b for index in load.indices if isinstance(index, tirx.FloorMod) and index.a.same_as(v)]
+    if len(rows) != 1 or not isinstance(rows[0], tirx.IntImm) or not 2 <= int(rows[0]) < 8:
+        return None
+    size = int(rows[0]) * lanes
+    rest = extent(sch, loops[at]) % size
+    if extent(sch, loops[at]) < size or not isinstance(load.indices[-1], tirx.FloorDiv):
+        return None
+    columns, column = sch.split(loops[at], [None, size])
+    if rest:
+        sch.annotate(columns, "pragma_loop_partition_hint", 1)
+    sch.vectorize(column)
+    return list(loops[:at]) if rest else [*loops[:at], columns]
+
+
 def _transposed(sch: Any, block: Any, lanes: int) -> list[Any] | None:
     """The same of a block that reads one tensor along another axis than its innermost, where both are whole squares,
     of half the lanes or a quarter if need be. The loops that remain outside; None where a block does something else.
@@ -157,79 +180,18 @@ def elementwise(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> No
     if not sch.get_loops(block):
         return
     work = prod(extents(sch, block)) * (1 + 12 * transcendentals(sch, block))
+    loops = sch.get_loops(block)
+    if cut_at_borders(sch, block):
+        parallel(sch, loops[:-1], work, hardware, choose)
+        return
     outer = _cut_at_borders(sch, block)
     if outer is None:
         outer = _in_squares(sch, block, max(1, hardware.vector_bits // 32))
+    if outer is None:
+        outer = _interleaved(sch, block, max(1, hardware.vector_bits // 32))
     if outer is None:
         outer = _transposed(sch, block, max(1, hardware.vector_bits // 32))
     if outer is None:
         outer = _vectorize_last(sch, block, max(1, hardware.vector_bits // 32))
     if outer:
         parallel(sch, outer, work, hardware, choose)
-
-
-def reduction(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> None:
-    """Spatial loops spread over the threads; lanes run along a spatial axis, or along the reduced one by rfactor."""
-    lanes = max(1, hardware.vector_bits // 32)
-    iterators = sch.get(block).iter_vars
-    loops = sch.get_loops(block)
-    if len(loops) != len(iterators):
-        return
-    spatial = [loop for loop, v in zip(loops, iterators, strict=True) if v.iter_type == 0]
-    reduced = [loop for loop, v in zip(loops, iterators, strict=True) if v.iter_type == 2]
-    if len(spatial) + len(reduced) != len(loops) or not reduced:
-        return
-    work = prod(extents(sch, block))
-    by_rows = reduces_rows(sch, block)
-    length = extent(sch, reduced[-1])
-    # Without a spatial loop, rfactor fails inside TVM 0.27.
-    if spatial and by_rows and lanes > 1 and length >= 2 * lanes and len(sch.get(block).writes) == 1:
-        # Several accumulators of one vector each: they hide the latency of an addition, and a long sum in one float32
-        # loses digits.
-        width = lanes * min(4, length // (2 * lanes))
-        steps, lane = sch.split(reduced[-1], [None, width])
-        if length % width:
-            sch.annotate(steps, "pragma_loop_partition_hint", 1)
-        partial = sch.rfactor(lane, len(spatial))
-        # compute_at would drop the predicate of a tail (TVM 0.27): the partial sums keep a nest of their own.
-        *outer, lane = sch.get_loops(partial)
-        first = outer[len(spatial)]
-        if width > lanes:
-            vectors, vector = sch.split(lane, [None, lanes])
-            sch.unroll(vectors)
-            sch.vectorize(vector)
-        else:
-            sch.vectorize(lane)
-        parallel(sch, outer[: len(spatial)], work, hardware, choose)
-        parallel(sch, sch.get_loops(block)[:-1], work // length, hardware, choose)
-        decompose_reduction(sch, partial, first)
-        return
-    if spatial and not by_rows and extent(sch, spatial[-1]) >= min(lanes, 4):
-        size = extent(sch, spatial[-1])
-        if size % lanes == 0 and size > lanes:
-            outer, vector = sch.split(spatial[-1], [None, lanes])
-            spatial = [*spatial[:-1], outer, vector]
-        if extent(sch, spatial[-1]) <= 2 * lanes:
-            sch.reorder(*spatial[:-1], *reduced, spatial[-1])
-            sch.vectorize(spatial[-1])
-            if len(spatial) > 1:
-                parallel(sch, spatial[:-1], work, hardware, choose)
-            decompose_reduction(sch, block, reduced[0])
-            return
-    if spatial:
-        sch.reorder(*spatial, *reduced)
-        parallel(sch, spatial, work, hardware, choose)
-
-
-def reduces_rows(sch: Any, block: Any) -> bool:
-    """Whether the fastest index of what the block reads runs along a reduced axis."""
-    reduced = [v.var for v in sch.get(block).iter_vars if v.iter_type == 2]
-    written = [region.source for region in sch.get(block).writes]
-    for load in loads(sch, block):
-        if not load.indices or any(load.source.same_as(buffer) for buffer in written):
-            continue
-        found: list[Any] = []
-        structural_walk(load.indices[-1], [(tirx.Var, found.append)])
-        if any(v.same_as(r) for v in found for r in reduced):
-            return True
-    return False

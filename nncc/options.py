@@ -1,4 +1,4 @@
-"""The options of the command line that several commands have, and how their words are read."""
+"""The options of the command line that several commands have, how their words are read, and what `--json` prints."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ __all__ = [
     "comma_words",
     "documentation",
     "option",
+    "print_json",
     "time_span",
 ]
 
@@ -214,3 +215,10 @@ def all_of(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return command
 
     return decorate
+
+
+def print_json(value: Any) -> None:
+    """What a command prints where it is asked for JSON."""
+    from nncc.report import json_text
+
+    click.echo(json_text(value), nl=False)

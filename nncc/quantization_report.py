@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nncc.report import plural
 
 if TYPE_CHECKING:
-    from nncc.ir import Quantization
+    from nncc.ir import Fallback, Quantization
 
-__all__ = ["quantization_facts", "quantization_text", "share"]
+__all__ = ["fallback_facts", "fallback_text", "quantization_facts", "quantization_text", "share"]
 
 
 def quantization_facts(found: Quantization | None) -> dict[str, Any] | None:
@@ -19,8 +20,13 @@ def quantization_facts(found: Quantization | None) -> dict[str, Any] | None:
     return {
         "integer_macs": found.integer_macs,
         "macs": found.macs,
-        "float_layers": [{"layer": e.text, "reason": e.reason, "count": e.count} for e in found.float_layers],
+        "float_layers": fallback_facts(found.float_layers),
     }
+
+
+def fallback_facts(layers: Sequence[Fallback]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [{"layer": each.text, "reason": each.reason, "count": each.count} for each in layers]
 
 
 def quantization_text(found: Quantization | None) -> str:
@@ -29,10 +35,16 @@ def quantization_text(found: Quantization | None) -> str:
     if found is None or not found.macs:
         return ""
     lines = [f"\nintegers {share(found.integer_macs, found.macs)} of the multiply-adds\n"]
-    if found.float_layers:
-        count = sum(each.count for each in found.float_layers)
-        lines.append(f"{plural(count, 'quantized layer')} in float32\n")
-    for each in found.float_layers:
+    lines.append(fallback_text(found.float_layers, "quantized layer", "in float32"))
+    return "".join(lines)
+
+
+def fallback_text(layers: Sequence[Fallback], noun: str, where: str) -> str:
+    """How many there are, as `noun` in the singular, and two lines for each kind; nothing where there are none."""
+    if not layers:
+        return ""
+    lines = [f"{plural(sum(each.count for each in layers), noun)} {where}\n"]
+    for each in layers:
         times = f"{each.count} times " if each.count > 1 else ""
         lines.append(f"  {times}{each.text}\n    {each.reason}\n")
     return "".join(lines)

@@ -146,6 +146,8 @@ def agreement_text(agreement: Mapping[str, float | None]) -> str:
 
 
 def samples_text(samples: Mapping[str, int]) -> str:
-    """Which samples judged, of the counts ``calibrated`` and ``held_out``."""
+    """Which samples judged, of the counts ``calibrated``, 0 where they were made up, and ``held_out``."""
+    if not samples["calibrated"]:
+        return plural(samples["held_out"], "random input")
     held = plural(samples["held_out"], "sample")
     return f"{held} held out" if samples["held_out"] != samples["calibrated"] else f"the {held} of the calibration"

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nncc.codegen.link import cache_folder, link
+from nncc.codegen.link import link
 from nncc.codegen.publish import workshop
 from nncc.errors import NnccError, OutputError
-from nncc.execute import OpenLibrary, target_of
+from nncc.execute import OpenLibrary
 from nncc.host import host
-from nncc.resources import runtime_folder
+from nncc.library_facts import target_of
+from nncc.resources import cache_folder, runtime_folder
 from nncc.target import Target
 from nncc.worker import work
 

@@ -6,6 +6,7 @@ with the row, and so starts inside of the one before: no element is read alone, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,19 @@ from nncc.choices import Choices
 from nncc.compat import te, tirx
 from nncc.target import Hardware
 
-__all__ = ["Tiles", "fold_max", "fold_sum", "in_tiles", "producers", "row_at", "row_by_row", "row_of", "row_tiles"]
+__all__ = [
+    "Tiles",
+    "fold_greatest",
+    "fold_least",
+    "fold_max",
+    "fold_sum",
+    "in_tiles",
+    "producers",
+    "row_at",
+    "row_by_row",
+    "row_of",
+    "row_tiles",
+]
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,40 @@ def fold_max(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], part: 
     return _fold(lanes, tirx.max, "max", part)
 
 
+def fold_greatest(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], name: str, part: dict[str, str]) -> Any:
+    """The greatest tile(*row, step, lane) of each row, [*rows], which minus infinity may be."""
+    return _fold_extreme(rows, tiles, tile, name, part, tirx.max, tirx.min_value, -math.inf)
+
+
+def fold_least(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], name: str, part: dict[str, str]) -> Any:
+    """The smallest one, [*rows], which infinity may be."""
+    return _fold_extreme(rows, tiles, tile, name, part, tirx.min, tirx.max_value, math.inf)
+
+
+def _fold_extreme(
+    rows: Sequence[int],
+    tiles: Tiles,
+    tile: Callable[..., Any],
+    name: str,
+    part: dict[str, str],
+    combine: Callable[[Any, Any], Any],
+    bound: Callable[[str], Any],
+    infinite: float,
+) -> Any:
+    def first(dtype: str) -> Any:
+        return tirx.const(infinite, dtype) if "float" in str(dtype) else bound(str(dtype))
+
+    step = te.reduce_axis((0, tiles.steps), name="step")
+    reducer = te.comm_reducer(lambda a, b: combine(a, b), first, name=name)
+    lanes = te.compute(
+        (*rows, tiles.width),
+        lambda *at: reducer(tile(*at[:-1], step, at[-1]), axis=[step]),
+        name=f"{name}_of_tiles",
+        attrs=part,
+    )
+    return _fold(lanes, combine, name, part)
+
+
 def fold_sum(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], name: str, part: dict[str, str]) -> Any:
     """sum of tile(*row, step, lane) over a row, [*rows]; of the last tile, only what did not come before."""
     whole = tiles.steps - bool(tiles.again)
@@ -134,7 +181,7 @@ def _fold(lanes: Any, combine: Any, name: str, part: dict[str, str]) -> Any:
 def row_by_row(
     sch: Any, block: Any, width: int, work: int, hardware: Hardware, choose: Choices
 ) -> tuple[list[Any], str]:
-    """Compute everything that `block`, [.., n], is made of row by row, in tiles of `width`; see `nncc.templates`.
+    """Compute everything that `block`, [.., n], is made of row by row, in tiles of `width`; see `nncc.scheduling`.
 
     Short rows come some at a time: their chains of exponentials and halves then wait for each other less.
     """

@@ -9,7 +9,8 @@ from nncc.report import duration, table
 from nncc.text import size
 
 if TYPE_CHECKING:
-    from nncc.execute import OpenLibrary, Simulation
+    from nncc.execute import OpenLibrary
+    from nncc.measurement import Simulation
 
 __all__ = ["layer_rows", "simulation_facts", "simulation_text"]
 

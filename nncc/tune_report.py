@@ -110,9 +110,6 @@ def _cells(contest: Contest) -> list[str]:
     return [f"{contest.share * 100:.1f} %", str(contest.trials), best]
 
 
-# ---- tasks --------------------------------------------------------------------------------------------------------
-
-
 def task_facts(state: State) -> list[dict[str, Any]]:
     """For JSON: the tasks, the greatest share first."""
     return [
@@ -142,9 +139,6 @@ def task_table(state: State) -> str:
     text = table(rows, ">>>>><<")
     how = "; least times by the target's facts, for there is no such GPU here" if state.estimated else ""
     return f"{text}\n{duration(state.baseline)} in all; {rest * 100:.1f} % in kernels without a choice{how}\n"
-
-
-# ---- outcome ------------------------------------------------------------------------------------------------------
 
 
 def outcome_facts(found: Outcome, folder: str, stored: bool) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def _session(model: Model | str | Path, outputs: Sequence[str] | None) -> Any:
     providers = ["CPUExecutionProvider"]
     if not isinstance(model, Model):
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
-    from nncc.frontend.onnx import save, to_proto
+    from nncc.frontend.proto import save, to_proto
 
     weights = sum(v.const_value.nbytes for v in model.graph.graph.initializers.values() if v.const_value is not None)
     if weights < 2**31 - 2**26:
@@ -101,8 +101,7 @@ class Comparison:
     """How one output agrees with what was expected.
 
     `relative_error` is max|a-b| / max|expected|, 0 where both are 0 and infinity where NaN or infinities are in
-    different places; `argmax_agreement` the share of rows (along the last axis) with the same largest element, None
-    for fewer than two axes.
+    different places.
     """
 
     name: str
@@ -110,7 +109,6 @@ class Comparison:
     max_error: float
     relative_error: float
     tolerance: float
-    argmax_agreement: float | None
     ok: bool
     reason: str = ""
 
@@ -129,7 +127,7 @@ def _compare(name: str, expected: np.ndarray, actual: np.ndarray, tolerance: flo
     limit = 0.0 if exact else TOLERANCE[dtype] if tolerance is None else tolerance
 
     def differs(reason: str) -> Comparison:
-        return Comparison(name, dtype, float("inf"), float("inf"), limit, None, False, reason)
+        return Comparison(name, dtype, float("inf"), float("inf"), limit, False, reason)
 
     if expected.shape != actual.shape:
         shapes = ["x".join(map(str, array.shape)) or "scalar" for array in (actual, expected)]
@@ -138,7 +136,7 @@ def _compare(name: str, expected: np.ndarray, actual: np.ndarray, tolerance: flo
         return differs(f"dtype {actual.dtype.name} instead of {dtype}")
     if expected.dtype.kind in "OSU":
         same = bool(np.array_equal(expected, actual))
-        return Comparison(name, dtype, 0.0, 0.0, 0.0, None, True) if same else differs("strings differ")
+        return Comparison(name, dtype, 0.0, 0.0, 0.0, True) if same else differs("strings differ")
     if expected.dtype.kind in "iub":  # Python's integers: int64 extremes neither overflow nor round
         a, b = expected.astype(object), actual.astype(object)
     else:
@@ -154,10 +152,7 @@ def _compare(name: str, expected: np.ndarray, actual: np.ndarray, tolerance: flo
     else:
         error, largest = float(abs(a - b).max()), float(abs(a).max())
     relative = 0.0 if error == 0 else error / largest if largest else float("inf")
-    agreement = None
-    if expected.ndim >= 2 and expected.shape[-1] > 1 and expected.size:
-        agreement = float(np.mean(a.argmax(-1) == b.argmax(-1))) if expected.dtype.kind != "b" else None
-    return Comparison(name, dtype, error, relative, limit, agreement, error == 0 or relative <= limit)
+    return Comparison(name, dtype, error, relative, limit, error == 0 or relative <= limit)
 
 
 def compare(
@@ -178,7 +173,7 @@ def compare(
             found.append(_compare(name, array, actual[name], limit))
         else:
             inf = float("inf")
-            found.append(Comparison(name, array.dtype.name, inf, inf, 0.0, None, False, "the output is missing"))
+            found.append(Comparison(name, array.dtype.name, inf, inf, 0.0, False, "the output is missing"))
     return found
 
 
@@ -186,8 +181,8 @@ ROUNDOFF: dict[str, float] = {"float32": 0.0, "tf32": 2.0**-11, "float16": 2.0**
 """By `Config.precision`: how far, relative to it, the nearest number that products take may be from a factor."""
 
 _KEEP_WEIGHTS = ("Identity", "DequantizeLinear")
-_SIZES = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2)}
-"""Operands of float32 that decide shapes, which no rounding may change."""
+_EXACT = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2), "Pow": (1,)}
+"""Operands of float32 that no rounding may change: they decide shapes, or which power of a negative number is one."""
 
 
 def rounding_level(
@@ -220,8 +215,8 @@ def rounding_level(
                 if scaled is not None and scaled.name:
                     weights[scaled.name] = scaled, products
     for value in graph.graph.initializers.values():  # all other constants are rounded too
-        sizes = any(use.idx in _SIZES.get(use.node.op_type, ()) for use in value.uses())
-        if value.name is not None and not sizes:
+        exact = any(use.idx in _EXACT.get(use.node.op_type, ()) for use in value.uses())
+        if value.name is not None and not exact:
             weights.setdefault(value.name, (value, 4))
     generator = np.random.default_rng(0)
     for value, products in weights.values():

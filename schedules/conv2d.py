@@ -6,9 +6,9 @@ x is [N, C/ci, H, W, ci], y is [N, O/co, OH, OW, co]; channel counts that do not
 W is [O/co, C/ci, KH, KW, ci, co]. One register tile is `vectors` x `columns` accumulators of `co` lanes: each step of
 the reduction takes `columns` activations and `vectors` weight vectors, which the schedule lays out in one stream.
 
-Of integers, a step takes a word of activations: W is [O/co, C/ci, KH, KW, ci/size, co*size], the result int32. Where
-the C channels are so few that a word has room for several pixels, words run along rows: x is [N, 1, H, W, C], a word
-has the channels of size/C neighbours, and W is [O/co, 1, KH, KW*C/size, 1, co*size], see `along_rows`.
+Of integers, a step takes a word of activations: W is [O/co, C/ci, KH, KW, ci/size, co*size], the result int32. An x of
+one channel, [N, 1, H, W, 1], is taken in words along rows: W is [O/co, 1, KH, ceil(KW/size), 1, co*size]. So is one of
+a few channels that lie side by side, which are one of W*C columns: see `along_rows`.
 """
 
 from __future__ import annotations
@@ -34,20 +34,17 @@ def pack(kernel, in_lanes, out_lanes, dot=None):
 
 
 def along_rows(kernel, dot):
-    """[O, C, KH, KW] -> [O, size, KH, words], where a word has the channels of size/C neighbours of a row:
+    """[O, C, KH, KW] -> [O, size, KH, words], for words along rows of which each column has C channels side by side:
 
-        W'[o, t, kh, j] = W[o, t mod C, kh, j * size/C + t div C],   0 behind the window's end
+        W'[o, t, kh, j] = W[o, f mod C, kh, f div C],   f = j * size + t,   0 behind the window's end
 
-    None where that takes no fewer words. The input is then to have as many more columns, of any numbers, on the right.
+    The input is then to have as many more numbers, whatever they are, on the right.
     """
     out_channels, channels, height, width = kernel.shape
-    pixels = dot.size // channels
-    words = -(-width // max(1, pixels))
-    if dot.size % channels or words == width:
-        return None
-    wide = np.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, words * pixels - width)))
-    apart = wide.reshape(out_channels, channels, height, words, pixels)
-    return np.ascontiguousarray(apart.transpose(0, 4, 1, 2, 3).reshape(out_channels, dot.size, height, words))
+    words = -(-width * channels // dot.size)
+    flat = kernel.transpose(0, 2, 3, 1).reshape(out_channels, height, width * channels)
+    whole = np.pad(flat, ((0, 0), (0, 0), (0, words * dot.size - width * channels)))
+    return np.ascontiguousarray(whole.reshape(out_channels, height, words, dot.size).transpose(0, 3, 1, 2))
 
 
 def compute(data, weight, *, strides, padding, dilation, task="", dot=None, zero=0):
@@ -57,11 +54,12 @@ def compute(data, weight, *, strides, padding, dilation, task="", dot=None, zero
     """
     batch, in_blocks, _, _, in_lanes = (int(d) for d in data.shape)
     out_blocks, _, kernel_h, kernel_w, _, out_lanes = (int(d) for d in weight.shape)
-    channels, pixels = in_lanes, 1
+    pixels = 1
     if dot is not None:
-        data, out_lanes, in_lanes = scheduling.widened(data, dot), out_lanes // dot.size, in_lanes // dot.size
-        if channels < dot.size:
-            pixels, in_lanes = dot.size // channels, 1
+        data, out_lanes = scheduling.widened(data, dot), out_lanes // dot.size
+        if in_lanes == 1:
+            pixels = dot.size
+        in_lanes = max(1, in_lanes // dot.size)
     data, (out_h, out_w) = scheduling.padded(data, (kernel_h, kernel_w * pixels), strides, padding, dilation, zero)
     i = te.reduce_axis((0, in_blocks), name="i")
     kh = te.reduce_axis((0, kernel_h), name="kh")
@@ -74,7 +72,7 @@ def compute(data, weight, *, strides, padding, dilation, task="", dot=None, zero
             return data[(*row, column, ii)] * weight[o, i, kh, kw, ii, oi]
 
         def value(t):
-            return data[(*row, column + t // channels, t % channels if pixels > 1 else ii * dot.size + t)]
+            return data[(*row, column + t, 0) if pixels > 1 else (*row, column, ii * dot.size + t)]
 
         return dot.product(value, lambda at: weight[o, i, kh, kw, ii, at], oi, out_lanes)
 

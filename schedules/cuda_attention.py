@@ -23,10 +23,10 @@ _THREADS = 256
 """About, of a block that takes them all."""
 
 
-def compute(q, keys, values, *masks, batch, sizes, views, alpha):
+def compute(q, keys, values, *masks, batch, sizes, views, alpha, queries_first=False):
     """Define y[.., M, E] of q[.., M, D], keys [.., D, N], values [.., N, E] and a mask that broadcasts to [.., M, N].
 
-    `batch` are the leading axes, `sizes` are M, D, N and E.
+    `batch` are the leading axes, `sizes` are M, D, N and E. With `queries_first`, M comes before the last of `batch`.
     """
     batch, (queries, depth, length, width) = [int(d) for d in batch], [int(d) for d in sizes]
     part = scheduling.part(NAME)
@@ -70,13 +70,22 @@ def compute(q, keys, values, *masks, batch, sizes, views, alpha):
         "nncc.sizes": [queries, depth, length, width],
         "nncc.views": [[int(v) for v in view] for view in views],
         "nncc.alpha": tirx.const(alpha, "float32"),
+        "nncc.queries_first": int(queries_first),
     }
-    return te.compute(
-        (*rows, width),
-        lambda *at: mixed[at] / total[at[:-1]],
-        name="attention",
-        attrs=scheduling.anchor(NAME) | facts,
-    )
+
+    def result(*at):
+        place = _swapped(at) if queries_first else at
+        return mixed[tuple(place)] / total[tuple(place[:-1])]
+
+    shape = (*rows, width)
+    shape = _swapped(shape) if queries_first else shape
+    return te.compute(tuple(shape), result, name="attention", attrs=scheduling.anchor(NAME) | facts)
+
+
+def _swapped(axes):
+    """What belongs to the axes, with queries before heads or back."""
+    *outer, first, second, last = axes
+    return [*outer, second, first, last]
 
 
 def schedule(sch, block, hardware, choose):
@@ -85,7 +94,9 @@ def schedule(sch, block, hardware, choose):
     notes = sch.get(block).annotations
     queries, depth, length, width = (int(s) for s in notes["nncc.sizes"])
     views = [[int(v) for v in view] for view in notes["nncc.views"]]
-    *batch, _, _ = scheduling.extents(sch, block)
+    queries_first = bool(notes["nncc.queries_first"])
+    shape = scheduling.extents(sch, block)
+    *batch, _, _ = _swapped(shape) if queries_first else shape
     heads = prod(batch)
     mixed = scheduling.producer(sch, block, "mixed")
     _, *masks, _, values = device_loops.sources(sch, mixed)
@@ -100,7 +111,8 @@ def schedule(sch, block, hardware, choose):
     wide = -(-width // 32) * 32
     threads = max(1, _THREADS // wide) * wide
     groups = threads // wide
-    together = [n for n in (4, 8, 16, 2, 1) if n % groups == 0 and _scores_bytes(n, depth, length) <= STATIC_SHARED]
+    fit = [n for n in (4, 8, 16, 2, 1) if _shared_bytes(n, depth, length, threads) <= STATIC_SHARED]
+    together = [n for n in fit if n % groups == 0]
     if choose("scores", ["whole", "steps"] if together else ["steps"]) == "whole":
         busy = [n for n in (16, 8, 4, 2, 1) if n in together and heads * -(-queries // n) >= hardware.multiprocessors]
         tile = choose("queries", list(dict.fromkeys([*busy[:1], *together])))
@@ -132,7 +144,8 @@ def schedule(sch, block, hardware, choose):
             m, e = x * tile + thread // wide + number * groups, thread % wide
         conditions = [m < queries] if queries % tile else []
         conditions += [e < width] if width % 32 else []
-        return [*device_loops.places(y, batch), m, e], tirx.all(*conditions) if conditions else None
+        at = [*device_loops.places(y, batch), m, e]
+        return _swapped(at) if queries_first else at, tirx.all(*conditions) if conditions else None
 
     registers = device_loops.Registers(count, 1, count, place)
     grid = device_loops.Grid(-(-queries // tile), heads, 1, threads)
@@ -140,6 +153,6 @@ def schedule(sch, block, hardware, choose):
     return device_loops.on_grid(sch, block, call, grid, registers), f"{tile} queries, {how}"
 
 
-def _scores_bytes(tile, depth, length):
-    """Of shared memory for so many queries and their scores."""
-    return 4 * tile * (-(-depth // 4) * 4 + -(-length // 4) * 4 + 1)
+def _shared_bytes(tile, depth, length, threads):
+    """Of shared memory for so many queries, their scores, and what each thread mixed for each of them."""
+    return 4 * tile * (-(-depth // 4) * 4 + -(-length // 4) * 4 + 1 + threads)

@@ -108,7 +108,9 @@ def compute(data, weight, *, strides, padding, dilation):
 def schedule(sch, block, hardware, choose):
     """Tile the columns, unroll the filter, vectorize the channel lanes, spread (batch, blocks, rows) over threads.
 
-    Padding, and words, are made for a few rows at a time, which then lie in the first-level cache.
+    Padding is no memory: the first and the last tile of a row are loops of their own, in which LLVM knows what lies
+    outside, and of a row outside nothing is read. Words, with their padding, are made for a few rows at a time, which
+    then lie in the first-level cache.
     """
     epilogue = scheduling.epilogue(sch, block)
     words = next((p for p in sch.get_producers(block) if sch.get(p).name_hint == "words"), None)
@@ -125,7 +127,9 @@ def schedule(sch, block, hardware, choose):
     strip = max(size for size in strips if size <= most)
     ho, _ = sch.split(h, [None, choose("strip", dict.fromkeys([strip, *strips]))])
     wo, _ = sch.split(w, [None, columns])
-    if extents[3] % columns:
+    pads = [p for p in sch.get_producers(block if words is None else words) if scheduling.is_padding(sch, p)]
+    inside = words is None and pads != [] and choose("padding", ["inside", "copied"]) == "inside"
+    if inside or extents[3] % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     sch.compute_at(block, wo, preserve_unit_loops=True)
     placed = [block, epilogue]
@@ -133,8 +137,10 @@ def schedule(sch, block, hardware, choose):
         sch.compute_at(words, ho, preserve_unit_loops=True)
         sch.vectorize(sch.get_loops(words)[-1])
         placed.append(words)
-    for pad in sch.get_producers(block if words is None else words):
-        if sch.get_producers(pad) == [] and scheduling.is_padding(sch, pad):
+    for pad in pads:
+        if inside:
+            sch.compute_inline(pad)
+        elif sch.get_producers(pad) == []:
             sch.compute_at(pad, ho, preserve_unit_loops=True)
             sch.vectorize(sch.get_loops(pad)[-1])
             placed.append(pad)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nncc import scheduling
-from nncc.compat import te, tirx
+from nncc.compat import te
 
 NAME = "strassen"
 ERROR = 2e-6
@@ -90,7 +90,7 @@ def compute(data, weight, *, task=""):
 
     factors = te.compute(
         (batch, in_half, half, 7, lanes),
-        lambda n, c, p, s, v: _combination(LEFT, s, lambda number: quarter(n, number, c, p, v)),
+        lambda n, c, p, s, v: _row(LEFT, s, lambda number: quarter(n, number, c, p, v)),
         name="left_factors",
         attrs=part,
     )
@@ -106,7 +106,7 @@ def compute(data, weight, *, task=""):
     )
     quarters = te.compute(
         (batch, out_half, half, 4, lanes),
-        lambda n, o, p, number, oi: _combination(OUT, number, lambda s: product[n, s, o, p, oi]),
+        lambda n, o, p, number, oi: _row(OUT, number, lambda s: product[n, s, o, p, oi]),
         name="quarters",
         attrs=part,
     )
@@ -118,16 +118,8 @@ def compute(data, weight, *, task=""):
     )
 
 
-def _combination(matrix, row, element):
-    """sum_i matrix[row, i] element(i) for a symbolic row: selects that vanish once its loop is unrolled."""
-    result = None
-    for number, factors in enumerate(matrix):
-        total = None
-        for at in sorted(np.flatnonzero(factors), key=lambda at: -factors[at]):
-            term = element(int(at))
-            total = term if total is None else total + term if factors[at] > 0 else total - term
-        result = total if result is None else tirx.Select(row == number, total, result)
-    return result
+def _row(matrix, index, element):
+    return scheduling.row_of(matrix, index, element, scheduling.plain_combination)
 
 
 def schedule(sch, block, hardware, choose):

@@ -17,8 +17,9 @@ Of integers, x and w as integers of 16 bits, the transforms are exact but for th
 
     s_m s_n Y = A'_m^T [ sum_c (G'_m w_c G'_n^T) * (B_m^T d_c B_n) ] A'_n      G'_m = R G_m, A'_m = s_m R^-1 A_m
 
-R = diag(`SCALES`[m]) makes G' whole; s_2 = 2, s_4 = 24. All of it is computed modulo 2^32, where s = 2^k q, q odd, has
-an inverse of q: what remains is a shift by k, exact wherever |Y| < 2^(31 - k), which `exact` asks of the weights.
+R = diag(`SCALES`[m]) makes G' whole, and A' as good as A; s_2 = 2, s_4 = 24. All of it is computed modulo 2^32, where
+s = 2^k q, q odd, has an inverse of q: what remains is a shift by k, exact wherever |Y| < 2^(31 - k), which `exact` asks
+of the weights.
 
 Rounding errors grow by the transforms' sums: about 3 (m = n = 2) to 20 (m = n = 4) times those of a direct
 convolution; `ERROR` bounds them, and each kernel's decision states it.
@@ -79,12 +80,17 @@ MATRICES = {
 """B^T, G and A^T by (m, stride)."""
 
 
-SCALES = {2: (1, 2, 2, 1), 4: (4, 6, 6, 24, 24, 1)}
-"""By m: what the rows of G are multiplied by to be whole."""
+SCALES = {2: (2, 2, 2, 2), 4: (24, 24, 24, 24, 24, 12)}
+"""By m: what the rows of G are multiplied by to be whole, and to leave few factors to A': as much as keeps transformed
+weights, up to 12 * 12 * 128, in 16 bits."""
 DENOMINATORS = {2: 2, 4: 24}
 """By m: the least number that all of `SCALES` divide."""
 ERROR = {(2, 2): 2e-6, (2, 4): 1e-5, (4, 4): 2e-5}
 """By (m, n): the largest error of an output, over the largest output (tests/test_winograd.py)."""
+_WORTH = {True: 0.85, False: 0.8}
+"""Of a direct convolution's time, what one of floats, or of integers, takes at most. Measured with VNNI in ResNet-18:
+integers, 256 channels on 14x14 pixels, take 1.06 to 1.15 times as long as directly where 0.84 is predicted, as 5 MB of
+weights come from beyond the second-level cache each time."""
 TILES = {1: tuple(ERROR), 2: ((2, 2),)}
 """By stride, (m, n)."""
 
@@ -143,7 +149,8 @@ def choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes,
 
     A direct convolution takes as long as its register tiles over a row of outputs do, of which a short row wastes some,
     or as its weights take to come from memory. Transformed weights are e*f/9 times larger, which is what small images
-    pay. They also make the library larger: a gain of less than 15 % is not worth that.
+    pay. They also make the library larger: a gain of less than 15 % is not worth that, and of integers, whose weights
+    become eight times as large, one of less than 20 %.
     """
     reason = _unfit(kernel_shape, strides, dilation, lanes, numbers)
     if reason:
@@ -160,7 +167,7 @@ def choose(kernel_shape, strides, dilation, batch, out_height, out_width, lanes,
     plans = (plan(tile, in_blocks, out_blocks, size, lanes, hardware, numbers, stride) for tile in TILES[stride])
     best = min(plans, key=lambda p: p.cost)
     gain = best.cost / direct
-    return best if gain < 0.85 else None, f"predicted {gain:.2f} of a direct convolution's time"
+    return best if gain < _WORTH[numbers is FLOATS] else None, f"predicted {gain:.2f} of a direct convolution's time"
 
 
 def ways(kernel_shape, strides, dilation, batch, out_height, out_width, lanes, hardware, numbers=FLOATS):
@@ -293,7 +300,7 @@ def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, 
     )
     half = te.compute(
         (batch * strips, in_blocks, tiles, edge_h, edge_w, lanes),
-        lambda q, c, p, i, j, v: _row(
+        lambda q, c, p, i, j, v: scheduling.row_of(
             into_h, i, lambda r: pad[q, c, p // across * step_h + r, p % across * step_w + j, v]
         ),
         name="transform_columns",
@@ -301,7 +308,7 @@ def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, 
     )
     transformed = te.compute(
         (batch * strips, edge_h, edge_w, in_blocks, tiles, lanes),
-        lambda q, i, j, c, p, v: _row(into_w, j, lambda r: half[q, c, p, i, r, v]),
+        lambda q, i, j, c, p, v: scheduling.row_of(into_w, j, lambda r: half[q, c, p, i, r, v]),
         name="transform_rows",
         attrs=part,
     )
@@ -329,13 +336,13 @@ def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, 
 
     half_out = te.compute(
         (batch * strips, out_blocks, tiles, tile_h, edge_w, out_lanes),
-        lambda q, o, p, i, j, oi: _row(out_of_h, i, lambda r: summed(q, r, j, o, p, oi)),
+        lambda q, o, p, i, j, oi: scheduling.row_of(out_of_h, i, lambda r: summed(q, r, j, o, p, oi)),
         name="output_columns",
         attrs=part,
     )
     whole = te.compute(
         (batch * strips, out_blocks, tiles, tile_h, tile_w, out_lanes),
-        lambda q, o, p, i, j, oi: _row(out_of_w, j, lambda r: half_out[q, o, p, i, r, oi]),
+        lambda q, o, p, i, j, oi: scheduling.row_of(out_of_w, j, lambda r: half_out[q, o, p, i, r, oi]),
         name="output_rows",
         attrs=part,
     )
@@ -350,66 +357,6 @@ def compute(data, weight, *, padding, tile, strip, stride=1, task="", dot=None, 
         return tirx.shift_right(product.astype("int32"), tirx.const(shift, "int32"))
 
     return te.compute((batch, out_blocks, out_h, out_w, out_lanes), untiled, name="untile", attrs=part)
-
-
-def _row(matrix, index, element):
-    """sum_r matrix[index, r] element(r) for a symbolic row: selects that vanish once its loop is unrolled.
-
-    Rows are written so that what they share is the same expression. Two rows that differ by the signs of their odd
-    terms are E + O and E - O; terms 1, 2 and 3, 4 with factors of one size are f (x + y) and f (x - y).
-    """
-    result = None
-    for number in range(len(matrix)):
-        total = _combination(matrix, number, element)
-        result = total if result is None else tirx.Select(index == number, total, result)
-    return result
-
-
-def _combination(matrix, number, element):
-    signs = (-1.0) ** np.arange(matrix.shape[1])
-    for first in (number, number - 1):
-        if 0 <= first < len(matrix) - 1 and (matrix[first] * signs == matrix[first + 1]).all():
-            even = _sum([(f, element(r)) for r, f in enumerate(matrix[first]) if f and r % 2 == 0])
-            odd = _sum([(f, element(r)) for r, f in enumerate(matrix[first]) if f and r % 2])
-            return even + odd if first == number else even - odd
-    factors, terms, r = matrix[number], [], 0
-    while r < len(factors):
-        pair = r % 2 and r + 1 < len(factors) and factors[r] and abs(factors[r]) == abs(factors[r + 1])
-        if pair:
-            same = factors[r] == factors[r + 1]
-            terms.append((factors[r], element(r) + element(r + 1) if same else element(r) - element(r + 1)))
-        elif factors[r]:
-            terms.append((factors[r], element(r)))
-        r += 2 if pair else 1
-    return _sum(terms)
-
-
-def _sum(terms):
-    """sum f x of (factor f, expression x)."""
-    first = terms[0][1]
-    dtype = str(first.dtype if isinstance(first, te.TensorSlice) else first.ty.dtype)
-
-    def times(x, factor):
-        return x * tirx.const(float(factor) if dtype.startswith("float") else int(factor), dtype)
-
-    sizes = {abs(factor) for factor, _ in terms}
-    if len(terms) > 1 and sizes != {1.0} and len(sizes) == 1:
-        size = sizes.pop()
-        return times(_sum([(factor / size, x) for factor, x in terms]), size)
-    total = None
-    unsigned = dtype.startswith("uint")
-    for factor, x in sorted(terms, key=lambda term: (abs(term[0]), term[0] < 0)):  # multiply-adds after a plain term
-        if total is None and unsigned and factor < 0:
-            total = tirx.const(0, dtype)
-        if total is None:
-            total = x if factor == 1 else times(x, factor)
-        elif abs(factor) == 1:
-            total = total + x if factor > 0 else total - x
-        elif unsigned and factor < 0:
-            total = total - times(x, -factor)
-        else:
-            total = total + times(x, factor)
-    return total
 
 
 def schedule(sch, block, hardware, choose):

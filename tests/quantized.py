@@ -92,10 +92,10 @@ def many_kinds(data: str) -> QuantizedNet:
 
 
 def few_channels(data: str) -> QuantizedNet:
-    """First layers of one and of two channels: windows that are shorter and longer than a word, with and without a
+    """First layers of one, two and three channels: windows that are shorter and longer than a word, with and without a
     stride, and borders of different width."""
     net = QuantizedNet(data)
-    for channels in (1, 2):
+    for channels in (1, 2, 3):
         x = net.quantized(net.input(1, channels, 19, 17), 0.03)
         for kernel, strides, pads in (((3, 3), (1, 1), (1, 1, 1, 1)), ((5, 4), (2, 2), (2, 1, 2, 0))):
             net.output(net.quantized_conv(x, channels, 20, kernel, scale=0.03, strides=strides, pads=pads))

@@ -17,8 +17,9 @@ from compiled import Compiled, Net, compile_net
 from quantized import QuantizedNet, extremes, inputs_of, many_kinds
 
 from nncc.cli import cli
+from nncc.emulation import write_runner
 from nncc.errors import RunError, ToolError, UsageError
-from nncc.execute import describe, open_library, write_runner
+from nncc.execute import describe, open_library
 from nncc.resources import runtime_folder
 from nncc.runtime.loader import load
 from nncc.vta.devices import driver_of

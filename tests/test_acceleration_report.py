@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from nncc.acceleration_report import acceleration_facts, acceleration_text
-from nncc.ir import Acceleration, HostLayer
+from nncc.ir import Acceleration, Fallback
 
 
 def test_layers_on_the_host_are_listed_with_their_reasons():
     found = Acceleration(
-        3, 900, 100, (HostLayer("conv2d 1x3*3x3", "its batch is 2", 2), HostLayer("matmul 2*2", "no", 1))
+        3, 900, 100, (Fallback("conv2d 1x3*3x3", "its batch is 2", 2), Fallback("matmul 2*2", "no", 1))
     )
     assert acceleration_text(found) == (
         "\naccelerator 3 layers, 90 % of the multiply-adds on integers\n"

@@ -10,22 +10,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import accuracy
+import agreement
 import bench
 import count
 import numpy as np
+import onnx
 import pytest
 import sparse
 import tables
 from compile_cost import NotCompiled, compile_model
 from models import chosen, models
 from peers import CONTESTANTS, check
+from quantized_nets import QuantizedNet
 
 import nncc
 from nncc.skipping import density
 from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = ("times", "compile", "tuning", "counts", "accuracy", "gpu", "sparse")
+TABLES = ("times", "compile", "tuning", "counts", "accuracy", "gpu", "sparse", "agreement")
+KNOWN = "times, compile, tuning, counts, accuracy, gpu, sparse, agreement"
 PLACES = "".join(f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in TABLES)
 
 
@@ -235,6 +239,90 @@ def test_the_table_of_a_gpu_names_the_best_peer():
     ]
 
 
+def compared(model: str, **other: object) -> dict:
+    none = {"differing": 0, "elements": 8000, "most": 0.0, "in_steps": True}
+    return {
+        "model": model,
+        "form": "QDQ, uint8",
+        "random": 5,
+        "real": 10,
+        "default": none,
+        "plain": none | {"differing": 1234, "most": 1.0000001},
+        "between": none | {"in_steps": False, "differing": 9, "most": 0.0021},
+        "processor": "A Processor",
+        "target": "native",
+        **other,
+    }
+
+
+def test_the_table_of_agreement_tells_steps_and_how_many_elements_differ():
+    rows = [compared("a"), compared("b", real=0, target="board"), compared("a", form="QDQ, int8")]
+    assert tables.agreement(rows).splitlines()[:5] == [
+        "A Processor, steps of the output's scale at most (elements that differ):",
+        "",
+        "| model | quantized as | runs | elements | nncc from ONNX Runtime | nncc from it without optimizations"
+        " | it from itself without those |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        "| a | QDQ, int8 | 5 random, 10 real | 8,000 | 0 | 1 (1,234) | 2.1e-03 of the largest |",
+    ]
+    assert "A Processor, board code, steps" in tables.agreement(rows)
+    assert "| b | QDQ, uint8 | 5 random | 8,000 |" in tables.agreement(rows)
+
+
+def test_differences_are_counted_in_steps_and_nan_is_infinitely_far():
+    scales = {"y": 0.5, "z": None}
+    one = {"y": np.float32([0, 1, 2, 3]), "z": np.float32([4, 2]), "other": np.float32([1])}
+    two = {"y": np.float32([0, 1.5, 2, 2]), "z": np.float32([4, 2]), "other": np.float32([2])}
+    assert agreement.difference({"y": one["y"]}, two, scales) == agreement.Difference(2, 4, 2.0)
+    both = agreement.difference(one, two, scales)
+    assert both == agreement.Difference(2, 6, 2.0, in_steps=False)
+    assert agreement.difference({"y": one["y"]}, {"y": np.float32([0, np.nan, 2, 3])}, scales).most == np.inf
+
+
+def quantized_by(form: str) -> onnx.ModelProto:
+    """A product with two scales for its weights, or in integers' operator or dynamically with one."""
+    net = QuantizedNet()
+    x, weight = net.input(3, 4), net.integers(4, 2, dtype=np.int8)
+    if form == "dynamic":
+        q, scale, zero = net.op("DynamicQuantizeLinear", x, outputs=3)
+        sums = net.op("MatMulInteger", q, weight, zero)
+        net.result(net.op("Mul", net.op("Cast", sums, to=1), scale), np.float32)
+        return net.model()
+    kind = np.int8 if form == "operators" else np.uint8
+    grid, result = net.parameters(0.02, 3, kind), net.parameters(0.3, 5, kind)
+    q = net.op("QuantizeLinear", x, *grid)
+    if form == "operators":
+        y = net.op("QLinearMatMul", q, *grid, weight, *net.parameters(0.01, 0, np.int8), *result)
+    else:
+        steps, zeros = net.constant(np.float32([0.01, 0.02])), net.constant(np.zeros(2, np.int8))
+        real = net.op("DequantizeLinear", weight, steps, zeros, axis=1)
+        y = net.op("QuantizeLinear", net.op("MatMul", net.op("DequantizeLinear", q, *grid), real), *result)
+    net.result(net.op("DequantizeLinear", y, *result), np.float32)
+    return net.model()
+
+
+def test_how_a_model_is_quantized_is_seen_in_its_graph():
+    named = quantized_by("QDQ")
+    named.producer_name = "a tool"
+    assert agreement.form(named) == "QDQ, uint8, a scale for each channel of weights, by a tool"
+    operators = "operators on integers, int8, a scale for each tensor of weights"
+    assert agreement.form(quantized_by("operators")) == operators
+    assert agreement.form(quantized_by("dynamic")) == "ranges at run time, uint8"
+
+
+def test_a_compiled_model_is_compared_on_random_and_on_real_inputs(tmp_path):
+    model = quantized_by("QDQ")
+    onnx.save(model, tmp_path / "small.onnx")
+    (name,) = (value.name for value in model.graph.input)
+    np.savez(tmp_path / "x.npz", **{name: np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4)})
+    row = agreement.measure(tmp_path / "small.onnx", tmp_path, "native", 3, [tmp_path / "x.npz"], {})
+    assert (row["model"], row["random"], row["real"], row["default"]["elements"]) == ("small", 3, 2, 5 * 6)
+    assert row["default"] == row["plain"] == row["between"]
+    assert row["default"]["in_steps"] and row["default"]["differing"] == 0
+    assert json.loads(json.dumps(row)) == row
+    assert "| small | QDQ, uint8" in tables.agreement([row])
+
+
 def test_layers_have_as_many_blocks_in_each_row_and_are_measured(tmp_path):
     layer = sparse.Layer(1, 32, 5, quantized=True)
     found = density(layer.weights(0.5), sparse.OUTPUTS)
@@ -282,11 +370,14 @@ def test_a_line_that_is_no_row_is_named(tmp_path):
         assert str(caught.value) == "x.jsonl, line 2 is not a row of results: delete it"
 
 
-def test_a_readme_without_a_place_is_refused(tmp_path):
-    with pytest.raises(ValueError) as caught:
-        tables.with_tables("# nncc\n", tmp_path)
-    place = "between `<!-- table: times -->` and `<!-- end of table -->`"
-    assert str(caught.value) == f"README.md has no place for a table {place}"
+def test_a_readme_with_a_place_for_no_table_is_refused(tmp_path):
+    assert tables.with_tables("# nncc\n", tmp_path) == "# nncc\n"
+    for name, end in (("time", tables.END), ("times", "")):
+        start = f"<!-- table: {name} -->"
+        with pytest.raises(ValueError) as caught:
+            tables.with_tables(f"{start}\nold\n{end}", tmp_path)
+        rest = f"and no `<!-- end of table -->` behind it, or not one of the tables {KNOWN}"
+        assert str(caught.value) == f"README.md has `{start}`, {rest}"
 
 
 # ---- words ------------------------------------------------------------------------------------------------------
@@ -356,7 +447,8 @@ WORDS = ("1", "", "float32")
 @pytest.fixture
 def work(tiny, tmp_path) -> Path:
     """A folder as bench.py makes it for a model."""
-    from nncc.frontend.onnx import import_onnx, save
+    from nncc.frontend.onnx import import_onnx
+    from nncc.frontend.proto import save
 
     save(import_onnx(tiny, shape={"image": (2, 3, 8, 8)}), tmp_path / "fixed.onnx")
     inputs = {"image": np.ones((2, 3, 8, 8), np.float32), "offset": np.ones(5, np.float32)}

@@ -334,6 +334,12 @@ def test_a_model_is_shown_after_any_stage(call, tiny, stage, words):
     assert [word for word in words if word not in text] == []
 
 
+def test_a_model_with_open_dimensions_is_shown_at_guessed_sizes(call, tiny):
+    result = call("show", tiny)
+    assert result.stdout == call("show", tiny, "--shape", "image=1x3x8x8").stdout
+    assert result.stderr == "`image` is Nx3x8x8; shown as 1x3x8x8: `--shape image=1x3x8x8`\n"
+
+
 def test_a_library_is_shown_too(call, library):
     text = call("show", library).stdout
     assert "input     image: float32[2x3x8x8]\n" in text

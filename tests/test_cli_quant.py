@@ -136,6 +136,18 @@ def test_words_that_are_off_are_refused(call, words, message):
     assert call("quantize", "m.onnx", "--calibration", "c.npz", *words, status=2).stderr == message
 
 
+def test_precisions_without_ranges_need_no_samples(call):
+    text = call("quantize", "m.onnx", "--precision", "weight_int8").stdout
+    assert "on 2 random inputs\n" in text and Path("m.int8.onnx").is_file()
+    message = (
+        "error: int8 needs samples of real inputs: activations have ranges by these\n"
+        "\nhint: give some with `--calibration`, or choose a `--precision` that needs none: dynamic, weight_int8, "
+        "weight_int4\n"
+    )
+    assert call("quantize", "m.onnx", status=2).stderr == message
+    assert call("quantize", "m.onnx", "--precision", "dynamic", "--node", "conv=int8", status=2).stderr == message
+
+
 def test_images_are_calibration_data(call, tmp_path):
     library = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install 'nncc[images]'")
     (tmp_path / "photos").mkdir()

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 import nncc
-from nncc.codegen.link import emulator, find_toolchain
+from nncc.codegen.toolchains import find_toolchain
+from nncc.emulation import emulator, write_runner
 from nncc.errors import NnccError, RunError, TargetError
-from nncc.execute import Measurement, describe, is_library, open_library, schedules_beside, target_of, write_runner
+from nncc.execute import describe, open_library
+from nncc.library_facts import is_library, schedules_beside, target_of
+from nncc.measurement import Measurement
 from nncc.resources import runtime_folder
 from nncc.target import resolve
 

@@ -15,7 +15,8 @@ import pytest
 from compiled import ROUNDING, Compiled, Net, compile_net
 
 from nncc.codegen.emit_c import emit_source
-from nncc.codegen.link import PUBLIC_FUNCTIONS, Toolchain, link
+from nncc.codegen.link import PUBLIC_FUNCTIONS, link
+from nncc.codegen.toolchains import Toolchain
 from nncc.resources import runtime_folder
 from nncc.runtime.loader import load
 from nncc.verify import compare

@@ -14,7 +14,8 @@ from emulated import Emulated, emulate, needs_compiler
 from nncc.config import Config
 from nncc.errors import ModelError
 from nncc.pipeline import plan, run
-from nncc.templates import load_templates, schedule_kernel
+from nncc.schedule_kernel import schedule_kernel
+from nncc.templates import load_templates
 from nncc.tuning.tasks import kernel_functions, kernel_hash
 
 CASES: dict[str, Callable[[Net], str]] = {

@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from quantized_layers import QuantizedNet
 
 from nncc.cli import cli
-from nncc.ir import FloatLayer, Quantization
+from nncc.ir import Fallback, Quantization
 from nncc.quantization_report import quantization_facts, quantization_text
 
 MIXED = Quantization(
     966,
     1000,
-    (FloatLayer("conv2d 1x3x8x8*4x3x1x1", "its input is int16", 1), FloatLayer("matmul 2x3*3x4", "no", 2)),
+    (Fallback("conv2d 1x3x8x8*4x3x1x1", "its input is int16", 1), Fallback("matmul 2x3*3x4", "no", 2)),
 )
 
 

@@ -9,8 +9,9 @@ import pytest
 from nncc import roofline as module
 from nncc.bench_report import kernel_rows, kernel_table, measurement_facts, measurement_text, roofline_facts
 from nncc.errors import NnccError, RunError, ToolError
-from nncc.execute import Measurement, OpenLibrary, open_library
+from nncc.execute import OpenLibrary, open_library
 from nncc.host import Host, host
+from nncc.measurement import Measurement
 from nncc.roofline import Roofline, attempt, build, measure, roofline, with_peak
 from nncc.target import resolve
 
@@ -238,8 +239,24 @@ def test_a_failure_while_measuring_is_a_reason_too(opened, measured, monkeypatch
     assert isinstance(found, NnccError) and roofline_facts(found) == {"why_not": "no memory for the arena"}
 
 
+def test_kernels_of_a_gpu_have_the_least_times_of_its_description_which_knows_of_tensor_cores():
+    launches = [
+        {"blocks": 80, "threads": 128, "waves": 0.25, "occupancy": 0.5},
+        {"blocks": 10, "threads": 128, "waves": 0.01, "occupancy": 0.25},
+    ]
+    device = {"kernels": {"conv": {"least_us": 2.5e4, "launches": launches}}}
+    described = Roofline(1.0, ((1 << 20, 300.0),), described=True)
+    conv, copy = kernel_rows(CALLS, SECONDS, {}, described, device)
+    assert (conv["roofline"], conv["waves"], conv["occupancy"]) == (pytest.approx(0.5), 0.25, 0.5)
+    assert copy["roofline"] is None
+    head, first, second = kernel_table([conv, copy]).splitlines()
+    assert head.split()[5:9] == ["roofline", "waves", "occupancy", "schedule"]
+    assert first.split()[-6:] == ["50", "%", "0.25", "50", "%", "conv"]
+    assert second.split()[-4:] == ["-", "-", "-", "copy"]
+
+
 def test_the_roofline_of_a_gpu_is_that_of_its_description(opened):
     roof = Roofline(10_000.0, ((1 << 20, 300.0),), described=True)
     text = measurement_text(opened, MEASURED, kernel_rows(CALLS, SECONDS, {}, roof), roof)
-    words = "roofline  10000 GFLOP/s, 300 GB/s from memory (a GPU as the target describes it)"
+    words = "roofline  10000 GFLOP/s, 300 GB/s from memory (float32, as the target describes a GPU)"
     assert text.split("\n\n")[2] == words

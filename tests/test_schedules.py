@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import platform
+from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
-from compiled import Net, agrees
+from compiled import Net, agrees, lowered
 
 import nncc
+from nncc.choices import Choices
+from nncc.compat import structural_walk, tvm
+from nncc.schedule_kernel import schedule_kernel
+from nncc.templates import load_templates
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 TARGETS = [
@@ -75,6 +81,28 @@ def test_convolutions_of_awkward_sizes(tmp_path, target):
     direct = kinds.count("conv2d") + kinds.count("winograd")
     assert (direct, kinds.count("depthwise_conv2d")) == (len(CONVOLUTIONS), len(DEPTHWISE))
     assert not [origin for origin in compiled.kernels.schedules.values() if "(plain" in origin]
+
+
+def test_the_padding_of_a_depthwise_convolution_is_no_memory(tmp_path):
+    net = Net()
+    net.output(net.conv(net.input(1, 16, 20, 40), 16, 16, (3, 3), group=16, pads=[1, 1, 1, 1]))
+    kernels = lowered(net, tmp_path, "x86-64-v4")
+    name = next(v.name_hint for v in kernels.module.functions if "depthwise" in v.name_hint)
+
+    def largest(padding: str) -> int:
+        """Bytes of the largest buffer that the kernel makes."""
+        choices = Choices({"padding": padding})
+        function, _ = schedule_kernel(kernels.module[name], load_templates(), kernels.target.hardware, choices)
+        assert choices.taken["padding"] == padding
+        found: list[int] = [0]
+
+        def note(block: Any) -> None:
+            found.extend(4 * prod(map(int, buffer.shape)) for buffer in block.alloc_buffers)
+
+        structural_walk(function.body, [(tvm.s_tir.SBlock, note)])
+        return max(found)
+
+    assert (largest("inside"), largest("copied")) == (20 * 40 * 64, 22 * 42 * 64)  # sums alone; the padded image too
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -44,6 +44,33 @@ def test_every_type_axis_and_direction_with_ties_and_nan(tmp_path):
         assert np.array_equal(found[indices], order), indices
 
 
+def test_long_lines_are_sorted_by_their_bytes_and_searched_in_blocks(tmp_path):
+    net = Net()
+    random = np.random.default_rng(1)
+    inputs, claims = {}, {}
+    for number, dtype in enumerate(TYPES):
+        x = net.input(200, 3, dtype=dtype) if number % 2 else net.input(3, 200, dtype=dtype)
+        data = random.integers(0, 60, 600)  # ties in every line
+        if np.dtype(dtype).kind == "f":
+            data = random.standard_normal(600).astype(dtype).round(1)  # both zeros among them
+            data[random.random(600) < 0.05] = np.nan
+            data[:2] = -np.inf, -0.0
+        else:
+            low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+            data = np.array([low, high, *(low + int(n) * ((high - low) // 61) for n in data[2:])], dtype)
+        data = data.astype(dtype).reshape((200, 3) if number % 2 else (3, 200))
+        axis = 0 if number % 2 else 1
+        for k in (200, 20):
+            names = topk(net, x, k, axis=axis, largest=int(number % 3 > 0))
+            net.output(*names)
+            claims[names] = top(data, k, axis, number % 3 > 0)
+        inputs[x] = data
+    found = compile_net(net, tmp_path).run(inputs)
+    for (values, indices), (expected, order) in claims.items():
+        assert np.array_equal(found[values], expected, equal_nan=expected.dtype.kind == "f"), values
+        assert np.array_equal(found[indices], order), indices
+
+
 def test_sorts_agree_with_onnx_runtime(tmp_path):
     """Distinct values: there the order is ONNX's, whatever the implementation does with ties."""
     net = Net()

@@ -6,8 +6,9 @@ import pytest
 from nncc.choices import Choices
 from nncc.codegen.flatten import in_panels
 from nncc.compat import IRModule, te, topi, tvm
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import resolve
-from nncc.templates import load_templates, schedule_kernel
+from nncc.templates import load_templates
 
 TEMPLATES = load_templates()
 STRASSEN = TEMPLATES["strassen"]

@@ -8,7 +8,7 @@ import onnx_ir
 import pytest
 from onnx import numpy_helper
 
-from nncc.frontend.onnx import specs
+from nncc.frontend.specs import specs
 from nncc.ir import Model
 from nncc.passes.infer_shapes import infer_shapes
 from nncc.text import count, graph_text, macs, size

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from compiled import Net, agrees
+from quantized import QuantizedNet
 
 
 def unrolled(net: Net, folder: Path) -> bool:
@@ -22,6 +23,15 @@ def test_axes_that_change_places_come_in_squares(
     net = Net()
     net.output(net.op("Transpose", net.input(*shape), perm=order))
     assert unrolled(net, tmp_path)
+
+
+def test_channels_of_a_first_layer_are_interleaved_by_vectors_of_each(tmp_path: Path) -> None:
+    """Of 37 columns, 32 in vectors of 8 or 16, and the rest one by one."""
+    net = QuantizedNet()
+    x = net.quantized(net.input(1, 3, 4, 37), 0.03)
+    net.output(net.quantized_conv(x, 3, 16, (3, 7), scale=0.03))
+    script = str(agrees(net, tmp_path, tolerance=0).kernels.module.script())
+    assert "interleave" in script and "T.vectorized" in script.partition("interleave")[2].partition("def ")[0]
 
 
 def test_sides_that_are_no_whole_squares_are_read_element_by_element(tmp_path: Path) -> None:

@@ -59,13 +59,6 @@ def test_shape_dtype_and_presence_are_part_of_the_result():
     assert not missing.ok and "missing" in missing.reason
 
 
-def test_argmax_agreement_is_the_share_of_rows():
-    expected = np.float32([[1, 2], [2, 1]])
-    assert one(expected, expected[::-1]).argmax_agreement == 0.0
-    assert one(expected, np.float32([[1, 2], [1, 2]])).argmax_agreement == 0.5
-    assert one(np.float32([1, 2]), np.float32([1, 2])).argmax_agreement is None
-
-
 def test_sample_inputs_are_the_same_for_the_same_seed():
     net = model("y = Relu (x)")
     assert np.array_equal(sample_inputs(net, 4)["x"], sample_inputs(net, 4)["x"])
@@ -161,6 +154,19 @@ def test_the_rounding_level_leaves_what_decides_shapes():
     specs = TensorSpec("x", "float32", (1, 1, 2, 3)), TensorSpec("y", "float32", (1, 1, 4, 6))
     given = Model(onnx_ir.from_proto(proto), "net", specs[:1], specs[1:])
     level = rounding_level(given, {"x": np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)}, ["y"])
+    assert 0 < level["y"] < 1e-6
+
+
+def test_the_rounding_level_leaves_exponents():
+    """A negative number to the power of 2 + 1e-7 is none."""
+    text = """g (float[4] x) => (float[4] y) <float two = {2}, float third = {0.3}> {
+      a = Pow (x, two)
+      y = Mul (a, third)
+    }"""
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    specs = TensorSpec("x", "float32", (4,)), TensorSpec("y", "float32", (4,))
+    given = Model(onnx_ir.from_proto(proto), "net", specs[:1], specs[1:])
+    level = rounding_level(given, {"x": np.float32([-2, -1, 1, 2])}, ["y"])
     assert 0 < level["y"] < 1e-6
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from compiled import compile_net
+from zoo_models import IMAGE, SHAPES, needs_zoo, shapes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,38 +19,16 @@ else:
     import tomli as tomllib
 
 import nncc
-from nncc.codegen.link import emulator
 from nncc.config import Config
+from nncc.emulation import emulator
 from nncc.errors import TargetError
 from nncc.pipeline import plan, run
 from nncc.resources import schedules_folder
 from nncc.target import resolve
 from nncc.verify import compare
 
-ZOO = Path(os.environ.get("NNCC_ZOO") or Path(__file__).resolve().parents[2] / "shared" / "zoo")
-pytestmark = [
-    pytest.mark.zoo,
-    pytest.mark.skipif(not (ZOO / "make_zoo.py").is_file(), reason=f"there is no zoo at {ZOO}"),
-]
+pytestmark = needs_zoo
 
-IMAGE = {"input": (1, 3, 224, 224)}
-SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
-    "resnet18": IMAGE,
-    "resnet50": IMAGE,
-    "mobilenet_v2": IMAGE,
-    "mobilenet_v3_large": IMAGE,
-    "squeezenet1_1": IMAGE,
-    "vit_tiny_patch16_224": IMAGE,
-    "efficientnet_lite0_legacy_export": IMAGE,
-    "efficientnet_lite0": IMAGE,
-    "minilm_l6": {},  # all its inputs are 1x128; see `compiled_zoo`
-    "PP-OCRv6_rec_small": {"x": (1, 3, 48, 320)},
-    "common_det": {},
-    "fmnist_dsnet": {"input": (1, 1, 28, 28)},
-    "tiny_ic_resnet8": {"input": (1, 32, 32, 3)},
-    "tiny_kws_dscnn": {"input": (1, 49, 10, 1)},
-    "silero_vad_16k_sequence": {"input": (4, 576)},  # resemblyzer's random weights are chaotic: nothing to compare
-}
 OPEN = {
     "minilm_l6": ("S", (16, 512), (16, 77, 512)),
     "PP-OCRv6_rec_small": ("W", (32, 640), (32, 320, 600)),
@@ -76,39 +52,6 @@ BOARD = (
     "vit_tiny_patch16_224",
 )
 TINY = ("tiny_kws_dscnn", "tiny_ic_resnet8", "fmnist_dsnet")
-
-
-@pytest.fixture(scope="session")
-def zoo(tmp_path_factory):
-    """zoo(name): the model's file, the random-weight ones made from their skeletons."""
-    made = tmp_path_factory.mktemp("zoo")
-    spec = importlib.util.spec_from_file_location("make_zoo", ZOO / "make_zoo.py")
-    make_zoo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_zoo)
-
-    def path(name: str) -> Path:
-        if (ZOO / f"{name}.onnx").is_file():
-            return ZOO / f"{name}.onnx"
-        if not (made / f"{name}.onnx").is_file():
-            make_zoo.main(str(made), name)
-        return made / f"{name}.onnx"
-
-    return path
-
-
-@pytest.fixture(scope="session")
-def report(request):
-    """Lines that are printed at the end, whatever is captured."""
-    lines: list[str] = []
-    yield lines.append
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print("\n" + "\n".join(["", *sorted(lines)]))
-
-
-def shapes(name: str, path: Path) -> dict[str, tuple[int, ...]]:
-    if name == "minilm_l6":
-        return {value.name: (1, 128) for value in onnx.load(path, load_external_data=False).graph.input}
-    return SHAPES[name]
 
 
 def check(name: str, path: Path, folder: Path, target: str, report) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nncc.codegen.emit_c import emit_header
-from nncc.codegen.flatten import symbol_prefix
-from nncc.codegen.link import find_toolchain, link
+from nncc.codegen.link import link
 from nncc.codegen.publish import publish
-from nncc.ir import Artifact, Program, TensorSpec
+from nncc.codegen.toolchains import find_toolchain
+from nncc.ir import Artifact, Program, TensorSpec, symbol_prefix
 from nncc.resources import runtime_folder
 from nncc.version import VERSION
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from nncc.backends.library import Code, make_library
 from nncc.codegen.emit_c import emit_source
-from nncc.codegen.link import PUBLIC_FUNCTIONS, RPC_FUNCTIONS, find_toolchain
+from nncc.codegen.link import PUBLIC_FUNCTIONS, RPC_FUNCTIONS
+from nncc.codegen.toolchains import find_toolchain
 from nncc.dots import dots_of
 from nncc.errors import InternalError
 from nncc.ir import Artifact, Lowered, Program

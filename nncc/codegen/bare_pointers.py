@@ -17,6 +17,7 @@ from nncc.codegen.shuffle_lanes import shuffle_lanes
 from nncc.codegen.split_periods import split_periods
 from nncc.codegen.split_registers import split_registers
 from nncc.codegen.transpose_lanes import transpose_lanes
+from nncc.codegen.vector_functions import MATH
 from nncc.codegen.vector_math import vector_math
 from nncc.compat import (
     IRModule,
@@ -201,7 +202,8 @@ def lower_kernels(
 
     `chains` are the evaluations of exp and the like that run interleaved, `dots` are the ways to multiply integers.
     """
-    vectorize_calls("tirx.erf")
+    for name in (*MATH, "nearbyint"):  # which LLVM has in vectors too
+        vectorize_calls(f"tirx.{name}")
     functions = {name: _own_names(function, prefix) for name, function in functions.items()}
     scheduled, lowered = s_tir.transform, tirx.transform
     workspace: dict[str, int] = {}

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +66,30 @@ class Compiler:
 def compile_device_code(source: str, arch: str, later: bool = True) -> DeviceCode:
     """Compile CUDA C++ for `arch`, such as ``sm_80``, and for `later` ones.
 
+    Where the assembler would rather spill some registers than have fewer blocks on a multiprocessor, it is asked once
+    more, to hold at least one block.
+
     Raises ToolError if there is no compiler or it does not know the architecture, InternalError if it refuses the code.
     """
     compiler = find_compiler()
-    cubin, ptx, report = compiler.compile(source, arch, later)
-    return DeviceCode(cubin, ptx, read_resources(report), compiler.name)
+
+    def compiled(source: str) -> DeviceCode:
+        cubin, ptx, report = compiler.compile(source, arch, later)
+        return DeviceCode(cubin, ptx, read_resources(report), compiler.name)
+
+    code = compiled(source)
+    roomy = _with_room(source, [name for name, used in code.resources.items() if used.spilled_bytes])
+    if roomy == source:
+        return code
+    again = compiled(roomy)
+    return min(code, again, key=lambda each: sum(used.spilled_bytes for used in each.resources.values()))
+
+
+def _with_room(source: str, kernels: Sequence[str]) -> str:
+    """The source, with so many registers for some of its kernels that a multiprocessor holds one block of them."""
+    for name in kernels:
+        source = re.sub(rf"__launch_bounds__\((\d+)\) ({re.escape(name)})\(", r"__launch_bounds__(\1, 1) \2(", source)
+    return source
 
 
 def find_compiler() -> Compiler:

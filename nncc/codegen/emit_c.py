@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nncc.codegen.emit_accelerator import Submission, emit_accelerator
 from nncc.codegen.emit_description import emit_description, size_in_c
-from nncc.codegen.flatten import symbol_prefix
-from nncc.ir import Branch, Call, Loop, Program, Ref, Step, calls_of
+from nncc.ir import Branch, Call, Loop, Program, Ref, Step, calls_of, symbol_prefix
 
 __all__ = ["emit_header", "emit_source"]
 

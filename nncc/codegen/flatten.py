@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
@@ -14,10 +13,22 @@ from nncc.codegen.place import REGION, Memory, PendingCall, PendingStep, Value, 
 from nncc.codegen.regions import Body, branch_steps, loop_steps
 from nncc.codegen.shared_memory import buffers_of, with_copies
 from nncc.errors import InternalError, ModelError
-from nncc.ir import ALIGNMENT, CONCATENATION, COUNT, IN_PLACE, Dim, Extent, Kernels, Program, Region, TensorSpec
+from nncc.ir import (
+    ALIGNMENT,
+    CONCATENATION,
+    COUNT,
+    IN_PLACE,
+    Dim,
+    Extent,
+    Kernels,
+    Program,
+    Region,
+    TensorSpec,
+    symbol_prefix,
+)
 from nncc.target import Hardware
 
-__all__ = ["flatten", "in_panels", "symbol_prefix", "walk_of"]
+__all__ = ["flatten", "in_panels", "walk_of"]
 
 _PIECE_ALIGNMENT = 16
 """Bytes: on a GPU, what vectors of four floats may begin at, and so each piece of a concatenation that is written where
@@ -30,11 +41,6 @@ def _alignments(hardware: Hardware) -> tuple[int, int]:
         elements = [machine.element_bytes(memory.name) for memory in machine.description.memories]
         return machine.element_bytes("inp"), max(ALIGNMENT, *elements)
     return _PIECE_ALIGNMENT if hardware.multiprocessors else 1, ALIGNMENT
-
-
-def symbol_prefix(name: str) -> str:
-    """The prefix of all symbols of a model: ``nncc_<name>_``, the name made a C identifier."""
-    return f"nncc_{re.sub(r'[^0-9a-zA-Z]', '_', name)}_"
 
 
 def flatten(kernels: Kernels) -> Program:

@@ -7,7 +7,7 @@
     acc + dot(x0, x1, w0, w1)      ->  acc + vpmaddwd(broadcast(x0 x1), w)       x86
 
 Values of a word lie side by side in memory, or all lanes' words as `Dot.place` says, which the pass checks; what does
-not becomes plain arithmetic.
+not becomes plain arithmetic. Real numbers become bytes as the processor rounds and clips them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import Analyzer, structural_map, tirx, tvm
-from nncc.dots import FENCE, FULL_PRODUCT, PRODUCT, ROUND, Dot
+from nncc.dots import BYTE, FENCE, FULL_PRODUCT, PRODUCT, ROUND, Dot
 
 __all__ = ["integer_dots"]
 
@@ -36,7 +36,11 @@ def integer_dots(*ways: Dot) -> Any:
     def apply(function: Any, module: Any, context: Any) -> Any:
         target = function.attrs.get("target", None)
         triple = str(target.attrs.get("mtriple", target.kind.name)) if target is not None else ""
-        rules = [(tirx.Add, lambda add: _accumulated(add, dots)), (tvm.ir.Call, lambda call: _alone(call, triple))]
+        widest = max((dot.lanes for dot in ways), default=0)
+        rules = [
+            (tirx.Add, lambda add: _accumulated(add, dots)),
+            (tvm.ir.Call, lambda call: _alone(call, triple, widest)),
+        ]
         return function.with_body(structural_map(function.body, rules))
 
     return apply
@@ -49,14 +53,15 @@ def _accumulated(add: Any, dots: dict[int, Dot]) -> Any:
     return add
 
 
-def _alone(call: Any, triple: str) -> Any:
+def _alone(call: Any, triple: str, widest: int) -> Any:
+    """What is no sum, for a processor of `triple` that multiplies `widest` lanes at once."""
+    if _is(call, BYTE):
+        value, zero = call.args
+        return _byte(value, zero, triple, widest)
     if _is(call, FENCE):
         is_cpu = triple and not triple.startswith("cuda")
         return _intrinsic(_vector("float32", _lanes(call)), _ARITHMETIC_FENCE, call.args[0]) if is_cpu else call.args[0]
-    if not _is(call, ROUND):
-        return call
-    way = next((way for start, way in _NEAREST.items() if triple.startswith(start)), _lrint)
-    return way(call.args[0], _lanes(call))
+    return _nearest(call.args[0], triple) if _is(call, ROUND) else call
 
 
 def _is(expr: Any, name: str) -> bool:
@@ -173,6 +178,34 @@ def _spread(word: Any, lanes: int, dot: Dot) -> Any:
 
 def _vector(dtype: str, lanes: int) -> str:
     return f"{dtype}x{lanes}" if lanes > 1 else dtype
+
+
+def _nearest(value: Any, triple: str) -> Any:
+    way = next((way for start, way in _NEAREST.items() if triple.startswith(start)), _lrint)
+    return way(value, _lanes(value))
+
+
+def _byte(value: Any, zero: Any, triple: str, widest: int) -> Any:
+    """clip(round(x) + z) as uint8. On x86, what is out of range becomes -2^31 when it is rounded: where 16 lanes are
+    stored as bytes, that is one of the largest numbers without a sign, and vpmovusdb clips it to 255 as it does the
+    others, so that x is kept from below only; elsewhere vpackssdw and vpackuswb clip it to 0, and x is kept from above.
+    """
+    lanes = _lanes(value)
+    least, most = (tirx.Cast(_vector("float32", lanes), _like(bound, zero) - zero) for bound in (0, 255))
+    if lanes % 4 or not triple.startswith("x86_64"):
+        clipped = tirx.Min(tirx.Max(value, least), most)
+        return tirx.Cast(_vector("uint8", lanes), _nearest(clipped, triple) + zero)
+    if widest >= 16:
+        whole = tirx.Cast(_vector("uint32", lanes), _lrint(tirx.Max(value, least), lanes) + zero)
+        return tirx.Cast(_vector("uint8", lanes), tirx.Min(whole, _like(255, whole)))
+    whole = _lrint(tirx.Select(most < value, most, value), lanes) + zero  # NaN stays what it is
+    return tirx.Cast(_vector("uint8", lanes), tirx.Max(tirx.Min(whole, _like(255, whole)), _like(0, whole)))
+
+
+def _like(number: int, vector: Any) -> Any:
+    """A constant of a vector's type."""
+    constant = tirx.const(number, str(vector.ty.dtype).partition("x")[0])
+    return tirx.Broadcast(constant, _lanes(vector)) if _lanes(vector) > 1 else constant
 
 
 def _lrint(value: Any, lanes: int) -> Any:

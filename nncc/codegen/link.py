@@ -1,26 +1,20 @@
-"""From a generated C file, a kernel object and a weights blob to a library: finds a C compiler, calls it, checks."""
+"""From a generated C file, a kernel object and a weights blob to a library, by a C compiler."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import platform
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from nncc.codegen.objectfile import conceal, rename
 from nncc.codegen.publish import workshop
-from nncc.errors import OutputError, TargetError, ToolError, UsageError
-from nncc.host import driver_problem
-from nncc.resources import runtime_folder
-from nncc.target import Target, host
+from nncc.codegen.toolchains import Toolchain, call_tool, find_toolchain
+from nncc.errors import UsageError
+from nncc.target import Target
 
 __all__ = [
     "ACCELERATOR_FUNCTIONS",
@@ -28,15 +22,8 @@ __all__ = [
     "PUBLIC_FUNCTIONS",
     "RPC_FUNCTIONS",
     "RPC_GPU_FUNCTIONS",
-    "Toolchain",
-    "build_runner",
-    "cache_folder",
-    "call_tool",
-    "emulator",
-    "find_toolchain",
     "link",
     "static_names",
-    "toolchains",
 ]
 
 PUBLIC_FUNCTIONS = (
@@ -106,67 +93,6 @@ _{symbol}:
     .incbin "{file}"
 """,
 }
-
-
-@dataclass(frozen=True)
-class Toolchain:
-    """A C compiler that makes code for one target."""
-
-    name: str
-    """``cc``, ``zig`` or the name of a cross compiler."""
-    command: tuple[str, ...]
-    """How a call begins, the choice of target included."""
-    archiver: tuple[str, ...] = ("ar",)
-    """How a call of its ``ar`` begins."""
-
-
-def toolchains(target: Target) -> list[Toolchain]:
-    """Every toolchain on this machine that can make code for `target`, the preferred one first.
-
-    Raises ToolError if ``$CC`` is set and there is no such program.
-    """
-    found = []
-    if (platform.system(), platform.machine()) == (target.link.system, target.link.machine):
-        command = shlex.split(os.environ.get("CC", "")) or ["cc"]
-        if shutil.which(command[0]):
-            found.append(Toolchain("cc", tuple(command)))
-        elif os.environ.get("CC"):
-            raise ToolError(f"there is no compiler `{os.environ['CC']}`, which $CC names", "unset CC, or correct it")
-    if target.link.zig and importlib.util.find_spec("ziglang"):
-        zig = (sys.executable, "-m", "ziglang")
-        found.append(Toolchain("zig", (*zig, "cc", "-target", target.link.zig), (*zig, "ar")))
-    if target.link.gcc and shutil.which(target.link.gcc):
-        found.append(Toolchain(target.link.gcc, (target.link.gcc,), (re.sub(r"gcc$", "ar", target.link.gcc),)))
-    return found
-
-
-def find_toolchain(target: Target) -> Toolchain:
-    """The machine's own ``cc`` (or ``$CC``) where that makes code for `target`; else zig; else a cross gcc.
-
-    Raises ToolError that says what was looked for and how to get it.
-    """
-    found = toolchains(target)
-    if found:
-        return found[0]
-    looked, ways = [], []
-    if (platform.system(), platform.machine()) == (target.link.system, target.link.machine):
-        looked.append("`cc`")
-        ways.append("install gcc or clang")
-    if target.link.zig:
-        looked.append("zig")
-        ways.append("`pip install ziglang`")
-    if target.link.gcc:
-        looked.append(f"`{target.link.gcc}`")
-        ways.append(f"install {target.link.gcc} (Debian: `apt install {_debian_compiler(target.link.gcc)}`)")
-    if not looked:
-        raise ToolError(f"target `{target.name}` names no C compiler", "its [link] needs `zig` or `gcc`")
-    raise ToolError(f"no C compiler for target `{target.name}`: looked for {', '.join(looked)}", ", or ".join(ways))
-
-
-def _debian_compiler(gcc: str) -> str:
-    """``x86_64-linux-gnu-gcc`` is in the package gcc-x86-64-linux-gnu; mingw has names of its own."""
-    triple = gcc.removesuffix("-gcc").replace("_", "-")
-    return "gcc-mingw-w64" if "mingw" in triple else f"gcc-{triple}"
 
 
 def link(
@@ -308,66 +234,6 @@ def static_names(prefix: str) -> dict[str, str]:
     }
 
 
-def build_runner(target: Target, folder: Path | None = None, *, toolchain: Toolchain | None = None) -> Path:
-    """The program that loads, runs and times any library, compiled for `target`; made once, kept in `folder`.
-
-    `folder` is by default the user's cache. Raises ToolError and OutputError as :func:`link`.
-    """
-    folder = folder or cache_folder()
-    toolchain = toolchain or find_toolchain(target)
-    runtime = runtime_folder()
-    sources = ("bench_main.c", "clock.h", "nncc.h")
-    text = b"".join((runtime / name).read_bytes() for name in sources)
-    key = hashlib.sha256(text + repr((target.link, toolchain)).encode()).hexdigest()[:16]
-    runner = folder / f"runner-{key}{'.exe' if target.link.format == 'coff' else ''}"
-    if runner.is_file():
-        return runner
-    with workshop(folder) as work:
-        for name in sources:
-            shutil.copyfile(runtime / name, work / name)
-        libraries = {"elf": ["-ldl", "-lm", "-lpthread"], "coff": [], "macho": []}[target.link.format]
-        flags = ["-O2", "-std=gnu11", *target.link.cflags]
-        call_tool([*toolchain.command, *flags, "bench_main.c", "-o", runner.name, *libraries], work)
-        os.replace(work / runner.name, runner)
-    return runner
-
-
-def cache_folder() -> Path:
-    """Where what can be made again is kept: ``$NNCC_CACHE_DIR``, else ``nncc`` in the user's cache."""
-    if own := os.environ.get("NNCC_CACHE_DIR"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nncc"
-
-
-def emulator(target: Target) -> list[str]:
-    """The words to put before a program of `target` to run it here: none on a machine of its own kind.
-
-    Raises TargetError if this machine cannot run it.
-    """
-    missing = host().missing(target)
-    if missing == [] and target.hardware.multiprocessors and (reason := driver_problem()):
-        raise TargetError(f"this machine cannot run target `{target.name}`: {reason}", "run it on one with such a GPU")
-    if missing == []:
-        return []
-    if missing is not None:
-        words = ", ".join(missing)
-        raise TargetError(f"this machine cannot run target `{target.name}`: its processor lacks {words}")
-    name, sysroot = target.link.emulator, target.link.sysroot
-    hint = f"`apt install {target.link.packages}`, or run it on a machine of its own" if target.link.packages else None
-    if not name:
-        raise TargetError(f"this machine cannot run target `{target.name}`, and it names no emulator", hint)
-    if not shutil.which(name):
-        raise TargetError(f"this machine cannot run target `{target.name}`: there is no `{name}`", hint)
-    if not sysroot or os.environ.get("QEMU_LD_PREFIX"):
-        return [name]
-    if not Path(sysroot).is_dir():
-        raise TargetError(f"this machine cannot run target `{target.name}`: there is no `{sysroot}`", hint)
-    return [name, "-L", sysroot]
-
-
-# ---- calling tools ----------------------------------------------------------------------------------------------
-
-
 def _borrow(path: Path, to: Path) -> None:
     """Make the bytes of `path`, perhaps hundreds of megabytes, readable at `to`."""
     try:
@@ -382,28 +248,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def call_tool(command: Sequence[str], work: Path) -> None:
-    """Run a tool in `work`.
-
-    Raises ToolError with the command and what it said: its stderr whole, or the last 60 lines of it.
-    """
-    # zig keeps every object it makes, the weights too, in its local cache: that is to go with `work`.
-    fixed = {"SOURCE_DATE_EPOCH": "0", "ZERO_AR_DATE": "1", "LC_ALL": "C", "ZIG_LOCAL_CACHE_DIR": str(work / "zig")}
-    environment = os.environ | fixed
-    try:
-        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, errors="replace")
-    except OSError as error:
-        raise ToolError(f"cannot run `{command[0]}`: {error.strerror}: {shlex.join(command)}") from error
-    if done.returncode == 0:
-        return
-    said = done.stderr.strip() or done.stdout.strip() or "(it said nothing)"
-    if "No space left on device" in said:
-        raise OutputError(f"the disk is full: {shlex.join(command)}", "free some space")
-    lines = said.splitlines()
-    if len(lines) > 60:
-        lines = [f"({len(lines) - 60} lines before)", *lines[-60:]]
-    how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
-    tool = next((Path(word).name for word in command if not word.startswith("-")), command[0])
-    raise ToolError("\n".join([f"{tool} failed with {how}:", f"  {shlex.join(command)}", *lines]))

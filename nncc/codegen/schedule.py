@@ -10,7 +10,9 @@ from typing import Any
 from nncc.choices import TRACE, Choices, Find
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
-from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
+from nncc.operation_counts import count_bytes, count_flops
+from nncc.schedule_kernel import schedule_kernel
+from nncc.templates import Template
 from nncc.tuning.tasks import kernel_hash, kernel_text
 
 __all__ = ["schedule"]

@@ -1,9 +1,10 @@
-"""Vectors gathered from within one vector as that vector and a shuffle.
+"""Vectors gathered from within one vector, or several, as these and a shuffle.
 
     x[s + d_0], x[s + d_1], .. = shuffle(x[a : a + w], s - a + d)    a = s - s mod w, all s + d_k in [a, a + w)
 
-The d_k are constants. Either they are those of all elements from some a on, in another order, or w is a power of two
-that divides the buffer's size: nothing is read beyond its end. TVM's code generator would load element by element.
+The d_k are constants. Either they are those of all elements of [a, a + w), in another order or several times, or w is a
+power of two that divides the buffer's size: nothing is read beyond its end. So it is where they are those of all
+elements from each of some a on, as where rows are interleaved. TVM's code generator would load element by element.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import numpy as np
 from nncc.compat import Analyzer, structural_map, tirx, tvm
 
 __all__ = ["shuffle_lanes"]
+
+
+_LEAST_ROW = 4
+"""Elements of a row that are worth a load of their own."""
 
 
 def shuffle_lanes() -> Any:
@@ -37,9 +42,12 @@ def _load(load: Any) -> Any:
         return load
     start, offsets = parts
     low = int(offsets.min())
-    if lanes & (lanes - 1) == 0 and (np.sort(offsets) == np.arange(low, low + lanes)).all():
-        order = [tirx.const(int(d) - low, "int32") for d in offsets]
-        return tirx.Shuffle([load.source[tirx.Ramp(start + low, 1, lanes)]], order)
+    whole = int(np.ptp(offsets)) + 1
+    if lanes & (lanes - 1) == whole & (whole - 1) == 0 and whole > 1 and len(np.unique(offsets)) == whole:
+        return _shuffled(load.source[tirx.Ramp(start + low, 1, whole)], offsets - low)
+    if (rows := _rows(offsets)) is not None:
+        order = [tirx.const(int(at), "int32") for at in np.searchsorted(np.sort(offsets), offsets)]
+        return tirx.Shuffle([load.source[tirx.Ramp(start + int(row[0]), 1, len(row))] for row in rows], order)
     known = Analyzer().modular_set(start)
     width = 1 << int(np.ptp(offsets)).bit_length()
     while width <= lanes:
@@ -47,13 +55,24 @@ def _load(load: Any) -> Any:
         aligned = known.coeff % width == 0 and prod(int(d) for d in load.source.shape) % width == 0
         first = (rest + int(offsets.min())) // width * width
         if aligned and rest + int(offsets.max()) < first + width and width > 1:
-            vector = load.source[tirx.Ramp(start - rest + first, 1, width)]
-            # TVM wants no more elements out than in.
-            return tirx.Shuffle(
-                [vector] * -(-lanes // width), [tirx.const(int(d), "int32") for d in offsets + rest - first]
-            )
+            return _shuffled(load.source[tirx.Ramp(start - rest + first, 1, width)], offsets + rest - first)
         width *= 2
     return load
+
+
+def _shuffled(vector: Any, order: np.ndarray) -> Any:
+    """The lanes of a vector in this order; TVM wants no more elements out than in."""
+    width = tvm.DataType(str(vector.ty.dtype)).lanes
+    return tirx.Shuffle([vector] * -(-len(order) // width), [tirx.const(int(lane), "int32") for lane in order])
+
+
+def _rows(offsets: np.ndarray) -> list[np.ndarray] | None:
+    """The rows of elements side by side that offsets make up, each element once; None where they are no vectors of one
+    size."""
+    ordered = np.sort(offsets)
+    rows = np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1)
+    size = len(rows[0])
+    return rows if size >= _LEAST_ROW and size & (size - 1) == 0 and {len(row) for row in rows} == {size} else None
 
 
 def _parts(index: Any, lanes: int) -> tuple[Any, np.ndarray] | None:

@@ -78,7 +78,7 @@ def distill(
     NnccError
         UsageError, ModelError, DataError, RunError, ToolError (torch is missing) or OutputError, with a hint.
     """
-    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.read_graph import read_graph
     from nncc.frontend.shapes import fix_shapes
     from nncc.quant.closed_loop import save_graph
     from nncc.quant.request import output_file, read_model

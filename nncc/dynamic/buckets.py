@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nncc.codegen.flatten import symbol_prefix
 from nncc.codegen.place import Memory
 from nncc.compat import IRModule
-from nncc.ir import Branch, Call, Dim, Program, Ref, Step, TensorSpec, Variant, with_refs
+from nncc.ir import Branch, Call, Dim, Program, Ref, Step, TensorSpec, Variant, symbol_prefix, with_refs
 
 __all__ = ["joined"]
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations, product
+from math import prod
 
-from nncc.ir import Extent, Quotient
+from nncc.errors import ModelError
+from nncc.ir import Dim, Extent, Quotient
 
-__all__ = ["Point", "fits"]
+__all__ = ["BUCKETS_ONLY", "Fitter", "Point", "fits", "largest", "sizes_in"]
+
+BUCKETS_ONLY = "compile for some sizes only: `--buckets`, and `--no-general`"
+"""The hint of an error about models that have no general form."""
 
 Point = Mapping[str, int]
 """Sizes of the open dimensions, by name."""
@@ -17,6 +22,10 @@ _DIVISORS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 3, 5, 6, 7, 9, 10, 12, 24)
 """What a dimension is divided by: strides of convolutions and pools one after the other, vectors of kernels."""
 _FORMS = ((1, 0), (1, 1), (1, 2), (2, 0), (3, 0))
 """How many products, and how many of the dimensions in them are divided, the simplest first."""
+_MOST_SIZES = 1 << 16
+"""Of all sizes together, so many are looked at."""
+_MOST_POINTS = 600
+"""And so many where several expressions are compared."""
 _MOST_DEGREE = 3
 _MOST_POWER = 2
 
@@ -40,6 +49,62 @@ def fits(points: Sequence[Point], values: Sequence[int]) -> list[Extent]:
         if found:
             break
     return list(dict.fromkeys(found))
+
+
+class Fitter:
+    """Finds expressions for the numbers of the samples, and remembers which were not the only ones."""
+
+    def __init__(self, points: Sequence[Point], dims: Sequence[Dim]) -> None:
+        self.points = points
+        self.dims = dims
+        self.what = ""
+        """The kernel or buffer that is being looked at."""
+        self._found: dict[tuple[int, ...], list[Extent]] = {}
+
+    def __call__(self, values: Sequence[int]) -> Extent:
+        key = tuple(values)
+        if key not in self._found:
+            self._found[key] = fits(self.points, key)
+            if not self._found[key]:
+                sizes = ", ".join(
+                    f"{value} at {'x'.join(map(str, point.values()))}"
+                    for value, point in zip(key, self.points, strict=True)
+                )
+                raise ModelError(
+                    f"{self.what} depends on the open dimensions in no simple way: a size is {sizes}", BUCKETS_ONLY
+                )
+        return self._found[key][0]
+
+    def unclear(self) -> tuple[Point, ...]:
+        """Sizes at which expressions that have the same numbers so far differ, those where most do first."""
+        several = [candidates for candidates in self._found.values() if len(candidates) > 1]
+        sizes = sizes_in(self.dims)
+        some = sizes[:: max(1, len(sizes) // _MOST_POINTS)]
+        told = [sum(len({each.at(point) for each in candidates}) - 1 for candidates in several) for point in some]
+        order = sorted((at for at, number in enumerate(told) if number), key=lambda at: -told[at])
+        return tuple(some[at] for at in order)
+
+
+def largest(extent: Extent, dims: Sequence[Dim]) -> int:
+    """The largest value that it has at sizes of these dimensions."""
+    if all(coefficient > 0 for coefficient, _ in extent.terms):
+        return extent.at({dim.name: dim.high for dim in dims})
+    return max(extent.at(sizes) for sizes in sizes_in(dims))
+
+
+def sizes_in(dims: Sequence[Dim]) -> list[dict[str, int]]:
+    """All sizes, or if there are too many, those of each dimension with the others at their lowest and highest."""
+    count = prod(dim.high - dim.low + 1 for dim in dims)
+    names = [dim.name for dim in dims]
+    ranges = [range(dim.low, dim.high + 1) for dim in dims]
+    if count <= _MOST_SIZES:
+        return [dict(zip(names, sizes, strict=True)) for sizes in product(*ranges)]
+    found = []
+    for at, dim in enumerate(dims):
+        step = max(1, (dim.high - dim.low + 1) // (_MOST_SIZES // 4))
+        ends = [(dim.low, dim.high) if other != at else ranges[at][::step] for other, dim in enumerate(dims)]
+        found += [dict(zip(names, sizes, strict=True)) for sizes in product(*ends)]
+    return found
 
 
 def _moving(points: Sequence[Point], values: Sequence[int]) -> list[str]:

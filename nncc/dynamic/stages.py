@@ -66,7 +66,7 @@ class Opened:
 def import_open(path: Path, job: Job) -> Opened:
     """Find the open dimensions, and lower the model at some sizes of them."""
     from nncc.frontend.binding import bind_inputs
-    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.read_graph import read_graph
 
     graph = read_graph(path)
     bind_inputs(graph, job.config.bind)
@@ -193,7 +193,7 @@ def flatten_open(opened: Opened, job: Job) -> Program:
     """One program: the static pipelines of the buckets, and the general form."""
     from nncc.codegen.flatten import flatten
     from nncc.dynamic.buckets import joined
-    from nncc.dynamic.general import flatten_general
+    from nncc.dynamic.flatten_general import flatten_general
     from nncc.templates import load_templates
 
     dims = opened.inputs.dims

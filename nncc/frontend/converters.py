@@ -28,6 +28,7 @@ from nncc.operators.dft import dft, stft
 from nncc.operators.dropout import dropout
 from nncc.operators.einsum import einsum
 from nncc.operators.elu import elu
+from nncc.operators.equal import equal
 from nncc.operators.eye_like import eye_like
 from nncc.operators.gather import gather_elements, gather_nd
 from nncc.operators.grid_sample import grid_sample
@@ -114,6 +115,7 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "Einsum": einsum,
     "Elu": elu,
     "EncodeNarrow": encode_narrow,
+    "Equal": equal,
     "EyeLike": eye_like,
     "GRU": gru,
     "GatherElements": gather_elements,

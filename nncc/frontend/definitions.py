@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-__all__ = ["Definition", "Text", "UnknownShape", "has", "number", "sizes"]
+__all__ = ["Definition", "Text", "UnknownShape", "has", "kept", "number", "sizes"]
 
 MOST_PLACES = 2**24
 """Of one axis, where each place is written down."""
@@ -48,6 +48,13 @@ def number(node: onnx_ir.Node, name: str, default: float) -> float:
     if not isinstance(value, (int, float)):
         raise ModelError(f"{node_text(node)} has an attribute `{name}` that is no number")
     return value
+
+
+def kept(node: onnx_ir.Node, names: Sequence[str]) -> str:
+    """Those attributes of a node, as words of its definition."""
+    values = {name: attribute(node, name) for name in names if name in node.attributes}
+    words = ", ".join(f'{name} = "{v}"' if isinstance(v, str) else f"{name} = {v!r}" for name, v in values.items())
+    return f"<{words}>" if words else ""
 
 
 @dataclass(frozen=True)

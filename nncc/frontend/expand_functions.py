@@ -69,7 +69,6 @@ def _whole(node: onnx_ir.Node) -> bool:
 def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
     """The body of an operator in this opset, by the types of its operands; None where ONNX has none."""
     import onnx
-    import onnx_ir
 
     if is_defined(node):
         return foreign_definition(node, version)
@@ -79,6 +78,24 @@ def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
         return None
     if not (schema.has_function or schema.has_context_dependent_function):
         return None
+    written = _written_for(schema, node, version)
+    if not written and (older := [v for v in _written_versions(schema) if v < version]):
+        written = _written_for(schema, node, max(older))
+        if written and not all(_unchanged(each, max(older), version) for each in written.node):
+            return None
+    return written
+
+
+def _written_versions(schema: Any) -> list[int]:
+    """The opsets that the definitions of an operator were written for."""
+    return schema.function_opset_versions if schema.has_function else schema.context_dependent_function_opset_versions
+
+
+def _written_for(schema: Any, node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
+    """The definition in this opset; None where onnx has none, as an operator in it has a newer version."""
+    import onnx
+    import onnx_ir
+
     if schema.has_function:
         text = schema.get_function_with_opset_version(version)
     else:
@@ -92,9 +109,33 @@ def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
         text = schema.get_context_dependent_function_with_opset_version(
             version, proto.SerializeToString(), [_type(value) for value in node.inputs]
         )
-    if not text:
-        return None
-    return onnx.FunctionProto.FromString(text)
+    return onnx.FunctionProto.FromString(text) if text else None
+
+
+def _unchanged(node: onnx.NodeProto, old: int, new: int) -> bool:
+    """Whether a node of opset `old` says the same in `new`: newer versions of most operators only take more types.
+
+    Its operands have the same names, what it says of its attributes is allowed, and what it does not say has the same
+    default.
+    """
+    import onnx
+
+    try:
+        before, after = (onnx.defs.get_schema(node.op_type, version, node.domain) for version in (old, new))
+    except onnx.defs.SchemaError:
+        return False
+    said = {entry.name for entry in node.attribute}
+    count = len(node.input)
+    return (
+        not after.deprecated
+        and [x.name for x in before.inputs[:count]] == [x.name for x in after.inputs[:count]]
+        and [x.name for x in before.outputs] == [x.name for x in after.outputs][: len(before.outputs)]
+        and said <= after.attributes.keys()
+        and all(
+            name in said or (name in after.attributes and after.attributes[name].default_value == entry.default_value)
+            for name, entry in before.attributes.items()
+        )
+    )
 
 
 def _checked_definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:

@@ -1,6 +1,6 @@
 """Operators of com.microsoft that exported and fused models contain, as definitions in terms of the standard's.
 
-Their source is ONNX Runtime's docs/ContribOperators.md. Those on integers are in `nncc.passes.qoperators`.
+Their source is ONNX Runtime's docs/ContribOperators.md. `nncc.passes.qoperators` has those from integers to integers.
 """
 
 from __future__ import annotations
@@ -9,8 +9,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nncc.errors import ModelError
-from nncc.frontend.definitions import Definition, Text, has, number, sizes
+from nncc.frontend.definitions import Definition, Text, has, kept, number, sizes
 from nncc.frontend.microsoft_attention import attention, group_query_attention, multi_head_attention
+from nncc.frontend.microsoft_quantized import (
+    dynamic_quantize_lstm,
+    matmul_integer16,
+    nhwc_max_pool,
+    quantized_attention,
+    quantized_embedding,
+)
 from nncc.frontend.microsoft_transformers import (
     bias_gelu,
     embed_layer_normalization,
@@ -90,7 +97,7 @@ def _activation(node: onnx_ir.Node) -> str:
 def _fused_conv(node: onnx_ir.Node, opset: int) -> Definition:
     """activation(conv(X, W, B) + Z)"""
     text = Text(opset)
-    words = _kept(node, ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"))
+    words = kept(node, ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"))
     made = text.new(f"Conv {words} (X, W{', B' if has(node, 2) else ''})")
     if has(node, 3):
         made = text.new(f"Add ({made}, Z)")
@@ -101,17 +108,10 @@ def _fused_conv(node: onnx_ir.Node, opset: int) -> Definition:
 def _fused_gemm(node: onnx_ir.Node, opset: int) -> Definition:
     """activation(gemm(A, B, C))"""
     text = Text(opset)
-    words = _kept(node, ("alpha", "beta", "transA", "transB"))
+    words = kept(node, ("alpha", "beta", "transA", "transB"))
     made = text.new(f"Gemm {words} (A, B{', C' if has(node, 2) else ''})")
     text.let("Y", f"{_activation(node)} ({made})")
     return text.definition("A, B, C", "Y")
-
-
-def _kept(node: onnx_ir.Node, names: tuple[str, ...]) -> str:
-    """Those attributes of a node, as words of its definition."""
-    values = {name: attribute(node, name) for name in names if name in node.attributes}
-    words = ", ".join(f'{name} = "{v}"' if isinstance(v, str) else f"{name} = {v!r}" for name, v in values.items())
-    return f"<{words}>" if words else ""
 
 
 def _layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
@@ -125,6 +125,7 @@ def _layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
 DEFINITIONS: dict[str, Callable[[onnx_ir.Node, int], Definition]] = {
     "Attention": attention,
     "BiasGelu": bias_gelu,
+    "DynamicQuantizeLSTM": dynamic_quantize_lstm,
     "EmbedLayerNormalization": embed_layer_normalization,
     "FastGelu": fast_gelu,
     "FusedConv": _fused_conv,
@@ -133,7 +134,11 @@ DEFINITIONS: dict[str, Callable[[onnx_ir.Node, int], Definition]] = {
     "Gelu": _gelu,
     "GroupQueryAttention": group_query_attention,
     "LayerNormalization": _layer_normalization,
+    "MatMulInteger16": matmul_integer16,
     "MultiHeadAttention": multi_head_attention,
+    "NhwcMaxPool": nhwc_max_pool,
+    "QAttention": quantized_attention,
+    "QEmbedLayerNormalization": quantized_embedding,
     "QuickGelu": quick_gelu,
     "RotaryEmbedding": rotary_embedding,
     "SimplifiedLayerNormalization": simplified_layer_normalization,

@@ -19,7 +19,7 @@ from nncc.passes.rewriting import attribute, node_text
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["attention", "group_query_attention", "multi_head_attention"]
+__all__ = ["attention", "attention_of", "group_query_attention", "multi_head_attention"]
 
 _UNSEEN = -3.4028234663852886e38
 """What is added for keys that come after the query: the smallest number of float32, as ONNX Runtime does."""
@@ -27,16 +27,28 @@ _UNSEEN = -3.4028234663852886e38
 
 def attention(node: onnx_ir.Node, opset: int) -> Definition:
     """The projection of Q, K and V from one input, and the attention of these."""
-    _refuse(node, ("do_rotary", "past_present_share_buffer"), {6: "past_sequence_length"})
+    _refuse(node, (), {6: "past_sequence_length"})
     text = Text(opset)
+    product = text.new("MatMul (input, weights)")
+    projected = text.new(f"Add ({product}, bias)") if has(node, 2) else product
+    attention_of(text, node, projected, mask_at=3, past_at=4, bias_at=5)
+    return text.definition(
+        "input, weights, bias, mask_index, past, attention_bias, past_sequence_length", "output, present"
+    )
+
+
+def attention_of(
+    text: Text, node: onnx_ir.Node, projected: str, *, mask_at: int, past_at: int, bias_at: int | None = None
+) -> None:
+    """``output``, and ``present`` if asked for, of Q, K and V, which lie side by side in `projected`; `mask_at` and so
+    on are the places of ``mask_index``, ``past`` and ``attention_bias`` among the operands."""
+    _refuse(node, ("do_rotary", "past_present_share_buffer"), {})
     batch, length, _ = _rank(node, 0, 3)
     heads = _heads(node, "num_heads")
     columns = sizes(node, 1)[-1]
     widths = [int(size) for size in attribute(node, "qkv_hidden_sizes", None) or [columns // 3] * 3]
     if len(widths) != 3 or sum(widths) != columns or any(w % heads or w < 1 for w in widths) or widths[0] != widths[1]:
         raise ModelError(f"{node_text(node)} has {columns} columns of weights, which do not fit {heads} heads")
-    product = text.new("MatMul (input, weights)")
-    projected = text.new(f"Add ({product}, bias)") if has(node, 2) else product
     parts, first = [], 0
     for width in widths:
         part = text.slice(projected, -1, first, first + width)
@@ -44,21 +56,19 @@ def attention(node: onnx_ir.Node, opset: int) -> Definition:
         first += width
     q, k, v = parts
     past = 0
-    if has(node, 4):
-        past = _rank(node, 4, 5)[3]
+    if has(node, past_at):
+        past = _rank(node, past_at, 5)[3]
         axis = text.integers([0])
         earlier = [text.new(f"Squeeze ({text.slice('past', 0, at, at + 1)}, {axis})") for at in (0, 1)]
         k, v = (text.new(f"Concat <axis = 2> ({old}, {new})") for old, new in zip(earlier, (k, v), strict=True))
-    if has(node, 4) or len(node.outputs) > 1:
+    if has(node, past_at) or len(node.outputs) > 1:
         axis = text.integers([0])
         both = [text.new(f"Unsqueeze ({each}, {axis})") for each in (k, v)]
         text.let("present", f"Concat <axis = 0> ({both[0]}, {both[1]})")
-    mask = _mask(text, node, 3, "mask_index", batch, (length, past + length), "attention_bias" if has(node, 5) else "")
+    bias = "attention_bias" if bias_at is not None and has(node, bias_at) else ""
+    mask = _mask(text, node, mask_at, "mask_index", q, batch, (length, past + length), bias)
     mask = _causal(text, node, mask, q, length, past)
     _core(text, node, (q, k, v), mask, widths[0] // heads, "output")
-    return text.definition(
-        "input, weights, bias, mask_index, past, attention_bias, past_sequence_length", "output, present"
-    )
 
 
 def multi_head_attention(node: onnx_ir.Node, opset: int) -> Definition:
@@ -98,7 +108,8 @@ def multi_head_attention(node: onnx_ir.Node, opset: int) -> Definition:
         text.let("present_key", f"Identity ({k})")
         text.let("present_value", f"Identity ({v})")
     keys = past + (shapes[0][2] if crossed else shapes[0][1])
-    mask = _mask(text, node, 4, "key_padding_mask", batch, (length, keys), "attention_bias" if has(node, 5) else "")
+    bias = "attention_bias" if has(node, 5) else ""
+    mask = _mask(text, node, 4, "key_padding_mask", q, batch, (length, keys), bias)
     mask = _causal(text, node, mask, q, length, keys - length)
     _core(text, node, (q, k, v), mask, hidden // heads, "output")
     names = "query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value, past_sequence_length"
@@ -172,8 +183,10 @@ def _core(text: Text, node: onnx_ir.Node, operands: tuple[str, str, str], mask: 
     text.let(*(("mixed", mixed) if not output else (output, text.joined(text.new(mixed)))))
 
 
-def _mask(text: Text, node: onnx_ir.Node, at: int, name: str, batch: int, scores: tuple[int, int], bias: str) -> str:
-    """What is added to the scores, by a mask or by lengths; `bias` where there is none."""
+def _mask(
+    text: Text, node: onnx_ir.Node, at: int, name: str, like: str, batch: int, scores: tuple[int, int], bias: str
+) -> str:
+    """What is added to the scores, of the type of `like`, by a mask or by lengths; `bias` where there is none."""
     if not has(node, at):
         return bias
     shape, (queries, keys) = sizes(node, at), scores
@@ -194,7 +207,6 @@ def _mask(text: Text, node: onnx_ir.Node, at: int, name: str, batch: int, scores
         )
     rows = queries if len(shape) == 3 else 1
     seen = text.new(f"Reshape ({seen}, {text.integers([batch, 1, rows, keys])})")
-    like = "input" if name == "mask_index" else "query"
     none, filtered = text.scalar(0, like), text.scalar(number(node, "mask_filter_value", -10000.0), like)
     mask = text.new(f"Where ({seen}, {none}, {filtered})")
     return text.new(f"Add ({mask}, {bias})") if bias else mask

@@ -19,6 +19,7 @@ __all__ = [
     "angles",
     "bias_gelu",
     "embed_layer_normalization",
+    "embedding",
     "fast_gelu",
     "gelu",
     "quick_gelu",
@@ -121,30 +122,34 @@ def _refuse_results(node: onnx_ir.Node, *places: int) -> None:
 
 
 def embed_layer_normalization(node: onnx_ir.Node, opset: int) -> Definition:
-    """layer_normalization(words[input_ids] + positions[0 .. S - 1] + segments[segment_ids])
-
-    mask_index is how many of each row of the mask are 1.
-    """
+    """layer_normalization(words[input_ids] + positions[position_ids] + segments[segment_ids])"""
     text = Text(opset)
     words = text.new("Gather (word_embedding, input_ids)")
     if has(node, 8):
         places = text.new("Gather (position_embedding, position_ids)")
     else:
-        first, last, axis = text.integers([0]), text.integers([sizes(node, 0)[1]]), text.integers([0])
-        places = text.new(f"Slice (position_embedding, {first}, {last}, {axis})")
-    total = text.new(f"Add ({words}, {places})")
-    if has(node, 1) and has(node, 4):
-        total = text.new(f"Add ({total}, {text.new('Gather (segment_embedding, segment_ids)')})")
+        places = text.slice("position_embedding", 0, 0, sizes(node, 0)[1])
+    segments = text.new("Gather (segment_embedding, segment_ids)") if has(node, 1) and has(node, 4) else ""
+    embedding(text, node, words, places, segments)
+    text.let("embedding_sum", "Identity (total)")
+    names = "input_ids, segment_ids, word_embedding, position_embedding, segment_embedding, gamma, beta, mask"
+    return text.definition(f"{names}, position_ids", "output, mask_index, embedding_sum")
+
+
+def embedding(text: Text, node: onnx_ir.Node, words: str, places: str, segments: str) -> None:
+    """``output``, the normalized sum of what was looked up, which is ``total``; `segments` where there are any.
+
+    ``mask_index`` is how many of each row of the mask are 1.
+    """
+    added = text.new(f"Add ({words}, {places})") if segments else ""
+    text.let("total", f"Add ({added}, {segments})" if segments else f"Add ({words}, {places})")
     epsilon = number(node, "epsilon", 1e-12)
-    text.let("output", f"LayerNormalization <axis = -1, epsilon = {epsilon!r}> ({total}, gamma, beta)")
-    text.let("embedding_sum", f"Identity ({total})")
+    text.let("output", f"LayerNormalization <axis = -1, epsilon = {epsilon!r}> (total, gamma, beta)")
     if has(node, 7):
         wide = text.new("Cast <to = 6> (mask)")
         text.let("mask_index", f"ReduceSum <keepdims = 0> ({wide}, {text.integers([1])})")
     else:
         text.let("mask_index", f"ConstantOfShape <value = int32[1] {{0}}> ({text.integers([sizes(node, 0)[0]])})")
-    names = "input_ids, segment_ids, word_embedding, position_embedding, segment_embedding, gamma, beta, mask"
-    return text.definition(f"{names}, position_ids", "output, mask_index, embedding_sum")
 
 
 def rotary_embedding(node: onnx_ir.Node, opset: int) -> Definition:

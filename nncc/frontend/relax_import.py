@@ -14,8 +14,9 @@ from nncc.errors import ModelError
 from nncc.frontend.binding import bind_hint
 from nncc.frontend.bounded import SELECTING, refuse_used, used_selections
 from nncc.frontend.narrow_types import STORED, hold_in_bytes
-from nncc.frontend.onnx import to_proto, unsupported
+from nncc.frontend.proto import to_proto
 from nncc.frontend.tensors import LARGEST
+from nncc.frontend.unsupported import unsupported
 from nncc.ir import Model, Region
 
 if TYPE_CHECKING:

@@ -58,13 +58,13 @@ def grid_sample(builder: Any, inputs: Sequence[Any], attributes: Attributes) -> 
         def element(n: Any, c: Any, *at: Any) -> Any:
             total: Any = None
             for taps in product(range(len(_TAPS[mode])), repeat=parts):
-                index = [table(n, *at, t) for table, t in zip(indices, taps, strict=True)]
+                index = [table(t, n, *at) for table, t in zip(indices, taps, strict=True)]
                 value = data(n, c, *(tirx.max(i, 0) for i in index))
                 if padding == "zeros":
                     outside = any_negative(*index)
                     value = tirx.Select(outside, tirx.const(0, data.dtype), value)
                 for table, t in zip(weights, taps, strict=True) if mode != "nearest" else ():
-                    value = value * table(n, *at, t)
+                    value = value * table(t, n, *at)
                 total = value if total is None else total + value
             return total
 
@@ -90,9 +90,9 @@ class _Axis:
 
 
 def _tables(points: te.Tensor, *, axis: _Axis, part: int, dtype: str) -> list[te.Tensor]:
-    """For each point and tap, the element along an axis, int32, -1 where there is none, and its weight."""
+    """For each tap and point, the element along an axis, int32, -1 where there is none, and its weight."""
     steps = _TAPS[axis.mode]
-    shape = (*points.shape[:-1], len(steps))
+    shape = (len(steps), *points.shape[:-1])  # those of one tap lie side by side: they are read in vectors
 
     def moved(at: Sequence[Any]) -> Any:
         """Where the point is, after what is outside was moved."""
@@ -106,15 +106,15 @@ def _tables(points: te.Tensor, *, axis: _Axis, part: int, dtype: str) -> list[te
         return bounded(point, -3, axis.size + 2)
 
     def index(*at: Any) -> Any:
-        step = tirx.floor(moved(at[:-1])) + (at[-1] + steps[0])
+        step = tirx.floor(moved(at[1:])) + (at[0] + steps[0])
         inside = tirx.all(step >= 0, step <= axis.size - 1)
         step = _reflected(step, *axis.borders) if axis.padding == "reflection" else step
         element = bounded(step, 0, axis.size - 1).astype("int32")
         return tirx.Select(inside, element, -1) if axis.padding == "zeros" else element
 
     def weight(*at: Any) -> Any:
-        point = moved(at[:-1])
-        return _weight(axis.mode, tirx.abs(point - tirx.floor(point) - (at[-1] + steps[0])).astype(dtype))
+        point = moved(at[1:])
+        return _weight(axis.mode, tirx.abs(point - tirx.floor(point) - (at[0] + steps[0])).astype(dtype))
 
     return [te.compute(shape, index, name="index"), te.compute(shape, weight, name="weight")]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nncc.compat import GenericConst, constant_array, relax, static_shape, te, tirx
+from nncc.compat import GenericConst, constant_array, relax, static_shape, te, tirx, topi
+from nncc.scheduling import borders
 
-__all__ = ["pad"]
+__all__ = ["bordered", "pad"]
 
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
 
@@ -34,6 +35,31 @@ def pad(builder: Any, inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
     value = float(constant_array(filler).reshape(())) if filler is not None else 0.0
     pairs = [width for axis in range(rank) for width in (widths[axis], widths[rank + axis])]
     return relax.op.nn.pad(x, pairs, mode, value)
+
+
+def bordered(x: Any, before: Sequence[int], after: Sequence[int], mode: str, value: float) -> Any:
+    """`x` with a border around its axes, as a tensor expression; `mode` is one of ``relax.nn.pad``."""
+    rank = len(before)
+    shape = [int(d) for d in x.shape]
+
+    def inner(at: Any, size: int) -> Any:
+        if mode == "replicate":
+            return te.max(te.min(at, size - 1), 0)
+        return tirx.Select(at < 0, -at, tirx.Select(at >= size, 2 * (size - 1) - at, at))
+
+    def element(*at: Any) -> Any:
+        place, inside = list(at), []
+        for axis in (axis for axis in range(rank) if before[axis] or after[axis]):
+            index = at[axis] - before[axis]
+            inside += [index >= 0, index < shape[axis]]
+            place[axis] = index if mode == "constant" else inner(index, shape[axis])
+        if mode != "constant" or not inside:
+            return x(*place)
+        return tirx.if_then_else(tirx.all(*inside), x(*place), tirx.const(value, x.dtype))
+
+    wide = [b + size + a for b, size, a in zip(before, shape, after, strict=True)]
+    cuts = borders(before[-1], after[-1]) if mode != "constant" else {}
+    return te.compute(wide, element, name="pad", tag=topi.tag.INJECTIVE, attrs=cuts)
 
 
 def _widths(amounts: Any, axes: Any, rank: int) -> list[int] | None:

@@ -9,6 +9,7 @@ point and cut off towards zero, as ONNX Runtime does; antialiased ones are round
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -106,24 +107,33 @@ def _extents(
 
 
 def _resampled(builder: Any, x: Any, sampled: Sequence[Sampled], how: Resampling, filler: float) -> Any:
-    """`x` with its axes resized, first those that shrink."""
+    """`x` with its axes resized, first those that shrink, of equals the inner ones. The innermost, whose elements are
+    gathered one by one, comes when there are the fewest of others: at last, where these shrink."""
     dtype, shape = dtype_of(x), shape_of(x)
     sampled = [axis for axis in sampled if not axis.is_identity]
     if not sampled:
         return x
     if any(size == 0 for size in shape):
         raise ModelError("its input has no elements")
-    sampled.sort(key=lambda axis: axis.indices.shape[0] / axis.size)
+    smaller = prod(axis.indices.shape[0] / axis.size for axis in sampled if axis.axis < len(shape) - 1) < 1
+    sampled.sort(
+        key=lambda axis: (smaller and axis.axis == len(shape) - 1, axis.indices.shape[0] / axis.size, -axis.axis)
+    )
     picks = all(axis.picks for axis in sampled)
     inner = "float64" if dtype == "float64" else "float32"
     tables, axes = [], []
     for axis in sampled:
         indices = axis.indices.copy()
         indices[axis.outside, 0] = -1
-        tables.append(relax.const(indices, "int32"))
+        (resized, taps), (repeats, start) = indices.shape, axis.steps or (0, 0)
+        if not repeats:
+            tables.append(relax.const(np.ascontiguousarray(indices.T), "int32"))
         if not picks:
-            tables.append(relax.const(axis.weights.astype(inner), inner))
-        axes.append(Axis(axis.axis, indices.shape[0], indices.shape[1], bool(axis.outside.any())))
+            weights = axis.weights.astype(inner)
+            if repeats and (weights.reshape(-1, repeats, weights.shape[1]) == weights[:repeats]).all():
+                weights = weights[:repeats]
+            tables.append(relax.const(np.ascontiguousarray(weights.T), inner))
+        axes.append(Axis(axis.axis, axis.size, resized, taps, bool(axis.outside.any()), repeats, start))
     resized = emit_resample(builder, Resample(tuple(axes), picks, filler), x, tables)
     if picks or not dtype.startswith(("int", "uint")):
         return cast(builder, resized, dtype)

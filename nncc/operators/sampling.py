@@ -45,6 +45,20 @@ class Sampled:
         return self.indices.shape[1] == 1 and bool((self.weights == 1).all())
 
     @property
+    def steps(self) -> tuple[int, int] | None:
+        """(r, s) where tap t of element i is at (i + s) div r + t, or at the end that is next to it; None where it is
+        not so for all."""
+        resized, taps = self.indices.shape
+        r = resized // max(1, self.size)
+        if r < 1 or r * self.size != resized or self.outside.any():
+            return None
+        i, t = np.arange(resized)[:, None], np.arange(taps)
+        for s in range(-r * taps, r):
+            if (self.indices == np.clip((i + s) // r + t, 0, self.size - 1)).all():
+                return r, s
+        return None
+
+    @property
     def is_identity(self) -> bool:
         """Whether the axis stays as it is."""
         same = self.indices.shape[0] == self.size and self.picks and not self.outside.any()

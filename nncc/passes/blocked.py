@@ -13,7 +13,7 @@ import numpy as np
 
 from nncc.compat import static_shape, te, tirx
 
-__all__ = ["Blocked", "block_array", "from_blocks", "pad_plain", "to_blocks"]
+__all__ = ["Blocked", "block_array", "from_blocks", "interleaved", "pad_plain", "to_blocks"]
 
 
 @dataclass
@@ -55,6 +55,13 @@ def to_blocks(x: te.Tensor, lanes: int) -> te.Tensor:
         return tirx.if_then_else(c * lanes + i < channels, value, tirx.const(0, x.dtype))
 
     return te.compute((batch, blocks, height, width, lanes), element, name="block_channels")
+
+
+def interleaved(x: te.Tensor) -> te.Tensor:
+    """[N, C, H, W] -> [N, 1, H, W * C, 1]: the channels of a pixel side by side, as columns of one channel."""
+    batch, channels, height, width = x.shape
+    shape = (batch, 1, height, width * channels, 1)
+    return te.compute(shape, lambda n, _, h, w, __: x[n, w % channels, h, w // channels], name="interleave")
 
 
 def pad_plain(x: te.Tensor, padding: Sequence[int]) -> te.Tensor:

@@ -17,7 +17,8 @@ from nncc import scheduling
 from nncc.choices import graph_task
 from nncc.compat import GenericConst, constant_array, relax, static_shape
 from nncc.dots import Dot, wide_dot_of
-from nncc.passes.blocked import Blocked, block_array, to_blocks
+from nncc.layer_time import INTERLEAVED
+from nncc.passes.blocked import Blocked, block_array, interleaved
 from nncc.passes.relax_grids import named
 from nncc.skipping import Lists
 
@@ -213,19 +214,29 @@ def _of_bytes(layout: Layout, call: Any) -> Blocked:
 
 def _along_rows(this: _Convolution, data: Any) -> tuple[Blocked, np.ndarray] | None:
     """The input and the kernel of a convolution of few channels whose words run along rows, to the end of which the
-    padding is made to reach; None where words are of channels."""
+    padding is made to reach; None where words are of channels.
+
+    The channels of a column lie side by side, and count as columns: strides and padding are then of those.
+    """
     layout, dot, channels = this.layout, this.layout.dot, this.group_channels
-    if this.groups > 1 or 2 * channels > dot.size or layout.is_blocked(data) or this.dilation[1] > 1:
+    # Where activations are lanes of registers, a word along rows is a load of its own.
+    by_lanes = layout.hardware.lane_operand
+    few = dot.size // 2 if by_lanes else INTERLEAVED
+    if this.groups > 1 or channels > few or layout.is_blocked(data) or this.dilation[1] > 1:
         return None
+    width = this.kernel.shape[3]
     kernel = this.template("conv2d").module.along_rows(this.kernel, dot)
-    if kernel is None:
+    words, of_channels = kernel.shape[3], width * (layout.lanes_of(channels, "int32") // dot.size)
+    if words > of_channels or (by_lanes and words == of_channels):
         return None
-    behind = kernel.shape[3] * (dot.size // channels) - this.kernel.shape[3]
-    this.padding = [*this.padding[:3], this.padding[3] + behind]
+    top, left, bottom, right = this.padding
+    behind = words * dot.size - width * channels
+    this.padding = [top, left * channels, bottom, right * channels + behind]
+    this.strides = [this.strides[0], this.strides[1] * channels]
     if channels == 1:
         return layout.plain(data, ()), kernel
-    blocked = layout.builder.emit_te(to_blocks, layout.value(data), channels, primfunc_name_hint="block_channels")
-    return Blocked(blocked, channels), kernel
+    rows = layout.builder.emit_te(interleaved, layout.value(data), primfunc_name_hint="interleave_channels")
+    return Blocked(rows, 1), kernel
 
 
 def of_integers(call: Any) -> bool:

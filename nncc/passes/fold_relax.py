@@ -1,6 +1,7 @@
 """Constants that the importer wraps in shape operators are reshaped here, in numpy.
 
     reshape(c), permute_dims(c), expand_dims(c), squeeze(c), broadcast_to(c), astype(c)  ->  c'
+    where(c < d, x, y)  ->  y        where c < d holds nowhere: constant indices that do not count from the end
 
 TVM's own FoldConstant compiles a function per expression and takes seconds; ONNX-level constants are folded before.
 """
@@ -12,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from nncc.compat import GenericConst, IRModule, constant_array, relax
+from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.passes.context import Context
+from nncc.passes.relax_grids import named
 from nncc.passes.rewriter import Rewriter
 
 __all__ = ["FOLDED", "fold", "fold_relax"]
@@ -48,4 +50,14 @@ def fold(rewriter: Rewriter, call: Any) -> Any:
 
 def fold_relax(module: IRModule, context: Context) -> IRModule:
     """Rewrite ``main`` with such expressions replaced by constants."""
-    return Rewriter(dict.fromkeys(FOLDED, fold)).rewrite(module)
+    return Rewriter({**dict.fromkeys(FOLDED, fold), "relax.where": _where}).rewrite(module)
+
+
+def _where(rewriter: Rewriter, call: Any) -> Any:
+    condition = rewriter.made.get(call.args[0]) if isinstance(call.args[0], relax.Var) else None
+    if not named(condition, "relax.less") or _shape(call) != static_shape(call.args[2]):
+        return None
+    sides = [rewriter.value(side) for side in condition.args]
+    if not all(isinstance(side, GenericConst) for side in sides) or np.less(*map(constant_array, sides)).any():
+        return None
+    return rewriter.value(call.args[2])

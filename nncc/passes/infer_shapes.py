@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 from nncc.passes.rewriting import Report, is_op, quiet, static_shape
@@ -15,8 +17,8 @@ __all__ = ["infer_shapes"]
 def infer_shapes(graph: onnx_ir.Model) -> Report:
     """Annotate every value with the type and shape that onnx infers, data propagation included. Never a rewrite.
 
-    Nothing is propagated where an operator that does so has a vector of more than 2^20 elements: onnx would make a
-    dimension of each.
+    Nothing is propagated where the vectors that operators would propagate may have more than 2^22 elements together:
+    onnx makes a dimension of each.
     """
     from onnx_ir.passes.common import ShapeInferencePass
 
@@ -33,24 +35,49 @@ def infer_shapes(graph: onnx_ir.Model) -> Report:
     return Report()
 
 
-_LONGEST = 2**20
-"""Elements of a vector that onnx propagates: it takes 0.2 s and 0.1 GB for each operator on one."""
+_MOST = 2**22
+"""Elements of vectors that onnx propagates: it takes 0.2 s and 0.1 GB for 2^20."""
 
 
 def _to_propagate(graph: onnx_ir.Model) -> bool:
-    """Whether a shape is left that contents may tell, and no vector is too long to be asked for its own."""
+    """Whether a shape is left that contents may tell, and no vectors are too long to be asked for theirs."""
     import onnx_ir
 
     nodes = list(onnx_ir.traversal.RecursiveGraphIterator(graph.graph))
-    return any(static_shape(value) is None for node in nodes for value in node.outputs) and not any(
-        value is not None
-        and (shape := static_shape(value)) is not None
-        and len(shape) == 1
-        and shape[0] > _LONGEST
-        and _propagates(node)
-        for node in nodes
-        for value in node.inputs
-    )
+    return any(static_shape(value) is None for node in nodes for value in node.outputs) and _propagated(nodes) <= _MOST
+
+
+def _propagated(nodes: Sequence[onnx_ir.Node]) -> int:
+    """The most elements of vectors that are propagated, of all operators together.
+
+    The length of some is only known by propagation itself: these are as long as what they are made of lets them be.
+    """
+    import onnx_ir
+
+    kinds = (None, onnx_ir.DataType.INT32, onnx_ir.DataType.INT64)
+    most: dict[onnx_ir.Value, int] = {}
+
+    def length(value: onnx_ir.Value | None) -> int:
+        if value is None or value.dtype not in kinds:
+            return 0
+        shape = static_shape(value)
+        if shape is None:
+            return most.get(value, 0)
+        return 0 if len(shape) > 1 else prod(shape)
+
+    total = 0
+    for node in nodes:
+        if not _propagates(node) or is_op(node, "Shape", "Size"):  # which ask for sizes only
+            continue
+        lengths = [length(value) for value in node.inputs]
+        made = max(lengths, default=0)
+        if is_op(node, "Concat"):
+            made = sum(lengths)
+        elif is_op(node, "Gather"):
+            made = lengths[-1]
+        most |= dict.fromkeys(node.outputs, made)
+        total += max([made, *lengths])
+    return total
 
 
 def _propagates(node: onnx_ir.Node) -> bool:

@@ -3,6 +3,7 @@
 DynamicQuantizeMatMul(A, B)    = MatMulIntegerToFloat(DynamicQuantizeLinear(A), B)
 MatMulIntegerToFloat(A, B)     = float(MatMulInteger(A, B)) * (a_scale * b_scale) + bias
 MatMulNBits(A, packed)         = MatMul(A, DQ(B; scales and zero points of blocks along K)) + bias
+MatMulBnb4(A, packed)          = MatMul(A, codes[B] * scales of blocks)
 
 MatMulInteger and ConvInteger give int32, which no QDQ form does exactly: they stay.
 """
@@ -133,9 +134,42 @@ def _small(site: Site, array: np.ndarray, bits: int, word: str) -> onnx_ir.Value
     return add_constant(site.graph, array.astype(ml_dtypes.uint4) if bits == 4 else array, f"{site.name}/{word}")
 
 
+_CODES = (
+    # fp4: a sign, and the numbers of two bits of exponent and one of mantissa over their largest, 12
+    (0, 1 / 192, 2 / 3, 1, 1 / 3, 1 / 2, 1 / 6, 1 / 4, 0, -1 / 192, -2 / 3, -1, -1 / 3, -1 / 2, -1 / 6, -1 / 4),
+    # nf4: quantiles of a normal distribution over the largest
+    (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+     -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+     0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)  # fmt: skip
+"""By `quant_type`: what the 16 codes stand for, as bitsandbytes and ONNX Runtime have them."""
+
+
+def _bnb4(site: Site) -> onnx_ir.Value:
+    import numpy as np
+
+    k, n, block, kind = (int(site.number(name)) for name in ("K", "N", "block_size", "quant_type"))
+    packed, scales = constant(site.operand(1)), constant(site.operand(2))
+    if packed is None or packed.dtype != np.uint8 or scales is None:
+        raise Refusal("its weights are computed at run time")
+    if min(k, n, block) < 1 or kind not in (0, 1):
+        raise Refusal(f"it has K {k}, N {n}, blocks of {block} and numbers of kind {kind}")
+    if not site.number("transB", 1):  # ONNX Runtime gives other numbers than its documentation says
+        raise Refusal("its weights are transposed for training")
+    count = k * n
+    if packed.size != -(-count // 2) or scales.size != -(-count // block):
+        raise Refusal(f"its weights or scales do not fit K {k}, N {n} and blocks of {block}")
+    codes = np.stack([packed.reshape(-1) >> 4, packed.reshape(-1) & 15], axis=-1).reshape(-1)[:count]
+    steps = scales.reshape(-1)[np.arange(count) // block]
+    matrix = (np.array(_CODES[kind], np.float32)[codes] * steps.astype(np.float32)).reshape(n, k)
+    weight = add_constant(site.graph, np.ascontiguousarray(matrix.T.astype(scales.dtype)), f"{site.name}/weight")
+    return insert_node(site.node, "MatMul", [site.operand(0), weight], name=site.name, dtype=site.operand(0).dtype)
+
+
 INTEGER_MATMULS: Mapping[tuple[str, str], Callable[[Site], onnx_ir.Value]] = {
     (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic,
     (MICROSOFT, "MatMulIntegerToFloat"): _to_float,
+    (MICROSOFT, "MatMulBnb4"): _bnb4,
     (MICROSOFT, "MatMulNBits"): _n_bits,
 }
 """By domain and operator: a function that inserts the standard form and returns its last value."""

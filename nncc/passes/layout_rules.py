@@ -5,6 +5,7 @@ Each rule gets the walk and a call; it returns the blocked result, or None to le
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from nncc import scheduling
 from nncc.compat import GenericConst, constant_array, relax, te, tirx, topi
+from nncc.operators.pad import bordered
 from nncc.operators.resample import data_of, emit_resample, resample_of
 from nncc.passes.blocked import Blocked
 from nncc.passes.tabulate import looked_up_bytes
@@ -214,28 +216,11 @@ def pad(layout: Layout, call: Any) -> Blocked | None:
         return None
     mode, value = str(attrs.pad_mode), float(attrs.pad_value)
 
-    def inner(at: Any, size: int) -> Any:
-        if mode == "replicate":
-            return te.max(te.min(at, size - 1), 0)
-        return tirx.Select(at < 0, -at, tirx.Select(at >= size, 2 * (size - 1) - at, at)) if mode == "reflect" else at
-
-    def padded(x: te.Tensor) -> te.Tensor:
-        batch, blocks, height, width, lanes = (int(d) for d in x.shape)
-        top, bottom, left, right = widths[4:]
-
-        def element(n: Any, c: Any, h: Any, w: Any, i: Any) -> Any:
-            here = x[n, c, inner(h - top, height), inner(w - left, width), i]
-            if mode != "constant":
-                return here
-            inside = tirx.all(h >= top, h < height + top, w >= left, w < width + left)
-            return tirx.if_then_else(inside, here, tirx.const(value, x.dtype))
-
-        shape = batch, blocks, height + top + bottom, width + left + right, lanes
-        return te.compute(shape, element, name="pad", tag=topi.tag.INJECTIVE)
-
     if mode not in ("constant", "reflect", "replicate"):
         return None
     tensor = layout.blocked[data]
+    (top, bottom), (left, right) = widths[4:6], widths[6:]
+    padded = partial(bordered, before=[0, 0, top, left, 0], after=[0, 0, bottom, right, 0], mode=mode, value=value)
     return Blocked(layout.builder.emit_te(padded, layout.rows(tensor), primfunc_name_hint="pad"), tensor.channels)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from nncc.ir import Acceleration, HostLayer
-from nncc.passes.product_layers import layer_text, multiply_adds
+from nncc.ir import Acceleration
+from nncc.passes.product_layers import fallbacks, layer_text, multiply_adds
 
 __all__ = ["Offload"]
 
@@ -31,5 +31,4 @@ class Offload:
         self._stay[layer_text(call), reason] += 1
 
     def facts(self) -> Acceleration:
-        layers = [HostLayer(text, reason, count) for (text, reason), count in self._stay.items()]
-        return Acceleration(self._layers, self._macs, self._host_macs, tuple(layers))
+        return Acceleration(self._layers, self._macs, self._host_macs, fallbacks(self._stay))

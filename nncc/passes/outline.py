@@ -70,7 +70,7 @@ def refuse_regions(model: Model, regions: Mapping[str, Region], target: Target) 
 
 def _simplified(body: onnx_ir.Graph, name: str, like: onnx_ir.Model) -> Model:
     """A body as a Model, simplified; ModelError where a shape is not known."""
-    from nncc.frontend.onnx import specs
+    from nncc.frontend.specs import specs
     from nncc.passes.fold_constants import fold_constants
     from nncc.passes.infer_shapes import infer_shapes
     from nncc.passes.simplify import simplify

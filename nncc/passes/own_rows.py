@@ -1,10 +1,11 @@
-"""Softmax and layer normalization over the last axis go to their templates; over other axes they stay as they are."""
+"""Softmax, layer normalization and places of extremes over the last axis go to their templates; over other axes they
+stay as they are."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from nncc.compat import IRModule, static_shape
+from nncc.compat import IRModule, relax, static_shape
 from nncc.gpu_rows import LONGEST
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
@@ -14,7 +15,7 @@ __all__ = ["own_rows"]
 
 def own_rows(module: IRModule, context: Context) -> IRModule:
     """Rewrite float32 ``relax.nn.softmax`` and ``relax.nn.layer_norm``; on a GPU, of rows that the registers of a block
-    hold."""
+    hold. On processors ``relax.argmax`` and ``relax.argmin`` too, of rows of a vector and more."""
     hardware = context.target.hardware
     on_gpu = bool(hardware.multiprocessors)
     family, words = ("cuda_", {}) if on_gpu else ("", {"lanes": max(4, hardware.vector_bits // 32)})
@@ -38,7 +39,17 @@ def own_rows(module: IRModule, context: Context) -> IRModule:
         template = context.templates[f"{family}layer_norm"]
         return rewriter.emit_anchor(template, x, gamma, beta, epsilon=float(attrs.epsilon), **words)
 
-    return Rewriter({"relax.nn.softmax": softmax, "relax.nn.layer_norm": layer_norm}).rewrite(module)
+    def place(rewriter: Rewriter, call: Any) -> Any:
+        x, axis = rewriter.value(call.args[0]), call.attrs.axis
+        if axis is None or not takes(x, [axis]) or static_shape(x)[-1] < words["lanes"]:
+            return None
+        least = call.op.name == "relax.argmin"
+        found = rewriter.emit_anchor(context.templates["arg_max"], x, least=least, **words)
+        return relax.op.reshape(found, static_shape(call)) if call.attrs.keepdims else found
+
+    rules = {"relax.nn.softmax": softmax, "relax.nn.layer_norm": layer_norm}
+    places = {} if on_gpu else {"relax.argmax": place, "relax.argmin": place}
+    return Rewriter({**rules, **places}).rewrite(module)
 
 
 def _over_last(x: Any, axes: Any) -> bool:

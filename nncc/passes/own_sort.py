@@ -1,6 +1,7 @@
 """Sorting operators call a C function of our runtime instead of TVM's, which would need TVM's runtime library.
 
-    topk(x, k), sort(x), argsort(x)  ->  <prefix>sort_<dtype>(x, values, indices, outer, n, inner, k, descending)
+    topk(x, k), sort(x), argsort(x)
+        ->  <prefix>sort_<dtype>(x, values, indices, room, copy, outer, n, inner, k, descending)
 
 The function is ``runtime/sort.c``; ties keep the order of their indices.
 """
@@ -10,9 +11,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nncc.codegen.flatten import symbol_prefix
 from nncc.compat import IRModule, relax, static_shape, te, tirx
 from nncc.errors import InternalError
+from nncc.ir import symbol_prefix
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 
@@ -36,22 +37,23 @@ def own_sort(module: IRModule, context: Context) -> IRModule:
         axis %= len(shape)
         count = shape[axis] if k is None else min(k, shape[axis])
         out = (*shape[:axis], count, *shape[axis + 1 :])
-        sizes = [prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]), count]
+        inner = prod(shape[axis + 1 :])
+        sizes = [prod(shape[:axis]), shape[axis], inner, count]
+        copy = 1 if inner == 1 else shape[axis] + count
 
         def compute(data: te.Tensor) -> list[te.Tensor]:
             return te.extern(
-                [out, out],
+                [out, out, (4 * max(1, count),), (copy,)],
                 [data],
                 lambda ins, outs: tirx.call_extern(
                     "int32",
                     f"{symbol_prefix(context.name)}sort_{dtype}",
                     ins[0].access_ptr("r"),
-                    outs[0].access_ptr("w"),
-                    outs[1].access_ptr("w"),
+                    *(each.access_ptr("w") for each in outs),
                     *(tirx.const(size, "int64") for size in sizes),
                     tirx.const(int(descending), "int32"),
                 ),
-                dtype=[dtype, "int64"],
+                dtype=[dtype, "int64", "int64", dtype],
                 name="sort",
             )
 

@@ -23,7 +23,7 @@ def part(model: Model, nodes: Sequence[onnx_ir.Node]) -> Model | None:
     """
     import onnx_ir
 
-    from nncc.frontend.onnx import specs
+    from nncc.frontend.specs import specs
 
     found = boundary(model, nodes)
     if found is None:

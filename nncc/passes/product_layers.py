@@ -6,9 +6,9 @@ from collections import Counter
 from math import prod
 from typing import Any
 
-from nncc.ir import FloatLayer, Quantization
+from nncc.ir import Fallback, Quantization
 
-__all__ = ["ProductLayers", "layer_text", "multiply_adds"]
+__all__ = ["ProductLayers", "fallbacks", "layer_text", "multiply_adds"]
 
 
 class ProductLayers:
@@ -31,8 +31,12 @@ class ProductLayers:
             self._stay[layer_text(call), reason] += 1
 
     def facts(self) -> Quantization:
-        layers = [FloatLayer(text, reason, count) for (text, reason), count in self._stay.items()]
-        return Quantization(self._integer_macs, self._macs, tuple(layers))
+        return Quantization(self._integer_macs, self._macs, fallbacks(self._stay))
+
+
+def fallbacks(stay: Counter[tuple[str, str]]) -> tuple[Fallback, ...]:
+    """Layers that stay where they are, counted by their `layer_text` and the reason, in the order of their first."""
+    return tuple(Fallback(text, reason, count) for (text, reason), count in stay.items())
 
 
 def multiply_adds(call: Any) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import te, tirx
-from nncc.dots import nearest
+from nncc.dots import nearest, nearest_byte
 
 __all__ = ["bounds", "dequantized", "quantized"]
 
@@ -35,5 +35,7 @@ def quantized(value: Any, scale: Any, zero: Any, dtype: str) -> Any:
     if not (isinstance(scale, float) and scale == 1.0):
         value = value / scale
     origin = tirx.const(zero, "int32") if isinstance(zero, int) else zero.astype("int32")
+    if dtype == "uint8":
+        return nearest_byte(value, origin)
     least, most = (low - origin).astype("float32"), (high - origin).astype("float32")
     return (nearest(te.min(te.max(value, least), most)) + origin).astype(dtype)

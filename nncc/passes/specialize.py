@@ -35,6 +35,7 @@ from nncc.passes.own_recurrent import own_recurrent
 from nncc.passes.own_rows import own_rows
 from nncc.passes.own_sort import own_sort
 from nncc.passes.pack_matmul import pack_matmul
+from nncc.passes.plain_images import plain_images
 from nncc.passes.relax_grids import is_quantized
 from nncc.passes.requantize import requantize
 from nncc.passes.safe_divisors import safe_divisors
@@ -65,6 +66,7 @@ SPECIALIZE = (
     divide_by_constants,
     volumes_as_images,
     choose_layout,
+    plain_images,
     own_quantization,
     own_sort,
     softmax_in_place,

@@ -44,7 +44,7 @@ class Quantized:
 
 def quantize(
     model: str | Path,
-    calibration: str | Path | Sequence[Mapping[str, np.ndarray]],
+    calibration: str | Path | Sequence[Mapping[str, np.ndarray]] | None,
     output: str | Path | None = None,
     *,
     metric: str | Callable[[Path], float] | None = None,
@@ -69,7 +69,8 @@ def quantize(
         The float ``.onnx`` file.
     calibration
         Inputs like those of real use: a file or a folder, see `nncc.quant.samples`, or a sequence of mappings from
-        names to arrays, one a sample. A quarter of them is held out to judge by.
+        names to arrays, one a sample. A quarter of them is held out to judge by. Precisions other than ``int8`` need
+        none: with None, random inputs tell how near the result is.
     output
         The file to write; by default ``<model>.int8.onnx`` beside the model. ``<model>.quantize.toml`` goes with it.
     metric
@@ -120,12 +121,20 @@ def quantize(
     if rank_by not in ("output", "metric"):
         raise UsageError(f"layers cannot be ranked by `{rank_by}`", "by `output` or by `metric`")
     hardware = resolve(target).hardware
+    if calibration is None and "int8" in (chosen.precision, *chosen.nodes.values()):
+        raise UsageError(
+            "int8 needs samples of real inputs: activations have ranges by these",
+            "give some with `--calibration`, or choose a `--precision` that needs none: dynamic, weight_int8, "
+            "weight_int4",
+        )
     graph, samples = read_model(model, calibration, shape, images, start, "a hundred")
     material = gather(graph, samples, chosen, judge if isinstance(judge, str) else "", start)
     gate = Gate(judge, drop, rank_by == "metric", evaluations, sensitivity)
     outcome = closed_loop(
         material, chosen, gate, hardware, float_file=model, choose_observer=auto, start=start, tell=tell
     )
+    if calibration is None:
+        outcome = replace(outcome, calibrated=0)
     save_graph(outcome.graph, path)
     head = _head(model, path, outcome)
     write_recipe(recipe_path, recipe_text(outcome.recipe, head, outcome.reasons))

@@ -24,20 +24,24 @@ Tell = Callable[[int, int, str], None]
 Samples = Sequence[Mapping[str, "np.ndarray"]]
 """Each maps the names of inputs to arrays."""
 
+_MADE_UP = 8
+"""Random inputs in place of samples, where these only tell how near two models are."""
+
 
 def read_model(
     model: Path,
-    calibration: str | Path | Samples,
+    calibration: str | Path | Samples | None,
     shape: Mapping[str, Sequence[int]] | None,
     images: Preprocessing | None,
     start: Start,
     how_many: str,
 ) -> tuple[onnx_ir.Model, Samples]:
-    """The checked graph, with dimensions as `shape` fixes them, and at least one sample.
+    """The checked graph, with dimensions as `shape` fixes them, and at least one sample; made-up ones for no
+    `calibration`.
 
     `how_many` says in an error how many would be better. Raises ModelError, DataError or UsageError.
     """
-    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.read_graph import read_graph
     from nncc.frontend.shapes import fix_shapes
     from nncc.quant.samples import input_specs, read_samples
 
@@ -46,7 +50,9 @@ def read_model(
     if shape:
         fix_shapes(graph, shape)
     samples: Samples
-    if isinstance(calibration, str | Path):
+    if calibration is None:
+        samples = _made_up(graph)
+    elif isinstance(calibration, str | Path):
         start("samples", str(calibration))
         samples = read_samples(calibration, input_specs(graph), images)
     else:
@@ -56,6 +62,17 @@ def read_model(
             "there are no calibration samples", f"give at least one; {how_many}, like real inputs, are better"
         )
     return graph, samples
+
+
+def _made_up(graph: onnx_ir.Model) -> Samples:
+    """Random inputs, whose open dimensions have sizes that are guessed."""
+    from nncc.frontend.onnx import specs
+    from nncc.frontend.samples import fill
+    from nncc.frontend.shapes import fix_shapes, open_dimensions
+
+    fixed = graph.clone()
+    fix_shapes(fixed, {name: sizes for name, (_, sizes) in open_dimensions(graph, {}).items()})
+    return [fill(specs(fixed.graph.inputs, "input"), "random", seed) for seed in range(_MADE_UP)]
 
 
 def judge_of(metric: str | Callable[[Path], float] | None, seconds: float) -> Metric | str:

@@ -167,9 +167,12 @@ def _memory(value: Any, on_gpu: bool, stream: int | None) -> np.ndarray | Device
 
 
 def _strangers(role: str, tensors: Sequence[TensorInfo], given: Mapping[str, Any]) -> list[str]:
-    known = [tensor.name for tensor in tensors]
-    expected = ", ".join(f"`{name}`" for name in known) or "none"
-    return [f"there is no {role} `{name}`; the model's are {expected}" for name in given if name not in known]
+    known = {tensor.name for tensor in tensors}
+    strangers = [name for name in given if name not in known]
+    if not strangers:
+        return []
+    expected = ", ".join(f"`{tensor.name}`" for tensor in tensors) or "none"
+    return [f"there is no {role} `{name}`; the model's are {expected}" for name in strangers]
 
 
 def _spelled(dtype: str, shape: tuple[int, ...]) -> str:

@@ -649,9 +649,10 @@ template <int QUERIES, int DEPTH, int LENGTH, int WIDTH, int ALL, int THREADS, i
 NNCC_DEVICE void whole_attention(void* to, const void* q, int q_start, const void* k, int k_start, const void* v,
                                  int v_start, const void* mask, int mask_start, float alpha, int first) {
   constexpr int FULL = (DEPTH + 3) / 4 * 4, STRIDE = (LENGTH + 3) / 4 * 4, WIDE = (WIDTH + 31) / 32 * 32;
-  constexpr int GROUPS = THREADS / WIDE, MINE = ALL / GROUPS;
+  constexpr int GROUPS = THREADS / WIDE, MINE = ALL / GROUPS, SHARE = (STRIDE / 4 + GROUPS - 1) / GROUPS * 4;
   alignas(16) __shared__ float queries[ALL * FULL];
   alignas(16) __shared__ float scores[ALL * STRIDE];
+  __shared__ float shares[GROUPS > 1 ? THREADS * ALL : 1];
   __shared__ float factors[ALL];
   stage<ALL, DEPTH, FULL, FULL, QM, QD, THREADS>(queries, (const float*)q + q_start + first * QM, QUERIES - first);
   __syncthreads();
@@ -703,23 +704,40 @@ NNCC_DEVICE void whole_attention(void* to, const void* q, int q_start, const voi
     if (lane == 0) factors[r] = 1.0f / total;
   }
   __syncthreads();
-  float* sums = (float*)to;
+  /* Each group of threads mixes its share of the values for all queries, so that a block reads each value once; then
+   * each adds up what all groups have of its own queries. */
   const int column = (int)threadIdx.x % WIDE, group = (int)threadIdx.x / WIDE;
   const float* value = (const float*)v + v_start + (column < WIDTH ? column : 0) * VE;
+  float mixed[ALL];
 #pragma unroll
-  for (int i = 0; i < MINE; ++i) sums[i] = 0.0f;
+  for (int r = 0; r < ALL; ++r) mixed[r] = 0.0f;
 #pragma unroll 4
-  for (int n = 0; n < STRIDE; n += 4) {
+  for (int n = group * SHARE; n < STRIDE && n < (group + 1) * SHARE; n += 4) {
     float a = value[n * VN], b = value[(n + 1 < LENGTH ? n + 1 : 0) * VN];
     float c = value[(n + 2 < LENGTH ? n + 2 : 0) * VN], d = value[(n + 3 < LENGTH ? n + 3 : 0) * VN];
 #pragma unroll
-    for (int i = 0; i < MINE; ++i) {
-      float4 weights = *(const float4*)(scores + (group + i * GROUPS) * STRIDE + n);
-      sums[i] = fmaf(weights.x, a, fmaf(weights.y, b, fmaf(weights.z, c, fmaf(weights.w, d, sums[i]))));
+    for (int r = 0; r < ALL; ++r) {
+      float4 weights = *(const float4*)(scores + r * STRIDE + n);
+      mixed[r] = fmaf(weights.x, a, fmaf(weights.y, b, fmaf(weights.z, c, fmaf(weights.w, d, mixed[r]))));
     }
   }
+  float* sums = (float*)to;
+  if (GROUPS == 1) {
 #pragma unroll
-  for (int i = 0; i < MINE; ++i) sums[i] *= factors[group + i * GROUPS];
+    for (int r = 0; r < ALL; ++r) sums[r] = mixed[r] * factors[r];
+  } else {
+#pragma unroll
+    for (int r = 0; r < ALL; ++r) shares[(group * ALL + r) * WIDE + column] = mixed[r];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < MINE; ++i) {
+      const int r = group + i * GROUPS;
+      float total = shares[r * WIDE + column];
+#pragma unroll
+      for (int other = 1; other < GROUPS; ++other) total += shares[(other * ALL + r) * WIDE + column];
+      sums[i] = total * factors[r];
+    }
+  }
 }
 
 }  // namespace nncc

@@ -287,15 +287,21 @@ static void** rpc_places(const nncc_tensor* tensors, int32_t count) {
   return places;
 }
 
-static int64_t rpc_rounds(rpc_job* job) {
-  nncc_context* context;
-  if (NNCC_FN(create)(&context, job->threads)) {
+/* A context, and memory for all inputs and outputs; rpc_fail where there is none. */
+static int64_t rpc_open(rpc_job* job, nncc_context** context, void*** inputs, void*** outputs) {
+  if (NNCC_FN(create)(context, job->threads)) {
     return rpc_fail(job, NNCC_FN(last_error)());
   }
-  void** inputs = rpc_places(model_info.inputs, model_info.num_inputs);
-  void** outputs = rpc_places(model_info.outputs, model_info.num_outputs);
-  if (!inputs || !outputs) {
-    return rpc_fail(job, "no memory for inputs and outputs");
+  *inputs = rpc_places(model_info.inputs, model_info.num_inputs);
+  *outputs = rpc_places(model_info.outputs, model_info.num_outputs);
+  return *inputs && *outputs ? 0 : rpc_fail(job, "no memory for inputs and outputs");
+}
+
+static int64_t rpc_rounds(rpc_job* job) {
+  nncc_context* context;
+  void **inputs, **outputs;
+  if (rpc_open(job, &context, &inputs, &outputs)) {
+    return RPC_FAILED;
   }
   for (int32_t i = 0; i < model_info.num_inputs; ++i) {
     rpc_fill(&model_info.inputs[i], inputs[i], job->seed + ((uint64_t)i << 32));
@@ -320,13 +326,9 @@ static int64_t rpc_rounds(rpc_job* job) {
 
 static int64_t rpc_once(rpc_job* job) {
   nncc_context* context;
-  if (NNCC_FN(create)(&context, job->threads)) {
-    return rpc_fail(job, NNCC_FN(last_error)());
-  }
-  void** inputs = rpc_places(model_info.inputs, model_info.num_inputs);
-  void** outputs = rpc_places(model_info.outputs, model_info.num_outputs);
-  if (!inputs || !outputs) {
-    return rpc_fail(job, "no memory for inputs and outputs");
+  void **inputs, **outputs;
+  if (rpc_open(job, &context, &inputs, &outputs)) {
+    return RPC_FAILED;
   }
   for (int32_t i = 0; i < model_info.num_inputs; ++i) {
     memcpy(inputs[i], job->inputs[i].data, job->inputs[i].nbytes);

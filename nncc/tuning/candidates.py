@@ -22,8 +22,10 @@ from nncc.choices import Choices
 from nncc.codegen.flatten import in_panels
 from nncc.errors import InternalError
 from nncc.ir import Call, Program, Ref, TensorSpec, align
+from nncc.operation_counts import count_bytes, count_flops
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import Target
-from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
+from nncc.templates import Template
 
 __all__ = ["Candidates", "Kernel", "build_candidates", "check_inputs"]
 
@@ -73,7 +75,7 @@ def build_candidates(
     Raises InternalError where LLVM or the linker fails, TVM's ScheduleError where the decisions do not fit.
     """
     from nncc.backends import backend
-    from nncc.codegen.flatten import symbol_prefix
+    from nncc.ir import symbol_prefix
 
     with target.tvm_target():
         scheduled = {f"c{n}": _scheduled(kernel, templates, target) for n, kernel in enumerate(kernels)}

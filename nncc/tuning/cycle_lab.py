@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from nncc.errors import InternalError, RunError
 from nncc.target import Target
-from nncc.templates import Template
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.lab import Lab, Result
 from nncc.tuning.measure import Timing
-from nncc.tuning.runners import Runner
 from nncc.vta.layer import Layer
 from nncc.vta.machine import Machine
 from nncc.vta.stream import Plan
 
-__all__ = ["CycleLab", "open_lab"]
+__all__ = ["CycleLab", "lab_of"]
 
 
 class CycleLab(Lab):
@@ -72,14 +68,6 @@ class CycleLab(Lab):
         return layer, read_plan(str(kernel.decisions.get("plan", ""))), machine
 
 
-def open_lab(
-    target: Target,
-    templates: Mapping[str, Template],
-    schedules: Sequence[Path],
-    runner: Runner,
-    weights_bytes: int,
-    seed: int,
-) -> Lab:
-    """The lab for a target's candidates."""
-    kind: Any = CycleLab if target.hardware.drives_accelerator else Lab
-    return kind(target, templates, schedules, runner, weights_bytes, seed)
+def lab_of(target: Target) -> type[Lab]:
+    """The kind of lab that measures a target's candidates."""
+    return CycleLab if target.hardware.drives_accelerator else Lab

@@ -75,7 +75,8 @@ def export(records: RecordSet, folder: Path, schedules: Sequence[Path] = ()) -> 
     """
     from nncc.choices import Choices
     from nncc.compat import IRModule, Schedule, metaschedule
-    from nncc.templates import apply_template, load_templates
+    from nncc.schedule_kernel import apply_template
+    from nncc.templates import load_templates
     from nncc.tuning.search import ANSWERS, frozen
 
     files = [folder / WORKLOADS, folder / RECORDS]

@@ -17,8 +17,9 @@ from typing import Any
 from nncc.choices import Choices
 from nncc.compat import tvm
 from nncc.errors import NnccError
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import Target
-from nncc.templates import Template, schedule_kernel
+from nncc.templates import Template
 from nncc.tuning.search import frozen
 from nncc.tuning.tasks import KernelTask
 

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from nncc.codegen.link import cache_folder
 from nncc.errors import RecordError
+from nncc.resources import cache_folder
 from nncc.tuning.connect import Place, connect, explained, local_path
 from nncc.tuning.record_files import SUFFIX, Problem, add_to_folder, by_file, read_folder, read_streams
 from nncc.tuning.record_set import RecordSet

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nncc.codegen.link import build_runner, emulator
+from nncc.emulation import build_runner, emulate, emulator
 from nncc.errors import RunError, UsageError
-from nncc.execute import emulate
 from nncc.tuning.runners import CandidateError, Order
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ MOST_ROUNDS = 3
 class QemuRunner:
     """Runs libraries by the generic runner under the target's emulator.
 
-    UsageError for a target of this very machine; TargetError and ToolError as ``nncc.codegen.link``.
+    UsageError for a target of this very machine; TargetError and ToolError as `nncc.emulation`.
     """
 
     stores_times = False

@@ -18,8 +18,9 @@ import numpy as np
 
 from nncc.choices import Choices
 from nncc.compat import IRModule, metaschedule, trace_mutator, tvm
+from nncc.schedule_kernel import apply_template
 from nncc.target import Target
-from nncc.templates import Template, apply_template
+from nncc.templates import Template
 from nncc.tuning.tasks import KernelTask
 
 __all__ = ["CostModel", "Search", "answers_of", "frozen"]

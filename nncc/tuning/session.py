@@ -16,7 +16,7 @@ from nncc.pipeline import Job, run
 from nncc.target import Target
 from nncc.templates import load_templates
 from nncc.tuning.contest import Contest, Entry, margin, relatives
-from nncc.tuning.cycle_lab import open_lab
+from nncc.tuning.cycle_lab import lab_of
 from nncc.tuning.estimated_runner import EstimatedRunner
 from nncc.tuning.finals import Finals
 from nncc.tuning.graph import GraphSearch
@@ -96,7 +96,7 @@ class Session:
         self.base = self.whole.build({}, kernels)
         self.build_seconds = time.monotonic() - start
         (seconds,) = self.whole.measure([self.base], turns=3)
-        self.lab = open_lab(
+        self.lab = lab_of(self.job.target)(
             self.job.target,
             self.templates,
             self.job.config.schedules,

@@ -9,9 +9,11 @@ from typing import Any
 
 from nncc.choices import Choices
 from nncc.ir import Kernels
+from nncc.operation_counts import count_bytes, count_flops
+from nncc.schedule_kernel import schedule_kernel
 from nncc.scheduling import LAID
 from nncc.target import Hardware
-from nncc.templates import Template, count_bytes, count_flops, schedule_kernel
+from nncc.templates import Template
 
 __all__ = ["KernelTask", "default_options", "kernel_functions", "kernel_hash", "kernel_tasks", "kernel_text"]
 

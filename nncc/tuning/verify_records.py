@@ -8,11 +8,12 @@ from pathlib import Path
 
 from nncc.choices import Choices
 from nncc.errors import RecordError
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import Target
-from nncc.templates import load_templates, schedule_kernel
+from nncc.templates import load_templates
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.contest import margin
-from nncc.tuning.cycle_lab import open_lab
+from nncc.tuning.cycle_lab import lab_of
 from nncc.tuning.exchange import load_function
 from nncc.tuning.lab import PASSED_OVER, Lab
 from nncc.tuning.record import Key, Record
@@ -60,7 +61,7 @@ def verify(
             f"`{folder}` holds no winners for `{key.file_name}`", "`nncc records stats` shows what it has"
         )
     templates = load_templates()
-    lab = open_lab(target, templates, (), runs, PASSED_OVER, seed=0)
+    lab = lab_of(target)(target, templates, (), runs, PASSED_OVER, seed=0)
     writer = Writer(Journal(folder, key) if runs.stores_times else None, key, runs.processor(), "")
     verdicts = []
     try:

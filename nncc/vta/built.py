@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from nncc.codegen.link import cache_folder
 from nncc.codegen.publish import workshop
 from nncc.errors import OutputError
+from nncc.resources import cache_folder
 
 __all__ = ["built_once"]
 

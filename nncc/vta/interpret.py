@@ -85,8 +85,6 @@ class _Run:
             return self.kinds[instruction.fields["memory"]].queue
         return "compute"
 
-    # ---- tokens -------------------------------------------------------------------------------------------------
-
     def neighbour(self, queue: str, side: str) -> str | None:
         at = QUEUES.index(queue) + (-1 if side == "prev" else 1)
         return QUEUES[at] if 0 <= at < len(QUEUES) else None
@@ -109,8 +107,6 @@ class _Run:
                 self.tokens[edge] += 1
                 if self.tokens[edge] > _MOST_TOKENS:
                     raise RunError(f"more than {_MOST_TOKENS} tokens of {edge[0]} wait for {edge[1]}")
-
-    # ---- what is not allowed ------------------------------------------------------------------------------------
 
     def check(self, instruction: Instruction) -> None:
         fields, kind = instruction.fields, instruction.kind
@@ -168,8 +164,6 @@ class _Run:
             return "inp"
         return "par" if "par" in dict(self.operations[fields["alu_op"]].cycles) else "acc"
 
-    # ---- DRAM ---------------------------------------------------------------------------------------------------
-
     def address(self, memory: str, fields: Mapping[str, int], row: int) -> int:
         number = fields["memory"]
         element = fields["dram"] + row * fields["x_stride"]
@@ -185,8 +179,6 @@ class _Run:
             if start <= address and address + size <= start + len(data):
                 return data, address - start
         raise RunError(f"bytes {address} to {address + size} of DRAM out of bounds")
-
-    # ---- what instructions do -----------------------------------------------------------------------------------
 
     def step(self, instruction: Instruction) -> None:
         does: dict[str, Callable[[Mapping[str, int]], None]] = {
@@ -276,8 +268,6 @@ class _Run:
             base = {bits.name: word >> bits.offset & ((1 << bits.width) - 1) for bits in form}
             strides = ((fields.get(f"{name}_out", 0), fields.get(f"{name}_in", 0)) for name in names)
             yield tuple(base[name] + outer * a + inner * b for name, (a, b) in zip(names, strides, strict=True))
-
-    # ---- elements of the chip -----------------------------------------------------------------------------------
 
     def bounds(self, memory: str, index: int) -> slice:
         size = self.machine.sram_bytes(memory)

@@ -27,7 +27,7 @@ import numpy as np
 from nncc.errors import RunError, TargetError
 from nncc.vta.machine import Machine
 
-__all__ = ["MAGIC", "Binary", "binary_bytes", "check_machine", "find_binaries", "places_in", "read_binary"]
+__all__ = ["MAGIC", "Binary", "binary_bytes", "find_binaries", "places_in", "read_binary"]
 
 MAGIC = b"NNCC_VTA"
 _VERSION = 1
@@ -124,13 +124,6 @@ def find_binaries(data: bytes, where: str) -> list[Binary]:
     if not found:
         raise problem
     return found
-
-
-def check_machine(binary: Binary, machine: Machine, where: str) -> None:
-    """Raise RunError if the program is for another machine than `machine`."""
-    if binary.machine.isa_hash != machine.isa_hash:
-        made, there = binary.machine.configuration, machine.configuration
-        raise RunError(f"{where} was made for `{made}`, the machine is `{there}`", "compile again, for this machine")
 
 
 _AGAIN = "compile it again with this version of nncc"

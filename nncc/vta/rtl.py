@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from nncc.codegen.link import call_tool
+from nncc.codegen.toolchains import call_tool
 from nncc.errors import TargetError, ToolError
 from nncc.resources import runtime_folder
 from nncc.vta.built import built_once

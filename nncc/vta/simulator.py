@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nncc.codegen.link import Toolchain, call_tool, toolchains
+from nncc.codegen.toolchains import Toolchain, call_tool, toolchains
 from nncc.errors import ToolError
 from nncc.host import host
 from nncc.resources import runtime_folder

@@ -81,6 +81,28 @@ def test_a_compiler_that_is_named_must_be_there(monkeypatch):
     assert caught.value.hint == "unset NNCC_NVCC, or correct it"
 
 
+@pytest.mark.parametrize(("then", "kept"), [(0, "again"), (32, "first")])
+def test_kernels_that_spill_are_compiled_once_more_with_room_for_one_block(monkeypatch, then, kept):
+    source = """extern "C" __global__ void __launch_bounds__(128) few(float* x) { }
+extern "C" __global__ void __launch_bounds__(64) many(float* x) { }
+"""
+    asked = []
+
+    def compile_(text, arch, later):
+        asked.append(text)
+        spilled = [0, then if "(64, 1)" in text else 8]
+        report = "".join(
+            f"ptxas info    : Compiling entry function '{name}' for '{arch}'\n"
+            f"    8 bytes stack frame, {number} bytes spill stores, {number} bytes spill loads\n"
+            for name, number in zip(("few", "many"), spilled, strict=True)
+        )
+        return (b"again" if len(asked) > 1 else b"first"), b"", report
+
+    monkeypatch.setattr(cuda_compiler, "find_compiler", lambda: cuda_compiler.Compiler("stub", compile_))
+    assert compile_device_code(source, "sm_90").cubin == kept.encode()
+    assert asked == [source, source.replace("__launch_bounds__(64) many", "__launch_bounds__(64, 1) many")]
+
+
 def test_the_assemblers_report_is_read():
     report = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'first' for 'sm_80'

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from compiled import Net, agrees, compile_net
 
-from nncc.codegen.flatten import symbol_prefix
 from nncc.errors import ModelError
+from nncc.ir import symbol_prefix
 
 
 def test_outputs_that_no_kernel_of_their_own_writes(tmp_path):

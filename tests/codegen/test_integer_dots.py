@@ -9,6 +9,9 @@ import pytest
 from compiled import compile_net
 from quantized import QuantizedNet, attention, extremes, few_channels, inputs_of, many_kinds
 
+from nncc.codegen.integer_dots import integer_dots
+from nncc.compat import IRModule, pure_operator, tirx, tvm
+from nncc.dots import BYTE, dot_of
 from nncc.execute import open_library
 from nncc.host import host
 from nncc.target import resolve
@@ -83,6 +86,35 @@ def test_the_instruction_is_the_processors_and_no_lane_is_alone(target, tmp_path
     assert not re.search(r"\tv?(imulq?|pmulld)\b", "\n".join(hot(assembly)))
     assert re.search(r"\tv?cvtps2dq\b", assembly)
     assert not re.search(r"\b(lrintf|rintf|nearbyintf|roundevenf)\b", assembly)
+
+
+REALS = [np.nan, np.inf, -np.inf, 1e30, -1e30, 2.0**31, -(2.0**31), 2.0**31 - 128, 0.5, 1.5, -0.5, -0.0, 254.5, 255.5]
+REALS += [126.5, 127.5, -127.5, -128.5, -254.5, -255.5]
+
+
+@pytest.mark.parametrize("lanes", [1, 8, 16])
+@pytest.mark.parametrize("zero", [0, 1, 128, 255])
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_real_numbers_become_the_nearest_bytes(target, zero, lanes):
+    """Far beyond all bytes too, and what is no number becomes 0."""
+    if not runs_here(target):
+        pytest.skip(f"this processor does not run {target}")
+    reals = np.array([*REALS, *np.random.default_rng(0).normal(0, 200, 64 - len(REALS))], np.float32)
+    x, y = tirx.decl_buffer((64,), "float32", name="x"), tirx.decl_buffer((64,), "uint8", name="y")
+    i = tirx.Var("i", "int32")
+    at, origin = (i, tirx.const(zero, "int32"))
+    if lanes > 1:
+        at, origin = tirx.Ramp(i * lanes, 1, lanes), tirx.Broadcast(origin, lanes)
+    dtype = f"uint8x{lanes}" if lanes > 1 else "uint8"
+    store = tirx.BufferStore(y, tirx.call_intrin(dtype, pure_operator(BYTE), x[at], origin), [at])
+    function = tirx.PrimFunc([x, y], tirx.For(i, 0, 64 // lanes, tirx.ForKind.SERIAL, store))
+    module = IRModule({"main": function.with_attr("global_symbol", "main")})
+    machine = resolve(target)
+    module = integer_dots(dot_of(machine.hardware))(tirx.transform.BindTarget(machine.tvm_target())(module))
+    found = tvm.runtime.tensor(np.zeros(64, np.uint8))
+    tvm.compile(module, machine.tvm_target())["main"](tvm.runtime.tensor(reals), found)
+    expected = np.clip(np.rint(np.nan_to_num(reals, nan=-np.inf)) + zero, 0, 255)
+    np.testing.assert_array_equal(found.numpy(), expected.astype(np.uint8))
 
 
 def hot(assembly: str) -> list[str]:

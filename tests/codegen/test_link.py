@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import shutil
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import nncc.codegen.link as linker
 from nncc.codegen import objectfile
-from nncc.codegen.link import (
-    PUBLIC_FUNCTIONS,
-    Toolchain,
-    build_runner,
-    emulator,
-    find_toolchain,
-    link,
-    static_names,
-    toolchains,
-)
+from nncc.codegen.link import PUBLIC_FUNCTIONS, link, static_names
 from nncc.codegen.objectfile import conceal, rename
+from nncc.codegen.toolchains import Toolchain, toolchains
+from nncc.emulation import emulator
 from nncc.errors import InternalError, OutputError, TargetError, ToolError, UsageError
 from nncc.resources import targets_folder
-from nncc.target import Host, Link, Target, resolve
+from nncc.target import Target, resolve
 
 RUNTIME = Path(linker.__file__).parent.parent / "runtime"
 
@@ -389,108 +380,6 @@ def test_static_names_are_as_long_as_the_old_and_differ_between_models():
     header = (RUNTIME / "internal.h").read_text()
     for macro, name in linker._RUNTIME_FUNCTIONS.items():
         assert f"#define {macro} {name}\n" in header
-
-
-# ---- toolchains, emulators, runner ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bare(monkeypatch, tmp_path):
-    """A machine without compilers and emulators."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.delenv("QEMU_LD_PREFIX", raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("platform.system", lambda: "Linux")
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(linker, "host", lambda: Host("Linux", "x86_64", frozenset({"sse3"}), 1))
-
-
-def test_without_a_compiler_one_is_told_how_to_get_it(bare):
-    with pytest.raises(ToolError) as caught:
-        find_toolchain(resolve("rpi4"))
-    assert caught.value.message == "no C compiler for target `rpi4`: looked for zig, `aarch64-linux-gnu-gcc`"
-    assert caught.value.hint == (
-        "`pip install ziglang`, or install aarch64-linux-gnu-gcc (Debian: `apt install gcc-aarch64-linux-gnu`)"
-    )
-    with pytest.raises(ToolError) as caught:
-        find_toolchain(resolve("x86-64"))
-    assert caught.value.message == "no C compiler for target `x86-64`: looked for `cc`, zig, `x86_64-linux-gnu-gcc`"
-    with pytest.raises(ToolError) as caught:
-        find_toolchain(Target("mine", "", link=Link()))
-    assert caught.value.message == "target `mine` names no C compiler"
-    assert caught.value.hint == "its [link] needs `zig` or `gcc`"
-
-
-def test_the_machines_own_compiler_comes_first_and_cc_is_honoured(bare, monkeypatch, tmp_path):
-    for name in ("cc", "mycc", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-gcc"):
-        (tmp_path / name).write_text("#!/bin/sh\n")
-        (tmp_path / name).chmod(0o755)
-    assert find_toolchain(resolve("x86-64")) == Toolchain("cc", ("cc",), ("ar",))
-    cross = Toolchain("aarch64-linux-gnu-gcc", ("aarch64-linux-gnu-gcc",), ("aarch64-linux-gnu-ar",))
-    assert find_toolchain(resolve("rpi4")) == cross
-    monkeypatch.setenv("CC", "mycc -m64")
-    assert find_toolchain(resolve("x86-64")).command == ("mycc", "-m64")
-    assert find_toolchain(resolve("rpi4")) == cross, "$CC makes code for this machine"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    zig = find_toolchain(resolve("rpi4"))
-    assert zig.command == (sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu.2.28")
-    monkeypatch.setenv("CC", "gonecc")
-    with pytest.raises(ToolError) as caught:
-        find_toolchain(resolve("x86-64"))
-    assert caught.value.message == "there is no compiler `gonecc`, which $CC names"
-    assert caught.value.hint == "unset CC, or correct it"
-
-
-def test_emulators(bare, tmp_path, monkeypatch):
-    assert emulator(resolve("x86-64")) == []
-    with pytest.raises(TargetError) as caught:
-        emulator(resolve("x86-64-v2"))
-    assert caught.value.message == (
-        "this machine cannot run target `x86-64-v2`: its processor lacks ssse3, sse4_1, sse4_2, popcnt, cx16"
-    )
-    with pytest.raises(TargetError) as caught:
-        emulator(resolve("rpi4"))
-    assert caught.value.message == "this machine cannot run target `rpi4`: there is no `qemu-aarch64`"
-    hint = "`apt install qemu-user libc6-arm64-cross`, or run it on a machine of its own"
-    assert caught.value.hint == hint
-    (tmp_path / "qemu-aarch64").write_text("")
-    (tmp_path / "qemu-aarch64").chmod(0o755)
-    board = resolve("rpi4")
-    linked = Link(**{**vars(board.link), "sysroot": str(tmp_path / "gone")})
-    with pytest.raises(TargetError) as caught:
-        emulator(Target("rpi4", "", link=linked))
-    assert caught.value.message == f"this machine cannot run target `rpi4`: there is no `{tmp_path / 'gone'}`"
-    assert caught.value.hint == hint
-    (tmp_path / "gone").mkdir()
-    assert emulator(Target("rpi4", "", link=linked)) == ["qemu-aarch64", "-L", str(tmp_path / "gone")]
-    monkeypatch.setenv("QEMU_LD_PREFIX", "/elsewhere")
-    assert emulator(board) == ["qemu-aarch64"]
-    with pytest.raises(TargetError) as caught:
-        emulator(resolve("arm64-macos"))
-    assert caught.value.message == "this machine cannot run target `arm64-macos`, and it names no emulator"
-
-
-def test_the_runner_is_made_once_and_runs_a_library(tmp_path, monkeypatch):
-    target, toolchain = by("native", "cc")
-    runner = build_runner(target, tmp_path / "cache", toolchain=toolchain)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [runner.name]
-    monkeypatch.setattr(linker, "call_tool", None)
-    assert build_runner(target, tmp_path / "cache", toolchain=toolchain) == runner
-    monkeypatch.undo()
-    library = make(tmp_path / "m", target, toolchain)["so"]
-    done = subprocess.run([runner, library], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("m for any")
-
-
-def test_the_cache_is_where_one_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("NNCC_CACHE_DIR", str(tmp_path / "a"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    assert linker.cache_folder() == tmp_path / "a"
-    monkeypatch.delenv("NNCC_CACHE_DIR")
-    assert linker.cache_folder() == tmp_path / "b" / "nncc"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert linker.cache_folder() == Path.home() / ".cache" / "nncc"
 
 
 # ---- what goes wrong --------------------------------------------------------------------------------------------

@@ -33,30 +33,31 @@ def shuffles(function):
 
 
 @pytest.mark.parametrize(
-    ("index", "pattern"),
+    ("index", "pattern", "first", "step"),
     [
-        (lambda i: eight(i * 8 + 1) + tirx.Div(LANE, eight(4)) * eight(4), [1, 1, 1, 1, 5, 5, 5, 5]),
-        (lambda i: eight(i * 8 + 2) + tirx.Mod(LANE, eight(4)), [2, 3, 4, 5, 2, 3, 4, 5]),
-        (lambda i: eight(i * 8 + 7) - LANE, [7, 6, 5, 4, 3, 2, 1, 0]),
-        (lambda i: eight(i * 4) + tirx.Div(LANE, eight(2)), [0, 0, 1, 1, 2, 2, 3, 3]),
+        (lambda i: eight(i * 8 + 1) + tirx.Div(LANE, eight(4)) * eight(4), [1, 1, 1, 1, 5, 5, 5, 5], 0, 8),
+        (lambda i: eight(i * 8 + 2) + tirx.Mod(LANE, eight(4)), [0, 1, 2, 3, 0, 1, 2, 3], 2, 8),
+        (lambda i: eight(i * 8 + 7) - LANE, [7, 6, 5, 4, 3, 2, 1, 0], 0, 8),
+        (lambda i: eight(i * 4) + tirx.Div(LANE, eight(2)), [0, 0, 1, 1, 2, 2, 3, 3], 0, 4),
+        # Begins anywhere: no other elements are read than by a gather.
+        (lambda i: eight(i + 3) + tirx.Div(LANE, eight(2)), [0, 0, 1, 1, 2, 2, 3, 3], 3, 1),
     ],
 )
-def test_a_gather_within_a_vector(index, pattern):
+def test_a_gather_within_a_vector(index, pattern, first, step):
     function = kernel(index, 32)
     assert shuffles(function) == [pattern]
     module = tvm.compile(IRModule({"main": function}), resolve("native").tvm_target())
     x = np.random.default_rng(0).standard_normal(32).astype(np.float32)
     y = tvm.runtime.tensor(np.zeros(32, np.float32))
     module["main"](tvm.runtime.tensor(x), y)
-    step = 4 if pattern[-1] == 3 else 8
-    np.testing.assert_array_equal(y.numpy(), [x[i * step + lane] for i in range(4) for lane in pattern])
+    np.testing.assert_array_equal(y.numpy(), [x[i * step + first + lane] for i in range(4) for lane in pattern])
 
 
 @pytest.mark.parametrize(
     "index",
     [
         lambda i: eight(i * 8 + 4) + tirx.Div(LANE, eight(4)) * eight(4),  # 4 to 8 lie in two vectors
-        lambda i: eight(i) + tirx.Div(LANE, eight(2)),  # begins anywhere
+        lambda i: eight(i) + tirx.Div(LANE, eight(2)) * eight(2),  # begins anywhere, and leaves elements out
         lambda i: eight(0) + LANE * eight(i),  # distances that are not known
     ],
 )
@@ -66,3 +67,12 @@ def test_what_may_lie_in_two_vectors_is_left_alone(index):
 
 def test_a_buffer_that_ends_within_the_vector_is_left_alone():
     assert shuffles(kernel(lambda i: eight(i * 8) + tirx.Div(LANE, eight(2)) * eight(2), 20)) == []
+
+
+def test_rows_that_are_interleaved_are_loaded_as_vectors_each():
+    function = kernel(lambda i: eight(i * 4) + tirx.Mod(LANE, eight(2)) * eight(16) + tirx.Div(LANE, eight(2)), 32)
+    assert shuffles(function) == [[0, 4, 1, 5, 2, 6, 3, 7]]
+    module = tvm.compile(IRModule({"main": function}), resolve("native").tvm_target())
+    x, y = np.arange(32, dtype=np.float32), tvm.runtime.tensor(np.zeros(32, np.float32))
+    module["main"](tvm.runtime.tensor(x), y)
+    np.testing.assert_array_equal(y.numpy(), x.reshape(2, 16).T.reshape(-1))

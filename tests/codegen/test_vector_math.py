@@ -1,4 +1,4 @@
-"""Our exp, sigmoid, tanh and erf: the error that each states, over all float32 exponents, vectors and scalars alike."""
+"""Our exp, sin and the like: the error that each states, over all float32 exponents, vectors and scalars alike."""
 
 import math
 
@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from nncc.codegen.bare_pointers import lower_kernels
-from nncc.codegen.vector_math import MATH, vector_math
+from nncc.codegen.vector_functions import MATH
+from nncc.codegen.vector_math import vector_math
 from nncc.compat import IRModule, Schedule, te, tirx, tvm, vectorize_calls
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import resolve
-from nncc.templates import schedule_kernel
 
-ULP = {"exp": 0.9, "sigmoid": 2.5, "tanh": 6, "erf": 6}
+ULP = {"exp": 0.9, "sigmoid": 2.5, "tanh": 6, "erf": 6, "log": 1, "sin": 1.6, "cos": 1.6, "atan": 3}
 """As their docstrings state."""
 FLUSHED = {"sigmoid": 2.0**-127, "exp_nonpositive": 2.0**-126}
 """Results below are 0, or as good as."""
@@ -20,6 +21,10 @@ EXACT = {
     "sigmoid": lambda x: np.exp(-np.logaddexp(0, -x)),
     "tanh": np.tanh,
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
+    "log": np.log,
+    "sin": np.sin,
+    "cos": np.cos,
+    "atan": np.arctan,
 }
 COUNT = 1 << 17
 
@@ -45,7 +50,8 @@ def built(function, chains):
             vector_math(chains),
         ]
     )
-    vectorize_calls("tirx.erf")
+    for name in MATH:
+        vectorize_calls(f"tirx.{name}")
     with target.tvm_target():
         return tvm.compile(lowered(IRModule({"main": function})), target.tvm_target())
 
@@ -85,8 +91,24 @@ def test_the_limits_are_exact(name):
         "sigmoid": [0.5, 0.5, 1, 0, np.nan, 0.5, 1, 0],
         "tanh": [0, -0.0, 1, -1, np.nan, 1e-45, 1, -1],
         "erf": [0, -0.0, 1, -1, np.nan, 1e-45, 1, -1],
+        "log": [-np.inf, -np.inf, np.inf, np.nan, np.nan, np.log(np.float64(x[5])), np.log(3e38), np.nan],
+        "sin": [0, -0.0, np.nan, np.nan, np.nan, 1e-45, np.sin(np.float64(x[6])), -np.sin(np.float64(x[6]))],
+        "atan": [0, -0.0, np.pi / 2, -np.pi / 2, np.nan, 1e-45, np.pi / 2, -np.pi / 2],
+        "cos": [1, 1, np.nan, np.nan, np.nan, 1, np.cos(np.float64(x[6])), np.cos(np.float64(x[6]))],
     }[name]
-    assert np.array_equal(values(compiled(name, 8), x), np.array(expected, np.float32), equal_nan=True)
+    found = values(compiled(name, 8), x)
+    assert np.array_equal(found, np.array(expected, np.float32), equal_nan=True)
+    assert np.signbit(found[1]) == np.signbit(np.float32(expected[1]))
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_sines_keep_their_digits_next_to_multiples_of_a_quarter_turn(name):
+    multiples = np.arange(1, COUNT // 3) * (np.pi / 2)
+    near = multiples.astype(np.float32)
+    x = np.concatenate([near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))])
+    found, exact = values(compiled(name, x.size), x).astype(np.float64), EXACT[name](x.astype(np.float64))
+    unit = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
+    assert (np.abs(found - exact) / unit).max() <= ULP[name]
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf"])
@@ -131,6 +153,17 @@ def test_nested_functions_run_in_vectors_and_call_nothing():
     code = tvm.get_global_func("target.build.llvm")(module, target.tvm_target()).inspect_source("ll")
     assert not [word for word in ("@expf", "@tanhf", "@erff", "@llvm.exp") if word in code]
     assert "<8 x float>" in code
+
+
+def test_numbers_are_rounded_in_vectors():
+    x = te.placeholder((4096,), name="x")
+    target = resolve("x86-64-v3")
+    y = te.compute((4096,), lambda i: tirx.nearbyint(x[i]), name="y")
+    function, _ = schedule_kernel(te.create_prim_func([x, y]), {}, target.hardware)
+    module = lower_kernels({"k": function}, target.tvm_target(), "t_").code
+    code = tvm.get_global_func("target.build.llvm")(module, target.tvm_target()).inspect_source("s")
+    rounds = [line for line in code.splitlines() if "vround" in line]
+    assert rounds and all("vroundps" in line and "ymm" in line for line in rounds) and "nearbyint" not in code
 
 
 def test_what_a_condition_guards_is_not_computed_ahead():

@@ -9,7 +9,7 @@ import pytest
 from conformance_cases import cases, chunks, sample
 from conformance_runs import Verdict, expectations, run_cases
 
-from nncc.codegen.link import emulator
+from nncc.emulation import emulator
 from nncc.errors import NnccError
 from nncc.target import resolve
 

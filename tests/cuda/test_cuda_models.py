@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from fake_cuda import compiler, device_compiler, emulated, fake_gpu, run_python
 from onnx import TensorProto, helper
 
 import nncc
+from nncc.cli import cli
 from nncc.frontend.onnx import import_onnx
 from nncc.verify import reference, sample_inputs
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 pytestmark = [
     pytest.mark.skipif(not device_compiler(), reason="no compiler for CUDA on this machine"),
@@ -121,18 +119,13 @@ def test_the_description_has_an_estimate_of_each_kernel(tmp_path):
         assert all(0 < launch["occupancy"] <= 1 and launch["waves"] > 0 for launch in each["launches"])
 
 
-def test_gpu_measurements_run_unattended(tmp_path):
-    model = residual_network(tmp_path / "net.onnx")
-    _, environment = compiled(model, tmp_path / "made" / "small", "cuda-sm80")
-    folder = tmp_path / "made" / "small"
-    inputs = sample_inputs(import_onnx(model))
-    np.savez(folder / "inputs.npz", **inputs)
-    np.savez(folder / "expected.npz", **reference(model, inputs))
-    (folder / "made.json").write_text(
-        json.dumps({"model": "small", "target": "cuda-sm80", "nncc": nncc.__version__, "library_bytes": 1 << 20})
-    )
-    script = "import gpu, pathlib, json, sys; print(json.dumps(gpu.measure(pathlib.Path(sys.argv[1]), 2, False)))"
-    environment = environment | {"PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])}
-    row = json.loads(run_python(script, environment, folder).splitlines()[-1])
-    assert row["model"] == "small" and row["milliseconds"]["nncc"] > 0
-    assert list(row["milliseconds"]) == ["nncc"] and row["gpu"] and row["rounds"] == 2
+def test_show_and_bench_tell_of_each_kernel(tmp_path):
+    artifact, environment = compiled(residual_network(tmp_path / "net.onnx"), tmp_path / "out", "cuda-sm80")
+    kernels = json.loads(artifact.json.read_text())["device"]["kernels"]
+    shown = CliRunner().invoke(cli, ["show", str(artifact.library)]).stdout
+    assert f"{len(kernels)} kernels, " in shown and all(f"  {name}\n" in shown for name in kernels)
+    words = ["bench", str(artifact.library), "--profile", "--repeat", "1", "--json"]
+    main = "import sys; from nncc.cli import cli; cli(sys.argv[1:])"
+    rows = json.loads(run_python(main, environment, *words))["kernels"]
+    assert {row["name"] for row in rows if row["roofline"] is not None} == set(kernels)
+    assert all("waves" in row and "occupancy" in row for row in rows if row["name"] in kernels)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fake_cuda import compiler, emulated, fake_gpu, run_python
 
-from nncc.codegen.link import build_runner
+from nncc.emulation import build_runner
 from nncc.errors import RunError
 from nncc.runtime.loader import load
 
@@ -23,7 +23,7 @@ import ctypes, os, sys, threading
 sys.path[:0] = ["tests", "tests/cuda"]
 import numpy as np
 from cuda_model import X, expected
-from nncc.codegen.link import build_runner
+from nncc.emulation import build_runner
 from nncc.errors import RunError
 from nncc.runtime.loader import load
 library = sys.argv[1]

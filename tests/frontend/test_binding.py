@@ -61,7 +61,7 @@ def test_an_output_whose_shape_an_input_decides_asks_for_it(tmp_path):
 
 def test_what_decides_is_found_behind_other_operators_but_not_behind_shapes(tmp_path):
     from nncc.frontend.binding import deciding_inputs
-    from nncc.frontend.onnx import read_graph
+    from nncc.frontend.read_graph import read_graph
 
     inputs = [
         helper.make_tensor_value_info(name, kind, shape)

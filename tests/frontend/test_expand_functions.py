@@ -8,7 +8,7 @@ import pytest
 from compiled import ROUNDING, Net, agrees, compile_net
 from onnx import TensorProto, helper
 
-from nncc.frontend.expand_functions import COMPILED
+from nncc.frontend.expand_functions import COMPILED, _unchanged
 from nncc.frontend.onnx import import_onnx
 
 
@@ -20,6 +20,10 @@ def _net(opset, build):
     net = Net(opset)
     net.output(build(net))
     return net
+
+
+def _group_normalized(net):
+    return net.op("GroupNormalization", net.input(2, 6, 5), net.weight(6), net.weight(6), num_groups=3)
 
 
 def test_layer_normalization_stays_whole_unless_its_mean_is_asked_for(tmp_path):
@@ -50,6 +54,41 @@ def test_layer_normalization_stays_whole_unless_its_mean_is_asked_for(tmp_path):
 )
 def test_definitions_compute_what_onnx_runtime_computes(tmp_path, opset, build):
     agrees(_net(opset, build), tmp_path, tolerance=10 * ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("opset", "build"),
+    {
+        "celu": (18, lambda n: n.op("Celu", n.input(3, 4), alpha=0.7)),
+        "group normalization": (
+            23,
+            _group_normalized,
+        ),
+        "group normalization of what another makes": (
+            22,
+            lambda n: n.op("GroupNormalization", _group_normalized(n), n.weight(6), n.weight(6), num_groups=2),
+        ),
+        "rms normalization": (24, lambda n: n.op("RMSNormalization", n.input(2, 3, 8), n.weight(8))),
+        "rotary embedding": (
+            24,
+            lambda n: n.op("RotaryEmbedding", n.input(1, 2, 3, 8), n.weight(1, 3, 4), n.weight(1, 3, 4)),
+        ),
+        "softmax cross entropy": (
+            17,
+            lambda n: n.op("SoftmaxCrossEntropyLoss", n.input(3, 5), n.constant([1, 0, 4]), reduction="sum"),
+        ),
+    }.values(),
+)
+def test_definitions_of_older_opsets_hold_where_newer_ones_only_take_more_types(tmp_path, opset, build):
+    agrees(_net(opset, build), tmp_path, tolerance=10 * ROUNDING)
+
+
+def test_a_definition_is_not_used_where_an_operator_in_it_says_something_else():
+    reduce = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1])
+    softmax = helper.make_node("Softmax", ["x"], ["y"])
+    assert _unchanged(reduce, 13, 17) and not _unchanged(reduce, 17, 18), "axes became an operand"
+    assert _unchanged(softmax, 13, 24) and not _unchanged(softmax, 12, 13), "its default axis became the last"
+    assert not _unchanged(helper.make_node("Upsample", ["x", "s"], ["y"]), 9, 10), "it was withdrawn"
 
 
 def test_names_of_definitions_do_not_clash(tmp_path):

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from nncc.errors import ModelError
-from nncc.frontend.onnx import import_onnx, save, to_proto, unsupported
+from nncc.frontend.onnx import import_onnx
+from nncc.frontend.proto import save, to_proto
 from nncc.frontend.relax_import import import_relax
 from nncc.frontend.shapes import suggest
+from nncc.frontend.unsupported import unsupported
 from nncc.ir import Model
 from nncc.verify import reference, sample_inputs
 

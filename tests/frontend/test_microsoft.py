@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -31,6 +33,15 @@ def whole(high, *shape, low=0):
     return RANDOM.integers(low, high, shape).astype(I)
 
 
+def integers(dtype, *shape):
+    info = np.iinfo(dtype)
+    return RANDOM.integers(info.min, info.max, shape, endpoint=True).astype(dtype)
+
+
+def single(value, dtype=F):
+    return np.array(value, dtype)
+
+
 def _mask(*shape):
     """Ones, and zeros at the end of each row of another length."""
     mask = np.ones(shape, I)
@@ -43,7 +54,20 @@ TABLE = real(16, 4), real(16, 4)
 MASKED, WEIGHTS = real(B, S, H), (real(H, 3 * H), real(3 * H))
 KEYS = real(B, 5, H), real(B, 5, 2 * H)
 PAST = real(2, B, N, 4, H // N)
-CASES = {
+LSTM = [
+    real(S, 1, 5),
+    *(integers(np.int8, 1, n, 4 * 7) for n in (5, 7)),
+    real(1, 8 * 7),
+    *[None] * 4,
+    *(single([value], dtype) for value, dtype in ((0.01, F), (0, np.int8), (0.005, F), (0, np.int8))),
+]
+"""Steps of 5 numbers into 7, weights, and their scales and zero points."""
+ROWS = integers(np.uint8, B, S, H), integers(np.int8, H, 3 * H)
+TABLES = [integers(np.uint8, *shape) for shape in ((30, H), (9, H), (2, H), (H,), (H,))]
+"""Words, positions, segments, and what is normalized to, as integers."""
+STEPS = [single(value) for value in (0.01, 0.02, 0.03, 0.01, 0.005)]
+ZEROS = [single(value, np.uint8) for value in (100, 120, 130, 7, 250)]
+CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "BiasGelu": ("BiasGelu", [real(2, 8), real(8)], {}),
     "Gelu": ("Gelu", [real(2, 8)], {}),
     "FastGelu": ("FastGelu", [real(2, 8)], {}),
@@ -153,6 +177,98 @@ CASES = {
         [real(B, S, 128), None, None, None, None, np.array([S - 1] * B, I), np.array(S, I), real(16, 8), real(16, 8)],
         {"num_heads": 4, "kv_num_heads": 2, "do_rotary": 1, "outputs": ["y", "keys", "values"]},
     ),
+    "DynamicQuantizeLSTM": ("DynamicQuantizeLSTM", LSTM, {"hidden_size": 7, "outputs": ["y", "h", "c"]}),
+    "DynamicQuantizeLSTM both ways, with scales of columns and a state": (
+        "DynamicQuantizeLSTM",
+        [
+            real(S, 1, 5),
+            *(integers(np.int8, 2, n, 4 * 7) for n in (5, 7)),
+            None,
+            None,
+            *real(2, 2, 1, 7),
+            None,
+            np.abs(real(2, 28)) / 50,
+            np.zeros((2, 28), np.int8),
+            np.abs(real(2, 28)) / 50,
+            np.zeros((2, 28), np.int8),
+        ],
+        {"hidden_size": 7, "direction": "bidirectional", "outputs": ["y", "h", "c"]},
+    ),
+    "DynamicQuantizeLSTM backwards, of bytes without a sign": (
+        "DynamicQuantizeLSTM",
+        [
+            real(S, 1, 5),
+            *(integers(np.uint8, 1, n, 4 * 7) for n in (5, 7)),
+            real(1, 8 * 7),
+            *[None] * 4,
+            single([0.01]),
+            single([128], np.uint8),
+            single([0.005]),
+            single([117], np.uint8),
+        ],
+        {"hidden_size": 7, "direction": "reverse", "outputs": ["y", "h", ""]},
+    ),
+    "MatMulInteger16": (
+        "MatMulInteger16",
+        [integers(np.int16, 2, 3, 9), integers(np.int16, 9, 5) // 16],
+        {"result": I},
+    ),
+    "NhwcMaxPool": (
+        "NhwcMaxPool",
+        [integers(np.uint8, 2, 7, 6, 4)],
+        {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]},
+    ),
+    "NhwcMaxPool of an axis, of int8": (
+        "NhwcMaxPool",
+        [integers(np.int8, 1, 9, 3)],
+        {"kernel_shape": [3], "auto_pad": "SAME_UPPER", "dilations": [2]},
+    ),
+    "QAttention": (
+        "QAttention",
+        [*ROWS, real(3 * H), single(0.02), single(0.01), None, single(120, np.uint8), single(3, np.int8)],
+        {"num_heads": N, "result": F},
+    ),
+    "QAttention with scales of columns and a mask": (
+        "QAttention",
+        [
+            *ROWS,
+            real(3 * H),
+            single([0.02]),
+            np.abs(real(3 * H)) / 50 + F(0.01),
+            _mask(B, S),
+            single([120], np.uint8),
+            integers(np.int8, 3 * H) // 16,
+        ],
+        {"num_heads": N, "unidirectional": 1, "result": F},
+    ),
+    "QAttention without zero points, with a cache": (
+        "QAttention",
+        [*ROWS, real(3 * H), single(0.02), single([0.01]), np.array([4, 6], I), None, None, PAST],
+        {"num_heads": N, "outputs": ["y", "present"], "result": F},
+    ),
+    "QEmbedLayerNormalization": (
+        "QEmbedLayerNormalization",
+        [whole(30, B, S), whole(2, B, S), *TABLES, _mask(B, S), *STEPS, *ZEROS],
+        {"outputs": ["y", "lengths"], "epsilon": 1e-12},
+    ),
+    "QEmbedLayerNormalization without segments": (
+        "QEmbedLayerNormalization",
+        [
+            whole(30, B, S),
+            None,
+            *TABLES[:2],
+            None,
+            *TABLES[3:],
+            None,
+            *STEPS[:2],
+            None,
+            *STEPS[3:],
+            *ZEROS[:2],
+            None,
+            *ZEROS[3:],
+        ],
+        {"outputs": ["y", "lengths"], "epsilon": 0.1},
+    ),
     "GroupQueryAttention in a window": (
         "GroupQueryAttention",
         [real(B, S, 16), real(B, S, 16), real(B, S, 16), None, None, np.array([S - 1] * B, I), np.array(S, I)],
@@ -165,6 +281,7 @@ def _model(op, arrays, attributes, opset=14):
     attributes = dict(attributes)
     domain, outputs = attributes.pop("domain", MICROSOFT), attributes.pop("outputs", ["y"])
     attributes.pop("tolerance", None)
+    result = attributes.pop("result", F if arrays[0].dtype == I else arrays[0].dtype)
     names = ["" if array is None else f"x{at}" for at, array in enumerate(arrays)]
     values = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
@@ -172,10 +289,9 @@ def _model(op, arrays, attributes, opset=14):
         if name
     ]
     node = helper.make_node(op, names, outputs, name="node", domain=domain, **attributes)
-    kind = arrays[0].dtype
     results = [
         helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(np.dtype(I if name == "lengths" else F if kind == I else kind)), None
+            name, helper.np_dtype_to_tensor_dtype(np.dtype(I if name == "lengths" else result)), None
         )
         for name in outputs
         if name
@@ -299,6 +415,43 @@ REFUSED = [
         {"num_heads": 4, "kv_num_heads": 3},
         "GroupQueryAttention `node` has 32 elements, which do not fit 4 and 3 heads",
     ),
+    (
+        "QAttention",
+        [*ROWS, real(3 * H), single(0.02), real(5)],
+        {"num_heads": N, "result": F},
+        "QAttention `node` has scales or zero points that fit no axis of `weight`",
+    ),
+    *(
+        ("DynamicQuantizeLSTM", LSTM[:4] + operands + LSTM[8:], {"hidden_size": 7, **attributes}, message)
+        for operands, attributes, message in (
+            (
+                [np.array([6], I), None, None, None],
+                {},
+                "DynamicQuantizeLSTM `node` has the operand `sequence_lens`, which cannot be compiled",
+            ),
+            (
+                [None] * 4,
+                {"clip": 2.0},
+                "DynamicQuantizeLSTM `node` has the attribute `clip`, which cannot be compiled",
+            ),
+            (
+                [None] * 4,
+                {"activations": ["Relu", "Tanh", "Tanh"]},
+                "DynamicQuantizeLSTM `node` has activations Relu, Tanh, Tanh, which cannot be compiled",
+            ),
+            (
+                [None] * 4,
+                {"direction": "bidirectional"},
+                "DynamicQuantizeLSTM `node` has weights that do not fit its direction, or each other",
+            ),
+        )
+    ),
+    (
+        "QEmbedLayerNormalization",
+        [whole(30, B, S), None, *TABLES[:2], None, *TABLES[3:], None, real(H), None, None, *STEPS[3:]],
+        {"outputs": ["y", "lengths"]},
+        "QEmbedLayerNormalization `node` has scales or zero points that fit no axis of `word`",
+    ),
 ]
 
 
@@ -381,6 +534,13 @@ def _encoder(folder, opset=14):
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.save(model, folder / "net.onnx")
     return model, [real(B, 8, width), _mask(B, 8)]
+
+
+def test_recurrent_layers_on_integers_compile(tmp_path):
+    model = _model("DynamicQuantizeLSTM", LSTM, {"hidden_size": 7, "outputs": ["y", "h", "c"]})
+    onnx.save(model, tmp_path / "net.onnx")
+    found = compile_net(tmp_path / "net.onnx", tmp_path).run(inputs_of(LSTM))
+    close(found.values(), expected_of(model, LSTM), TOLERANCE)
 
 
 def test_a_fused_transformer_reaches_the_fused_kernels(tmp_path):

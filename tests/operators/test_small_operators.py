@@ -42,6 +42,15 @@ def test_shifts_by_the_width_and_more_leave_zero_or_the_sign(tmp_path):
     assert left.tolist() == [0, 0, -(2**31), 0]
 
 
+def test_booleans_are_compared(tmp_path):
+    net = Net(18)
+    x, y = net.input(3, 4, dtype=bool), net.op("Greater", net.input(3, 4), net.input(3, 4))
+    same = net.op("Equal", x, y)
+    net.output(same, net.op("Not", same), net.op("Equal", y, net.constant([True, False, True, False])))
+    net.output(net.op("Equal", net.op("Shape", x), net.ints(3, 5)), net.op("Equal", net.input(4, 1), net.input(5)))
+    agrees(net, tmp_path)
+
+
 def test_infinities_of_one_sign_are_found(tmp_path):
     x = np.array([INF, -INF, np.nan, 1.0], np.float32)
     for positive, negative, expected in ((1, 0, [1, 0, 0, 0]), (0, 1, [0, 1, 0, 0]), (0, 0, [0, 0, 0, 0])):

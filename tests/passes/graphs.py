@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir
 from onnx import numpy_helper
 
-from nncc.frontend.onnx import specs
+from nncc.frontend.specs import specs
 from nncc.ir import Model
 from nncc.passes.infer_shapes import infer_shapes
 from nncc.passes.simplify import check_graph, simplify_reported
@@ -45,6 +48,24 @@ def simplified(model: Model, tolerance: float = 0.0) -> Model:
         error = np.abs(array.astype(np.float64) - other.astype(np.float64)).max(initial=0.0)
         assert error <= tolerance * max(np.abs(array.astype(np.float64)).max(initial=0.0), 1.0), (name, error)
     return after
+
+
+def same_bits(
+    before: Model, after: Model, seed: int, real: Callable[[np.random.Generator, tuple[int, ...]], Any]
+) -> None:
+    """Claim that ONNX Runtime gives both the same bits, for `real` numbers and for integers of the whole range."""
+    random = np.random.default_rng(seed)
+    inputs = {}
+    for spec in before.inputs:
+        if spec.dtype == "float32":
+            inputs[spec.name] = real(random, spec.shape).astype(np.float32)
+        else:
+            info = np.iinfo(spec.dtype)
+            inputs[spec.name] = random.integers(info.min, info.max, spec.shape, endpoint=True).astype(spec.dtype)
+    expected, actual = reference(before, inputs), reference(after, inputs)
+    for name, array in expected.items():
+        assert array.dtype == actual[name].dtype
+        np.testing.assert_array_equal(array, actual[name])
 
 
 def refusals(model: Model) -> dict[str, str]:

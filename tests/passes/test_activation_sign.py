@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import parse
+from graphs import parse, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nncc.ir import Model
 from nncc.passes.activation_sign import to_signed, to_unsigned
 from nncc.passes.simplify import check_graph
-from nncc.verify import reference
 
 S8, U8, F32 = np.int8, np.uint8, np.float32
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
@@ -25,18 +24,7 @@ def shifted(model: Model, dtype=S8):
     report = SHIFTS[dtype](graph)
     check_graph(graph, "test")
     after = Model(graph, model.name, model.inputs, model.outputs)
-    random = np.random.default_rng(4)
-    inputs = {}
-    for spec in model.inputs:
-        if spec.dtype == "float32":
-            inputs[spec.name] = random.uniform(-99, 99, spec.shape).astype(F32)
-        else:
-            info = np.iinfo(spec.dtype)
-            inputs[spec.name] = random.integers(info.min, info.max, spec.shape, endpoint=True).astype(spec.dtype)
-    expected, actual = reference(model, inputs), reference(after, inputs)
-    for name, array in expected.items():
-        assert array.dtype == actual[name].dtype
-        np.testing.assert_array_equal(array, actual[name])
+    same_bits(model, after, 4, lambda random, shape: random.uniform(-99, 99, shape))
     return after, report
 
 

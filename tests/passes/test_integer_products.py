@@ -12,7 +12,7 @@ from compiled import Net
 from quantized_layers import STEP, QuantizedNet
 
 from nncc.config import Config
-from nncc.ir import FloatLayer, Quantization
+from nncc.ir import Fallback, Quantization
 from nncc.pipeline import plan, run
 
 
@@ -60,7 +60,7 @@ def test_equal_layers_are_one_line(net: QuantizedNet, tmp_path: Path) -> None:
         net.output(Net.conv(net, net.grid(net.input(1, 16, 8, 8)), 16, 16, (1, 1)))
     found = quantization(net, tmp_path)
     assert found is not None
-    assert found.float_layers == (FloatLayer("conv2d 1x16x8x8*16x16x1x1", "its weights are not quantized", 2),)
+    assert found.float_layers == (Fallback("conv2d 1x16x8x8*16x16x1x1", "its weights are not quantized", 2),)
 
 
 def test_input_that_is_not_quantized(net: QuantizedNet, tmp_path: Path) -> None:

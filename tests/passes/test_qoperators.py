@@ -24,7 +24,7 @@ from nncc.passes.qoperators import QOPERATORS, qoperators_to_qdq
 from nncc.passes.simplify import simplify, simplify_reported
 from nncc.verify import reference
 
-U8, S8 = np.uint8, np.int8
+U8, S8, F32 = np.uint8, np.int8, np.float32
 
 
 def conv(net, dtype=U8, weights=S8, *, channel=False, zero=0, bias=True, last=False, scalar=True, **attributes):
@@ -161,6 +161,13 @@ def n_bits(net, bits=4, zeros="none", k=40, block=16, groups=False, bias=False, 
     return net.ms("MatMulNBits", *operands, K=k, N=n, bits=bits, block_size=block), np.float32
 
 
+def bnb4(net, kind, k=40, n=5, block=32, flipped=1):
+    x = net.input(3, k if flipped else n)
+    weight = net.integers(-(-n * k // 2))
+    scale = net.constant(net.random.uniform(0.5, 2, -(-n * k // block)).astype(np.float32))
+    return net.ms("MatMulBnb4", x, weight, scale, K=k, N=n, block_size=block, quant_type=kind, transB=flipped), F32
+
+
 CASES = {
     "QLinearConv": lambda n: conv(n),
     "QLinearConv per channel": lambda n: conv(n, channel=True),
@@ -238,6 +245,8 @@ WEIGHT_ONLY = {
     "MatMulNBits with bias": lambda n: n_bits(n, bias=True, k=32),
     "MatMulNBits of 8 bits": lambda n: n_bits(n, bits=8, zeros="packed"),
     "MatMulNBits of 2 bits": lambda n: n_bits(n, bits=2),
+    "MatMulBnb4 of fp4": lambda n: bnb4(n, 0),
+    "MatMulBnb4 of nf4": lambda n: bnb4(n, 1, k=33, block=16),
 }
 EXACT = ("Integer", "QuantizeLinear of", "DequantizeLinear of", "LeakyRelu")
 """Integers stay integers, or each number is computed by itself in the same order."""
@@ -323,6 +332,20 @@ def test_groups_of_weights_with_zero_points_are_refused_with_the_reason(tmp_path
     _, reports = simplify_reported(import_onnx(net.save(tmp_path / "net.onnx")))
     why = "it has both groups in an order of their own and zero points"
     assert reports["integer_matmuls"].refusals == {name: why}
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "why"),
+    [
+        (2, {}, "it has K 40, N 5, blocks of 32 and numbers of kind 2"),
+        (1, {"flipped": 0}, "its weights are transposed for training"),
+    ],
+)
+def test_weights_of_other_kinds_are_refused_with_the_reason(kind, other, why):
+    net = QuantizedNet()
+    name, dtype = bnb4(net, kind, **other)
+    net.result(name, dtype)
+    assert integer_matmuls(onnx_ir.from_proto(net.model())).refusals == {name: why}
 
 
 def test_a_model_of_opset_10_is_raised_for_scales_per_channel(tmp_path):

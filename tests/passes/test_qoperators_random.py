@@ -203,6 +203,38 @@ def dynamic(standard: bool) -> Callable[[Drawn], tuple[str, Any]]:
     return made
 
 
+def n_bits(a: Drawn) -> tuple[str, Any]:
+    """Weights of 4 bits, which ONNX Runtime multiplies in float32."""
+    block = a.draw(st.sampled_from([16, 32]))
+    blocks, columns = a.draw(st.integers(1, 4)), a.draw(st.integers(1, 40))
+    depth = block * blocks
+    scale = a.net.constant(a.net.random.uniform(0.01, 0.02, (columns, blocks)).astype(np.float32))
+    operands = [a.net.input(a.draw(SIZES), depth), a.net.integers(columns, blocks, block // 2), scale]
+    operands += [a.net.integers(columns, -(-blocks // 2))] if a.draw(st.booleans()) else []
+    return a.net.ms("MatMulNBits", *operands, K=depth, N=columns, bits=4, block_size=block), np.float32
+
+
+def attention(a: Drawn) -> tuple[str, Any]:
+    """Of bytes without a sign, the only ones that ONNX Runtime has it of; Q, K and V of about 1."""
+    heads, width, depth = (a.draw(st.integers(1, 4)) for _ in range(3))
+    columns, depth = 3 * 8 * heads * width, 8 * depth
+    x = a.net.input(1, a.draw(SIZES), depth, dtype=U8)
+    weights = a.net.constant(a.net.random.integers(-64, 64, (depth, columns)).astype(S8))
+    scale = np.float32(a.draw(between(0.5, 1)) / (74 * 37 * np.sqrt(depth)))
+    steps = a.net.constant(np.full(a.draw(st.sampled_from([(), (columns,)])), scale, np.float32))
+    grid = a.net.constant(np.float32(1)), steps
+    zero = a.net.constant(np.array(a.draw(st.integers(100, 156)), U8))
+    options = {"num_heads": heads, "unidirectional": a.draw(st.integers(0, 1))}
+    return a.net.ms("QAttention", x, weights, a.net.weight(columns), *grid, "", zero, **options), np.float32
+
+
+def max_pool(a: Drawn) -> tuple[str, Any]:
+    kernel = [a.draw(st.integers(1, 3)) for _ in range(2)]
+    x = a.net.input(1, *(k + a.draw(SIZES) for k in kernel), a.draw(CHANNELS), dtype=a.dtype)
+    options = {"strides": [a.draw(st.integers(1, 2))] * 2, "pads": [a.draw(st.integers(0, k - 1)) for k in kernel * 2]}
+    return a.net.ms("NhwcMaxPool", x, kernel_shape=kernel, **options), a.dtype
+
+
 OPERATORS: dict[str, tuple[Callable[[Drawn], tuple[str, Any]], bool]] = {
     "QLinearConv": (conv, True),
     "QLinearMatMul": (matmul, True),
@@ -221,6 +253,9 @@ OPERATORS: dict[str, tuple[Callable[[Drawn], tuple[str, Any]], bool]] = {
     "MatMulInteger": (matmul_integer, True),
     "DynamicQuantizeLinear": (dynamic(True), False),
     "DynamicQuantizeMatMul": (dynamic(False), False),
+    "MatMulNBits": (n_bits, False),
+    "QAttention": (attention, False),
+    "NhwcMaxPool": (max_pool, True),
 }
 """How one is made, and whether bytes without a sign are ONNX Runtime's; all others are within a step of them. Not so:
 QLinearAdd on processors without fused multiply-adds, averages in the middle of two integers where no convolution gives

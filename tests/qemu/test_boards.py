@@ -11,14 +11,14 @@ from test_grouped_conv2d import GROUPED, grouped
 from test_pool2d import WINDOWS, pools
 from test_schedules import CONVOLUTIONS, DEPTHWISE, pair
 
-from nncc.codegen.link import emulator
+from nncc.emulation import emulator
 from nncc.errors import TargetError, ToolError
 from nncc.target import resolve
 
 
 def emulated(target: str) -> str:
     """The target, where its emulator is installed; else the test is skipped."""
-    from nncc.codegen.link import find_toolchain
+    from nncc.codegen.toolchains import find_toolchain
 
     try:
         emulator(resolve(target))

@@ -7,7 +7,8 @@ import pytest
 from compiled import compile_net
 from quantized import attention, extremes, few_channels, inputs_of, many_kinds
 
-from nncc.codegen.link import emulator, find_toolchain
+from nncc.codegen.toolchains import find_toolchain
+from nncc.emulation import emulator
 from nncc.errors import TargetError, ToolError
 from nncc.target import resolve
 

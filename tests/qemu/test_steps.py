@@ -9,7 +9,8 @@ import onnx.parser
 import pytest
 from compiled import ROUNDING, Net, agrees
 
-from nncc.codegen.link import emulator, find_toolchain
+from nncc.codegen.toolchains import find_toolchain
+from nncc.emulation import emulator
 from nncc.errors import TargetError, ToolError
 from nncc.target import resolve
 

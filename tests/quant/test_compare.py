@@ -12,7 +12,7 @@ from quant_models import images, lopsided
 
 from nncc.compare_report import compare_facts, compare_text
 from nncc.errors import DataError, ModelError
-from nncc.frontend.onnx import read_graph
+from nncc.frontend.read_graph import read_graph
 from nncc.quant import compare
 from nncc.quant.calibrate import collect
 from nncc.quant.compare import compare_models

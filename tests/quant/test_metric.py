@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from quant_models import lopsided
 
 from nncc.errors import ModelError, ToolError, UsageError
-from nncc.frontend.onnx import read_graph
+from nncc.frontend.read_graph import read_graph
 from nncc.quant.metric import Agreement, Command, Noise, agreement_of, max_drop, scored
 from nncc.quant.session import Session
 

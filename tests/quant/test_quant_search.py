@@ -8,7 +8,7 @@ import pytest
 from quant_models import images, lopsided
 
 from nncc.errors import ModelError
-from nncc.frontend.onnx import read_graph
+from nncc.frontend.read_graph import read_graph
 from nncc.layer_time import LayerTimes, Product
 from nncc.quant.closed_loop import Gate, closed_loop, gather
 from nncc.quant.cost import gain, int8_share

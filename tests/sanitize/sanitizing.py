@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from nncc.execute import OpenLibrary, emulate
+from nncc.emulation import emulate
+from nncc.execute import OpenLibrary
 from nncc.target import resolve
 
 __all__ = ["missing", "open_sanitized", "sanitized"]

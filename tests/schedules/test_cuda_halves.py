@@ -25,7 +25,8 @@ def test_every_tile_of_units_is_exact_on_small_integers(kind: str, monkeypatch: 
     no tile."""
     from nncc import device_plans
     from nncc.compat import te
-    from nncc.templates import load_templates, schedule_kernel
+    from nncc.schedule_kernel import schedule_kernel
+    from nncc.templates import load_templates
 
     rows, depth, columns = 35, 93, 75
     random = np.random.default_rng(0)

@@ -51,7 +51,8 @@ def test_every_tile_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever tuning may choose, with sizes that no tile divides, and where that is possible in parts."""
     from nncc import device_plans, device_tiles
     from nncc.compat import te
-    from nncc.templates import load_templates, schedule_kernel
+    from nncc.schedule_kernel import schedule_kernel
+    from nncc.templates import load_templates
 
     rows, depth, columns = 37, 101, 141
     random = np.random.default_rng(0)

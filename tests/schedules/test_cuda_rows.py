@@ -76,6 +76,20 @@ def test_attention_for_a_gpu_agrees(case: str, attention: tuple[dict[str, str], 
     assert emulated.error(names[case]) <= ROUNDING
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_attention_writes_its_result_with_the_queries_first_where_that_is_read(precision, tmp_path) -> None:
+    """And a product reads it: no kernel only moves it."""
+    net = Net()
+    q, k, v = (net.input(1, 3, 21, 16) for _ in range(3))
+    scores = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2])), axis=-1)
+    rows = net.op("Transpose", net.op("MatMul", scores, v), perm=[0, 2, 1, 3])
+    net.output(net.op("MatMul", net.op("Reshape", rows, net.ints(1, 21, 48)), net.weight(48, 24)))
+    emulated = emulate(net, tmp_path, precision=precision)
+    words = [emulated.program.schedules[call.kernel].split()[0] for call in emulated.program.calls if call.kernel]
+    assert words == ["cuda_attention", "cuda_matmul" if precision == "float32" else "cuda_unit_matmul"]
+    assert emulated.error(net.outputs[0]) <= (ROUNDING if precision == "float32" else 2e-3)
+
+
 def test_scores_are_not_in_memory(attention: tuple[dict[str, str], Emulated]) -> None:
     _, emulated = attention
     assert len(emulated.program.calls) == len(ATTENTION)

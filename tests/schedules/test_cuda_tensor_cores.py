@@ -23,7 +23,8 @@ def test_every_tile_for_tensor_cores_is_exact_on_small_integers(monkeypatch: pyt
     """Of integers below 2^10 no bit is lost, and sums below 2^24 are exact in any order."""
     from nncc import device_plans, device_tiles
     from nncc.compat import te
-    from nncc.templates import load_templates, schedule_kernel
+    from nncc.schedule_kernel import schedule_kernel
+    from nncc.templates import load_templates
 
     rows, depth, columns = 35, 45, 139
     random = np.random.default_rng(0)

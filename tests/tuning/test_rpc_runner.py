@@ -10,23 +10,19 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from candidates import (
     SAID,
-    build_candidate,
     candidate_inputs,
     check_model,
     check_outputs,
     processes_of,
-    small_net,
     wait_until,
     whole,
 )
-from compiled import Compiled, compile_net
 from farm import Farm, free_port
 
 from nncc.backends import llvm
@@ -35,18 +31,6 @@ from nncc.target import resolve
 from nncc.tuning.runners import CandidateError, Order, open_runner
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="forks")
-
-
-@pytest.fixture(scope="module")
-def candidate(tmp_path_factory) -> Callable[..., Path]:
-    """candidate("crash"): see build_candidate."""
-    return partial(build_candidate, tmp_path_factory.mktemp("candidates"))
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory) -> Compiled:
-    """A small model."""
-    return compile_net(small_net(), tmp_path_factory.mktemp("net"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from candidates import SAID, build_candidate, small_net
 from compiled import Compiled, compile_net
 
 from nncc.backends import llvm
-from nncc.codegen.link import PUBLIC_FUNCTIONS, RPC_FUNCTIONS, emulator
+from nncc.codegen.link import PUBLIC_FUNCTIONS, RPC_FUNCTIONS
+from nncc.emulation import emulator
 from nncc.errors import NnccError
 from nncc.resources import runtime_folder
 from nncc.target import resolve

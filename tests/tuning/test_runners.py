@@ -9,16 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from candidates import (
     SAID,
-    build_candidate,
     candidate_inputs,
     check_model,
     check_outputs,
@@ -29,24 +26,12 @@ from candidates import (
 )
 from compiled import ROUNDING, Compiled, compile_net
 
-from nncc.codegen.link import emulator
+from nncc.emulation import emulator
 from nncc.errors import NnccError, RunError, UsageError
 from nncc.target import resolve
 from nncc.tuning.runners import CandidateError, Order, open_runner
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
-
-
-@pytest.fixture(scope="module")
-def candidate(tmp_path_factory) -> Callable[..., Path]:
-    """candidate("crash"): see build_candidate."""
-    return partial(build_candidate, tmp_path_factory.mktemp("candidates"))
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory) -> Compiled:
-    """A small model."""
-    return compile_net(small_net(), tmp_path_factory.mktemp("net"))
 
 
 @pytest.fixture(scope="module")

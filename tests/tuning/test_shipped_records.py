@@ -11,8 +11,9 @@ from compiled import Net, lowered
 
 from nncc.choices import Choices
 from nncc.resources import schedules_folder
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import resolve
-from nncc.templates import load_templates, schedule_kernel
+from nncc.templates import load_templates
 from nncc.tuning.exchange import load_function, target_of_key
 from nncc.tuning.known import known_from
 from nncc.tuning.records import read_folder

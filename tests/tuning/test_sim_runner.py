@@ -16,7 +16,7 @@ from nncc.pipeline import plan, run
 from nncc.target import resolve
 from nncc.templates import load_templates
 from nncc.tuning.candidates import Kernel
-from nncc.tuning.cycle_lab import open_lab
+from nncc.tuning.cycle_lab import lab_of
 from nncc.tuning.lock import read_lock, write_lock
 from nncc.tuning.record import Key
 from nncc.tuning.runners import open_runner
@@ -40,7 +40,7 @@ def tasks(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lab():
     runner = open_runner("sim", VTA)
-    made = open_lab(VTA, load_templates(), (), runner, 0, seed=0)
+    made = lab_of(VTA)(VTA, load_templates(), (), runner, 0, seed=0)
     yield made
     made.close()
     runner.close()

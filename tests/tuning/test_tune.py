@@ -156,7 +156,7 @@ def test_ctrl_c_keeps_what_was_found_and_says_how_to_go_on(tmp_path):
 
 
 def test_under_an_emulator_the_flow_runs_and_nothing_is_recorded(tmp_path):
-    from nncc.codegen.link import emulator
+    from nncc.emulation import emulator
     from nncc.errors import NnccError
     from nncc.target import resolve
 

@@ -189,10 +189,13 @@ def test_candidates_are_built_in_one_place_and_measured_in_another(gpu, tuned, t
     assert gpu_tuning.make_candidates(model, "cuda-sm80", 1 << 20, folder, 4) == 2
     assert gpu_tuning.make_candidates(model, "cuda-sm80", 1 << 20, folder, 4) == 0
     (folder / "0000000000000000.so").write_bytes(b"\x7fELF")
-    (folder / "0000000000000000.json").write_text((folder / f"{next(folder.glob('*.so')).stem}.json").read_text())
+    facts = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    (folder / "0000000000000000.json").write_text(json.dumps({**next(iter(facts.values())), "number": -1}))
+    gpu_tuning.measure_candidates(folder, seconds=0.0)
+    assert not (folder / gpu_tuning.MEASURED).exists()
     gpu_tuning.measure_candidates(folder)
     rows = [json.loads(line) for line in (folder / gpu_tuning.MEASURED).read_text().splitlines()]
-    assert [row["task"] for row in rows] == sorted(path.stem for path in folder.glob("*.so"))
+    assert [row["task"] for row in rows] == ["0" * 16, *sorted(facts, key=lambda task: facts[task]["number"])]
     assert "error" in rows[0] and all(row["machine"] == "Fake 0" and not any(row["wrong"]) for row in rows[1:])
     gpu_tuning.measure_candidates(folder)
     assert len((folder / gpu_tuning.MEASURED).read_text().splitlines()) == 3

@@ -13,8 +13,9 @@ from made_records import made
 from nncc.choices import Choices
 from nncc.cli import cli
 from nncc.host import host
+from nncc.schedule_kernel import schedule_kernel
 from nncc.target import resolve
-from nncc.templates import load_templates, schedule_kernel
+from nncc.templates import load_templates
 from nncc.tuning.exchange import save_function
 from nncc.tuning.record import Workload
 from nncc.tuning.records import Key, RecordSet, add_to_folder, read_folder

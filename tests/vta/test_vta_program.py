@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from nncc.errors import RunError
 from nncc.vta.disassemble import disassemble, instruction_text
 from nncc.vta.encoding import encode
 from nncc.vta.machine import Machine
-from nncc.vta.program import Binary, binary_bytes, check_machine, find_binaries, places_in, read_binary
+from nncc.vta.program import Binary, binary_bytes, find_binaries, places_in, read_binary
 
 MACHINE = Machine()
 BINARY = Binary(MACHINE, product(MACHINE), np.array([5 | 6 << 11 | 7 << 22], np.uint32), ((0, 5), (4, 6)))
@@ -79,15 +78,6 @@ def test_what_is_whole_and_wrong_is_refused():
     assert refusal(sealed(text))[0].startswith("`p` was made for a machine that nncc does not know: Expecting ':'")
     layers = DATA.replace(struct.pack("<II", 4, 6), struct.pack("<II", 4, 8))
     assert refusal(sealed(layers)) == ("`p` is damaged: its layers have instructions that it has not", AGAIN)
-
-
-def test_a_program_for_another_machine_is_refused():
-    check_machine(BINARY, replace(MACHINE, bus_bytes=16, memory="ideal"), "`p`")
-    with pytest.raises(RunError) as caught:
-        check_machine(BINARY, replace(MACHINE, inp_kib=16), "`p`")
-    made, there = MACHINE.configuration, "nv1_16x16_inp16_wgt256_acc128_uop16_par32"
-    assert caught.value.message == f"`p` was made for `{made}`, the machine is `{there}`"
-    assert caught.value.hint == "compile again, for this machine"
 
 
 def test_programs_are_found_inside_of_libraries():
