@@ -117,7 +117,8 @@ def measuring(made, results: Path, *words: str, **variables: str) -> subprocess.
     own = {f"NNCC_FAKE_CUDA_{name.upper()}": value for name, value in variables.items()}
     return subprocess.Popen(
         [*command, "--rounds", "1", *words],
-        env=environment | own | {"PATH": ""},  # no nvidia-smi, no compute-sanitizer
+        # No nvidia-smi, no compute-sanitizer; a program's own folder is looked into, whatever the tests are run with.
+        env=environment | own | {"PATH": "", "PYTHONSAFEPATH": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
