@@ -36,6 +36,8 @@ def shuffle_lanes() -> Any:
 def _load(load: Any) -> Any:
     if len(load.indices) != 1 or isinstance(load.indices[0], tirx.Ramp):
         return load
+    if str(load.source.dtype) == "bfloat16":  # which TVM stores as uint16, but for what is shuffled
+        return load
     lanes = tvm.DataType(str(load.indices[0].ty.dtype)).lanes
     parts = _parts(load.indices[0], lanes) if lanes > 1 else None
     if parts is None:

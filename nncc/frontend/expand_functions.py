@@ -70,6 +70,8 @@ def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
     """The body of an operator in this opset, by the types of its operands; None where ONNX has none."""
     import onnx
 
+    from nncc.frontend.converters import CONVERTERS
+
     if is_defined(node):
         return foreign_definition(node, version)
     try:
@@ -79,7 +81,9 @@ def _definition(node: onnx_ir.Node, version: int) -> onnx.FunctionProto | None:
     if not (schema.has_function or schema.has_context_dependent_function):
         return None
     written = _written_for(schema, node, version)
-    if not written and (older := [v for v in _written_versions(schema) if v < version]):
+    if written or node.op_type in CONVERTERS:  # Bernoulli's of opset 15 has its probabilities the wrong way round
+        return written
+    if older := [v for v in _written_versions(schema) if v < version]:
         written = _written_for(schema, node, max(older))
         if written and not all(_unchanged(each, max(older), version) for each in written.node):
             return None

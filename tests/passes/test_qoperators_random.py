@@ -277,7 +277,9 @@ def check(data: Any) -> None:
         expected, actual = pairs[name]
         apart = steps_apart(expected, actual)
         exact = OPERATORS[kind][1] and (dtype == U8 or expected.dtype == np.int32)
-        limit = 0 if exact else FLOAT_ERROR * np.abs(expected).max() if expected.dtype.kind == "f" else 1
+        # Where products of floats nearly cancel, their sizes count: of MatMulNBits they are below 0.02 x 16.
+        largest = np.abs(expected).max() + (1e-2 if kind == "MatMulNBits" else 0)
+        limit = 0 if exact else FLOAT_ERROR * largest if expected.dtype.kind == "f" else 1
         assert apart <= limit, f"{kind} of {dtype}: {apart} apart, {np.mean(expected != actual):.2%} of the elements"
 
 
