@@ -151,9 +151,9 @@ def bench_command(
         if profile:
             progress.start("measure", "what this machine can do")
             limits = attempt(opened)
-            calls, schedules = opened.describe()["calls"], schedules_beside(library, opened.describe())
-            code = device_beside(library, opened.describe())
-            rows = bench_report.kernel_rows(calls, found.call_seconds, schedules, limits, code)
+            about = opened.describe()
+            schedules, code = schedules_beside(library, about), device_beside(library, about)
+            rows = bench_report.kernel_rows(about["calls"], found.call_seconds, schedules, limits, code)
     if as_json:
         return print_json(bench_report.measurement_facts(opened, found, rows, limits))
     click.echo(bench_report.measurement_text(opened, found, rows, limits), nl=False)

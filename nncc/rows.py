@@ -94,24 +94,27 @@ def row_at(batch: list[int], at: tuple[Any, ...]) -> Any:
 
 def fold_max(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], part: dict[str, str]) -> Any:
     """max of tile(*row, step, lane) over a row, [*rows]; elements that come twice do not matter."""
-    step = te.reduce_axis((0, tiles.steps), name="step")
-    lanes = te.compute(
-        (*rows, tiles.width),
-        lambda *at: te.max(tile(*at[:-1], step, at[-1]), axis=[step]),
-        name="max_of_tiles",
-        attrs=part,
-    )
-    return _fold(lanes, tirx.max, "max", part)
+    return _fold_extreme(rows, tiles, tile, "max", part, te.max, tirx.max)
 
 
 def fold_greatest(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], name: str, part: dict[str, str]) -> Any:
     """The greatest tile(*row, step, lane) of each row, [*rows], which minus infinity may be."""
-    return _fold_extreme(rows, tiles, tile, name, part, tirx.max, tirx.min_value, -math.inf)
+    reducer = _reducer(tirx.max, name, -math.inf, tirx.min_value)
+    return _fold_extreme(rows, tiles, tile, name, part, reducer, tirx.max)
 
 
 def fold_least(rows: Sequence[int], tiles: Tiles, tile: Callable[..., Any], name: str, part: dict[str, str]) -> Any:
     """The smallest one, [*rows], which infinity may be."""
-    return _fold_extreme(rows, tiles, tile, name, part, tirx.min, tirx.max_value, math.inf)
+    return _fold_extreme(rows, tiles, tile, name, part, _reducer(tirx.min, name, math.inf, tirx.max_value), tirx.min)
+
+
+def _reducer(combine: Callable[[Any, Any], Any], name: str, infinite: float, bound: Callable[[str], Any]) -> Any:
+    """One that begins with an infinity, or of integers with the `bound` of their type."""
+
+    def first(dtype: str) -> Any:
+        return tirx.const(infinite, dtype) if "float" in str(dtype) else bound(str(dtype))
+
+    return te.comm_reducer(lambda a, b: combine(a, b), first, name=name)
 
 
 def _fold_extreme(
@@ -120,15 +123,10 @@ def _fold_extreme(
     tile: Callable[..., Any],
     name: str,
     part: dict[str, str],
+    reducer: Any,
     combine: Callable[[Any, Any], Any],
-    bound: Callable[[str], Any],
-    infinite: float,
 ) -> Any:
-    def first(dtype: str) -> Any:
-        return tirx.const(infinite, dtype) if "float" in str(dtype) else bound(str(dtype))
-
     step = te.reduce_axis((0, tiles.steps), name="step")
-    reducer = te.comm_reducer(lambda a, b: combine(a, b), first, name=name)
     lanes = te.compute(
         (*rows, tiles.width),
         lambda *at: reducer(tile(*at[:-1], step, at[-1]), axis=[step]),
