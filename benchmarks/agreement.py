@@ -7,13 +7,15 @@ ONNX Runtime runs each file twice, with its kernels for integers, and without it
 two differ, nncc can agree with one of them only. Its kernels for integers take int8 activations too here
 (``session.qdqisint8allowed``, which it has by default on Arm; on x86 it computes some of them in float32 otherwise). A
 row a model: by how many steps nncc is from each of the two at most, and the two from each other, and how many of all
-elements of all runs differ; and the same of each rounding alone, that is, where nncc and ONNX Runtime get the same
-integers before each (`stretches.py`), on the random inputs. Inputs are
-`--seeds` random ones, and the samples of each FILE.npz whose arrays have the names and shapes of the model's inputs,
-where an array may have one more axis in front, of samples. A model whose output is no rounded one has no steps: its row
-tells the greatest difference relative to the output's largest element. ``--save`` adds the rows, as lines of JSON, to
-``benchmarks/results/agreement.jsonl``, of which README's table is made; `--by` says there what has quantized the
-models.
+elements of all runs differ. Then what such differences mean: how far ONNX Runtime is from itself when each real number
+of its inputs is the next larger float32; and how far nncc is from it by each rounding alone, that is, where both get
+the same integers before each (`stretches.py`).
+
+Inputs are `--seeds` random ones, and the samples of each FILE.npz whose arrays have the names and shapes of the model's
+inputs, where an array may have one more axis in front, of samples. A model whose output is no rounded one has no steps:
+its row tells the greatest difference relative to the output's largest element. ``--save`` adds the rows, as lines of
+JSON, to ``benchmarks/results/agreement.jsonl``, of which README's table is made; `--by` says there what has quantized
+the models.
 
 With ``--first`` the rounded tensors are shown that differ though nothing differs before them.
 """
@@ -164,6 +166,14 @@ def feeds(model: Any, seeds: int, files: Sequence[Path]) -> Iterator[Arrays]:
             yield from ({name: array[i] for name, array in arrays.items()} for i in range(min(counts)))
 
 
+def shaken(feed: Arrays) -> Arrays:
+    """The feed with each real number as the next larger one of its type."""
+    return {
+        name: np.nextafter(array, array.dtype.type(np.inf)) if array.dtype.kind == "f" else array
+        for name, array in feed.items()
+    }
+
+
 def measure(
     path: Path, folder: Path, target: str, seeds: int, files: Sequence[Path], shape: Mapping[str, Sequence[int]]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -178,13 +188,13 @@ def measure(
     library = open_library(nncc.compile(path, target, folder / "library", shape=shape, verify=False).library, 1)
     scales = steps(onnx.shape_inference.infer_shapes(model))
     default, plain = (session(str(path), optimize=optimize) for optimize in (True, False))
-    runs, totals = 0, [Difference(), Difference(), Difference()]
+    pairs = {"default": (0, 2), "plain": (1, 2), "between": (0, 1), "shaken": (0, 3)}
+    runs, totals = 0, dict.fromkeys(pairs, Difference())
     for feed in feeds(fixed, seeds, files):
         results = [outputs_of(default, feed), outputs_of(plain, feed), library.run(feed)]
-        pairs = ((0, 2), (1, 2), (0, 1))
-        totals = [
-            total + difference(results[i], results[j], scales) for total, (i, j) in zip(totals, pairs, strict=True)
-        ]
+        results.append(outputs_of(default, shaken(feed)))
+        for name, (one, other) in pairs.items():
+            totals[name] += difference(results[one], results[other], scales)
         runs += 1
 
     def compiled(pieces: onnx.ModelProto) -> stretches.Run:
@@ -197,7 +207,7 @@ def measure(
 
     alone, lines = stretches.compare(
         to_proto(fixed),
-        feeds(fixed, seeds, ()),
+        feeds(fixed, seeds, files),
         partial(runtime, optimize=False),
         partial(runtime, optimize=True),
         compiled,
@@ -207,7 +217,7 @@ def measure(
         "form": form(model),
         "random": seeds,
         "real": runs - seeds,
-        **{name: asdict(total) for name, total in zip(("default", "plain", "between"), totals, strict=True)},
+        **{name: asdict(total) for name, total in totals.items()},
         "alone": asdict(alone),
         "processor": processor(),
         "target": target,

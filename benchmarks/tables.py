@@ -179,12 +179,12 @@ def agreement(compared: Iterable[Row]) -> str:
     for name, group in _newest(compared, title).items():
         out += [f"{name}, steps of the output's scale at most (elements that differ):", ""]
         heads = ("nncc from ONNX Runtime", "nncc from it without optimizations", "it from itself without those")
-        heads += ("nncc from it, each rounding alone",)
+        heads += ("it from itself, inputs one step of float32 larger", "nncc from it, each rounding alone")
         out += _head("model", "quantized as", "runs", "elements", *heads)
         for row in group:
             runs = f"{row['random']} random" + f", {row['real']} real" * bool(row["real"])
             found = [apart(row[kind]) for kind in ("default", "plain", "between")]
-            found.append(each(row["alone"]) if "alone" in row else "")
+            found += [apart(row["shaken"]), each(row["alone"])] if "alone" in row else [""] * 2
             how = row["form"] + (f", by {row['by']}" if row.get("by") else "")
             out.append(_line(row["model"], how, runs, f"{row['default']['elements']:,}", *found))
         out.append("")
