@@ -218,6 +218,7 @@ def measure(
         "random": seeds,
         "real": runs - seeds,
         **{name: asdict(total) for name, total in totals.items()},
+        "real_inputs": any(spec.dtype.startswith(("float", "bfloat")) for spec in fixed.inputs),
         "alone": asdict(alone),
         "processor": processor(),
         "target": target,

@@ -184,7 +184,9 @@ def agreement(compared: Iterable[Row]) -> str:
         for row in group:
             runs = f"{row['random']} random" + f", {row['real']} real" * bool(row["real"])
             found = [apart(row[kind]) for kind in ("default", "plain", "between")]
-            found += [apart(row["shaken"]), each(row["alone"])] if "alone" in row else [""] * 2
+            found += (
+                [apart(row["shaken"]) if row["real_inputs"] else "", each(row["alone"])] if "alone" in row else [""] * 2
+            )
             how = row["form"] + (f", by {row['by']}" if row.get("by") else "")
             out.append(_line(row["model"], how, runs, f"{row['default']['elements']:,}", *found))
         out.append("")

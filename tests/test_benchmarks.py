@@ -251,6 +251,7 @@ def compared(model: str, **other: object) -> dict:
         "default": none,
         "plain": none | {"differing": 1234, "most": 1.0000001},
         "between": none | {"in_steps": False, "differing": 9, "most": 0.0021},
+        "real_inputs": True,
         "shaken": none | {"differing": 5, "most": 2.0},
         "alone": {
             "tensors": 3,
@@ -279,6 +280,9 @@ def test_the_table_of_agreement_tells_steps_and_how_many_elements_differ():
         "| a | QDQ, int8, by a tool | 5 random, 10 real | 8,000 | 0 | 1 (1,234) | 2.1e-03 of the largest"
         " | 2 (5) | 1 (2 of 9,000) |",
     ]
+    assert tables.agreement([compared("c", real_inputs=False)]).endswith(
+        "2.1e-03 of the largest |  | 1 (2 of 9,000) |\n\n"
+    )
     assert "A Processor, board code, steps" in tables.agreement(rows)
     assert "| b | QDQ, uint8 | 5 random | 8,000 |" in tables.agreement(rows)
 
