@@ -1,12 +1,14 @@
 """Whether compiled quantized models give ONNX Runtime's integers: differences in steps of the output's scale.
 
     python benchmarks/agreement.py MODEL.onnx ... [--seeds 5] [--inputs FILE.npz ...] [--target native] [--first]
-        [--shape NAME=1x3x224x224 ...] [--save] [--by "a tool"]
+        [--shape NAME=1x3x224x224 ...] [--int8] [--save] [--by "a tool"]
 
 ONNX Runtime runs each file twice, with its kernels for integers, and without its optimizations, in float32; where these
-two differ, nncc can agree with one of them only. Its kernels for integers take int8 activations too here
-(``session.qdqisint8allowed``, which it has by default on Arm; on x86 it computes some of them in float32 otherwise). A
-row a model: by how many steps nncc is from each of the two at most, and the two from each other, and how many of all
+two differ, nncc can agree with one of them only. On x86 it makes uint8 of int8 activations first, and those that more
+than one operator reads it computes in float32; with ``--int8`` it takes int8 as it is, as by default on Arm
+(``session.qdqisint8allowed``), and the row says so.
+
+A row a model: by how many steps nncc is from each of the two at most, and the two from each other, and how many of all
 elements of all runs differ. Then what such differences mean: how far ONNX Runtime is from itself when each real number
 of its inputs is the next larger float32; and how far nncc is from it by each rounding alone, that is, where both get
 the same integers before each (`stretches.py`).
@@ -91,14 +93,15 @@ def form(model: onnx.ModelProto) -> str:
     return ", ".join(words)
 
 
-def session(model: str | bytes, *, optimize: bool) -> Any:
-    """One of ONNX Runtime on one thread."""
+def session(model: str | bytes, *, optimize: bool, int8: bool = False) -> Any:
+    """One of ONNX Runtime on one thread; with `int8` its kernels for integers take int8 activations as they are."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    if int8:
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -175,7 +178,13 @@ def shaken(feed: Arrays) -> Arrays:
 
 
 def measure(
-    path: Path, folder: Path, target: str, seeds: int, files: Sequence[Path], shape: Mapping[str, Sequence[int]]
+    path: Path,
+    folder: Path,
+    target: str,
+    seeds: int,
+    files: Sequence[Path],
+    shape: Mapping[str, Sequence[int]],
+    int8: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """The row of a model, and a line for each rounding that differs alone; `shape` has the sizes of its open inputs."""
     import onnxruntime
@@ -187,7 +196,7 @@ def measure(
     model, fixed = onnx.load(path), import_onnx(path, shape=shape)
     library = open_library(nncc.compile(path, target, folder / "library", shape=shape, verify=False).library, 1)
     scales = steps(onnx.shape_inference.infer_shapes(model))
-    default, plain = (session(str(path), optimize=optimize) for optimize in (True, False))
+    default, plain = session(str(path), optimize=True, int8=int8), session(str(path), optimize=False)
     pairs = {"default": (0, 2), "plain": (1, 2), "between": (0, 1), "shaken": (0, 3)}
     runs, totals = 0, dict.fromkeys(pairs, Difference())
     for feed in feeds(fixed, seeds, files):
@@ -203,7 +212,7 @@ def measure(
         return open_library(made.library, 1).run
 
     def runtime(pieces: onnx.ModelProto, optimize: bool) -> stretches.Run:
-        return partial(outputs_of, session(pieces.SerializeToString(), optimize=optimize))
+        return partial(outputs_of, session(pieces.SerializeToString(), optimize=optimize, int8=int8))
 
     alone, lines = stretches.compare(
         to_proto(fixed),
@@ -218,6 +227,7 @@ def measure(
         "random": seeds,
         "real": runs - seeds,
         **{name: asdict(total) for name, total in totals.items()},
+        "int8": int8,
         "real_inputs": any(spec.dtype.startswith(("float", "bfloat")) for spec in fixed.inputs),
         "alone": asdict(alone),
         "processor": processor(),
@@ -233,6 +243,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="random inputs")
     parser.add_argument("--inputs", type=Path, nargs="+", default=[], metavar="FILE.npz", help="real ones")
     parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZES", help="of inputs that are open")
+    parser.add_argument("--int8", action="store_true", help="ONNX Runtime takes int8 activations as they are")
     parser.add_argument("--target", default="native")
     parser.add_argument("--save", action="store_true", help="add the rows to benchmarks/results")
     parser.add_argument("--by", default="", help="what has quantized the models")
@@ -241,7 +252,7 @@ def main() -> None:
     sizes = {name: tuple(map(int, size.split("x"))) for name, _, size in (word.partition("=") for word in words.shape)}
     for path in words.models:
         with tempfile.TemporaryDirectory(prefix="nncc-agreement-") as folder:
-            row, lines = measure(path, Path(folder), words.target, words.seeds, words.inputs, sizes)
+            row, lines = measure(path, Path(folder), words.target, words.seeds, words.inputs, sizes, words.int8)
             row["by"] = words.by
             print(agreement([row]), flush=True)
             if words.save:

@@ -188,6 +188,7 @@ def agreement(compared: Iterable[Row]) -> str:
                 [apart(row["shaken"]) if row["real_inputs"] else "", each(row["alone"])] if "alone" in row else [""] * 2
             )
             how = row["form"] + (f", by {row['by']}" if row.get("by") else "")
+            how += "; ONNX Runtime takes int8 as it is" if row.get("int8") else ""
             out.append(_line(row["model"], how, runs, f"{row['default']['elements']:,}", *found))
         out.append("")
     return _text(out)

@@ -283,6 +283,7 @@ def test_the_table_of_agreement_tells_steps_and_how_many_elements_differ():
     assert tables.agreement([compared("c", real_inputs=False)]).endswith(
         "2.1e-03 of the largest |  | 1 (2 of 9,000) |\n\n"
     )
+    assert "| QDQ, uint8; ONNX Runtime takes int8 as it is |" in tables.agreement([compared("d", int8=True)])
     assert "A Processor, board code, steps" in tables.agreement(rows)
     assert "| b | QDQ, uint8 | 5 random | 8,000 |" in tables.agreement(rows)
 
