@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncc.errors import NnccError
 from nncc.gpu_report import filling
+from nncc.ir import Operations
 from nncc.report import duration, plural, table
 from nncc.text import size
 
@@ -24,13 +25,15 @@ def kernel_rows(
     schedules: Mapping[str, str],
     roofline: Roofline | NnccError | None = None,
     device: Mapping[str, Any] | None = None,
+    working_set: float = 0.0,
 ) -> list[dict[str, Any]]:
     """One row a kernel, calls of the same one together, the slowest first.
 
     ``roofline`` is the part of what the machine attains, from 0 to 1 where the measurements were not disturbed: the
     least time in which it does so many operations on so many bytes, over the time it took; None without a roofline.
     Operations are those that a kernel executes: Winograd's has fewer than the convolution that it stands for. Bytes
-    are those of the distinct tensors that it reads and writes, weights included, however often it does so.
+    are those of the distinct tensors that it reads and writes, weights included, however often it does so; weights come
+    from where the `working_set` of an inference fits.
 
     Of a GPU, `device` is what the description says of its code: that knows which kernels tensor cores compute, and so
     the least time of each, what bounds it, and how its blocks fill the GPU.
@@ -58,7 +61,9 @@ def kernel_rows(
             least[name] = least.get(name, 0.0) + 1e-6 * estimates[name]["least_us"]
             row |= filling(estimates[name])
         elif roofline is not None and not isinstance(roofline, NnccError) and not roofline.described:
-            least[name] = least.get(name, 0.0) + roofline.least_seconds(call["flops"], call["bytes"])
+            operations = Operations(call["multiplications"], call["flops"] - call["multiplications"])
+            sizes = call["bytes"], call["weight_bytes"], working_set
+            least[name] = least.get(name, 0.0) + roofline.least_seconds(operations, *sizes)
     for name, row in rows.items():
         time = row["seconds"]
         row["share"] = time / total

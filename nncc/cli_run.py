@@ -125,7 +125,7 @@ def bench_command(
     from nncc.execute import open_library
     from nncc.frontend.samples import choose_inputs
     from nncc.library_facts import device_beside, schedules_beside
-    from nncc.roofline import attempt
+    from nncc.roofline import attempt, working_set
 
     if runner is not None:
         with working() as progress:
@@ -153,7 +153,9 @@ def bench_command(
             limits = attempt(opened)
             about = opened.describe()
             schedules, code = schedules_beside(library, about), device_beside(library, about)
-            rows = bench_report.kernel_rows(about["calls"], found.call_seconds, schedules, limits, code)
+            rows = bench_report.kernel_rows(
+                about["calls"], found.call_seconds, schedules, limits, code, working_set(about)
+            )
     if as_json:
         return print_json(bench_report.measurement_facts(opened, found, rows, limits))
     click.echo(bench_report.measurement_text(opened, found, rows, limits), nl=False)

@@ -220,6 +220,7 @@ def describe(path: Path) -> dict[str, Any]:
     Raises as :func:`open_library` if there is no such file.
     """
     from nncc.runtime import loader
+    from nncc.runtime.c_interface import COUNTS
 
     try:
         about = loader.describe(path) if foreign_machine(path) is None else open_library(path).description
@@ -231,7 +232,7 @@ def describe(path: Path) -> dict[str, Any]:
             raise
         if about["build"].encode() not in path.read_bytes():
             raise
-        return about | {"calls": [{"name": name, "flops": 0, "bytes": 0} for name in about["calls"]]}
+        return about | {"calls": [{"name": name} | dict.fromkeys(COUNTS, 0) for name in about["calls"]]}
 
 
 @contextmanager

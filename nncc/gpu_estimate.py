@@ -14,7 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from nncc.device_plans import REGISTERS
-from nncc.ir import Program
+from nncc.ir import Operations, Program
 from nncc.target import Hardware
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def estimates(program: Program, resources: Mapping[str, Resources] | None = None
     found = []
     for kernel, count in calls.items():
         schedule = program.schedules.get(kernel, "")
-        flops, nbytes = program.flops.get(kernel, 0), program.call_bytes(first[kernel])
+        flops, nbytes = program.operations.get(kernel, Operations()).total, program.call_bytes(first[kernel])
         gflops = _peak_gflops(schedule, hardware)
         arithmetic = flops / (gflops * 1e9) if gflops else 0.0
         memory = nbytes / (hardware.dram_gbps * 1e9) if hardware.dram_gbps else 0.0

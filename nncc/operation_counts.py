@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 from math import prod
 from typing import Any
 
+from nncc.codegen.vector_functions import MATH, Steps
 from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
 from nncc.device_units import KIND
 from nncc.dots import PRODUCT
-from nncc.ir import TensorSpec
+from nncc.ir import Operations, TensorSpec
 from nncc.scheduling import ANCHOR, FLOPS, extents, largest_shape, loads
 
-__all__ = ["count_bytes", "count_flops", "has_loops"]
+__all__ = ["count_bytes", "count_operations", "has_loops"]
 
-_ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
+_ONE = {
+    **dict.fromkeys((tirx.Mul, tirx.Div), Operations(1, 0)),
+    **dict.fromkeys((tirx.Add, tirx.Sub, tirx.Max, tirx.Min), Operations(0, 1)),
+}
 
 
-def count_flops(function: Any) -> int:
+def count_operations(function: Any, functions: bool = True) -> Operations:
     """Floating-point additions, multiplications and the like that an unscheduled TIR function performs.
 
     They are counted as they are executed, which is what a processor's peak can be compared with: Winograd's kernel has
-    its own, fewer than those of the convolution that it stands for. Functions like exp count nothing; a word of
-    integers, multiplied and added to a lane by one instruction on most processors, counts as a multiplication and an
-    addition; so does each pair that tensor cores multiply.
+    its own, fewer than those of the convolution that it stands for. exp and its like count as the polynomials that
+    they become in vectors, or nothing where `functions` have units of their own, as on a GPU; a word of integers,
+    multiplied and added to a lane by one instruction on most processors, counts as a multiplication and an addition;
+    so does each pair that tensor cores multiply.
     """
     if not has_loops(function):
-        return int(function.body.block.annotations.get(FLOPS, 0))
+        products = int(function.body.block.annotations.get(FLOPS, 0)) // 2
+        return Operations(products, products)
     sch = Schedule(function.with_attr("global_symbol", "main"))
-    return sum(_block_flops(sch, block) for block in sch.get_child_blocks(sch.get_sblock("root")))
+    blocks = sch.get_child_blocks(sch.get_sblock("root"))
+    return sum((_of_block(sch, block, functions) for block in blocks), Operations())
 
 
-def _block_flops(sch: Any, block: Any) -> int:
+def _of_block(sch: Any, block: Any, functions: bool) -> Operations:
     """Of a Select by the value of an iterator, as a row of Winograd's matrices is chosen, the chosen side counts."""
     if KIND in sch.get(block).annotations:
-        return 2 * prod(extents(sch, block))
+        return Operations(1, 1) * prod(extents(sch, block))
     body, iterators = sch.get(block).body, sch.get(block).iter_vars
     chosen: dict[int, int] = {}
 
@@ -51,7 +59,7 @@ def _block_flops(sch: Any, block: Any) -> int:
 
     structural_walk(body, [(tirx.Select, note)])
     steps = prod(extents(sch, block)) // prod(chosen.values())
-    total = 0
+    total = Operations()
     for values in product(*map(range, chosen.values())):
         at_values = dict(zip(chosen, values, strict=True))
 
@@ -61,20 +69,40 @@ def _block_flops(sch: Any, block: Any) -> int:
                 return select
             return select.true_value if int(select.condition.b) == at_values[at] else select.false_value
 
-        operations = 0
-
-        def count(expression: Any) -> None:
-            nonlocal operations
-            operations += str(expression.ty.dtype).startswith(("float", "bfloat"))
-
-        def count_words(call: Any) -> None:
-            nonlocal operations
-            operations += 2 * (str(getattr(call.op, "name", "")) == PRODUCT)
-
-        taken = structural_map(body, [(tirx.Select, side)]) if at_values else body
-        structural_walk(taken, [*((kind, count) for kind in _ARITHMETIC), (tvm.ir.Call, count_words)])
-        total += operations * steps
+        total += _of_body(structural_map(body, [(tirx.Select, side)]) if at_values else body, functions) * steps
     return total
+
+
+def _of_body(body: Any, functions: bool) -> Operations:
+    """One execution of statements or an expression."""
+    found = Operations()
+
+    def count(expression: Any) -> None:
+        nonlocal found
+        if str(expression.ty.dtype).startswith(("float", "bfloat")):
+            found += _ONE[type(expression)]
+
+    def count_call(call: Any) -> None:
+        nonlocal found
+        name = str(getattr(call.op, "name", ""))
+        if name == PRODUCT:
+            found += Operations(1, 1)
+        elif functions and str(call.ty.dtype) == "float32":
+            found += _of_function(name.removeprefix("tirx."))
+
+    structural_walk(body, [*((kind, count) for kind in _ONE), (tvm.ir.Call, count_call)])
+    return found
+
+
+@cache
+def _of_function(name: str) -> Operations:
+    """Of what `vector_math` makes of a call, but for operations on bits."""
+    if name not in MATH:
+        return Operations()
+    steps = Steps(1)
+    steps.keep(MATH[name](tirx.Var("x", "float32"), steps))
+    stored = [each.value for each in steps.statements if isinstance(each, tirx.BufferStore)]
+    return sum((_of_body(value, functions=False) for value in stored), Operations())
 
 
 def count_bytes(function: Any) -> tuple[int, ...]:

@@ -7,21 +7,23 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nncc.codegen.link import link
 from nncc.codegen.publish import workshop
 from nncc.errors import NnccError, OutputError
 from nncc.execute import OpenLibrary
 from nncc.host import host
+from nncc.ir import Operations
 from nncc.library_facts import target_of
 from nncc.resources import cache_folder, runtime_folder
 from nncc.target import Target
 from nncc.worker import work
 
-__all__ = ["Roofline", "attempt", "build", "measure", "roofline", "with_peak"]
+__all__ = ["Roofline", "attempt", "build", "measure", "roofline", "with_peak", "working_set"]
 
 SECONDS = 0.8
 """How long to measure; the best of all rounds counts, and one takes tens of milliseconds."""
@@ -58,13 +60,22 @@ class Roofline:
         """The bandwidth at the working set that is nearest to `nbytes` by ratio: what fits a cache comes from there."""
         return min(self.bandwidth, key=lambda rung: max(rung[0], nbytes) / max(1.0, min(rung[0], nbytes)))[1]
 
-    def least_seconds(self, flops: float, nbytes: float) -> float:
+    def least_seconds(
+        self, operations: Operations, nbytes: float, weight_bytes: float = 0.0, working_set: float = 0.0
+    ) -> float:
         """The time below which so many operations on so many distinct bytes cannot be done.
 
-        This is the roofline from its other side: operations over this time are the least of the peak and of
-        operations for each byte times bandwidth. Without operations it is the time of reading.
+        This is the roofline (Williams et al. 2009) from its other side. Additions are done with the multiplications,
+        and those that are more than these beside them, on units of their own at best. `nbytes` may come from where so
+        many fit; the `weight_bytes` among them from where the `working_set` fits, all that an inference touches before
+        it reads them again. Without operations it is the time of reading.
         """
-        return max(flops / (self.gflops * 1e9), nbytes / (self.gbps(nbytes) * 1e9))
+        busiest = max(operations.multiplications, operations.additions - operations.multiplications)
+        return max(
+            2 * busiest / (self.gflops * 1e9),
+            nbytes / (self.gbps(nbytes) * 1e9),
+            weight_bytes / (self.gbps(working_set) * 1e9),
+        )
 
 
 def roofline(library: OpenLibrary) -> Roofline:
@@ -110,6 +121,11 @@ def _kept(target: Target, features: tuple[str, ...], threads: int) -> Roofline:
         (folder / "new").write_text(json.dumps({"gflops": found.gflops, "bandwidth": found.bandwidth}))
         os.replace(folder / "new", kept)
     return found
+
+
+def working_set(description: Mapping[str, Any]) -> float:
+    """How many bytes an inference touches: a library's weights and arena."""
+    return float(description["weights_bytes"] + description["arena_bytes"])
 
 
 def attempt(library: OpenLibrary) -> Roofline | NnccError:

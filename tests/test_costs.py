@@ -10,6 +10,7 @@ import pytest
 from compiled import Net, compile_net
 
 from nncc.execute import open_library
+from nncc.ir import Operations
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -38,6 +39,21 @@ def test_a_convolution_and_what_is_fused_into_it(tmp_path):
     outputs = 16 * 4 * 4
     assert flops == 2 * outputs * 16 * 3 * 3 + 2 * outputs  # bias and Relu
     assert nbytes == (16 * 9 * 9 + 16 * 16 * 3 * 3 + 16 + outputs) * FLOAT
+
+
+def test_of_what_a_call_reads_its_weights_are_told_apart(tmp_path):
+    net = Net()
+    net.output(net.op("MatMul", net.input(4, 8), net.weight(8, 64)))
+    (call,) = open_library(compile_net(net, tmp_path).library).describe()["calls"]
+    assert (call["multiplications"], call["weight_bytes"]) == (4 * 8 * 64, 8 * 64 * FLOAT)
+
+
+@pytest.mark.parametrize(("operator", "operations"), [("Exp", Operations(11, 10)), ("Erf", Operations(13, 10))])
+def test_a_function_counts_as_its_polynomial(tmp_path, operator, operations):
+    net = Net()
+    net.output(net.op(operator, net.input(3, 5)))
+    program = compile_net(net, tmp_path).program
+    assert [program.operations[call.kernel] for call in program.calls] == [operations * 15]
 
 
 def test_a_tensor_given_twice_counts_once(tmp_path):
@@ -75,7 +91,7 @@ def test_winograd_counts_what_it_executes_and_not_its_workspace(tmp_path):
     (into_h, out_h), (into_w, out_w) = (OPERATIONS[m] for m in (tile_h, tile_w))
     transforms = (tile_w + 2) * into_h + (tile_h + 2) * into_w + (tile_w + 2) * out_h + tile_h * out_w
     products = 2 * 64 * 64 * matrices * tiles
-    assert compiled.program.flops[name] == products + 64 * tiles * transforms
+    assert compiled.program.operations[name].total == products + 64 * tiles * transforms
     image = 64 * 32 * 32 * FLOAT
     weights = compiled.program.weights.nbytes
     assert compiled.program.call_bytes(call) == image + weights + image

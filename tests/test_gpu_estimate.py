@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nncc.gpu_estimate import estimates
-from nncc.ir import Call, Launch, Program, Ref
+from nncc.ir import Call, Launch, Operations, Program, Ref
 from nncc.target import Hardware, Target
 
 HARDWARE = Hardware(
@@ -34,7 +34,8 @@ def program(schedule: str = "cuda_matmul tile") -> Program:
     call = Call("product", (Ref("input", 0), Ref("output", 0)))
     return Program(
         "net", Target("gpu", "", hardware=HARDWARE), (), (), (call, call), np.zeros(0, np.uint8), 0, 0, "",
-        schedules={"product": schedule}, flops={"product": 10**9}, argument_bytes={"product": (10**6, 10**6)},
+        schedules={"product": schedule}, operations={"product": Operations(5 * 10**8, 5 * 10**8)},
+        argument_bytes={"product": (10**6, 10**6)},
         launches={"product": (launch,)},
     )  # fmt: skip
 
@@ -43,7 +44,7 @@ def test_the_least_time_is_that_of_arithmetic_or_of_memory() -> None:
     (found,) = estimates(program())
     assert (found.calls, found.nbytes, found.bound) == (2, 2 * 10**6, "arithmetic")
     assert found.seconds == pytest.approx(1e-3)
-    (found,) = estimates(replace(program(), flops={"product": 10**6}))
+    (found,) = estimates(replace(program(), operations={"product": Operations(5 * 10**5, 5 * 10**5)}))
     assert found.bound == "memory"
     assert found.seconds == pytest.approx(2e-5)
 

@@ -11,6 +11,7 @@ from nncc.bench_report import kernel_rows, kernel_table, measurement_facts, meas
 from nncc.errors import NnccError, RunError, ToolError
 from nncc.execute import OpenLibrary, open_library
 from nncc.host import Host, host
+from nncc.ir import Operations
 from nncc.measurement import Measurement
 from nncc.roofline import Roofline, attempt, build, measure, roofline, with_peak
 from nncc.target import resolve
@@ -33,25 +34,44 @@ def test_the_bandwidth_is_that_of_the_working_set_that_is_nearest_by_ratio(nbyte
 @pytest.mark.parametrize(
     ("flops", "nbytes", "seconds"),
     [
-        (1e9, 1 << 20, 1e-2),  # 1e9 / 2^20 operations a byte at 10 GB/s would be 9,500 GFLOP/s: the peak is less
-        (1e6, 1 << 20, (1 << 20) / 10e9),  # one a byte: 10 GFLOP/s, below the peak
+        (10**9, 1 << 20, 1e-2),  # 1e9 / 2^20 operations a byte at 10 GB/s would be 9,500 GFLOP/s: the peak is less
+        (10**6, 1 << 20, (1 << 20) / 10e9),  # one a byte: 10 GFLOP/s, below the peak
         (0, 1 << 14, (1 << 14) / 200e9),  # none: the bandwidth alone
         (0, 0, 0.0),
     ],
 )
 def test_the_least_time_is_that_of_the_roofline(flops, nbytes, seconds):
-    assert ROOF.least_seconds(flops, nbytes) == pytest.approx(seconds)
+    assert ROOF.least_seconds(Operations(flops // 2, flops // 2), nbytes) == pytest.approx(seconds)
     if flops:
         attainable = min(ROOF.gflops, flops / nbytes * ROOF.gbps(nbytes))
         assert flops / seconds * 1e-9 == pytest.approx(attainable, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("multiplications", "additions", "seconds"),
+    [
+        (10**9, 0, 0.02),  # half of a multiply-add's two operations is not used
+        (10**9, 10**9, 0.02),
+        (10**9, 2 * 10**9, 0.02),  # as many again are done beside them
+        (10**9, 3 * 10**9, 0.04),
+        (0, 10**9, 0.02),
+    ],
+)
+def test_additions_that_are_more_than_the_multiplications_are_done_beside_them(multiplications, additions, seconds):
+    assert ROOF.least_seconds(Operations(multiplications, additions), 0) == pytest.approx(seconds)
+
+
+def test_weights_come_from_where_the_whole_model_fits():
+    assert ROOF.least_seconds(Operations(), 1 << 10, 1 << 9) == pytest.approx((1 << 10) / 400e9)
+    assert ROOF.least_seconds(Operations(), 1 << 10, 1 << 9, 1 << 20) == pytest.approx((1 << 9) / 10e9)
+
+
 # ---- the report -------------------------------------------------------------------------------------------------
 
 CALLS = [
-    {"name": "conv", "flops": 2e9, "bytes": 1e6},
-    {"name": "copy", "flops": 0, "bytes": 1 << 20},
-    {"name": "conv", "flops": 2e9, "bytes": 1e6},
+    {"name": "conv", "flops": 2e9, "multiplications": 1e9, "bytes": 1e6, "weight_bytes": 1e5},
+    {"name": "copy", "flops": 0, "multiplications": 0, "bytes": 1 << 20, "weight_bytes": 0},
+    {"name": "conv", "flops": 2e9, "multiplications": 1e9, "bytes": 1e6, "weight_bytes": 1e5},
 ]
 SECONDS = [0.05, 0.025, 0.05]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from nncc.ir import Extent, Program, Quotient, TensorSpec
+from nncc.ir import Extent, Operations, Program, Quotient, TensorSpec
 
 __all__ = ["c_string", "emit_description", "size_in_c"]
 
@@ -14,14 +14,19 @@ def emit_description(program: Program, build: str, compiler: str) -> str:
     features = ",".join(program.target.hardware.features)
     names = ", ".join(c_string(call.kernel or "copy") for call in program.calls) or "0"
     calls = tuple(zip(program.calls, program.times, strict=True))
-    flops = ", ".join(str(times * program.flops.get(call.kernel, 0)) for call, times in calls) or "0"
-    nbytes = ", ".join(str(times * program.call_bytes(call)) for call, times in calls) or "0"
+    costs = [(times, program.operations.get(call.kernel, Operations()), call) for call, times in calls]
+    flops = _numbers(times * operations.total for times, operations, _ in costs)
+    multiplications = _numbers(times * operations.multiplications for times, operations, _ in costs)
+    nbytes = _numbers(times * program.call_bytes(call) for times, _, call in costs)
+    weight_bytes = _numbers(times * program.call_bytes(call, "weights") for times, _, call in costs)
     dims = {dim.name: number for number, dim in enumerate(program.dims)}
     return f"""{_tensors("inputs", program.inputs, dims)}
 {_tensors("outputs", program.outputs, dims)}
 {_open(program, dims)}static const char* const call_names[] = {{{names}}};
 static const double call_flops[] = {{{flops}}};
+static const double call_multiplications[] = {{{multiplications}}};
 static const double call_bytes[] = {{{nbytes}}};
+static const double call_weight_bytes[] = {{{weight_bytes}}};
 
 static const nncc_info model_info = {{
   .abi_version = NNCC_ABI_VERSION,
@@ -37,7 +42,9 @@ static const nncc_info model_info = {{
   .outputs = outputs,
   .call_names = call_names,
   .call_flops = call_flops,
+  .call_multiplications = call_multiplications,
   .call_bytes = call_bytes,
+  .call_weight_bytes = call_weight_bytes,
   .arena_bytes = {program.arena_bytes},
   .scratch_bytes = {program.scratch_bytes},
   .weights_bytes = {program.weights.nbytes},
@@ -47,6 +54,10 @@ static const nncc_info model_info = {{
   .variants = {"variant_sizes" if program.dims else "NULL"},
 }};
 """
+
+
+def _numbers(counts: Iterable[int]) -> str:
+    return ", ".join(map(str, counts)) or "0"
 
 
 def c_string(text: str) -> str:

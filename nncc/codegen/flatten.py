@@ -119,7 +119,7 @@ def with_bodies(kernels: Kernels, prefix: str = "") -> Kernels:
     found = replace(
         kernels,
         schedules={prefix + name: text for name, text in kernels.schedules.items()},
-        flops={prefix + name: number for name, number in kernels.flops.items()},
+        operations={prefix + name: each for name, each in kernels.operations.items()},
         argument_bytes={prefix + name: sizes for name, sizes in kernels.argument_bytes.items()},
         sources={prefix + name: text for name, text in kernels.sources.items()},
     )
@@ -129,7 +129,7 @@ def with_bodies(kernels: Kernels, prefix: str = "") -> Kernels:
             found = replace(
                 found,
                 schedules=found.schedules | inside.schedules,
-                flops=found.flops | inside.flops,
+                operations=found.operations | inside.operations,
                 argument_bytes=found.argument_bytes | inside.argument_bytes,
                 sources=found.sources | inside.sources,
             )

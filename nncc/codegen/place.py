@@ -264,7 +264,7 @@ def place(
         max(lowered.scratch.values(), default=0),
         lowered.code,
         kernels.schedules,
-        kernels.flops,
+        kernels.operations,
         kernels.argument_bytes,
         kernels.sources,
         lowered.launches,

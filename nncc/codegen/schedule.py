@@ -10,7 +10,7 @@ from typing import Any
 from nncc.choices import TRACE, Choices, Find
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
-from nncc.operation_counts import count_bytes, count_flops
+from nncc.operation_counts import count_bytes, count_operations
 from nncc.schedule_kernel import schedule_kernel
 from nncc.templates import Template
 from nncc.tuning.tasks import kernel_hash, kernel_text
@@ -33,7 +33,8 @@ def schedule(
 
     functions = dict(kernels.module.functions.items())
     plain = {variable: f for variable, f in functions.items() if isinstance(f, tirx.PrimFunc)}
-    origins, flops, nbytes, decisions, sources = {}, {}, {}, [], {}
+    origins, operations, nbytes, decisions, sources = {}, {}, {}, [], {}
+    processor = not kernels.target.hardware.multiprocessors
     target = kernels.target.tvm_target()
     with target:
         for done, (variable, function) in enumerate(plain.items()):
@@ -54,9 +55,9 @@ def schedule(
             if replayed is not None or any(len(options) > 1 for options in choices.options.values()):
                 decisions.append(choices.decision(task, "kernel", kernel_text(name, function)))
                 sources[name] = decisions[-1].source
-            flops[name] = count_flops(function)
+            operations[name] = count_operations(function, functions=processor)
             nbytes[name] = count_bytes(function)
-            if not kernels.target.hardware.multiprocessors:  # whose lowering knows reductions by what they begin with
+            if processor:  # a GPU has another lowering, whose lowering knows reductions by what they begin with
                 scheduled = infinite_maxima(scheduled)
             functions[variable] = scheduled.with_attr("global_symbol", name)
     module = IRModule(functions, attrs=kernels.module.attrs)
@@ -64,7 +65,7 @@ def schedule(
         kernels,
         module=module,
         schedules=origins,
-        flops=flops,
+        operations=operations,
         argument_bytes=nbytes,
         decisions=(*kernels.decisions, *decisions),
         sources=sources,

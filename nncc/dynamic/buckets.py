@@ -61,7 +61,7 @@ def joined(
     )
 
 
-_TABLES = ("schedules", "flops", "argument_bytes", "sources")
+_TABLES = ("schedules", "operations", "argument_bytes", "sources")
 """Fields of a program that are by kernel."""
 
 

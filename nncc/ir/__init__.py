@@ -11,6 +11,7 @@ reports. All are imported from here.
 from nncc.ir.extents import Dim, Extent, Quotient
 from nncc.ir.findings import Acceleration, Decision, Fallback, Quantization
 from nncc.ir.graphs import CONCATENATION, COUNT, IN_PLACE, Kernels, Model, Network, Region
+from nncc.ir.operations import Operations
 from nncc.ir.program import Artifact, Launch, Lowered, Packed, Program, Variant, symbol_prefix
 from nncc.ir.steps import Branch, Call, Loop, Ref, Step, calls_of, with_refs
 from nncc.ir.tensors import ALIGNMENT, TensorSpec, align
@@ -34,6 +35,7 @@ __all__ = [
     "Lowered",
     "Model",
     "Network",
+    "Operations",
     "Packed",
     "Program",
     "Quantization",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from nncc.ir.findings import Acceleration, Decision, Quantization
+from nncc.ir.operations import Operations
 from nncc.ir.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Kernels:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     schedules: dict[str, str] = field(default_factory=dict)
-    flops: dict[str, int] = field(default_factory=dict)
+    operations: dict[str, Operations] = field(default_factory=dict)
     argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     """The network's, and those of the kernels that had a choice, in the order of the kernels."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.ir.extents import Dim, Extent
+from nncc.ir.operations import Operations
 from nncc.ir.steps import Call, Ref, Step, calls_of, lines_of, times_of
 from nncc.ir.tensors import TensorSpec
 
@@ -105,7 +106,7 @@ class Program:
     scratch_bytes: int
     kernels: Any
     schedules: dict[str, str] = field(default_factory=dict)
-    flops: dict[str, int] = field(default_factory=dict)
+    operations: dict[str, Operations] = field(default_factory=dict)
     argument_bytes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     launches: dict[str, tuple[Launch, ...]] = field(default_factory=dict)
@@ -129,18 +130,18 @@ class Program:
         as if it were taken."""
         return tuple(times_of(self.steps))
 
-    def call_bytes(self, call: Call) -> int:
-        """How many bytes `call` reads and writes, at the largest sizes.
+    def call_bytes(self, call: Call, space: str = "") -> int:
+        """How many bytes `call` reads and writes, at the largest sizes; of one `space` only, if it is given.
 
         A tensor that it is given twice counts once, its workspace not.
         """
         if not call.kernel:
             largest = {dim.name: dim.high for dim in self.dims}
-            return 2 * (call.nbytes.at(largest) if isinstance(call.nbytes, Extent) else call.nbytes)
+            return (not space) * 2 * (call.nbytes.at(largest) if isinstance(call.nbytes, Extent) else call.nbytes)
         sizes: dict[Ref, int] = {}
         for ref, nbytes in zip(call.args, self.argument_bytes.get(call.kernel, ()), strict=False):
             sizes[ref] = max(nbytes, sizes.get(ref, 0))
-        return sum(sizes.values())
+        return sum(nbytes for ref, nbytes in sizes.items() if space in ("", ref.space))
 
     def text(self) -> str:
         """The whole program, one line an input, output or call."""

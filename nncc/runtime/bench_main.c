@@ -259,7 +259,8 @@ static void print_description(const library* model) {
   for (int32_t i = 0; i < info->num_calls; ++i) {
     print_key(i ? ", {" : "[{", "name");
     print_string(info->call_names[i]);
-    printf(", \"flops\": %.17g, \"bytes\": %.17g}", info->call_flops[i], info->call_bytes[i]);
+    printf(", \"flops\": %.17g, \"multiplications\": %.17g", info->call_flops[i], info->call_multiplications[i]);
+    printf(", \"bytes\": %.17g, \"weight_bytes\": %.17g}", info->call_bytes[i], info->call_weight_bytes[i]);
   }
   fputs(info->num_calls ? "]" : "[]", stdout);
   if (model->device_wanted) {

@@ -6,9 +6,11 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["ABI_VERSION", "ACCELERATOR", "CUDA", "FUNCTIONS", "Info", "Tensor", "declare"]
+__all__ = ["ABI_VERSION", "ACCELERATOR", "COUNTS", "CUDA", "FUNCTIONS", "Info", "Tensor", "declare"]
 
-ABI_VERSION = 3
+ABI_VERSION = 4
+COUNTS = ("flops", "multiplications", "bytes", "weight_bytes")
+"""What a library says of each of its calls besides the kernel's name, in the order of `nncc_info`."""
 
 Functions = tuple[tuple[str, Any, tuple[Any, ...]], ...]
 """Name, result and arguments of each."""
@@ -57,8 +59,7 @@ class Info(ctypes.Structure):
         ("inputs", ctypes.POINTER(Tensor)),
         ("outputs", ctypes.POINTER(Tensor)),
         ("call_names", ctypes.POINTER(ctypes.c_char_p)),
-        ("call_flops", ctypes.POINTER(ctypes.c_double)),
-        ("call_bytes", ctypes.POINTER(ctypes.c_double)),
+        *((f"call_{count}", ctypes.POINTER(ctypes.c_double)) for count in COUNTS),
         ("arena_bytes", ctypes.c_size_t),
         ("scratch_bytes", ctypes.c_size_t),
         ("weights_bytes", ctypes.c_size_t),

@@ -17,7 +17,7 @@ import numpy as np
 
 from nncc.errors import RunError
 from nncc.runtime.arrays import TensorInfo
-from nncc.runtime.c_interface import ABI_VERSION, ACCELERATOR, CUDA, FUNCTIONS, Tensor, declare
+from nncc.runtime.c_interface import ABI_VERSION, ACCELERATOR, COUNTS, CUDA, FUNCTIONS, Tensor, declare
 from nncc.runtime.device_arrays import DeviceArray
 from nncc.runtime.library_file import check_file
 from nncc.runtime.sizes import OpenDim, at_sizes, resized
@@ -96,7 +96,7 @@ class Context:
             raise RunError(f"{self.path}: the module is closed")
         info = self._info
         calls = [
-            {"name": info.call_names[i].decode(), "flops": info.call_flops[i], "bytes": info.call_bytes[i]}
+            {"name": info.call_names[i].decode()} | {word: getattr(info, f"call_{word}")[i] for word in COUNTS}
             for i in range(self._num_calls)
         ]
         return {

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define NNCC_ABI_VERSION 3
+#define NNCC_ABI_VERSION 4
 
 #if defined(_WIN32)
 #define NNCC_API __declspec(dllexport)
@@ -71,7 +71,9 @@ typedef struct nncc_info {
   const nncc_tensor* outputs;
   const char* const* call_names;  /* num_calls names of kernels */
   const double* call_flops;       /* num_calls counts of floating-point operations, 0 where not known */
+  const double* call_multiplications; /* num_calls counts of those among them that multiply or divide */
   const double* call_bytes;       /* num_calls sizes: of the distinct tensors that the call reads and writes */
+  const double* call_weight_bytes; /* num_calls sizes: of those among them that are weights */
   size_t arena_bytes;             /* allocated once per context */
   size_t scratch_bytes;           /* allocated once per thread of a context */
   size_t weights_bytes;           /* read-only, part of the library */

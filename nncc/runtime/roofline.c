@@ -135,6 +135,8 @@ static const nncc_info model_info = {
   .outputs = &amounts,
   .call_names = call_names,
   .call_flops = unknown,
+  .call_multiplications = unknown,
   .call_bytes = unknown,
+  .call_weight_bytes = unknown,
   .arena_bytes = NNCC_MOST_BYTES,
 };

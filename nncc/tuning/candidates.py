@@ -22,7 +22,7 @@ from nncc.choices import Choices
 from nncc.codegen.flatten import in_panels
 from nncc.errors import InternalError
 from nncc.ir import Call, Program, Ref, TensorSpec, align
-from nncc.operation_counts import count_bytes, count_flops
+from nncc.operation_counts import count_bytes, count_operations
 from nncc.schedule_kernel import schedule_kernel
 from nncc.target import Target
 from nncc.templates import Template
@@ -104,7 +104,7 @@ def build_candidates(
         lowered.code,
         launches=lowered.launches,
         schedules={name: origin for name, (_, origin) in scheduled.items()},
-        flops={f"c{n}": count_flops(kernel.function) for n, kernel in enumerate(kernels)},
+        operations={f"c{n}": count_operations(kernel.function, functions=False) for n, kernel in enumerate(kernels)},
         argument_bytes={f"c{n}": count_bytes(kernel.function) for n, kernel in enumerate(kernels)},
     )
     if not lowered.launches:

@@ -279,15 +279,18 @@ class Session:
     def roofline(self, seconds: Mapping[str, float]) -> dict[str, float]:
         """By task, the part of what this machine attains in `seconds`, which all its calls take in an inference."""
         from nncc.execute import open_library
-        from nncc.roofline import Roofline, attempt
+        from nncc.roofline import Roofline, attempt, working_set
 
         if not seconds or self.runner.name != "local" or self.job.target.hardware.multiprocessors:
             return {}  # it is this machine's processor that is measured here
-        limits = attempt(open_library(self.base.library, self.job.target.hardware.cores))
+        library = open_library(self.base.library, self.job.target.hardware.cores)
+        limits, everything = attempt(library), working_set(library.description)
         if not isinstance(limits, Roofline):
             return {}
         return {
-            task.hash: task.calls * limits.least_seconds(task.flops, task.nbytes) / seconds[task.hash]
+            task.hash: task.calls
+            * limits.least_seconds(task.operations, task.nbytes, task.weight_bytes, everything)
+            / seconds[task.hash]
             for task in (contest.task for contest in self.state.contests)
             if seconds.get(task.hash)
         }

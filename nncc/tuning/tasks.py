@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncc.choices import Choices
-from nncc.ir import Kernels
-from nncc.operation_counts import count_bytes, count_flops
+from nncc.ir import Kernels, Operations
+from nncc.operation_counts import count_bytes, count_operations
 from nncc.schedule_kernel import schedule_kernel
 from nncc.scheduling import LAID
 from nncc.target import Hardware
@@ -37,9 +37,17 @@ class KernelTask:
     """What the template asks for on the way to its default, and the options; the default first."""
     graph_task: str
     """The hash of the graph's task of which this kernel is one way; empty where there are no others."""
-    flops: int
-    nbytes: int
-    """What one call reads and writes at least."""
+    operations: Operations
+    argument_bytes: tuple[int, ...]
+    """What one call reads or writes of each argument."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.argument_bytes)
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(self.argument_bytes[number] for number in self.constants)
 
 
 def kernel_functions(kernels: Kernels) -> dict[str, Any]:
@@ -98,8 +106,8 @@ def kernel_tasks(kernels: Kernels, templates: Mapping[str, Template]) -> list[Ke
                     constants,
                     options,
                     _graph_task(function),
-                    count_flops(function),
-                    sum(count_bytes(function)),
+                    count_operations(function),
+                    count_bytes(function),
                 )
             )
     return tasks

@@ -32,7 +32,8 @@ static const char* const names[] = {{"add"}};
 static const double flops[] = {{8}}, bytes[] = {{80}};
 static const nncc_info model_info = {{.abi_version = NNCC_ABI_VERSION, .num_inputs = 1, .num_outputs = 1,
   .num_calls = 1, .name = "{0}", .target = "any", .build = "0", .compiler = "test", .features = "",
-  .inputs = &input, .outputs = &output, .call_names = names, .call_flops = flops, .call_bytes = bytes,
+  .inputs = &input, .outputs = &output, .call_names = names, .call_flops = flops, .call_multiplications = flops,
+  .call_bytes = bytes, .call_weight_bytes = bytes,
   .arena_bytes = 64, .scratch_bytes = 64, .weights_bytes = 16}};
 extern int32_t nncc_{0}_add(const void*, const void*, void*);
 static int32_t model_invoke(uint8_t* arena, const uint8_t* weights, const int64_t* dims, const void* const* in,

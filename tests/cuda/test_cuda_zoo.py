@@ -84,7 +84,7 @@ def check_schedules(compiled: Compiled) -> Counter[str]:
     kinds.update(call.kernel for call in program.calls if call.kernel)
     words = {kernel: program.schedules[kernel].split()[0] for kernel in kinds}
     assert [kernel for kernel, word in words.items() if word == "dlight"] == []
-    flops = {kernel: count * program.flops.get(kernel, 0) for kernel, count in kinds.items()}
+    flops = {kernel: count * program.operations[kernel].total for kernel, count in kinds.items()}
     plain = sum(flops[kernel] for kernel, word in words.items() if word == "loops")
     assert plain < 0.02 * sum(flops.values()), {k: f for k, f in flops.items() if words[k] == "loops"}
     found: Counter[str] = Counter()

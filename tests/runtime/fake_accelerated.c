@@ -23,7 +23,9 @@ static const nncc_info model_info = {
     .outputs = outputs,
     .call_names = call_names,
     .call_flops = nothing,
+    .call_multiplications = nothing,
     .call_bytes = nothing,
+    .call_weight_bytes = nothing,
     .arena_bytes = 64,
     .weights_bytes = 32,
 };

@@ -28,10 +28,11 @@ static const int64_t shape_x[] = {4, 8}, shape_mode[] = {1}, shape_counts[] = {2
 static const nncc_tensor inputs[] = {{"x", FAKE_X_TYPE, 2, shape_x, 128, NULL}, {"mode", "int32", 1, shape_mode, 4, NULL}};
 static const nncc_tensor outputs[] = {{"y", "float32", 2, shape_x, 128, NULL}, {"counts", "int64", 1, shape_counts, 16, NULL}};
 static const char* const call_names[] = {"fake_scale", "fake_\"behave\"", "copy"};
-static const double call_flops[] = {32, 0, 0}, call_bytes[] = {384, 20, 256};
+static const double call_flops[] = {32, 0, 0}, call_multiplications[] = {16, 0, 0};
+static const double call_bytes[] = {384, 20, 256}, call_weight_bytes[] = {128, 0, 0};
 static const nncc_info model_info = {
     FAKE_ABI, 2,      2,       3,          "fake",     NNCC_TARGET, "00ff", "nncc 0.1.0", FAKE_FEATURES,
-    inputs,   outputs, call_names, call_flops, call_bytes, FAKE_ARENA, 4096,        128,
+    inputs,   outputs, call_names, call_flops, call_multiplications, call_bytes, call_weight_bytes, FAKE_ARENA, 4096,        128,
     0,        0,      NULL,    NULL,
 };
 

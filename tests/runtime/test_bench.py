@@ -88,7 +88,7 @@ def test_libraries_that_are_none_are_named(run, model, tmp_path):
     (tmp_path / "text.so").write_text("hello")
     assert run(library="text.so").stderr.startswith("nncc-bench: cannot load: ./text.so: ")
     done = run(library=model("-DFAKE_ABI=7"))
-    assert done.stderr.endswith("speaks version 7 of the interface, this program version 3\n")
+    assert done.stderr.endswith("speaks version 7 of the interface, this program version 4\n")
     assert done.returncode == 1
 
 

@@ -234,7 +234,7 @@ def test_a_library_of_someone_else(tmp_path):
 
 def test_another_version_of_the_interface(model):
     path = model("-DFAKE_ABI=7")
-    assert message(load, path) == f"{path} speaks version 7 of the interface, this loader version 3"
+    assert message(load, path) == f"{path} speaks version 7 of the interface, this loader version 4"
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ static const int64_t shape_x[] = {4, 8}, shape_n[] = {2};
 static const nncc_tensor inputs[] = {{"x", "float32", 2, shape_x, 128, NULL}, {"n", "int64", 1, shape_n, 16, NULL}};
 static const nncc_tensor outputs[] = {{"y", "float32", 2, shape_x, 128, NULL}, {"m", "int64", 1, shape_n, 16, NULL}};
 static const char* const call_names[] = {"twice", "behave"};
-static const double call_flops[] = {32, 0}, call_bytes[] = {256, 32};
+static const double call_flops[] = {32, 0}, call_multiplications[] = {16, 0}, call_bytes[] = {256, 32};
+static const double call_weight_bytes[] = {0, 0};
 static const nncc_info model_info = {
     NNCC_ABI_VERSION, 2,       2,          2,          "candidate", NNCC_TARGET, "00ff", "nncc test", FEATURES,
-    inputs,           outputs, call_names, call_flops, call_bytes,  64,          64,     64,
+    inputs,           outputs, call_names, call_flops, call_multiplications, call_bytes, call_weight_bytes,  64,          64,     64,
     0,                0,       NULL,       NULL,
 };
 const uint8_t nncc_weights[64] = {0};

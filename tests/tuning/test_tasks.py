@@ -25,7 +25,7 @@ def test_equal_kernels_are_one_task_with_its_calls(tmp_path):
     assert tasks[0].constants == {1, 2}
     assert tasks[0].text.startswith("conv2d add relu 1x2x1x196x16 ")
     assert tasks[0].options["tile"][0] == [14, 2]
-    assert tasks[0].flops >= 2 * 32 * 32 * 196
+    assert tasks[0].operations.total >= 2 * 32 * 32 * 196
     assert tasks[0].graph_task == ""
 
 
