@@ -12,6 +12,9 @@ from nncc.target import Hardware
 
 __all__ = ["elementwise"]
 
+_ALONE = 16384
+"""So many elements are one thread's work."""
+
 
 def _vectorize_last(sch: Any, block: Any, lanes: int) -> list[Any]:
     """Vectorize the innermost loop by `lanes`, peeling its tail; the loops that remain outside of it."""
@@ -151,6 +154,44 @@ def _transposed(sch: Any, block: Any, lanes: int) -> list[Any] | None:
     return outer
 
 
+def _as_one_row(sch: Any, block: Any, lanes: int) -> list[Any] | None:
+    """Vectorize a block with too short rows along all of its elements, where it reads each where it writes it, whatever
+    the shapes are. The loops that remain outside; None where a block does something else.
+    """
+    loops, iterators = sch.get_loops(block), sch.get(block).iter_vars
+    sizes = [sch.get(loop).extent for loop in loops]
+    if len(loops) != len(iterators) or not all(isinstance(size, tirx.IntImm) for size in sizes):
+        return None
+    total, row = prod(map(int, sizes)), next((int(size) for size in reversed(sizes) if int(size) > 1), 1)
+    if row >= lanes or total < 2 * lanes or _branches(sch, block) or (total % lanes and total > _ALONE):
+        return None
+    known = Analyzer()
+    for v in iterators:
+        known.bind(v.var, v.dom)
+    places = [(region.source.shape, [r.min for r in region.region]) for region in sch.get(block).writes]
+    places += [(load.source.shape, load.indices) for load in loads(sch, block)]
+    here = _offset(sizes, [v.var for v in iterators])
+    for shape, indices in places:
+        moves = any(_reads(index, v.var) for index in indices for v in iterators)
+        if moves and not known.can_prove_equal(_offset(shape, indices), here):
+            return None
+    fused = sch.fuse(*loops) if len(loops) > 1 else loops[0]
+    steps, vector = sch.split(fused, [None, lanes])
+    sch.vectorize(vector)
+    if total % lanes:
+        sch.annotate(steps, "pragma_loop_partition_hint", 1)
+        return []
+    return [steps]
+
+
+def _offset(shape: Any, indices: Any) -> Any:
+    """Where an element is in memory, counted in elements."""
+    place = tirx.IntImm("int32", 0)
+    for size, index in zip(shape, indices, strict=True):
+        place = place * size + index
+    return place
+
+
 def _along(load: Any, iterators: Any) -> set[Any]:
     """The iterators that move the last index of a load; none move that of a scalar."""
     if not load.indices:
@@ -191,6 +232,8 @@ def elementwise(sch: Any, block: Any, hardware: Hardware, choose: Choices) -> No
         outer = _interleaved(sch, block, max(1, hardware.vector_bits // 32))
     if outer is None:
         outer = _transposed(sch, block, max(1, hardware.vector_bits // 32))
+    if outer is None:
+        outer = _as_one_row(sch, block, max(1, hardware.vector_bits // 32))
     if outer is None:
         outer = _vectorize_last(sch, block, max(1, hardware.vector_bits // 32))
     if outer:

@@ -132,6 +132,8 @@ def schedule(sch, block, hardware, choose):
         sch.unroll(loop)
     sch.vectorize(lanes)
     scheduling.decompose_reduction(sch, block, i)
+    uses = scheduling.extents(sch, epilogue)[2] * -(-width // columns)
+    scheduling.fetch_ahead(sch, block, 1, 0, [i, kh, kw, ii], uses, hardware, choose)
     return placed, f"tile {vectors}x{columns}"
 
 

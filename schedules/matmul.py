@@ -197,4 +197,6 @@ def schedule(sch, block, hardware, choose):
         sch.unroll(loop)
     sch.vectorize(lane)
     scheduling.decompose_reduction(sch, block, ko)
+    uses = -(-rows // row_tile)
+    scheduling.fetch_ahead(sch, block, 1, len(operand) - 3, [ko], uses, hardware, choose)
     return placed, f"tile {row_tile}x{vectors}"

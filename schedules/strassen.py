@@ -163,4 +163,5 @@ def schedule(sch, block, hardware, choose):
     if not by_panels:
         scheduling.parallel(sch, [s, oo], flops, hardware, choose)
     scheduling.decompose_reduction(sch, block, k)
+    scheduling.fetch_ahead(sch, block, 1, 1, [k], -(-half // rows), hardware, choose)
     return [block, *copies, factors, left, quarters, epilogue], f"tile {vectors}x{rows}, error {ERROR:.0e}"

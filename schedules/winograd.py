@@ -426,6 +426,7 @@ def schedule(sch, block, hardware, choose):
         if not by_panels:
             scheduling.parallel(sch, [i, j, oo], flops, hardware, choose)
     scheduling.decompose_reduction(sch, block, k)
+    scheduling.fetch_ahead(sch, block, 1, 2, [k], strips * -(-tiles // rows), hardware, choose)
     cut = f" in {strips} strips" if strips > 1 else ""
     error = f", error {ERROR[tile_h, tile_w]:.0e}" if str(weights.dtype) == "float32" else ""
     decision = f"F({tile_h}x{tile_w},3x3{stride}) tile {rows}x{vectors}{cut}{error}"

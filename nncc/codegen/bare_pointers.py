@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nncc.codegen.bound_buffers import bound_buffers
+from nncc.codegen.fetch_ahead import fetch_ahead
 from nncc.codegen.integer_dots import integer_dots
 from nncc.codegen.look_up import look_up
 from nncc.codegen.shuffle_lanes import shuffle_lanes
@@ -255,6 +256,7 @@ def lower_kernels(
         look_up(lookups),
         shuffle_lanes(),
         transpose_lanes(),
+        fetch_ahead(),
         lowered.CommonSubexprElim(),
         vector_math(chains),
         lowered.FP8ComputeLegalize(),

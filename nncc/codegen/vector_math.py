@@ -10,7 +10,7 @@ from typing import Any
 from nncc.codegen.vector_functions import MATH, Steps
 from nncc.compat import structural_map, structural_walk, tirx, tvm
 
-__all__ = ["vector_math"]
+__all__ = ["storage", "vector_math"]
 
 
 def vector_math(interleaved: int = 1) -> Any:
@@ -24,14 +24,14 @@ def vector_math(interleaved: int = 1) -> Any:
     def apply(function: Any, module: Any, context: Any) -> Any:
         body = function.body
         if interleaved > 1:
-            owners = _storage(body)
+            owners = storage(body)
             body = structural_map(body, (tirx.SeqStmt, lambda seq: _interleave(seq, owners, interleaved)))
         return function.with_body(structural_map(body, [(tirx.BufferStore, _expand_store), (tirx.Bind, _expand_bind)]))
 
     return apply
 
 
-def _storage(body: Any) -> dict[Any, Any]:
+def storage(body: Any) -> dict[Any, Any]:
     """By buffer that is a view: the buffer whose memory it is."""
     owners: dict[Any, Any] = {}
 

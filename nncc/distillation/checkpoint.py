@@ -42,6 +42,8 @@ class State:
     """Spent on training, interruptions aside."""
     numbers: list[Tensor]
     """The weights, in the network's order."""
+    average: list[Tensor]
+    """Of the weights over the last steps."""
     optimizer: dict[str, Any]
     best: list[Tensor]
     best_loss: float
@@ -101,8 +103,8 @@ def load(path: Path, mark: str) -> State:
 
 
 _KINDS = {
-    "epochs": int, "steps": int, "seconds": float, "numbers": list, "optimizer": dict, "best": list, "best_loss": float,
-    "first_loss": float, "stale": int,
+    "epochs": int, "steps": int, "seconds": float, "numbers": list, "average": list, "optimizer": dict, "best": list,
+    "best_loss": float, "first_loss": float, "stale": int,
 }  # fmt: skip
 """The fields of a `State`."""
 _DAMAGED = (

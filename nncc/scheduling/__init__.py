@@ -11,6 +11,7 @@ from nncc.scheduling.actions import (
     cut_at_borders,
     decompose_reduction,
     epilogue,
+    fetch_ahead,
     finish_in_registers,
     finish_tiles,
     in_vectors,
@@ -21,6 +22,7 @@ from nncc.scheduling.actions import (
     tile_products,
 )
 from nncc.scheduling.annotations import (
+    AHEAD,
     ANCHOR,
     BORDERS,
     DIMS,
@@ -62,6 +64,7 @@ from nncc.scheduling.facts import (
 from nncc.scheduling.tiles import MOST_TILES, even_tile, register_tiles, tile_cost, tiled_cost, unrollings
 
 __all__ = [
+    "AHEAD",
     "ANCHOR",
     "BORDERS",
     "DIMS",
@@ -85,6 +88,7 @@ __all__ = [
     "even_tile",
     "extent",
     "extents",
+    "fetch_ahead",
     "finish_in_registers",
     "finish_tiles",
     "flops",

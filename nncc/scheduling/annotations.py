@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AHEAD",
     "ANCHOR",
     "BORDERS",
     "DIMS",
@@ -19,6 +20,9 @@ __all__ = [
     "phases",
 ]
 
+AHEAD = "nncc.ahead"
+"""The annotation of a loop that asks for weights before they are used: the kernel's argument, and how many elements
+before."""
 BORDERS = "nncc.borders"
 """The annotation of a block of which so many elements at either end of its innermost axis are made otherwise."""
 ANCHOR = "nncc.template"

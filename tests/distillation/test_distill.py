@@ -120,6 +120,23 @@ def test_training_that_was_interrupted_goes_on_to_the_same_weights(files):
     assert all(np.array_equal(whole[name], cut[name]) for name in whole)
 
 
+def test_while_steps_are_large_the_average_of_weights_counts(files):
+    """Training is cut half way, where the learning rate is half of one that is too large to settle with."""
+    teacher, student, samples = files
+
+    def interrupt(done, total, what):
+        if done == 155:
+            raise KeyboardInterrupt
+
+    steps = STEPS | {"epochs": 100, "learning_rate": 0.1}
+    with pytest.raises(KeyboardInterrupt):
+        nncc.distill(student, teacher, samples, "o.onnx", checkpoint="state", tell=interrupt, **steps)
+    state = torch.load("state", weights_only=True)
+    assert state["steps"] == 153
+    assert all(torch.equal(best, mean) for best, mean in zip(state["best"], state["average"], strict=True))
+    assert not any(torch.equal(best, last) for best, last in zip(state["best"], state["numbers"], strict=True))
+
+
 def test_zeros_stay_zero(files):
     teacher, student, samples = files
     model = onnx.load(student)

@@ -158,6 +158,26 @@ def test_rounding_passes_the_gradient_and_saturation_stops_it():
     assert x.grad.tolist() == [0.0, 2.0, 0.0], "d(x / scale) where it is not saturated"
 
 
+@pytest.mark.parametrize("zero_point", [np.uint8(0), np.uint8(131), np.int8(-3)])
+def test_one_scale_and_a_scale_for_each_channel_give_the_same_integers_and_gradients(zero_point):
+    """One scale has a function of its own. Ties are rounded alike; at the two where saturation begins, only values are
+    compared: there the gradient jumps."""
+    halves = np.arange(-600, 600, dtype=np.float32) / 2
+    x = np.stack([halves, halves + np.float32(0.3), np.random.default_rng(0).normal(0, 90, 1200).astype(np.float32)], 1)
+    results = []
+    for scale in (np.array(0.5, np.float32), np.full(3, 0.5, np.float32)):
+        points = np.full(scale.shape, zero_point)
+        graph = graph_of("QuantizeLinear", [floats(1200, 3), scale, points], {"axis": 1}, 17, 1)
+        given = torch.tensor(x * 0.5, requires_grad=True)
+        whole_numbers = Network(trainable_graph(graph, ()), ())({"x": given}, ["y0"])[0]
+        whole_numbers.square().sum().backward()
+        limits = np.iinfo(zero_point.dtype)
+        edge = np.isin(x, (limits.min - 0.5 - int(zero_point), limits.max + 0.5 - int(zero_point)))
+        results.append((whole_numbers.detach().numpy(), np.where(edge, 0, given.grad.numpy())))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
 @pytest.mark.parametrize(
     ("op", "operands", "attributes", "what"),
     [
