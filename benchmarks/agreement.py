@@ -1,37 +1,42 @@
 """Whether compiled quantized models give ONNX Runtime's integers: differences in steps of the output's scale.
 
     python benchmarks/agreement.py MODEL.onnx ... [--seeds 5] [--inputs FILE.npz ...] [--target native] [--first]
-        [--shape NAME=1x3x224x224 ...] [--save] [--by "a tool"]
+        [--shape NAME=1x3x224x224 ...] [--int8] [--save] [--by "a tool"]
 
-ONNX Runtime runs each file twice, as it does by default, with its kernels for integers, and without its optimizations,
-in float32; where these two differ, nncc can agree with one of them only. A row a model: by how many steps nncc is from
-each of the two at most, and the two from each other, and how many of all elements of all runs differ. Inputs are
-`--seeds` random ones, and the samples of each FILE.npz whose arrays have the names and shapes of the model's inputs,
-where an array may have one more axis in front, of samples. A model whose output is no rounded one has no steps: its row
-tells the greatest difference relative to the output's largest element. ``--save`` adds the rows, as lines of JSON, to
-``benchmarks/results/agreement.jsonl``, of which README's table is made; `--by` says there what has quantized the
-models.
+ONNX Runtime runs each file twice, with its kernels for integers, and without its optimizations, in float32; where these
+two differ, nncc can agree with one of them only. On x86 it makes uint8 of int8 activations first, and those that more
+than one operator reads it computes in float32; with ``--int8`` it takes int8 as it is, as by default on Arm
+(``session.qdqisint8allowed``), and the row says so.
 
-With ``--first`` every quantized tensor is an output, and the first tensors are shown that differ from those of ONNX
-Runtime's default. These come from the graph that it writes down as optimized, run as it is; that both sides still give
-the outputs that they give without more outputs is checked.
+A row a model: by how many steps nncc is from each of the two at most, and the two from each other, and how many of all
+elements of all runs differ. Then what such differences mean: how far ONNX Runtime is from itself when each real number
+of its inputs is the next larger float32; and how far nncc is from it by each rounding alone, that is, where both get
+the same integers before each (`stretches.py`).
+
+Inputs are `--seeds` random ones, and the samples of each FILE.npz whose arrays have the names and shapes of the model's
+inputs, where an array may have one more axis in front, of samples. A model whose output is no rounded one has no steps:
+its row tells the greatest difference relative to the output's largest element. ``--save`` adds the rows, as lines of
+JSON, to ``benchmarks/results/agreement.jsonl``, of which README's table is made; `--by` says there what has quantized
+the models.
+
+With ``--first`` the rounded tensors are shown that differ though nothing differs before them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import stretches
 from bench import processor
 from onnx import TensorProto, numpy_helper
 from tables import AGREEMENT, RESULTS, agreement
@@ -42,8 +47,6 @@ Arrays = Mapping[str, np.ndarray]
 
 MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 """An output behind these is one of what they move."""
-FUSED = ("Relu", "Clip", "Add", "Mul")
-"""What ONNX Runtime makes part of the operator before."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +93,17 @@ def form(model: onnx.ModelProto) -> str:
     return ", ".join(words)
 
 
-def session(model: str | bytes, *, optimize: bool, written: Path | None = None) -> Any:
-    """One of ONNX Runtime on one thread; the graph that it makes of the model goes to `written`."""
+def session(model: str | bytes, *, optimize: bool, int8: bool = False) -> Any:
+    """One of ONNX Runtime on one thread; with `int8` its kernels for integers take int8 activations as they are."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    if int8:
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if written is not None:
-        options.optimized_model_filepath = str(written)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -166,126 +169,72 @@ def feeds(model: Any, seeds: int, files: Sequence[Path]) -> Iterator[Arrays]:
             yield from ({name: array[i] for name, array in arrays.items()} for i in range(min(counts)))
 
 
+def shaken(feed: Arrays) -> Arrays:
+    """The feed with each real number as the next larger one of its type."""
+    return {
+        name: np.nextafter(array, array.dtype.type(np.inf)) if array.dtype.kind == "f" else array
+        for name, array in feed.items()
+    }
+
+
 def measure(
-    path: Path, folder: Path, target: str, seeds: int, files: Sequence[Path], shape: Mapping[str, Sequence[int]]
-) -> dict[str, Any]:
-    """The row of a model; `shape` has the sizes of inputs that are open in it."""
+    path: Path,
+    folder: Path,
+    target: str,
+    seeds: int,
+    files: Sequence[Path],
+    shape: Mapping[str, Sequence[int]],
+    int8: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """The row of a model, and a line for each rounding that differs alone; `shape` has the sizes of its open inputs."""
     import onnxruntime
 
     import nncc
     from nncc.execute import open_library
+    from nncc.frontend.proto import to_proto
 
-    model = onnx.load(path)
+    model, fixed = onnx.load(path), import_onnx(path, shape=shape)
     library = open_library(nncc.compile(path, target, folder / "library", shape=shape, verify=False).library, 1)
     scales = steps(onnx.shape_inference.infer_shapes(model))
-    default, plain = (session(str(path), optimize=optimize) for optimize in (True, False))
-    runs, totals = 0, [Difference(), Difference(), Difference()]
-    for feed in feeds(import_onnx(path, shape=shape), seeds, files):
+    default, plain = session(str(path), optimize=True, int8=int8), session(str(path), optimize=False)
+    pairs = {"default": (0, 2), "plain": (1, 2), "between": (0, 1), "shaken": (0, 3)}
+    runs, totals = 0, dict.fromkeys(pairs, Difference())
+    for feed in feeds(fixed, seeds, files):
         results = [outputs_of(default, feed), outputs_of(plain, feed), library.run(feed)]
-        pairs = ((0, 2), (1, 2), (0, 1))
-        totals = [
-            total + difference(results[i], results[j], scales) for total, (i, j) in zip(totals, pairs, strict=True)
-        ]
+        results.append(outputs_of(default, shaken(feed)))
+        for name, (one, other) in pairs.items():
+            totals[name] += difference(results[one], results[other], scales)
         runs += 1
-    return {
+
+    def compiled(pieces: onnx.ModelProto) -> stretches.Run:
+        onnx.save(pieces, folder / "pieces.onnx")
+        made = nncc.compile(folder / "pieces.onnx", target, folder / "pieces", verify=False)
+        return open_library(made.library, 1).run
+
+    def runtime(pieces: onnx.ModelProto, optimize: bool) -> stretches.Run:
+        return partial(outputs_of, session(pieces.SerializeToString(), optimize=optimize, int8=int8))
+
+    alone, lines = stretches.compare(
+        to_proto(fixed),
+        feeds(fixed, seeds, files),
+        partial(runtime, optimize=False),
+        partial(runtime, optimize=True),
+        compiled,
+    )
+    row = {
         "model": path.name.removesuffix(".onnx"),
         "form": form(model),
         "random": seeds,
         "real": runs - seeds,
-        **{name: asdict(total) for name, total in zip(("default", "plain", "between"), totals, strict=True)},
+        **{name: asdict(total) for name, total in totals.items()},
+        "int8": int8,
+        "real_inputs": any(spec.dtype.startswith(("float", "bfloat")) for spec in fixed.inputs),
+        "alone": asdict(alone),
         "processor": processor(),
         "target": target,
         "versions": {"nncc": nncc.__version__, "onnxruntime": onnxruntime.__version__},
     }
-
-
-def quantized(model: onnx.ModelProto) -> list[str]:
-    """The tensors that are rounded in a model, in its order."""
-    return [node.output[0] for node in model.graph.node if node.op_type.startswith(("QuantizeLinear", "QLinear"))]
-
-
-def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy with more outputs, of the types that are inferred."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    known = {value.name: value for value in inferred.graph.value_info}
-    old = {value.name for value in model.graph.output}
-    for name in (name for name in names if name not in old):
-        copy.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
-    return copy
-
-
-def same_tensors(model: onnx.ModelProto, optimized: onnx.ModelProto) -> dict[str, str]:
-    """By rounded tensor of the model: the same one of ONNX Runtime's optimized graph.
-
-    It is named as in the model, perhaps with a suffix, or as what was rounded to it; or it has the same weights.
-    """
-    readers = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    constants = {each.name for each in model.graph.initializer if len(each.dims) > 1}
-
-    def rounded(name: str, through: Sequence[str]) -> str | None:
-        """What the only readers of `name` make of it, up to the first that rounds."""
-        while len(readers[name]) == 1 and readers[name][0].op_type in (*through, "QuantizeLinear"):
-            name, kind = readers[name][0].output[0], readers[name][0].op_type
-            if kind == "QuantizeLinear":
-                return name
-        return None
-
-    wanted, found = set(quantized(model)), dict[str, str]()
-    for node in optimized.graph.node:
-        for name in node.output:
-            base = re.sub(r"_token_\d+$", "", name)
-            for same in (name, f"{name}_Output", base, rounded(base, FUSED)):
-                if same in wanted:
-                    found.setdefault(str(same), name)
-        for weight in (name for name in node.input if name in constants):
-            same = rounded(weight, ("DequantizeLinear", "Conv", "Gemm", "MatMul", *FUSED))
-            if same is not None:
-                found.setdefault(same, node.output[0])
-    return found
-
-
-def first_differences(path: Path, folder: Path, target: str, feeds: Sequence[Arrays], most: int = 10) -> Iterator[str]:
-    """A line for each of the first rounded tensors that differ from those of ONNX Runtime's default, on the input on
-    which the outputs differ most."""
-    import nncc
-    from nncc.execute import open_library
-
-    model = onnx.load(path)
-    written, shown = folder / "optimized.onnx", folder / "shown.onnx"
-    default = session(str(path), optimize=True, written=written)
-    plain = open_library(nncc.compile(path, target, folder / "plain", verify=False).library, 1)
-    scales = steps(onnx.shape_inference.infer_shapes(model))
-    feed = max(feeds, key=lambda each: difference(outputs_of(default, each), plain.run(each), scales).most)
-    optimized = onnx.load(written)
-    inner = with_outputs(optimized, [name for node in optimized.graph.node for name in node.output if name])
-    theirs = outputs_of(session(inner.SerializeToString(), optimize=False), feed)
-    onnx.save(with_outputs(model, quantized(model)), shown)
-    ours = open_library(nncc.compile(shown, target, folder / "shown", verify=False).library, 1).run(feed)
-    for one, other in ((outputs_of(default, feed), theirs), (plain.run(feed), ours)):
-        for name in one:
-            if not np.array_equal(one[name], other[name]):
-                yield f"the output {name} is another one where more is shown: what follows may be of other kernels"
-    made = {name: node for node in model.graph.node for name in node.output}
-    same, compared = same_tensors(model, optimized), 0
-    for name in quantized(model):
-        if name not in same or theirs[same[name]].size != ours[name].size or theirs[same[name]].dtype.kind == "f":
-            continue
-        compared += 1
-        array = theirs[same[name]]
-        if array.shape != ours[name].shape:  # channels last
-            moved = np.moveaxis(array, -1, 1) if array.ndim > 2 else array
-            array = moved.reshape(ours[name].shape)
-        apart = np.abs(array.astype(np.int64) - ours[name].astype(np.int64))
-        if apart.any() and most > 0:
-            most -= 1
-            source = made.get(made[name].input[0], made[name])
-            yield f"{source.op_type} {name}: {np.count_nonzero(apart):,} of {apart.size:,}, at most {apart.max()}"
-    yield f"{compared} of {len(quantized(model))} rounded tensors were compared"
+    return row, lines
 
 
 def main() -> None:
@@ -294,23 +243,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="random inputs")
     parser.add_argument("--inputs", type=Path, nargs="+", default=[], metavar="FILE.npz", help="real ones")
     parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZES", help="of inputs that are open")
+    parser.add_argument("--int8", action="store_true", help="ONNX Runtime takes int8 activations as they are")
     parser.add_argument("--target", default="native")
     parser.add_argument("--save", action="store_true", help="add the rows to benchmarks/results")
     parser.add_argument("--by", default="", help="what has quantized the models")
-    parser.add_argument("--first", action="store_true", help="show the first tensors that differ")
+    parser.add_argument("--first", action="store_true", help="show the roundings that differ")
     words = parser.parse_args()
     sizes = {name: tuple(map(int, size.split("x"))) for name, _, size in (word.partition("=") for word in words.shape)}
     for path in words.models:
         with tempfile.TemporaryDirectory(prefix="nncc-agreement-") as folder:
-            row = measure(path, Path(folder), words.target, words.seeds, words.inputs, sizes)
+            row, lines = measure(path, Path(folder), words.target, words.seeds, words.inputs, sizes, words.int8)
             row["by"] = words.by
             print(agreement([row]), flush=True)
             if words.save:
                 with (RESULTS / AGREEMENT).open("a") as file:
                     file.write(json.dumps(row) + "\n")
             if words.first:
-                given = list(feeds(import_onnx(path), words.seeds, words.inputs))
-                lines = first_differences(path, Path(folder), words.target, given)
                 print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 

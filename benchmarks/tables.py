@@ -172,15 +172,23 @@ def agreement(compared: Iterable[Row]) -> str:
             return f"{found['most']:.1e} of the largest" if found["most"] else "0"
         return f"{round(found['most'])} ({found['differing']:,})" if found["differing"] else "0"
 
+    def each(found: Row) -> str:
+        return f"{found['most']} ({found['differing']:,} of {found['elements']:,})" if found["differing"] else "0"
+
     out = []
     for name, group in _newest(compared, title).items():
         out += [f"{name}, steps of the output's scale at most (elements that differ):", ""]
         heads = ("nncc from ONNX Runtime", "nncc from it without optimizations", "it from itself without those")
+        heads += ("it from itself, inputs one step of float32 larger", "nncc from it, each rounding alone")
         out += _head("model", "quantized as", "runs", "elements", *heads)
         for row in group:
             runs = f"{row['random']} random" + f", {row['real']} real" * bool(row["real"])
             found = [apart(row[kind]) for kind in ("default", "plain", "between")]
+            found += (
+                [apart(row["shaken"]) if row["real_inputs"] else "", each(row["alone"])] if "alone" in row else [""] * 2
+            )
             how = row["form"] + (f", by {row['by']}" if row.get("by") else "")
+            how += "; ONNX Runtime takes int8 as it is" if row.get("int8") else ""
             out.append(_line(row["model"], how, runs, f"{row['default']['elements']:,}", *found))
         out.append("")
     return _text(out)

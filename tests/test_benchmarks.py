@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 import sparse
+import stretches
 import tables
 from compile_cost import NotCompiled, compile_model
 from models import chosen, models
@@ -249,6 +251,17 @@ def compared(model: str, **other: object) -> dict:
         "default": none,
         "plain": none | {"differing": 1234, "most": 1.0000001},
         "between": none | {"in_steps": False, "differing": 9, "most": 0.0021},
+        "real_inputs": True,
+        "shaken": none | {"differing": 5, "most": 2.0},
+        "alone": {
+            "tensors": 3,
+            "elements": 9000,
+            "differing": 2,
+            "most": 1,
+            "from_tie": 1e-6,
+            "scales": 0,
+            "outputs": 0,
+        },
         "processor": "A Processor",
         "target": "native",
         **other,
@@ -261,10 +274,16 @@ def test_the_table_of_agreement_tells_steps_and_how_many_elements_differ():
         "A Processor, steps of the output's scale at most (elements that differ):",
         "",
         "| model | quantized as | runs | elements | nncc from ONNX Runtime | nncc from it without optimizations"
-        " | it from itself without those |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        "| a | QDQ, int8, by a tool | 5 random, 10 real | 8,000 | 0 | 1 (1,234) | 2.1e-03 of the largest |",
+        " | it from itself without those | it from itself, inputs one step of float32 larger"
+        " | nncc from it, each rounding alone |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| a | QDQ, int8, by a tool | 5 random, 10 real | 8,000 | 0 | 1 (1,234) | 2.1e-03 of the largest"
+        " | 2 (5) | 1 (2 of 9,000) |",
     ]
+    assert tables.agreement([compared("c", real_inputs=False)]).endswith(
+        "2.1e-03 of the largest |  | 1 (2 of 9,000) |\n\n"
+    )
+    assert "| QDQ, uint8; ONNX Runtime takes int8 as it is |" in tables.agreement([compared("d", int8=True)])
     assert "A Processor, board code, steps" in tables.agreement(rows)
     assert "| b | QDQ, uint8 | 5 random | 8,000 |" in tables.agreement(rows)
 
@@ -313,12 +332,58 @@ def test_a_compiled_model_is_compared_on_random_and_on_real_inputs(tmp_path):
     onnx.save(model, tmp_path / "small.onnx")
     (name,) = (value.name for value in model.graph.input)
     np.savez(tmp_path / "x.npz", **{name: np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4)})
-    row = agreement.measure(tmp_path / "small.onnx", tmp_path, "native", 3, [tmp_path / "x.npz"], {})
+    row, lines = agreement.measure(tmp_path / "small.onnx", tmp_path, "native", 3, [tmp_path / "x.npz"], {})
     assert (row["model"], row["random"], row["real"], row["default"]["elements"]) == ("small", 3, 2, 5 * 6)
-    assert row["default"] == row["plain"] == row["between"]
+    assert row["default"] == row["plain"] == row["between"] == row["shaken"]
     assert row["default"]["in_steps"] and row["default"]["differing"] == 0
     assert json.loads(json.dumps(row)) == row
     assert "| small | QDQ, uint8" in tables.agreement([row])
+    assert (row["alone"]["tensors"], row["alone"]["elements"], row["alone"]["differing"]) == (2, 5 * (12 + 6), 0)
+    assert lines == []
+
+
+def ways_to_run(*, wrong: str = "", by: int = 0) -> list:
+    """Of models: by ONNX Runtime, three times; the last adds `by` to the first element of an output."""
+
+    def runtime(model: onnx.ModelProto) -> stretches.Run:
+        return partial(agreement.outputs_of, agreement.session(model.SerializeToString(), optimize=False))
+
+    def shifted(model: onnx.ModelProto) -> stretches.Run:
+        def run(feed: stretches.Arrays) -> stretches.Arrays:
+            found = {name: array.copy() for name, array in runtime(model)(feed).items()}
+            if wrong:
+                found[wrong].reshape(-1)[0] += by
+            return found
+
+        return run
+
+    return [runtime, runtime, shifted]
+
+
+@pytest.mark.parametrize("form", ["QDQ", "operators", "dynamic"])
+def test_of_stretches_between_roundings_the_one_that_differs_is_found(form):
+    model = quantized_by(form)
+    (entry,) = (value.name for value in model.graph.input)
+    feeds = [{entry: np.random.default_rng(seed).uniform(-1, 1, (3, 4)).astype(np.float32)} for seed in range(2)]
+    nodes = stretches.rounded(model)
+    total, lines = stretches.compare(model, feeds, *ways_to_run())
+    sizes = {"QDQ": 12 + 6, "operators": 12 + 6, "dynamic": 12}
+    assert (total, lines) == (stretches.Stretches(tensors=len(nodes), elements=2 * sizes[form]), [])
+    for node in nodes:
+        name = node.output[0]
+        total, lines = stretches.compare(model, feeds, *ways_to_run(wrong=name, by=3))
+        assert (total.differing, total.most) == (2, 3)
+        assert lines == [f"{name}: 2 of {2 * (12 if node is nodes[0] else 6)}, at most 3"]
+
+
+def test_how_far_numbers_are_from_a_tie_is_told_of_those_that_are_one_step_away():
+    net = QuantizedNet()
+    x = net.input(4)
+    q = net.op("QuantizeLinear", x, *net.parameters(0.5, 3, np.uint8))
+    net.result(q, np.uint8)
+    feeds = [{x: np.float32([0.5 * 7.4, 0.5 * 2.5, 1, 0])}]
+    total, _ = stretches.compare(net.model(), feeds, *ways_to_run(wrong=q, by=1))
+    assert (total.differing, total.most, round(total.from_tie, 6)) == (1, 1, 0.1)
 
 
 def test_layers_have_as_many_blocks_in_each_row_and_are_measured(tmp_path):

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nncc.errors import RunError, did_you_mean
+from nncc.errors import ModelError, NnccError, RunError, did_you_mean
 from nncc.passes.rewriting import constant
 from nncc.quant.execution import run
 from nncc.quant.observers import BINS, Observation
-from nncc.quant.operators import data_inputs, is_float
+from nncc.quant.operators import data_inputs, is_float, is_product
 from nncc.quant.plan import candidates, source
 
 if TYPE_CHECKING:
@@ -29,11 +29,16 @@ AVERAGING = 0.1
 class Statistics:
     """What calibration saw of a prepared graph: for each activation an Observation, and the samples themselves.
 
-    The samples are what equalization, bias correction and reconstruction, and the measuring of `"auto"`, run again.
+    Activations that are not finite, like scores behind a mask, have none. The samples are what equalization, bias
+    correction and reconstruction, and the measuring of `"auto"`, run again.
     """
 
     observations: Mapping[str, Observation]
     samples: Sequence[Mapping[str, np.ndarray]]
+
+    def cover(self, node: onnx_ir.Node) -> bool:
+        """Whether all activations that a candidate reads and makes were observed: without, it cannot be int8."""
+        return all(str(value.name) in self.observations for value in _activations(node))
 
 
 def collect(graph: onnx_ir.Model, samples: Iterable[Mapping[str, np.ndarray]], recipe: Recipe) -> Statistics:
@@ -42,26 +47,24 @@ def collect(graph: onnx_ir.Model, samples: Iterable[Mapping[str, np.ndarray]], r
     Each sample has an array for every input of the graph; open dimensions may differ between samples. An iterator is
     put into a tuple; a sequence that loads its items when asked keeps memory small, it is read twice. The statistics
     serve all observers and precisions of recipes alike. Raises RunError for samples that do not fit or hold values that
-    are not finite, or if the model makes such values of them.
+    are not finite, or if a product that is to be int8 reads or makes such values; ModelError if constants have some.
     """
     kept = samples if isinstance(samples, Sequence) else tuple(samples)
     if not len(kept):
         raise RunError("there are no calibration samples", "give at least one; a hundred, like real inputs, are better")
     check_samples(graph, kept)
-    names = _observed(graph)
-    limits = _limits(graph, names, kept)
+    around = candidates(graph)
+    names = list(dict.fromkeys(str(value.name) for node in around for value in _activations(node)))
+    products = [node for node in around if is_product(node) and recipe.precision_of(str(node.name)) == "int8"]
+    limits, infinite = _limits(graph, names, kept, products)
+    names = [name for name in names if name not in infinite]
     return Statistics(_histograms(graph, names, kept, limits), kept)
 
 
-def _observed(graph: onnx_ir.Model) -> list[str]:
-    """The activations around candidates, each where it was before it was moved."""
-    found: dict[str, None] = {}
-    for node in candidates(graph):
-        for value in (*data_inputs(node), *node.outputs):
-            origin = source(value)
-            if is_float(origin) and constant(origin) is None:
-                found[str(origin.name)] = None
-    return list(found)
+def _activations(node: onnx_ir.Node) -> list[onnx_ir.Value]:
+    """The activations around a candidate, each where it was before it was moved."""
+    origins = [source(value) for value in (*data_inputs(node), *node.outputs)]
+    return [origin for origin in origins if is_float(origin) and constant(origin) is None]
 
 
 def check_samples(graph: onnx_ir.Model, samples: Sequence[Mapping[str, np.ndarray]], what: str = "calibration") -> None:
@@ -98,20 +101,25 @@ def _check(graph: onnx_ir.Model, what: str, sample: Mapping[str, np.ndarray]) ->
             raise RunError(f"{what} has values for input `{value.name}` that are not finite", "leave that sample out")
 
 
-def _limits(graph: onnx_ir.Model, names: list[str], samples: Sequence) -> dict[str, tuple[float, float, float, float]]:
+def _limits(
+    graph: onnx_ir.Model, names: list[str], samples: Sequence, products: Sequence[onnx_ir.Node]
+) -> tuple[dict[str, tuple[float, float, float, float]], set[str]]:
+    """By activation its extremes and their moving averages; and those not finite, which no product may touch."""
     import numpy as np
 
     limits: dict[str, tuple[float, float, float, float]] = {}
+    infinite: set[str] = set()
     for number, arrays in enumerate(run(graph, names, samples)):
         for name, array in zip(names, arrays, strict=True):
-            if not array.size:
+            if not array.size or name in infinite:
                 continue
             low, high = float(array.min()), float(array.max())
             if not (np.isfinite(low) and np.isfinite(high)):
-                raise RunError(
-                    f"calibration sample {number} gives `{name}` values that are not finite",
-                    "leave that sample out, or the nodes around it float",
-                )
+                for product in products:
+                    if name in (value.name for value in _activations(product)):
+                        raise _not_finite(number, name, product)
+                infinite.add(name)
+                continue
             if name not in limits:
                 limits[name] = (low, high, low, high)
                 continue
@@ -122,7 +130,27 @@ def _limits(graph: onnx_ir.Model, names: list[str], samples: Sequence) -> dict[s
                 old[2] + AVERAGING * (low - old[2]),
                 old[3] + AVERAGING * (high - old[3]),
             )
-    return limits
+    return limits, infinite
+
+
+def _not_finite(number: int, name: str, product: onnx_ir.Node) -> NnccError:
+    """Why `product` cannot be int8: `name`, which it reads or makes, is not finite for a sample."""
+    import numpy as np
+
+    what = f"calibration sample {number} gives `{name}` values that are not finite"
+    nodes = [product]
+    for node in nodes:  # grows: all that come before the product, the nearest first
+        for value in (value for value in node.inputs if value is not None):
+            array, producer = constant(value), value.producer()
+            if array is not None and array.dtype.kind == "f" and (wrong := int((~np.isfinite(array)).sum())):
+                where = f"`{value.name}`, a constant of `{node.name}`"
+                return ModelError(
+                    f"{what}: {where}, has NaN or infinity in {wrong} of {array.size} elements",
+                    f"export the model again, or leave the node `{product.name}` float",
+                )
+            if producer is not None and producer not in nodes:
+                nodes.append(producer)
+    return RunError(what, f"leave that sample out, or the node `{product.name}` float")
 
 
 def _histograms(

@@ -154,7 +154,8 @@ def _quantized(graph: onnx_ir.Model, statistics: Statistics | None, recipe: Reci
     from nncc.passes.simplify import check_graph
 
     def is_int8(node: onnx_ir.Node) -> bool:
-        return recipe.precision_of(str(node.name)) == "int8"
+        wanted = recipe.precision_of(str(node.name)) == "int8"
+        return wanted and (statistics is None or statistics.cover(node))
 
     integer = any(is_product(node) for node in plan(graph, is_int8).nodes)
     if integer and statistics is None:

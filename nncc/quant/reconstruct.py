@@ -14,7 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from nncc.passes.rewriting import attribute, constant, is_op, operand
-from nncc.quant.affine import WEIGHT_LIMIT, Affine, dequantized, quantized
+from nncc.quant.affine import WEIGHT_LIMIT, Affine, quantized
 from nncc.quant.execution import run
 from nncc.quant.operators import data_inputs, weight_operand
 from nncc.quant.plan import Plan
@@ -116,7 +116,8 @@ def _second_moments(
     samples: Sequence[Mapping[str, np.ndarray]],
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """H of each layer, float64[groups, columns, columns], of its input as it is after quantization."""
+    """H of each layer, float64[groups, columns, columns], of its input as it is after quantization, in steps of its
+    scale: the unit changes nothing in what is rounded how, and squares of any input stay finite."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
@@ -128,7 +129,8 @@ def _second_moments(
             given = str(data_inputs(node)[0].name)
             patches = _patches(node, inputs[given], generator)
             affine = activations[given]
-            x = dequantized(quantized(patches, affine), affine).transpose(1, 2, 0)
+            steps = quantized(patches, affine).astype(np.int32) - affine.zero_point
+            x = steps.astype(np.float32).transpose(1, 2, 0)
             moment = (x @ x.transpose(0, 2, 1)).astype(np.float64)
             old = moments.get(str(node.name))
             moments[str(node.name)] = moment if old is None else old + moment

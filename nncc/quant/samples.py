@@ -243,7 +243,7 @@ def _rows_of(file: Path, array: np.ndarray, spec: InputSpec) -> list[np.ndarray]
     lead = spec.shape[0] if spec.shape else None
     step = lead if isinstance(lead, int) else 1
     if array.ndim == rank + 1 and spec.fits(array.shape[1:]):
-        return list(array)
+        return [np.asarray(row) for row in array]  # those of a scalar input would be no arrays
     if array.ndim == rank - 1 and (spec.batched or lead == 1) and spec.fits(array.shape, skip=1):
         return [array[np.newaxis]]
     if array.ndim == rank and spec.fits(array.shape) and not spec.batched:

@@ -170,3 +170,18 @@ def test_least_squares_rounding_without_data_is_the_nearest():
     weight = np.random.default_rng(0).normal(0, 1, (1, 3, 7))
     scale = np.full(weight.shape, 0.02)
     assert np.array_equal(round_by_least_squares(weight, scale, np.zeros((1, 7, 7))), np.rint(weight / scale))
+
+
+def test_rounding_by_least_squares_is_the_same_in_any_unit_of_the_inputs():
+    """Powers of two are exact; squares of the large ones are beyond float32."""
+    net = parse("g (float[N,70] x) => (float[N,20] y) { y = MatMul (x, A) }", {"A": weights(70, 20)})
+    inputs = samples(x=(4, 70))
+    found = []
+    for unit in (1.0, 2.0**70, 2.0**-70):
+        scaled = [{"x": sample["x"] * np.float32(unit)} for sample in inputs]
+        _, result, _ = quantized(net, scaled, Recipe(correct_bias=False))
+        weight = node_of(result, "MatMul").inputs[1].producer()
+        found.append(constant(weight.inputs[0]))
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+    _, result, _ = quantized(net, inputs, Recipe(correct_bias=False, reconstruct=False))
+    assert not np.array_equal(found[0], constant(node_of(result, "MatMul").inputs[1].producer().inputs[0]))

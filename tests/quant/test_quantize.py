@@ -298,7 +298,7 @@ def test_a_name_that_is_no_node_is_refused():
          "calibration sample 0 has values for input `x` that are not finite", "leave that sample out"),
         ([{"x": np.full((1, 3, 9, 10), 3e38, np.float32)}],
          "calibration sample 0 gives `c0` values that are not finite",
-         "leave that sample out, or the nodes around it float"),
+         "leave that sample out, or the node `c0` float"),
     ],
 )  # fmt: skip
 def test_samples_that_do_not_fit_are_refused(inputs, message, hint):
@@ -306,3 +306,65 @@ def test_samples_that_do_not_fit_are_refused(inputs, message, hint):
         collect(prepare(small_cnn()), inputs, Recipe())
     assert caught.value.message == message
     assert caught.value.hint == hint
+
+
+def test_scores_behind_a_mask_of_infinity_stay_float_and_the_products_around_them_do_not():
+    text = """g (float[1,8,16] x, bool[1,8,8] kept) => (float[1,8,16] y) {
+        q = MatMul (x, WQ)
+        k = MatMul (x, WK)
+        t = Transpose <perm = [0, 2, 1]> (k)
+        s = MatMul (q, t)
+        m = Where (kept, zero, never)
+        h = Add (s, m)
+        p = Softmax <axis = -1> (h)
+        o = MatMul (p, x)
+        y = MatMul (o, WO)
+    }"""
+    masks = {"zero": np.float32(0), "never": np.float32(-np.inf)}
+    net = parse(text, {name: weights(16, 16, seed=at) for at, name in enumerate(("WQ", "WK", "WO"))} | masks)
+    lower = np.tril(np.ones((1, 8, 8), bool))
+    inputs = [sample | {"kept": lower} for sample in samples(x=(1, 8, 16))]
+    prepared, result, statistics = quantized(net, inputs)
+    assert "s" in statistics.observations and not {"m", "h"} & set(statistics.observations)
+    assert all(dequantized_from(value) for node in result.graph if node.op_type == "MatMul" for value in node.inputs)
+    assert not any(
+        value.producer() and value.producer().op_type == "DequantizeLinear" for value in node_of(result, "Add").inputs
+    )
+    assert sqnr_db(prepared, result, inputs) > CLOSE_DB
+
+
+def test_a_constant_that_is_not_finite_is_named_where_calibration_meets_it():
+    text = "g (float[1,3,8,8] x) => (float[1,4,8,8] y) { c = Conv (x, W)  y = Conv (c, V) }"
+    wrong = weights(4, 3, 1, 1)
+    wrong[1, :2] = np.nan
+    net = prepare(parse(text, {"W": wrong, "V": weights(4, 4, 1, 1)}))
+    with pytest.raises(ModelError) as caught:
+        collect(net, samples(x=(1, 3, 8, 8)), Recipe())
+    assert caught.value.message == (
+        "calibration sample 0 gives `c` values that are not finite: `W`, a constant of `c`, has NaN or infinity in 2 "
+        "of 12 elements"
+    )
+    assert caught.value.hint == "export the model again, or leave the node `y` float"
+
+
+def test_a_node_that_is_left_float_may_have_values_that_are_not_finite():
+    text = """g (float[1,3,8,8] x) => (float[1,4,8,8] y) {
+        l = Log (x)
+        c = Conv (l, W)
+        r = IsNaN (c)
+        z = Where (r, zero, c)
+        d = Clip (z, low)
+        y = Conv (d, V)
+    }"""
+    constants = {"W": weights(4, 3, 1, 1), "V": weights(4, 4, 1, 1), "zero": np.float32(0), "low": np.float32(-5)}
+    net = prepare(parse(text, constants))
+    inputs = samples(x=(1, 3, 8, 8))
+    with pytest.raises(RunError) as caught:
+        collect(net, inputs, Recipe())
+    assert caught.value.hint == "leave that sample out, or the node `c` float"
+    recipe = Recipe(float_nodes=("c",))
+    result = quantize(net, collect(net, inputs, recipe), recipe)
+    assert [len(node.inputs[0].producer().inputs) > 1 for node in result.graph if node.op_type == "Conv"] == [
+        False,
+        True,
+    ]
