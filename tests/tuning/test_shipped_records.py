@@ -65,7 +65,8 @@ def test_every_shipped_record_is_taken_whole_by_its_template(folder: Path):
         with target.tvm_target():
             schedule_kernel(function, TEMPLATES, target.hardware, choices)
         assert not choices.refused, f"{record.task.text}: {sorted(choices.refused)}"
-        assert choices.taken == record.decisions
+        # What a template has been able to decide only since then is decided by default.
+        assert {name: choices.taken[name] for name in record.decisions} == record.decisions
 
 
 def resnet18() -> Net:
