@@ -112,6 +112,8 @@ def schedule(sch, block, hardware, choose):
     placed = [block, epilogue, *scheduling.finish_in_registers(sch, block, epilogue, wo, unrolled=2)]
     sch.compute_at(block, wo, preserve_unit_loops=True)
     outer, wo = _outer_loops(sch, (n, oo, h, wo), hardware, choose)
+    panel = next(at for at, loop in enumerate(outer) if loop.same_as(oo))
+    uses = prod(scheduling.extent(sch, loop) for loop in (*outer[panel + 1 :], wo))
     if width % columns:
         sch.annotate(wo, "pragma_loop_partition_hint", 1)
     scheduling.parallel(sch, outer, scheduling.flops(sch, block), hardware, choose)
@@ -132,7 +134,6 @@ def schedule(sch, block, hardware, choose):
         sch.unroll(loop)
     sch.vectorize(lanes)
     scheduling.decompose_reduction(sch, block, i)
-    uses = scheduling.extents(sch, epilogue)[2] * -(-width // columns)
     scheduling.fetch_ahead(sch, block, 1, 0, [i, kh, kw, ii], uses, hardware, choose)
     return placed, f"tile {vectors}x{columns}"
 

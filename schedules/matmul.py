@@ -188,6 +188,7 @@ def schedule(sch, block, hardware, choose):
             threads = [*outer, ms, no]
         elif rows_too:
             threads.append(mo)
+    uses = scheduling.extent(sch, mo)
     scheduling.parallel(sch, threads, flops, hardware, choose)
     row, panel, lane, k = sch.get_loops(block)[-4:]
     ko, ki = sch.split(k, [None, choose("unroll", _unrollings(depth))])
@@ -197,6 +198,5 @@ def schedule(sch, block, hardware, choose):
         sch.unroll(loop)
     sch.vectorize(lane)
     scheduling.decompose_reduction(sch, block, ko)
-    uses = -(-rows // row_tile)
     scheduling.fetch_ahead(sch, block, 1, len(operand) - 3, [ko], uses, hardware, choose)
     return placed, f"tile {row_tile}x{vectors}"

@@ -32,6 +32,8 @@ __all__ = [
 _MOST_USES = {False: 4, True: 16}
 """Of a panel of weights so that the next one is asked for by default; where all together exceed the second-level
 cache."""
+_TRIED_USES = 64
+"""Beyond which nobody is asked: tuning found it to pay up to some 30."""
 _GRAIN = 60_000
 """Operations below which a kernel stays on one thread: about the cost of waking a worker."""
 
@@ -210,7 +212,7 @@ def fetch_ahead(
     arguments = sch.mod["main"].params
     number = next((n for n, argument in enumerate(arguments) if argument.same_as(weights)), None)
     loop = next((each for each in loops if extent(sch, each) > 1), None)
-    if number is None or loop is None:
+    if number is None or loop is None or uses > _TRIED_USES:
         return
     shape = [stand_in(sch, d) for d in weights.shape]
     nbytes, cache = weights.dtype.bits // 8, hardware.l2_kib * 1024

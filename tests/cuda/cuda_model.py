@@ -11,7 +11,7 @@ import numpy as np
 
 from nncc.codegen.emit_cuda import emit_source
 from nncc.codegen.link import CUDA_FUNCTIONS, PUBLIC_FUNCTIONS, link
-from nncc.ir import Call, Launch, Program, Ref, TensorSpec
+from nncc.ir import Call, Launch, Operations, Program, Ref, TensorSpec
 from nncc.resources import runtime_folder
 from nncc.target import Link, Target
 
@@ -94,7 +94,7 @@ def program(target: Target = TARGET) -> Program:
             "turn": (*launch("turn_first", (0, 0), (2, 64)), *launch("turn_second", (2, 64), (1, 0))),
             "total": launch("total", (0, 0), (1, 0), shared_bytes=SHARED_BYTES),
         },
-        flops={"scale": 256},
+        operations={"scale": Operations(128, 128)},
         argument_bytes={"scale": (1024, 256, 1024)},
     )
 
