@@ -14,11 +14,11 @@ def emit_description(program: Program, build: str, compiler: str) -> str:
     features = ",".join(program.target.hardware.features)
     names = ", ".join(c_string(call.kernel or "copy") for call in program.calls) or "0"
     calls = tuple(zip(program.calls, program.times, strict=True))
-    costs = [(times, program.operations.get(call.kernel, Operations()), call) for call, times in calls]
-    flops = _numbers(times * operations.total for times, operations, _ in costs)
-    multiplications = _numbers(times * operations.multiplications for times, operations, _ in costs)
-    nbytes = _numbers(times * program.call_bytes(call) for times, _, call in costs)
-    weight_bytes = _numbers(times * program.call_bytes(call, "weights") for times, _, call in costs)
+    operations = [program.operations.get(call.kernel, Operations()) * times for call, times in calls]
+    flops = _numbers(each.total for each in operations)
+    multiplications = _numbers(each.multiplications for each in operations)
+    nbytes = _numbers(times * program.call_bytes(call) for call, times in calls)
+    weight_bytes = _numbers(times * program.call_bytes(call, "weights") for call, times in calls)
     dims = {dim.name: number for number, dim in enumerate(program.dims)}
     return f"""{_tensors("inputs", program.inputs, dims)}
 {_tensors("outputs", program.outputs, dims)}

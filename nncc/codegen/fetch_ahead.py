@@ -15,7 +15,7 @@ from typing import Any
 import tvm_ffi
 
 from nncc.codegen.vector_math import storage
-from nncc.compat import is_buffer, structural_map, structural_walk, tirx, tvm
+from nncc.compat import structural_map, structural_walk, tirx, tvm
 from nncc.scheduling import AHEAD
 
 __all__ = ["fetch_ahead"]
@@ -37,10 +37,7 @@ def fetch_ahead() -> Any:
             if AHEAD not in loop.annotations:
                 return loop
             index, distance = (int(value) for value in loop.annotations[AHEAD])
-            weights = function.params[index]
-            if not is_buffer(weights):
-                return loop
-            body = _asking(loop.body, weights, owners, distance)
+            body = _asking(loop.body, function.params[index], owners, distance)
             rest = {word: value for word, value in loop.annotations.items() if word != AHEAD}
             return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, annotations=rest, step=loop.step)
 

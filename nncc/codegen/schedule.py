@@ -57,7 +57,7 @@ def schedule(
                 sources[name] = decisions[-1].source
             operations[name] = count_operations(function, functions=processor)
             nbytes[name] = count_bytes(function)
-            if processor:  # a GPU has another lowering, whose lowering knows reductions by what they begin with
+            if processor:  # the lowering for a GPU knows reductions by what they begin with
                 scheduled = infinite_maxima(scheduled)
             functions[variable] = scheduled.with_attr("global_symbol", name)
     module = IRModule(functions, attrs=kernels.module.attrs)
