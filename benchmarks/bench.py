@@ -37,6 +37,7 @@ from peers import CONTESTANTS
 from qdq import SAMPLES, quantize
 from tables import RESULTS, with_tables
 from turns import Failed, Running, row_text, take_turns, times_and_ratios
+from tvm.target import codegen
 
 PEERS = [name for name in CONTESTANTS if not name.startswith("nncc")]
 QUANTIZED = ("onnxruntime", "openvino")
@@ -169,6 +170,7 @@ def measure(name: str, path: Path, words: argparse.Namespace, peers: Mapping[str
 
 
 def processor() -> str:
+    """This machine's processor: its name, LLVM's word for it, which tells those of one name apart, and its vectors."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -177,7 +179,8 @@ def processor() -> str:
     flags = re.search(r"flags\s*:\s*(.+)", text)
     words = set(flags.group(1).split()) if flags else set()
     vectors = "AVX-512" if "avx512f" in words else "AVX2" if "avx2" in words else ""
-    return " ".join(filter(None, [found.group(1).strip() if found else platform.machine(), vectors]))
+    kind = codegen.llvm_get_system_cpu()
+    return " ".join(filter(None, [found.group(1).strip() if found else platform.machine(), kind, vectors]))
 
 
 def file_name(row: Mapping[str, Any]) -> str:
