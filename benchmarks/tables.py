@@ -260,14 +260,12 @@ def tuning(tuned: Iterable[Row]) -> str:
 
     def title(row: Row) -> str:
         code = "" if row["target"] == "native" else f"{row['target']}, "
-        return (
-            f"{row['processor']}, {code}{row['threads']} thread{'s' * (row['threads'] > 1)}, {row['budget']} of tuning"
-        )
+        return f"{row['processor']}, {code}{row['threads']} thread{'s' * (row['threads'] > 1)}"
 
     out = []
     for name, group in _newest(tuned, title).items():
         out += [f"{name}, float32, milliseconds (median):", ""]
-        out += _head("model", "no records", "tuned", "gain (95 %)", "trials", "of the roofline")
+        out += _head("model", "no records", "tuned", "gain (95 %)", "budget", "trials", "of the roofline")
         for row in group:
             default, after = (f"{row['milliseconds'][which]:.3g}" for which in ("default", "tuned"))
             gain = "none"
@@ -275,7 +273,7 @@ def tuning(tuned: Iterable[Row]) -> str:
                 low, middle, high = (100 * (1 / ratio - 1) for ratio in reversed(row["ratio"]))
                 gain = f"{middle:.1f} % ({low:.1f} to {high:.1f})"
             roofline = f"{100 * row['roofline']:.0f} %" if row["roofline"] else ""
-            out.append(_line(row["model"], default, after, gain, str(row["trials"]), roofline))
+            out.append(_line(row["model"], default, after, gain, row["budget"], str(row["trials"]), roofline))
         out.append("")
     return _text(out)
 

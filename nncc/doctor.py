@@ -182,10 +182,8 @@ PROBES: dict[str, Callable[[], Iterable[Row]]] = {
 
 def _project() -> dict[str, object]:
     """The [project] table of a checkout that is not installed."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
+    from nncc.toml import tomllib
+
     return tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
 
 

@@ -13,11 +13,6 @@ import pytest
 from compiled import compile_net
 from zoo_models import IMAGE, SHAPES, needs_zoo, shapes
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 import nncc
 from nncc.config import Config
 from nncc.emulation import emulator
@@ -25,6 +20,7 @@ from nncc.errors import TargetError
 from nncc.pipeline import plan, run
 from nncc.resources import schedules_folder
 from nncc.target import resolve
+from nncc.toml import tomllib
 from nncc.verify import compare
 
 pytestmark = needs_zoo

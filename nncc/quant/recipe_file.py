@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -21,10 +20,7 @@ def read_recipe(path: str | Path) -> Recipe:
 
     Raises UsageError that names the file and the key.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    from nncc.toml import tomllib
 
     path = Path(path)
     try:

@@ -68,10 +68,8 @@ def _chosen(description: dict[str, Any]) -> dict[str, Any] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     """The checked contents of one file, without what it extends."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
+    from nncc.toml import tomllib
+
     try:
         description = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

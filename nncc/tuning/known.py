@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncc.choices import TRACE
@@ -62,7 +63,8 @@ class Known:
 def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
     """What the records of `places`, in this order, and those that come with nncc know of `target`.
 
-    For this machine (`native`), only what was measured on its processor holds. Raises RecordError where a place cannot
+    For this machine (`native`), only what was measured on its processor holds; for a target by name, of what comes with
+    nncc that of one processor: gains on several cannot be compared. Raises RecordError where a place cannot
     be read.
     """
     from nncc.tuning.records import Key, open_records, read_folder
@@ -72,18 +74,26 @@ def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
         records, more = open_records([place])
         found.append((str(place), records))
         problems += more
+    machine = host().processor if target.name.split(",")[0] == "native" else ""
     folder = schedules_folder() / "records" / target.base
     if shipped and folder.is_dir():
         records, more = read_folder(folder)
-        found.append(("nncc", records))
+        found.append(("nncc", records if machine else records.on(_typical(folder))))
         problems += more
-    machine = host().processor if target.name.split(",")[0] == "native" else ""
     return Known(
         sources=tuple((name, records.on(machine)) for name, records in found),
         others=tuple(records for _, records in found[: len(places)]),
         key=Key.of(target),
         problems=tuple(problems),
     )
+
+
+def _typical(folder: Path) -> str:
+    """Of the processors that a folder of shipped records knows, the one that is meant by the target's name."""
+    from nncc.toml import tomllib
+
+    about = tomllib.loads((folder / "about.toml").read_text(encoding="utf-8"))
+    return str(about["machine"])
 
 
 def _gain(ratio: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +13,11 @@ from nncc.resources import schedules_folder
 from nncc.schedule_kernel import schedule_kernel
 from nncc.target import resolve
 from nncc.templates import load_templates
+from nncc.toml import tomllib
 from nncc.tuning.exchange import load_function, target_of_key
 from nncc.tuning.known import known_from
 from nncc.tuning.records import read_folder
 from nncc.tuning.tasks import kernel_tasks
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FOLDERS = sorted(path for path in (schedules_folder() / "records").glob("*") if path.is_dir())
 TEMPLATES = load_templates()
