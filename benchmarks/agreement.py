@@ -16,8 +16,8 @@ the same integers before each (`stretches.py`).
 Inputs are `--seeds` random ones, and the samples of each FILE.npz whose arrays have the names and shapes of the model's
 inputs, where an array may have one more axis in front, of samples. A model whose output is no rounded one has no steps:
 its row tells the greatest difference relative to the output's largest element. ``--save`` adds the rows, as lines of
-JSON, to ``benchmarks/results/agreement.jsonl``, of which README's table is made; `--by` says there what has quantized
-the models.
+JSON, to ``benchmarks/results/agreement.jsonl``, of which the table of docs/measurements.md is made; `--by` says there
+what has quantized the models.
 
 With ``--first`` the rounded tensors are shown that differ though nothing differs before them.
 """

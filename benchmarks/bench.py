@@ -4,7 +4,7 @@
     python benchmarks/bench.py --zoo FOLDER --python iree=iree/bin/python --python ncnn=ncnn/bin/python
     python benchmarks/bench.py --zoo FOLDER --isa avx2      # code for AVX2 on a processor that has more
     python benchmarks/bench.py --zoo FOLDER --int8          # quantized models, and nncc's own float32 beside them
-    python benchmarks/bench.py --table                      # writes README's tables, from benchmarks/results
+    python benchmarks/bench.py --table                      # writes the tables of README and docs
 
 Each contestant is a process of its own, idle while another one runs; `peers.py` says which there are and how to install
 them. One that is not installed, cannot load a model or computes something else is left out, with a line on standard
@@ -35,7 +35,7 @@ from compile_cost import NotCompiled, compile_model
 from models import chosen, models
 from peers import CONTESTANTS
 from qdq import SAMPLES, quantize
-from tables import RESULTS, with_tables
+from tables import PAGES, RESULTS, with_tables
 from turns import Failed, Running, row_text, take_turns, times_and_ratios
 from tvm.target import codegen
 
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", help="nncc's; by default native, or that of --isa")
     parser.add_argument("--isa", choices=ISAS, default="", help="the most that the contestants may use")
     parser.add_argument("--int8", action="store_true", help="measure quantized models")
-    parser.add_argument("--table", action="store_true", help="write README's tables and measure nothing")
+    parser.add_argument("--table", action="store_true", help="write the tables of README and docs, measure nothing")
     return parser
 
 
@@ -82,8 +82,8 @@ def _named_python(word: str) -> tuple[str, str]:
 def main() -> None:
     words = parser().parse_args()
     if words.table:
-        readme = Path(__file__).resolve().parents[1] / "README.md"
-        readme.write_text(with_tables(readme.read_text()))
+        for page in (Path(__file__).resolve().parents[1] / name for name in PAGES):
+            page.write_text(with_tables(page.read_text()))
         return
     try:
         files, missing = chosen(words.models, words.zoo)

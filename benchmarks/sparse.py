@@ -1,7 +1,7 @@
 """What skipping blocks of zeros saves: single layers with 50, 70 and 90 % of their blocks zero, beside dense ones.
 
     taskset -c 1 python benchmarks/sparse.py [--target x86-64-v3] [--layers WORD ...] [--rounds 15]
-    python benchmarks/bench.py --table                      # writes README's tables, from benchmarks/results
+    python benchmarks/bench.py --table                      # writes the tables of README and docs
 
 Blocks are 16 outputs by 4 inputs at one place of the window, zeros are spread at random, as many in each row of blocks.
 All libraries of a layer run in turn, one thread. Rows go to `results/sparse.jsonl`: the median time of the layer's own

@@ -1,5 +1,5 @@
-"""README's tables, made from `benchmarks/results`: times, what compiling takes, tuning, instructions on Arm, accuracy,
-agreement with ONNX Runtime."""
+"""The tables of README and docs/measurements.md, made from `benchmarks/results`: times, what compiling takes, tuning,
+instructions on Arm, accuracy, agreement with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 from models import models
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PAGES = ("README.md", "docs/measurements.md")
+"""What has tables, from the folder of the project."""
 COUNTS = "arm64-counts.jsonl"
 """The file of `count.py`."""
 TUNING = "tuning.jsonl"
@@ -30,13 +32,13 @@ OPERATORS = "operators.jsonl"
 AGREEMENT = "agreement.jsonl"
 """The file of `agreement.py`."""
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
-"""What a table of README stands between."""
+"""What a table of a page stands between."""
 
 Row = Mapping[str, Any]
 
 
-def with_tables(readme: str, results: Path = RESULTS) -> str:
-    """README's text with the tables that it has made anew; the newest row of a model counts.
+def with_tables(page: str, results: Path = RESULTS) -> str:
+    """A page's text with the tables that it has made anew; the newest row of a model counts.
 
     ValueError for a place whose table there is not, or that has no end.
     """
@@ -47,6 +49,7 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
         for row in rows(path)
     ]
     tables = {
+        "speed": speed(measured),
         "times": times(measured),
         "compile": compile_cost(measured),
         "tuning": tuning(rows(results / TUNING)),
@@ -56,13 +59,13 @@ def with_tables(readme: str, results: Path = RESULTS) -> str:
         "sparse": sparse(rows(results / SPARSE)),
         "agreement": agreement(rows(results / AGREEMENT)),
     }
-    for name in re.findall(START.format("(.*)"), readme):
-        before, start, rest = readme.partition(START.format(name))
+    for name in re.findall(START.format("(.*)"), page):
+        before, start, rest = page.partition(START.format(name))
         if name not in tables or END not in rest:
             known = ", ".join(tables)
-            raise ValueError(f"README.md has `{start}`, and no `{END}` behind it, or not one of the tables {known}")
-        readme = f"{before}{start}\n{tables[name]}{END}{rest.partition(END)[2]}"
-    return readme
+            raise ValueError(f"there is `{start}`, and no `{END}` behind it, or not one of the tables {known}")
+        page = f"{before}{start}\n{tables[name]}{END}{rest.partition(END)[2]}"
+    return page
 
 
 def rows(path: Path) -> list[Row]:
@@ -75,6 +78,32 @@ def rows(path: Path) -> list[Row]:
         except (json.JSONDecodeError, TypeError, KeyError) as error:
             raise ValueError(f"{path.name}, line {number} is not a row of results: delete it") from error
     return found
+
+
+def speed(measured: Iterable[Row]) -> str:
+    """How many times as long as nncc the best peer takes: a line for each model, a column for each way to run it.
+
+    Peers count that keep to the instruction set. Ways in which there are none have no column.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for title, group in _sections(measured).items():
+        best = {row["model"]: _best(row, without=row.get("unlimited", ())) for row in group}
+        if known := {model: ratio for model, ratio in best.items() if ratio}:
+            found[title] = known
+    if not found:
+        return ""
+    out = [f"{number}. {title}" for number, title in enumerate(found, start=1)]
+    out += ["", *_head("best peer / nncc", *(str(number) for number in range(1, len(found) + 1)))]
+    for model in dict.fromkeys(model for known in found.values() for model in known):
+        out.append(_line(model, *(f"{known[model]:.2f}" if model in known else "" for known in found.values())))
+    means = (statistics.geometric_mean(known.values()) for known in found.values())
+    return _text([*out, _line("geometric mean", *(f"{mean:.2f}" for mean in means)), ""])
+
+
+def _best(row: Row, without: Iterable[str] = ()) -> float | None:
+    """The best peer's time over nncc's, None where no peer ran."""
+    ratios = (middle for who, (_, middle, _) in row["ratios"].items() if who not in {"nncc-float", *without})
+    return min(ratios, default=None)
 
 
 def times(measured: Iterable[Row]) -> str:
@@ -90,9 +119,8 @@ def times(measured: Iterable[Row]) -> str:
         out += [f"{title}, milliseconds (median):", "", *_head("model", *heads)]
         best, gains = [], []
         for row in group:
-            ratios = {who: middle for who, (_, middle, _) in row["ratios"].items()}
-            gain = ratios.pop("nncc-float", None)
-            ratio = min(ratios.values(), default=None)
+            gain = row["ratios"]["nncc-float"][1] if "nncc-float" in row["ratios"] else None
+            ratio = _best(row)
             best += [ratio] if ratio else []
             gains += [gain] if gain else []
             cells = [f"{row['milliseconds'][who]:.3g}" if who in row["milliseconds"] else "" for who in peers]

@@ -30,8 +30,8 @@ from nncc.skipping import density
 from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = ("times", "compile", "tuning", "counts", "accuracy", "gpu", "sparse", "agreement")
-KNOWN = "times, compile, tuning, counts, accuracy, gpu, sparse, agreement"
+TABLES = ("speed", "times", "compile", "tuning", "counts", "accuracy", "gpu", "sparse", "agreement")
+KNOWN = "speed, times, compile, tuning, counts, accuracy, gpu, sparse, agreement"
 PLACES = "".join(f"{tables.START.format(name)}\nold\n{tables.END}\n" for name in TABLES)
 
 
@@ -72,9 +72,10 @@ def counted(model: str, **counts: int) -> dict:
 # ---- tables -----------------------------------------------------------------------------------------------------
 
 
-def test_the_tables_of_the_readme_are_made_from_the_results():
-    readme = (ROOT / "README.md").read_text()
-    assert tables.with_tables(readme) == readme
+@pytest.mark.parametrize("name", tables.PAGES)
+def test_the_tables_of_a_page_are_made_from_the_results(name):
+    page = (ROOT / name).read_text()
+    assert tables.with_tables(page) == page
 
 
 def test_a_table_has_a_line_for_the_newest_row_of_each_model():
@@ -104,6 +105,22 @@ def test_threads_and_instruction_sets_have_tables_of_their_own():
     assert "| model | nncc | ort \\* | ov | best peer / nncc |\n" in last
     assert "\n\\* has no switch for its instruction set: it may use all that the processor has.\n" in last
     assert "\\*" not in text.partition(titles[2])[0]
+
+
+def test_the_summary_has_a_column_for_each_way_to_run_and_peers_that_keep_to_its_instructions():
+    limited = row(isa="avx2", target="x86-64-v3", unlimited=["ov"])
+    alone = row(threads=2, isa="avx2", target="x86-64-v3", unlimited=["ov", "ort"])
+    assert tables.speed([row("large", ratios={"ort": [3.0, 5.0, 6.0]}), row(), limited, alone]) == (
+        "1. A Processor, 1 thread, float32\n"
+        "2. A Processor, AVX2 code (x86-64-v3), 1 thread, float32\n"
+        "\n"
+        "| best peer / nncc | 1 | 2 |\n"
+        "|---|---:|---:|\n"
+        "| large | 5.00 |  |\n"
+        "| small | 1.25 | 1.50 |\n"
+        "| geometric mean | 2.50 | 1.50 |\n"
+        "\n"
+    )
 
 
 def test_rows_of_before_there_were_limits_and_costs_still_count():
@@ -440,7 +457,7 @@ def test_a_readme_with_a_place_for_no_table_is_refused(tmp_path):
         with pytest.raises(ValueError) as caught:
             tables.with_tables(f"{start}\nold\n{end}", tmp_path)
         rest = f"and no `<!-- end of table -->` behind it, or not one of the tables {KNOWN}"
-        assert str(caught.value) == f"README.md has `{start}`, {rest}"
+        assert str(caught.value) == f"there is `{start}`, {rest}"
 
 
 # ---- words ------------------------------------------------------------------------------------------------------
