@@ -168,9 +168,11 @@ def schedule(sch, block, hardware, choose):
     rows, key_panels, value_panels = (int(size) for size in sch.get(block).annotations["nncc.tile"])
     panels = scheduling.extents(sch, products)[2]
     rows = choose("rows", dict.fromkeys([rows, *(size for size in range(1, 17) if padded % size == 0)]))
-    key_panels = choose("key panels", dict.fromkeys([key_panels, *_divisors(panels)]))
+    static = all(isinstance(v.dom.extent, tirx.IntImm) for v in sch.get(products).iter_vars)
+    uneven = [size for size in (2, 3, 4) if static and size < panels and panels % size]
+    key_panels = choose("key panels", dict.fromkeys([key_panels, *_divisors(panels), *uneven]))
     value_panels = choose("value panels", dict.fromkeys([value_panels, *_divisors(outputs)]))
-    placed = [block, result]
+    placed = [block, result, *_pack_squares(sch, products, lanes, hardware, choose)]
     b, m, e = sch.get_loops(result)
     m, row = sch.split(m, [None, rows])
     e, panel, lane = sch.split(e, [None, value_panels, lanes])
@@ -187,6 +189,8 @@ def schedule(sch, block, hardware, choose):
             row, n = sch.get_loops(made)[3:]
             n, panel, lane = sch.split(n, [None, key_panels, lanes])
             sch.reorder(n, row, panel, lane)
+            if panels % key_panels:
+                sch.annotate(n, "pragma_loop_partition_hint", 1)
             scheduling.in_vectors(sch, made, 2)
             sch.compute_at(products, n, preserve_unit_loops=True)
             sums.append((products, _multiply_in_registers(sch, products)))
@@ -204,6 +208,24 @@ def schedule(sch, block, hardware, choose):
     for made, loop in sums:
         scheduling.decompose_reduction(sch, made, loop)
     return placed, f"tile {rows}x{key_panels} {rows}x{value_panels}"
+
+
+def _pack_squares(sch, products, lanes, hardware, choose):
+    """Pack keys that lie in rows, each along the depth, by transposing squares; the block, if that is so."""
+    pack = scheduling.producer(sch, products, "pack_keys")
+    heads, panels, depth, _ = scheduling.extents(sch, pack)
+    iterators, (load,) = sch.get(pack).iter_vars, scheduling.loads(sch, pack)
+    whole = all(isinstance(v.dom.extent, tirx.IntImm) for v in iterators) and depth % lanes == 0
+    if not whole or scheduling.step(load.indices[-1], iterators[2].var) != 1:
+        return []
+    b, no, d, ni = sch.get_loops(pack)
+    d, column = sch.split(d, [None, lanes])
+    sch.reorder(b, d, no, column, ni)
+    sch.unroll(column)
+    sch.vectorize(ni)
+    sch.annotate(no, "pragma_loop_partition_hint", 1)  # the last panel may not be full
+    scheduling.parallel(sch, [b, d], heads * panels * depth * lanes, hardware, choose)
+    return [pack]
 
 
 def _divisors(panels):

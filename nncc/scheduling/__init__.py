@@ -58,6 +58,7 @@ from nncc.scheduling.facts import (
     operand_shape,
     producer,
     stand_in,
+    step,
     swells,
     transcendentals,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "shift",
     "split_steps",
     "stand_in",
+    "step",
     "swells",
     "tile_cost",
     "tile_products",

@@ -30,6 +30,7 @@ __all__ = [
     "operand_shape",
     "producer",
     "stand_in",
+    "step",
     "swells",
     "transcendentals",
 ]
@@ -169,6 +170,13 @@ def transcendentals(sch: Any, block: Any) -> int:
 
     structural_walk(sch.get(block).body, [(tvm.ir.Call, visit)])
     return count
+
+
+def step(index: Any, variable: Any) -> int | None:
+    """By how much an index grows with each step of a variable; None where that is not always the same."""
+    after = structural_map(index, [(tirx.Var, lambda v: v + 1 if v.same_as(variable) else v)])
+    difference = Analyzer().simplify(after - index)
+    return int(difference) if isinstance(difference, tirx.IntImm) else None
 
 
 def producer(sch: Any, block: Any, name: str) -> Any:
