@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compiled import Net, agrees
+from compiled import Net, agrees, compile_net, lowered
 from test_schedules import TARGETS
+
+from nncc.choices import Choices
+from nncc.schedule_kernel import schedule_kernel
+from nncc.target import resolve
+from nncc.templates import load_templates
+from nncc.tuning.candidates import Kernel
+from nncc.tuning.lab import Lab
+from nncc.tuning.runners import open_runner
+from nncc.tuning.tasks import kernel_tasks
 
 # Leading axes, queries, depth, keys, width of values.
 SIZES = [
@@ -118,6 +127,38 @@ def test_heads_are_read_where_they_are(tmp_path, form):
     assert len(fused(compiled)) == 1
     if form in ("one transpose for all", "a slice for each"):
         assert len(compiled.program.calls) == 3  # the product, attention, and the heads side by side again
+
+
+def test_keys_that_lie_in_rows_are_transposed_in_registers(tmp_path):
+    net = Net()
+    net.output(attention(net, *operands(net, "a slice for each", tokens=35, width=16)))
+    compiled = compile_net(net, tmp_path, "x86-64-v4", dump_code=["ll"])
+    code = compiled.library.with_suffix(".ll").read_text()
+    kernel = code.partition("_attention(")[2].partition("\n}\n")[0]
+    assert kernel.count("shufflevector") >= 64 and "scatter" not in kernel  # 16 rows, halved and joined four times
+
+
+def test_panels_of_keys_that_are_done_together_need_not_divide_them_all(tmp_path):
+    net = Net()
+    net.output(attention(net, net.input(2, 11, 16), net.input(2, 16, 197), net.input(2, 197, 16)))
+    target, templates = resolve("native,num-cores=1"), load_templates()
+    (task,) = [task for task in kernel_tasks(lowered(net, tmp_path), templates) if task.text.startswith("attention")]
+    assert set(task.options["key panels"]) & {2, 3, 4}
+
+    def kernel(panels):
+        choices = Choices({"key panels": panels})
+        with target.tvm_target():
+            schedule_kernel(task.function, templates, target.hardware, choices)
+        assert choices.taken["key panels"] == panels
+        return Kernel(task.function, task.constants, choices.taken)
+
+    runner = open_runner("local", target)
+    lab = Lab(target, templates, (), runner, 0, seed=0)
+    try:
+        assert lab.check([kernel(panels) for panels in task.options["key panels"]]) == ""
+    finally:
+        lab.close()
+        runner.close()
 
 
 def test_operands_that_others_use_too_are_read_once_moved_or_not(tmp_path):
