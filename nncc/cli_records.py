@@ -30,7 +30,7 @@ def records() -> None:
 @click.argument("places", metavar="PLACE...", nargs=-1, required=True)
 @JSON
 def stats_command(places: tuple[str, ...], as_json: bool) -> None:
-    """Count the records of all PLACEs: tasks, failures, machines, and the gain for each target."""
+    """Count the records of all PLACEs: tasks, failures, and the gain for each target and processor."""
     from nncc import records_report as report
     from nncc.tuning.set_operations import stats
 
@@ -87,12 +87,17 @@ def merge_command(places: tuple[str, ...], output: Path, as_json: bool) -> None:
 @records.command("prune", short_help="Keep the best of a folder, drop the rest.")
 @click.argument("folder", type=Path)
 @click.option(
-    "--keep", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Of each task and target."
+    "--keep",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Of each task, target and processor.",
 )
 @click.option("--history", is_flag=True, help="Keep what failed or lost, too.")
 @JSON
 def prune_command(folder: Path, keep: int, history: bool, as_json: bool) -> None:
-    """Keep the best records of each task and target in FOLDER, drop the rest and damaged lines."""
+    """Keep the best records of each task, target and processor in FOLDER, drop the rest and damaged lines."""
     from nncc.report import plural
     from nncc.tuning.record_files import keep_in_folder
     from nncc.tuning.set_operations import prune

@@ -64,30 +64,33 @@ def query_text(records: Sequence[Record]) -> str:
 
 
 def stats_facts(found: Stats) -> dict[str, Any]:
-    gains = [_key_facts(gain.key) | {"tasks": gain.tasks, "speedup": gain.speedup or None} for gain in found.gains]
+    gains = [
+        _key_facts(gain.key) | {"machine": gain.machine, "tasks": gain.tasks, "speedup": gain.speedup or None}
+        for gain in found.gains
+    ]
     numbers = {name: getattr(found, name) for name in ("tasks", "records", "accepted", "failed", "workloads")}
     return numbers | {"machines": list(found.machines), "keys": gains}
 
 
 def stats_text(found: Stats) -> str:
-    """How many of what; then a line a target: how many tasks have a winner, and their gain."""
+    """How many of what; then a line a target and processor: how many tasks have a winner, and their gain."""
     rows = [[name, str(getattr(found, name))] for name in ("tasks", "records", "accepted", "failed", "workloads")]
     text = table(rows, "<>")
-    text += "".join(f"machine    {machine}\n" for machine in found.machines)
     if not found.gains:
         return text
-    rows = [["target", "cpu", "threads", "vector", "tasks", "faster"]]
+    rows = [["target", "threads", "vector", "measured on", "tasks", "faster"]]
     for gain in found.gains:
         faster = f"{gain.speedup:.2f} x" if gain.speedup else ""
         key = gain.key
-        rows.append([key.target, key.mcpu, str(key.threads), f"{key.vector_bits} bit", str(gain.tasks), faster])
-    return f"{text}\n{table(rows, '<<>>>>')}\nfaster: geometric mean of the tasks' best, over the default loops\n"
+        rows.append([key.target, str(key.threads), f"{key.vector_bits} bit", gain.machine, str(gain.tasks), faster])
+    return f"{text}\n{table(rows, '<>><>>')}\nfaster: geometric mean of the tasks' best, over the default loops\n"
 
 
 def diff_facts(rows: Iterable[Difference]) -> list[dict[str, Any]]:
     return [
         {"task": row.task.hash, "what": row.task.text}
         | _key_facts(row.key)
+        | {"machine": row.machine}
         | {name: _finite(each.ratio) if each else None for name, each in (("ratio_a", row.a), ("ratio_b", row.b))}
         for row in rows
     ]
@@ -95,7 +98,7 @@ def diff_facts(rows: Iterable[Difference]) -> list[dict[str, Any]]:
 
 def diff_text(rows: Sequence[Difference]) -> str:
     """A line where the two sets differ, and how many of which kind there are."""
-    lines = [["task", "target", "A", "B", "better", "what"]]
+    lines = [["task", "target", "measured on", "A", "B", "better", "what"]]
     count = {"A": 0, "B": 0, "both": 0}
     for row in rows:
         ratios = [each.ratio if each else math.inf for each in (row.a, row.b)]
@@ -104,8 +107,9 @@ def diff_text(rows: Sequence[Difference]) -> str:
         count[better] += 1
         if not same:
             cells = [_times(each) or "yes" if each else "none" for each in (row.a, row.b)]
-            lines.append([row.task.hash[:8], row.key.file_name, *cells, better, _cut(row.task.text)])
-    text = table(lines, "<<>><<") + "\n" if len(lines) > 1 else ""
+            what = _cut(row.task.text)
+            lines.append([row.task.hash[:8], row.key.file_name, row.machine, *cells, better, what])
+    text = table(lines, "<<<>><<") + "\n" if len(lines) > 1 else ""
     return f"{text}A is better for {count['A']}, B for {count['B']}, both are equal for {count['both']}\n"
 
 

@@ -37,11 +37,10 @@ def test_stats(call):
         "accepted   4\n"
         "failed     1\n"
         "workloads  0\n"
-        "machine    AMD EPYC 9254\n"
         "\n"
-        "target     cpu        threads   vector  tasks  faster\n"
-        "x86-64-v3  x86-64-v3        2  256 bit      1  1.50 x\n"
-        "x86-64-v4  x86-64-v4        2  512 bit      1  3.75 x\n"
+        "target     threads   vector  measured on    tasks  faster\n"
+        "x86-64-v3        2  256 bit  AMD EPYC 9254      1  1.50 x\n"
+        "x86-64-v4        2  512 bit  AMD EPYC 9254      1  3.75 x\n"
         "\n"
         "faster: geometric mean of the tasks' best, over the default loops\n"
     )
@@ -69,8 +68,9 @@ def test_query(call):
 
 def test_diff(call):
     assert call("diff", "a", "b").stdout == (
-        "task      target             A       B  better  what\n"
-        "01234567  x86-64-v4-2t  3.00 x  3.75 x  B       conv2d 1x4x56x56x16, 4x4x1x1x16x16 -> 1x4x5...\n"
+        "task      target        measured on         A       B  better  what\n"
+        "01234567  x86-64-v4-2t  AMD EPYC 9254  3.00 x  3.75 x  B       "
+        "conv2d 1x4x56x56x16, 4x4x1x1x16x16 -> 1x4x5...\n"
         "\n"
         "A is better for 0, B for 1, both are equal for 1\n"
     )

@@ -73,11 +73,19 @@ class RecordSet:
             return self
         return RecordSet((each for each in self._records if each.machine == machine), self.workloads.values())
 
+    @cached_property
+    def by_machine(self) -> Mapping[str, RecordSet]:
+        """By the processor that they were measured on, in the order of its name."""
+        found: dict[str, list[Record]] = {}
+        for record in self._records:
+            found.setdefault(record.machine, []).append(record)
+        return {machine: RecordSet(found[machine], self.workloads.values()) for machine in sorted(found)}
+
     def best(self, task_hash: str, key: Key) -> Record | None:
         """The accepted record with the least ratio, or None.
 
-        A choice is out while a failure of it is later than its newest acceptance. Where no default was timed,
-        seconds decide; then the newest date.
+        A choice is out while a failure of it on the same processor is later than its newest acceptance. Where no
+        default was timed, seconds decide; then the newest date.
         """
         return next(iter(self.ranking(task_hash, key)), None)
 
@@ -125,10 +133,10 @@ def _standing(records: Iterable[Record]) -> list[Record]:
     accepted: dict[tuple, str] = {}
     failed: dict[tuple, str] = {}
     for record in records:
-        newest = failed if record.error else accepted
+        newest, which = failed if record.error else accepted, (record.machine, record.choice)
         if record.error or record.accepted:
-            newest[record.choice] = max(newest.get(record.choice, ""), record.moment)
-    return [r for r in records if r.accepted and failed.get(r.choice, "") <= accepted[r.choice]]
+            newest[which] = max(newest.get(which, ""), record.moment)
+    return [r for r in records if r.accepted and failed.get((r.machine, r.choice), "") <= accepted[r.machine, r.choice]]
 
 
 def _order(record: Record) -> tuple:

@@ -13,19 +13,21 @@ __all__ = ["Difference", "Gain", "Stats", "diff", "prune", "query", "stats"]
 
 @dataclass(frozen=True)
 class Difference:
-    """The best records of two sets for one task and key; None where a set has none."""
+    """The best records of two sets for one task, key and processor; None where a set has none."""
 
     task: Task
     key: Key
+    machine: str
     a: Record | None
     b: Record | None
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What the best records of one key bring."""
+    """What the best records of one key and processor bring."""
 
     key: Key
+    machine: str
     tasks: int
     """With a record that is accepted."""
     speedup: float
@@ -44,15 +46,15 @@ class Stats:
 
 
 def prune(records: RecordSet, keep: int = 1, history: bool = False) -> RecordSet:
-    """The best `keep` accepted records of each task and key, with the workloads of their tasks.
+    """The best `keep` accepted records of each task, key and processor, with the workloads of their tasks.
 
     Of the rest, `history` keeps all that was not accepted. Without it a failure stays where it revokes an acceptance,
     which would hold again as soon as someone merges it.
     """
     kept: list[Record] = []
-    for task, key in _pairs(records):
-        kept += records.ranking(task.hash, key)[:keep]
-        all_of_it = records.history(task.hash, key)
+    for task, key, part in _parts(records):
+        kept += part.ranking(task.hash, key)[:keep]
+        all_of_it = part.history(task.hash, key)
         accepted = {record.choice for record in all_of_it if record.accepted}
         if history:
             kept += [record for record in all_of_it if not record.accepted]
@@ -63,32 +65,38 @@ def prune(records: RecordSet, keep: int = 1, history: bool = False) -> RecordSet
 
 
 def diff(a: RecordSet, b: RecordSet) -> list[Difference]:
-    """The best records of both for every task and key that one of them has an accepted record for, by key and text."""
-    rows = [
-        Difference(task, key, a.best(task.hash, key), b.best(task.hash, key))
-        for task, key in _pairs(RecordSet([*a, *b]))
-    ]
+    """The best records of both for every task, key and processor that one of them has an accepted record for, by key,
+    text and processor."""
+    rows = []
+    for task, key, part in _parts(RecordSet([*a, *b])):
+        (machine,) = part.by_machine
+        best = (each.by_machine.get(machine, RecordSet()).best(task.hash, key) for each in (a, b))
+        rows.append(Difference(task, key, machine, *best))
     return [row for row in rows if row.a or row.b]
 
 
 def stats(records: RecordSet) -> Stats:
-    """How many there are of what, and what they bring for each key."""
-    best: dict[tuple, list[Record]] = {key.code: [] for key in records.keys}
-    for task, key in _pairs(records):
-        if winner := records.best(task.hash, key):
-            best[key.code].append(winner)
+    """How many there are of what, and what they bring for each key and processor."""
+    best: dict[tuple[str, tuple], list[Record]] = {}
+    for task, key, part in _parts(records):
+        (machine,) = part.by_machine
+        winner = part.best(task.hash, key)
+        best.setdefault((machine, key.code), []).extend([winner] if winner else [])
     gains = []
     for key in records.keys:
-        logs = [-math.log(record.ratio) for record in best[key.code] if record.reference]
-        speedup = math.exp(sum(logs) / len(logs)) if logs else 0.0
-        gains.append(Gain(key, len(best[key.code]), speedup))
+        for machine in records.by_machine:
+            if (machine, key.code) not in best:
+                continue
+            winners = best[machine, key.code]
+            logs = [-math.log(record.ratio) for record in winners if record.reference]
+            gains.append(Gain(key, machine, len(winners), math.exp(sum(logs) / len(logs)) if logs else 0.0))
     return Stats(
         tasks=len(records.tasks),
         records=len(records),
         accepted=sum(record.accepted for record in records),
         failed=sum(bool(record.error) for record in records),
         workloads=len(records.workloads),
-        machines=tuple(sorted({record.machine for record in records if record.machine})),
+        machines=tuple(filter(None, records.by_machine)),
         gains=tuple(gains),
     )
 
@@ -107,12 +115,16 @@ def query(records: RecordSet, text: str = "", target: str = "") -> RecordSet:
     )
 
 
-def _pairs(records: RecordSet) -> list[tuple[Task, Key]]:
-    """Each task and key that there are records of, once."""
+def _parts(records: RecordSet) -> list[tuple[Task, Key, RecordSet]]:
+    """Each task and key that there are records of, with those of one processor; by key, text and processor."""
     keys = {key.code: key for key in records.keys}
-    pairs = {(record.task.hash, record.key.code) for record in records}
-    found = [(records.tasks[task], keys[code]) for task, code in pairs]
-    return sorted(found, key=lambda pair: (pair[1].target, pair[1].code, pair[0].text, pair[0].hash))
+    found = [
+        (records.tasks[task], keys[code], machine, part)
+        for machine, part in records.by_machine.items()
+        for task, code in {(record.task.hash, record.key.code) for record in part}
+    ]
+    found.sort(key=lambda each: (each[1].target, each[1].code, each[0].text, each[0].hash, each[2]))
+    return [(task, key, part) for task, key, _, part in found]
 
 
 def _of_tasks(kept: list[Record], records: RecordSet) -> RecordSet:

@@ -74,6 +74,7 @@ def test_a_later_failure_revokes_a_choice_until_it_is_accepted_again():
     assert (revoked | RecordSet([made(date="2026-11-27T10:00:00Z")])).best(TASK, KEY).decisions == {"tile": 4}
     assert RecordSet([made(), failed(date="2026-11-24T10:00:00Z")]).best(TASK, KEY) == made()
     assert RecordSet([made(), failed(key=OTHER, date=LATER)]).best(TASK, KEY) == made()
+    assert RecordSet([made(), failed(machine="another", date=LATER)]).best(TASK, KEY) == made()
 
 
 def test_what_is_near_comes_by_likeness():
@@ -120,6 +121,20 @@ def test_pruning_keeps_the_best_of_each_task_and_key():
     assert prune(known) == RecordSet([best, other], [Workload.of(TASK, "{}")])
     assert set(prune(known, keep=2)) == {best, second, other}
     assert set(prune(known, history=True)) == {best, other, tried, broken}
+
+
+def test_pruning_and_statistics_keep_processors_apart():
+    ours, theirs = made(median=1e-4), made(tile=8, machine="Another", median=5e-4)
+    known = RecordSet([ours, theirs, made(tile=2, machine="Another")])
+    assert set(prune(known)) == {ours, theirs}
+    assert [(gain.machine, gain.tasks, round(gain.speedup, 3)) for gain in stats(known).gains] == [
+        ("AMD EPYC 9254", 1, 15),
+        ("Another", 1, 3),
+    ]
+    assert [(row.machine, row.a, row.b) for row in diff(RecordSet([ours]), known)] == [
+        ("AMD EPYC 9254", ours, ours),
+        ("Another", None, theirs),
+    ]
 
 
 def test_pruning_keeps_what_revokes_an_acceptance():
