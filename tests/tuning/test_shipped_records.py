@@ -41,7 +41,9 @@ def test_each_folder_says_how_it_was_made(folder: Path):
     about = about_of(folder)
     assert {"doc", "machine", "nncc", "tvm", "llvm", "date", "runs"} <= set(about)
     for run in about["runs"]:
-        assert set(run) == {"model", "threads", "trials", "seconds", "gain", "kernels"}
+        assert set(run) == {"machine", "model", "threads", "trials", "seconds", "gain", "kernels"}
+    records, _ = read_folder(folder)
+    assert set(records.by_machine) == {run["machine"] for run in about["runs"]} >= {about["machine"]}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -82,13 +84,28 @@ def resnet18() -> Net:
     return net
 
 
-@pytest.mark.parametrize(("name", "threads"), [("x86-64-v4-vnni", 1), ("x86-64-v3", 1)])
-def test_resnet18_finds_the_shipped_records(tmp_path, name, threads):
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        pytest.param(folder.name, run, id=f"{folder.name} on {run['machine']}")
+        for folder in FOLDERS
+        for run in about_of(folder)["runs"]
+        if run["model"] == "resnet18"
+    ],
+)
+def test_resnet18_finds_the_shipped_records(tmp_path, monkeypatch, name, run):
     """A change of lowering that loses them is to tune again, or to say why not."""
+    monkeypatch.setattr("nncc.tuning.known._typical", lambda folder: run["machine"])
     target = resolve(name)
-    target = replace(target, hardware=replace(target.hardware, cores=threads))
+    target = replace(target, hardware=replace(target.hardware, cores=run["threads"]))
     known = known_from([], True, target)
-    tasks = kernel_tasks(lowered(resnet18(), tmp_path, name, threads, shipped=True), TEMPLATES)
+    tasks = kernel_tasks(lowered(resnet18(), tmp_path, name, run["threads"], shipped=True), TEMPLATES)
     found = sum(known(task.hash)[0] is not None for task in tasks)
-    (run,) = [r for r in about_of(target_folder(name))["runs"] if (r["model"], r["threads"]) == ("resnet18", threads)]
     assert found >= run["kernels"] > 0, f"of {len(tasks)} kernels {found} have a shipped record"
+
+
+def test_a_target_by_name_takes_the_records_of_one_processor():
+    """Gains on several cannot be compared."""
+    folder = target_folder("x86-64-v4-vnni")
+    (_, records), *_ = known_from([], True, resolve(folder.name)).sources
+    assert set(records.by_machine) == {about_of(folder)["machine"]}
