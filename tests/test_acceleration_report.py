@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nncc.acceleration_report import acceleration_facts, acceleration_text
 from nncc.ir import Acceleration, Fallback
+from nncc.reports.acceleration import acceleration_facts, acceleration_text
 
 
 def test_layers_on_the_host_are_listed_with_their_reasons():

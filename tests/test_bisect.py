@@ -14,11 +14,11 @@ from compiled import Net
 
 from nncc.bisect import Culprit, bisect, write_culprit
 from nncc.cli import cli
-from nncc.compare_report import culprit_facts, culprit_text
 from nncc.compat import relax
 from nncc.config import Config
 from nncc.frontend import converters
 from nncc.frontend.onnx import import_onnx
+from nncc.reports.compare import culprit_facts, culprit_text
 from nncc.verify import sample_inputs
 
 

@@ -14,9 +14,9 @@ from compiled import Net
 from onnx import TensorProto, helper
 
 from nncc.check import Check, check_model
-from nncc.check_report import check_facts, check_text
 from nncc.cli import cli
 from nncc.errors import ModelError
+from nncc.reports.check import check_facts, check_text
 from nncc.target import resolve
 
 BOARD = resolve("rpi4")

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 
 import nncc
 from nncc.cli import cli, compile_command
-from nncc.cli_errors import FORMER_OPTIONS
+from nncc.cli.errors import FORMER_OPTIONS
 from nncc.config import Config
 from nncc.doctor import Row
 from nncc.ir import TensorSpec
 from nncc.pipeline import STAGES, stages
-from nncc.report import duration, table
+from nncc.reports import duration, table
 
 SHAPE = ("--shape", "image=2x3x8x8")
 ALL_STAGES = [stage.name for stage in STAGES]
@@ -419,7 +419,7 @@ def test_an_interruption_exits_with_130_and_leaves_nothing(call, tiny, tmp_path,
 
 
 def test_chatter_of_other_tools_does_not_reach_the_terminal(capfd):
-    from nncc.console import quiet
+    from nncc.reports.console import quiet
 
     with quiet() as stream:
         os.write(1, b"chatter\n")

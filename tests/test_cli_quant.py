@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from nncc.cli import cli
-from nncc.cli_quant import _OBSERVERS, _PRECISIONS, quantize_command
+from nncc.cli.quant import _OBSERVERS, _PRECISIONS, quantize_command
 from nncc.execute import open_library
 from nncc.quant.recipe import Observer, Precision, Recipe
 from nncc.verify import reference

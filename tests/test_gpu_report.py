@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nncc.gpu_report import device_text, filling, least_seconds
+from nncc.reports.gpu import device_text, filling, least_seconds
 
 DEVICE = {
     "architecture": "sm_80",

@@ -19,7 +19,7 @@ def program(body: str) -> list[str]:
         sys.executable,
         "-c",
         "import os, signal, sys, time\n"
-        "from nncc.cli_errors import said\n"
+        "from nncc.cli.errors import said\n"
         "from nncc.isolation import isolated\n"
         f"def run():\n    {body}\n"
         "sys.exit(said(lambda: isolated(run), sys.argv[1:]))",

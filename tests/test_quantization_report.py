@@ -9,7 +9,7 @@ from quantized_layers import QuantizedNet
 
 from nncc.cli import cli
 from nncc.ir import Fallback, Quantization
-from nncc.quantization_report import quantization_facts, quantization_text
+from nncc.reports.quantization import quantization_facts, quantization_text
 
 MIXED = Quantization(
     966,

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from nncc import roofline as module
-from nncc.bench_report import kernel_rows, kernel_table, measurement_facts, measurement_text, roofline_facts
 from nncc.errors import NnccError, RunError, ToolError
 from nncc.execute import OpenLibrary, open_library
 from nncc.host import Host, host
 from nncc.ir import Operations
 from nncc.measurement import Measurement
+from nncc.reports.bench import kernel_rows, kernel_table, measurement_facts, measurement_text, roofline_facts
 from nncc.roofline import TIMES, Roofline, attempt, build, measure, roofline, with_peak
 from nncc.target import resolve
 

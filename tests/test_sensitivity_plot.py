@@ -8,7 +8,7 @@ import re
 import pytest
 
 from nncc.errors import OutputError, ToolError, UsageError
-from nncc.sensitivity_plot import check_plot, decibels, plot_groups, plot_layers
+from nncc.reports.sensitivity_plot import check_plot, decibels, plot_groups, plot_layers
 
 
 def groups(count):

@@ -18,9 +18,9 @@ import pytest
 import nncc
 from nncc.errors import TargetError
 from nncc.host import Host, host, llvm_features
+from nncc.reports.target import target_text
 from nncc.resources import targets_folder
 from nncc.target import Hardware, Link, available, resolve
-from nncc.target_report import target_text
 
 NAMES = sorted(path.stem for path in targets_folder().glob("*.toml"))
 GPUS = [name for name in NAMES if resolve(name).hardware.multiprocessors]

@@ -157,7 +157,7 @@ def candidates_json(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 def candidates_text(candidates: Sequence[Candidate], memory: str) -> str:
     """A line a machine; those that no other beats have a mark."""
-    from nncc.report import duration, table
+    from nncc.reports import duration, table
 
     best = pareto(candidates)
     rows = [["", "machine", "multipliers", "KiB", "bus", "mm²", "cycles", "time", "of the peak"]]

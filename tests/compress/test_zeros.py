@@ -16,8 +16,8 @@ from nncc.compress.structures import STRUCTURES, structure_of
 from nncc.compress.surgeon import Block
 from nncc.compress.zero_groups import block_groups, weight_groups
 from nncc.layer_time import LayerTimes
-from nncc.prune_report import prune_facts, prune_text
 from nncc.quant.quantize import shapes_of
+from nncc.reports.prune import prune_facts, prune_text
 from nncc.target import Hardware
 
 

@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from quant_models import images, lopsided
 
-from nncc.compare_report import compare_facts, compare_text
 from nncc.errors import DataError, ModelError
 from nncc.frontend.read_graph import read_graph
 from nncc.quant import compare
@@ -20,6 +19,7 @@ from nncc.quant.correspond import correspondence
 from nncc.quant.quantize import prepare, quantize
 from nncc.quant.recipe import Recipe
 from nncc.quant.samples import input_specs, read_samples
+from nncc.reports.compare import compare_facts, compare_text
 
 VALUE = helper.make_tensor_value_info
 

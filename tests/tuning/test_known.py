@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from made_records import KEY, OTHER, TASK, made
 
-from nncc.decisions_report import decisions_text
 from nncc.host import host
 from nncc.ir import Decision
+from nncc.reports.decisions import decisions_text
 from nncc.target import resolve
 from nncc.tuning.known import known_from
 from nncc.tuning.records import Key, RecordSet, add_to_folder

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from vta_programs import product
 
-from nncc.cli_vta import vta
+from nncc.cli.vta import vta
 from nncc.errors import RunError
 from nncc.vta.disassemble import disassemble, instruction_text
 from nncc.vta.encoding import encode
