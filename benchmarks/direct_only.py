@@ -1,6 +1,6 @@
 """The template of Winograd's convolutions, but none is ever taken: what `sparse.py` compiles direct ones with."""
 
-from nncc.templates import load_templates
+from nncc.kernels.templates import load_templates
 
 _OWN = load_templates()["winograd"].module
 globals().update({name: value for name, value in vars(_OWN).items() if not name.startswith("__")})

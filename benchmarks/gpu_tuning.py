@@ -35,8 +35,8 @@ def make_candidates(
 ) -> int:
     """Build the libraries of a model's tasks that `folder` does not have, of `count` candidates each; how many."""
     from nncc.config import Config
+    from nncc.kernels.templates import load_templates
     from nncc.pipeline import plan, run
-    from nncc.templates import load_templates
     from nncc.tuning.builders import Builders
     from nncc.tuning.tasks import kernel_tasks
 

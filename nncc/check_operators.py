@@ -126,10 +126,10 @@ def _lowered(model: Model, target: Target) -> None:
     from nncc.codegen.lower import lower
     from nncc.frontend.relax_import import import_relax
     from nncc.ir import Network
+    from nncc.kernels.templates import load_templates
     from nncc.passes.context import Context
     from nncc.passes.outline import outline, refuse_regions
     from nncc.passes.own_recurrent import own_recurrent
-    from nncc.templates import load_templates
 
     outlined, regions = outline(model)
     refuse_regions(model, regions, target)

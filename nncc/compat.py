@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as statements
 from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_equal, structural_map, structural_walk
 
-from nncc.dots import FENCE, PRODUCT, ROUND
+from nncc.kernels.dots import FENCE, PRODUCT, ROUND
 from nncc.operators.attributes import Attributes
 
 __all__ = [

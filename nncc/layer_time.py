@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from math import inf, prod
 from typing import TYPE_CHECKING, Any, Literal
 
-from nncc.dots import Dot, dot_of, wide_dot_of
+from nncc.kernels.dots import Dot, dot_of, wide_dot_of
 
 if TYPE_CHECKING:
+    from nncc.kernels.templates import Template
     from nncc.target import Hardware
-    from nncc.templates import Template
 
 __all__ = ["INTERLEAVED", "QUANTIZED_BLOCK", "LayerTimes", "Product"]
 
@@ -153,7 +153,7 @@ class LayerTimes:
 
     def _template(self, name: str) -> Any:
         if self._templates is None:
-            from nncc.templates import load_templates
+            from nncc.kernels.templates import load_templates
 
             self._templates = load_templates()
         return self._templates[name].module

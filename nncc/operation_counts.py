@@ -9,9 +9,9 @@ from typing import Any
 
 from nncc.codegen.vector_functions import MATH, Steps
 from nncc.compat import Schedule, structural_map, structural_walk, tirx, tvm
-from nncc.device_units import KIND
-from nncc.dots import PRODUCT
+from nncc.gpu.device_units import KIND
 from nncc.ir import Operations, TensorSpec
+from nncc.kernels.dots import PRODUCT
 from nncc.scheduling import ANCHOR, FLOPS, extents, largest_shape, loads
 
 __all__ = ["count_bytes", "count_operations", "has_loops"]

@@ -79,9 +79,9 @@ def _simplify(model: Model, job: Job) -> Model:
 
 
 def _specialize(model: Model, job: Job) -> Any:
-    from nncc.choices import GraphChoices
+    from nncc.kernels.choices import GraphChoices
+    from nncc.kernels.templates import load_templates
     from nncc.passes.specialize import specialize
-    from nncc.templates import load_templates
 
     config, templates = job.config, load_templates(job.config.schedules)
     return specialize(model, job.target, templates, GraphChoices(job.known), config.precision, job.open_sizes)
@@ -95,7 +95,7 @@ def _lower(network: Any, job: Job) -> Any:
 
 def _schedule(kernels: Any, job: Job) -> Any:
     from nncc.codegen.schedule import schedule
-    from nncc.templates import load_templates
+    from nncc.kernels.templates import load_templates
 
     return schedule(kernels, load_templates(job.config.schedules), job.known, job.progress)
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from math import prod
 
-from nncc import rows as by_rows
 from nncc import scheduling
 from nncc.compat import te, tirx
+from nncc.kernels import rows as by_rows
 
 NAME = "attention"
 _LOWEST = tirx.const(float("-inf"), "float32")

@@ -1,4 +1,4 @@
-"""Direct convolution on channel-blocked tensors, register-tiled; of float32, or of integers by words (`nncc.dots`).
+"""Direct convolution on channel-blocked tensors, register-tiled; of float32, or integers (`nncc.kernels.dots`).
 
     y[n, o, h, w, oi] = sum_{i, kh, kw, ii} x[n, i, h*sh + kh*dh - pt, w*sw + kw*dw - pl, ii] * W[o, i, kh, kw, ii, oi]
 

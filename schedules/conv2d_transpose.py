@@ -12,8 +12,8 @@ a dense convolution of stride 1 with a kernel of about KH/sh x KW/sw: no zero is
 y is [N, O/co, OH, OW, co]. The register tiles of all phases are computed one after the other, and the epilogue writes
 them interleaved.
 
-Of integers (`nncc.dots`), W_ab is in words, what lies around x is z, and each phase has an offset for what its taps
-make of z: -z sum_{i, t, u} W_ab; the result is int32.
+Of integers (`nncc.kernels.dots`), W_ab is in words, what lies around x is z, and each phase has an offset for what its
+taps make of z: -z sum_{i, t, u} W_ab; the result is int32.
 """
 
 from __future__ import annotations

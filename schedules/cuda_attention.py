@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from math import prod
 
-from nncc import device_loops, scheduling
+from nncc import scheduling
 from nncc.compat import te, tirx
-from nncc.device_plans import STATIC_SHARED
+from nncc.gpu import device_loops
+from nncc.gpu.device_plans import STATIC_SHARED
 
 NAME = "cuda_attention"
 MOST_SHARED = 256

@@ -12,8 +12,9 @@ from math import prod
 
 import numpy as np
 
-from nncc import device_loops, device_tiles, scheduling
+from nncc import scheduling
 from nncc.compat import te, tirx
+from nncc.gpu import device_loops, device_tiles
 
 NAME = "cuda_coded_matmul"
 

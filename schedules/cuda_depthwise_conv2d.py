@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nncc import device_loops, scheduling
+from nncc import scheduling
 from nncc.compat import te, tirx
+from nncc.gpu import device_loops
 
 NAME = "cuda_depthwise_conv2d"
 _THREADS = 128

@@ -5,8 +5,10 @@ m = sum_k x[k] / n        v = sum_k (x[k] - m)^2 / n        y[k] = (x[k] - m) * 
 
 from __future__ import annotations
 
-from nncc import device_loops, gpu_rows, scheduling
+from nncc import scheduling
 from nncc.compat import te, tirx
+from nncc.gpu import device_loops
+from nncc.gpu import rows as gpu_rows
 
 NAME = "cuda_layer_norm"
 

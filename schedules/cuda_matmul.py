@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from math import prod
 
-from nncc import device_loops, device_tiles, scheduling
+from nncc import scheduling
 from nncc.compat import te
+from nncc.gpu import device_loops, device_tiles
 
 NAME = "cuda_matmul"
 

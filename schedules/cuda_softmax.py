@@ -5,8 +5,10 @@ m = max_k x[k]        y[k] = exp(x[k] - m) / sum_k exp(x[k] - m)
 
 from __future__ import annotations
 
-from nncc import device_loops, gpu_rows, scheduling
+from nncc import scheduling
 from nncc.compat import te, tirx
+from nncc.gpu import device_loops
+from nncc.gpu import rows as gpu_rows
 
 NAME = "cuda_softmax"
 

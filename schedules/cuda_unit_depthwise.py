@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nncc import device_loops, scheduling
+from nncc import scheduling
 from nncc.compat import te, tirx
-from nncc.device_units import KIND, KINDS, decoded
+from nncc.gpu import device_loops
+from nncc.gpu.device_units import KIND, KINDS, decoded
 
 NAME = "cuda_unit_depthwise"
 _THREADS = 128

@@ -12,9 +12,10 @@ from math import prod
 
 import numpy as np
 
-from nncc import device_loops, scheduling
+from nncc import scheduling
 from nncc.compat import te
-from nncc.device_units import KIND, KINDS, choose_unit_tile, decoded
+from nncc.gpu import device_loops
+from nncc.gpu.device_units import KIND, KINDS, choose_unit_tile, decoded
 
 NAME = "cuda_unit_matmul"
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from math import prod
 
-from nncc import device_loops, scheduling
+from nncc import scheduling
 from nncc.compat import te
-from nncc.device_units import KIND, KINDS, choose_unit_tile, decoded
+from nncc.gpu import device_loops
+from nncc.gpu.device_units import KIND, KINDS, choose_unit_tile, decoded
 
 NAME = "cuda_unit_product"
 

@@ -16,7 +16,7 @@ x is [N, C/ci, H, W, ci], y is [N, O/co, OH, OW, co]. The sum over r takes one o
 
   Ig steps, each of which shuffles a vector of activations where "window" broadcasts one; s must divide ci.
 
-Integers take the form "window", by words (`nncc.dots`): W is [.., KH, KW, ci/size, co*size], the result int32.
+Integers take the form "window", by words (`nncc.kernels.dots`): W is [.., KH, KW, ci/size, co*size], the result int32.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from math import prod
 
-from nncc import rows, scheduling
+from nncc import scheduling
 from nncc.compat import te, tirx
+from nncc.kernels import rows
 
 NAME = "layer_norm"
 

@@ -6,7 +6,7 @@ A constant right-hand side is packed at compile time; another is packed by the k
 over it. One register tile is `rows` x `vectors` accumulators of `lanes` (l): the schedule lays P out so that what one
 step of the reduction takes comes in one stream.
 
-Of integers (`nncc.dots`), x is taken by words and P is [.., ceil(N/l), K/size, l * size]; the result is int32.
+Of integers (`nncc.kernels.dots`), x is taken by words and P is [.., ceil(N/l), K/size, l * size]; the result is int32.
 
 Weights may be codes that the kernel decodes in registers, so that they are small in memory: w = code * scale + offset,
 with a scale and an offset for each column and group of rows.

@@ -20,7 +20,7 @@ import numpy as np
 
 from nncc import scheduling
 from nncc.compat import te, tirx
-from nncc.dots import rounded
+from nncc.kernels.dots import rounded
 from nncc.passes.quantization import dequantized
 
 NAME = "pool2d"

@@ -16,8 +16,8 @@ from math import prod
 
 from nncc import scheduling
 from nncc.compat import te, tirx
+from nncc.kernels.recurrent_tiles import phases
 from nncc.operators.cells import CELLS, GATES, Block
-from nncc.recurrent_tiles import phases
 
 NAME = "recurrent"
 _CHAINS = 4

@@ -5,7 +5,7 @@
 A block is `co * g` output channels by four input channels at one place of the window: g vectors of output channels
 share a list of the blocks that are not zero, all lists as long as the longest. A place is one int32: i, kh, kw and v
 (four input channels of a block) in bit fields. x is [N, C/ci, H, W, ci], W is [O/(co g), E, 4, g, co], of integers
-[O/(co g), E, 4/size, g, co * size] in words (`nncc.dots`), places are [O/(co g), E].
+[O/(co g), E, 4/size, g, co * size] in words (`nncc.kernels.dots`), places are [O/(co g), E].
 
 Two lists share nothing that they read: beside its weights, each multiply-add of a list with one vector takes an
 activation of its own from memory.
@@ -17,9 +17,10 @@ from math import prod
 
 import numpy as np
 
-from nncc import scheduling, skipping
+from nncc import scheduling
 from nncc.compat import te, tirx
-from nncc.skipping import WORD
+from nncc.kernels import skipping
+from nncc.kernels.skipping import WORD
 
 NAME = "sparse_conv2d"
 _BITS = 4
@@ -27,7 +28,7 @@ _BITS = 4
 
 
 def lists(kernel, in_lanes, out_lanes, width, hardware, dot=None):
-    """How zeros are best skipped (`nncc.skipping.Lists`), for rows of `width` outputs; None where that is no way."""
+    """How zeros are best skipped (`skipping.Lists`), for rows of `width` outputs; None where that is no way."""
     if in_lanes % WORD or max(kernel.shape[2:]) > 1 << _BITS or kernel.shape[1] > 1 << 18:
         return None
     return skipping.best_lists(kernel, out_lanes, width, hardware, dot)

@@ -4,16 +4,17 @@
 
 A block is `l * g` columns of the constant by four of its rows: g vectors of columns share a list of the blocks that are
 not zero, all lists as long as the longest. x is [.., M, K], W is [N/(l g), E, 4, g, l], of integers
-[N/(l g), E, 4/size, g, l * size] in words (`nncc.dots`), places (c) are int32 [N/(l g), E].
+[N/(l g), E, 4/size, g, l * size] in words (`nncc.kernels.dots`), places (c) are int32 [N/(l g), E].
 """
 
 from __future__ import annotations
 
 from math import prod
 
-from nncc import scheduling, skipping
+from nncc import scheduling
 from nncc.compat import te
-from nncc.skipping import WORD
+from nncc.kernels import skipping
+from nncc.kernels.skipping import WORD
 
 NAME = "sparse_matmul"
 

@@ -7,10 +7,10 @@ import pytest
 from compiled import Net, agrees, compile_net, lowered
 from test_schedules import TARGETS
 
-from nncc.choices import Choices
-from nncc.schedule_kernel import schedule_kernel
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.lab import Lab
 from nncc.tuning.runners import open_runner

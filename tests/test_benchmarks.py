@@ -26,7 +26,7 @@ from peers import CONTESTANTS, check
 from quantized_nets import QuantizedNet
 
 import nncc
-from nncc.skipping import density
+from nncc.kernels.skipping import density
 from nncc.verify import reference
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,6 @@
 """What a template asks for is answered by a record as far as the template still has the answer, else by its default."""
 
-from nncc.choices import Choices, GraphChoices, graph_task
+from nncc.kernels.choices import Choices, GraphChoices, graph_task
 
 
 def test_the_first_option_is_the_default():

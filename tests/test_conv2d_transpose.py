@@ -7,7 +7,7 @@ import pytest
 from compiled import Net, agrees
 from test_schedules import TARGETS, pair
 
-from nncc.templates import load_templates
+from nncc.kernels.templates import load_templates
 
 TEMPLATE = load_templates()["conv2d_transpose"].module
 

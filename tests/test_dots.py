@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nncc.dots import DOTS, dot_of
+from nncc.kernels.dots import DOTS, dot_of
 from nncc.scheduling import register_tiles
 from nncc.target import available, resolve
 

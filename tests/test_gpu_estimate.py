@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from nncc.gpu_estimate import estimates
+from nncc.gpu.estimate import estimates
 from nncc.ir import Call, Launch, Operations, Program, Ref
 from nncc.target import Hardware, Target
 

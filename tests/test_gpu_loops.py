@@ -13,9 +13,9 @@ from emulated import Emulated, emulate, needs_compiler
 
 from nncc.config import Config
 from nncc.errors import ModelError
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 from nncc.pipeline import plan, run
-from nncc.schedule_kernel import schedule_kernel
-from nncc.templates import load_templates
 from nncc.tuning.tasks import kernel_functions, kernel_hash
 
 CASES: dict[str, Callable[[Net], str]] = {
@@ -129,7 +129,7 @@ def test_what_only_processors_run_is_refused_by_its_name(operator: str, words: s
 
 def test_our_own_code_is_refused() -> None:
     from nncc.compat import tirx
-    from nncc.gpu_templates import refuse_own_code
+    from nncc.gpu.templates import refuse_own_code
 
     function = tirx.PrimFunc([], tirx.Evaluate(0)).with_attr("global_symbol", "sort")
     with pytest.raises(ModelError) as error:

@@ -16,10 +16,10 @@ from nncc.codegen.lower import lower
 from nncc.codegen.schedule import schedule
 from nncc.execute import open_library
 from nncc.frontend.onnx import import_onnx
+from nncc.kernels.templates import load_templates
 from nncc.passes.simplify import simplify
 from nncc.passes.specialize import specialize
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.verify import judge
 
 WINOGRAD = load_templates()["winograd"].module

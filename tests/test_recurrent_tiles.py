@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
+from nncc.kernels.recurrent_tiles import Tile, phases, tile
 from nncc.operators.recurrence import Activation, Recurrence
-from nncc.recurrent_tiles import Tile, phases, tile
 from nncc.target import Hardware
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

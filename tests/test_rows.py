@@ -7,7 +7,7 @@ import pytest
 from compiled import Net, agrees
 from test_schedules import TARGETS
 
-from nncc.rows import row_tiles
+from nncc.kernels.rows import row_tiles
 
 # Rows, length: one row, primes, lengths that no vector divides, and a vocabulary's.
 SIZES = [

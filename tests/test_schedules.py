@@ -11,10 +11,10 @@ import pytest
 from compiled import Net, agrees, lowered
 
 import nncc
-from nncc.choices import Choices
 from nncc.compat import structural_walk, tvm
-from nncc.schedule_kernel import schedule_kernel
-from nncc.templates import load_templates
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 TARGETS = [

@@ -11,11 +11,11 @@ from compiled import agrees, compile_net
 from onnx import helper, numpy_helper
 
 from nncc.config import Config
-from nncc.dots import DOTS
+from nncc.kernels.dots import DOTS
+from nncc.kernels.skipping import density, list_tiles
+from nncc.kernels.templates import load_templates
 from nncc.pipeline import plan, run
-from nncc.skipping import density, list_tiles
 from nncc.target import resolve
-from nncc.templates import load_templates
 
 Case = tuple[np.ndarray, tuple[int, ...], dict[str, object]]
 """A kernel, the shape of its input, and attributes of Conv."""

@@ -7,8 +7,8 @@ import pytest
 from compiled import Net, agrees, compile_net
 from quantized import QuantizedNet
 
+from nncc.kernels.skipping import pack
 from nncc.passes.pack_matmul import skipped
-from nncc.skipping import pack
 from nncc.target import resolve
 
 

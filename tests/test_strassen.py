@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from nncc.choices import Choices
 from nncc.codegen.flatten import in_panels
 from nncc.compat import IRModule, te, topi, tvm
-from nncc.schedule_kernel import schedule_kernel
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 from nncc.target import resolve
-from nncc.templates import load_templates
 
 TEMPLATES = load_templates()
 STRASSEN = TEMPLATES["strassen"]

@@ -4,10 +4,10 @@ import pytest
 
 from nncc.compat import te, tvm
 from nncc.errors import UsageError
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 from nncc.resources import schedules_folder
-from nncc.schedule_kernel import schedule_kernel
 from nncc.target import resolve
-from nncc.templates import load_templates
 
 WHOLE = 'NAME = "mine"\n\ndef compute(): ...\n\ndef schedule(sch, block, hardware, choose): ...\n'
 HINT = (
@@ -66,7 +66,7 @@ def test_loops_that_fail_halfway_leave_the_kernel_as_it_was(monkeypatch):
         sch.fuse(*sch.get_loops(block))
         sch.get_sblock("there is none")
 
-    monkeypatch.setattr("nncc.schedule_kernel.elementwise", fails)
+    monkeypatch.setattr("nncc.kernels.schedule_kernel.elementwise", fails)
     x = te.placeholder((4, 8), name="x")
     function = te.create_prim_func([x, te.compute((4, 8), lambda i, j: x[i, j] * 2.0, name="y")])
     before = function.script()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from compiled import Net, agrees, compile_net
 
+from nncc.kernels.templates import load_templates
 from nncc.passes.weight_only import Codes
-from nncc.templates import load_templates
 
 MATMUL = load_templates()["matmul"].module
 

@@ -11,7 +11,7 @@ from nncc.codegen.cuda_compiler import DeviceCode, compile_device_code, find_com
 from nncc.codegen.emit_cuda import emit_source
 from nncc.codegen.link import CUDA_FUNCTIONS, PUBLIC_FUNCTIONS, RPC_GPU_FUNCTIONS
 from nncc.codegen.toolchains import find_toolchain
-from nncc.gpu_estimate import LaunchEstimate, estimates
+from nncc.gpu.estimate import LaunchEstimate, estimates
 from nncc.ir import Artifact, Lowered, Program
 from nncc.target import Target
 

@@ -11,9 +11,9 @@ from nncc.backends.library import Code, make_library
 from nncc.codegen.emit_c import emit_source
 from nncc.codegen.link import PUBLIC_FUNCTIONS, RPC_FUNCTIONS
 from nncc.codegen.toolchains import find_toolchain
-from nncc.dots import dots_of
 from nncc.errors import InternalError
 from nncc.ir import Artifact, Lowered, Program
+from nncc.kernels.dots import dots_of
 from nncc.target import Target
 
 __all__ = ["DUMPS", "EXPANDS_WEIGHTS", "build", "check", "code_of", "lower"]

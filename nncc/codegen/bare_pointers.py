@@ -34,9 +34,9 @@ from nncc.compat import (
     tvm,
     vectorize_calls,
 )
-from nncc.dots import DOTS, Dot
 from nncc.errors import InternalError
 from nncc.ir import Lowered, align
+from nncc.kernels.dots import DOTS, Dot
 from nncc.scheduling import DIMS
 from nncc.target import Hardware
 

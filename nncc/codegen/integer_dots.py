@@ -1,4 +1,4 @@
-"""Sums of integer products become the processor's instructions; see `nncc.dots`.
+"""Sums of integer products become the processor's instructions; see `nncc.kernels.dots`.
 
     acc + dot(x0 .. x3, w0 .. w3)  ->  vpdpbusd(acc, broadcast(x0 .. x3), w)     AVX-512 VNNI, AVX-VNNI
                                        sdot(acc, w, x.4b[i])                     Arm, dot product
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import Analyzer, structural_map, tirx, tvm
-from nncc.dots import BYTE, FENCE, FULL_PRODUCT, PRODUCT, ROUND, Dot
+from nncc.kernels.dots import BYTE, FENCE, FULL_PRODUCT, PRODUCT, ROUND, Dot
 
 __all__ = ["integer_dots"]
 

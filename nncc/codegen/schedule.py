@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from nncc.choices import TRACE, Choices, Find
 from nncc.errors import InternalError, NnccError
 from nncc.ir import Kernels
+from nncc.kernels.choices import TRACE, Choices, Find
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import Template
 from nncc.operation_counts import count_bytes, count_operations
-from nncc.schedule_kernel import schedule_kernel
-from nncc.templates import Template
 from nncc.tuning.tasks import kernel_hash, kernel_text
 
 __all__ = ["schedule"]

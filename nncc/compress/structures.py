@@ -16,7 +16,7 @@ from nncc.compress.surgeon import RANKS, Block
 from nncc.compress.zero_groups import block_groups, weight_groups
 from nncc.compress.zeros import Zeros, some_blocks, some_weights
 from nncc.errors import UsageError, did_you_mean
-from nncc.skipping import MOST_OUTPUTS, WORD
+from nncc.kernels.skipping import MOST_OUTPUTS, WORD
 
 if TYPE_CHECKING:
     import onnx_ir

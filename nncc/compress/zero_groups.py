@@ -19,8 +19,8 @@ from nncc.compress.groups import Dependencies, Group
 from nncc.compress.linear import MOST_COLUMNS, Linear, linear
 from nncc.compress.parts import Analysis
 from nncc.compress.surgeon import Block
+from nncc.kernels.skipping import WORD, best_lists
 from nncc.passes.rewriting import attribute, constant, is_op
-from nncc.skipping import WORD, best_lists
 
 if TYPE_CHECKING:
     import onnx_ir

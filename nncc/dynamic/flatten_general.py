@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from nncc.choices import Choices
 from nncc.codegen.flatten import in_panels
 from nncc.codegen.infinite_maxima import infinite_maxima
 from nncc.codegen.place import Memory, Value, place
@@ -14,8 +13,9 @@ from nncc.compat import tvm
 from nncc.dynamic.general import General
 from nncc.dynamic.generalize import dims_of
 from nncc.ir import Kernels, Lowered, Program, symbol_prefix
-from nncc.schedule_kernel import schedule_kernel
-from nncc.templates import Template
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import Template
 
 __all__ = ["flatten_general"]
 

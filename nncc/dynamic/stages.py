@@ -163,7 +163,7 @@ def schedule_open(opened: Opened, job: Job) -> Opened:
     """
     from nncc.codegen.schedule import schedule
     from nncc.dynamic.layouts import Use, laid_out_like, panels_of, uses_of
-    from nncc.templates import load_templates
+    from nncc.kernels.templates import load_templates
 
     templates = load_templates(job.config.schedules)
     panels: dict[bytes, int] = {}
@@ -194,7 +194,7 @@ def flatten_open(opened: Opened, job: Job) -> Program:
     from nncc.codegen.flatten import flatten
     from nncc.dynamic.buckets import joined
     from nncc.dynamic.flatten_general import flatten_general
-    from nncc.templates import load_templates
+    from nncc.kernels.templates import load_templates
 
     dims = opened.inputs.dims
     general = None

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from nncc.choices import GraphChoices
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape, te, tirx
-from nncc.dots import dot_of
+from nncc.kernels.choices import GraphChoices
+from nncc.kernels.dots import dot_of
+from nncc.kernels.templates import Template
 from nncc.passes.blocked import Blocked, block_array, from_blocks, pad_plain, to_blocks
 from nncc.passes.context import Context
 from nncc.passes.convolutions import conv2d, convolution_texts, of_integers
@@ -26,7 +27,6 @@ from nncc.passes.quantization import dequantized
 from nncc.passes.relax_grids import named
 from nncc.passes.rewriter import Rewriter
 from nncc.target import Hardware
-from nncc.templates import Template
 
 __all__ = ["BINARY", "UNARY", "Layout", "choose_layout", "scaled_sum"]
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nncc.choices import GraphChoices
 from nncc.config import Precision
+from nncc.kernels.choices import GraphChoices
 from nncc.passes.offload import Offload
 from nncc.passes.product_layers import ProductLayers
 from nncc.target import Target
 
 if TYPE_CHECKING:
-    from nncc.templates import Template
+    from nncc.kernels.templates import Template
 
 __all__ = ["Context"]
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from nncc import scheduling
-from nncc.choices import graph_task
 from nncc.compat import GenericConst, constant_array, relax, static_shape
-from nncc.dots import Dot, wide_dot_of
+from nncc.kernels.choices import graph_task
+from nncc.kernels.dots import Dot, wide_dot_of
+from nncc.kernels.skipping import Lists
 from nncc.layer_time import INTERLEAVED
 from nncc.passes.blocked import Blocked, block_array, interleaved
 from nncc.passes.relax_grids import named
-from nncc.skipping import Lists
 
 if TYPE_CHECKING:
+    from nncc.kernels.templates import Template
     from nncc.passes.choose_layout import Layout
-    from nncc.templates import Template
 
 __all__ = ["conv2d", "convolution_texts", "of_integers", "without_border"]
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, te
+from nncc.kernels.templates import Template
 from nncc.passes.blocked import Blocked
 from nncc.passes.choose_layout import Layout, scaled_sum
 from nncc.passes.context import Context
 from nncc.passes.convolutions import of_integers, without_border
-from nncc.templates import Template
 
 __all__ = ["gpu_layout"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
-from nncc.device_units import KINDS
+from nncc.gpu.device_units import KINDS
 from nncc.passes.context import Context
 from nncc.passes.relax_grids import swaps_last_axes
 from nncc.passes.rewriter import Rewriter

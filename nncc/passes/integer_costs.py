@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import static_shape
-from nncc.dots import Dot, dot_of
+from nncc.kernels.dots import Dot, dot_of
 from nncc.layer_time import QUANTIZED_BLOCK, LayerTimes, Product
 from nncc.passes.context import Context
 from nncc.passes.pack_matmul import lists_of_panels, panel_lanes

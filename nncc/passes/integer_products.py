@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
-from nncc.dots import dot_of
+from nncc.kernels.dots import dot_of
 from nncc.passes.context import Context
 from nncc.passes.integer_costs import slower
 from nncc.passes.products_of_activations import Stays, product_of_activations

@@ -15,11 +15,11 @@ import numpy as np
 
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
 from nncc.errors import ModelError
+from nncc.kernels.recurrent_tiles import tile as tile_of
 from nncc.operators.cells import GATES
 from nncc.operators.recurrence import FUNCTION, Recurrence
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
-from nncc.recurrent_tiles import tile as tile_of
 
 __all__ = ["own_recurrent"]
 

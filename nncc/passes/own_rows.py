@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from nncc.compat import IRModule, relax, static_shape
-from nncc.gpu_rows import LONGEST
+from nncc.gpu.rows import LONGEST
 from nncc.passes.context import Context
 from nncc.passes.rewriter import Rewriter
 

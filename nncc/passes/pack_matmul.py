@@ -2,8 +2,8 @@
 
 x[.., m, k] @ w[k, n]  ->  matmul(x, P)        P[p, k, i] = w[k, p l + i], zeros where n is missing
 
-Integers are packed in words (`nncc.dots`). Constants of which blocks are zero may go to a template that skips them,
-where that is predicted to be faster (`skipped`).
+Integers are packed in words (`nncc.kernels.dots`). Constants of which blocks are zero may go to a template that skips
+them, where that is predicted to be faster (`skipped`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 
 from nncc import scheduling
 from nncc.compat import GenericConst, IRModule, constant_array, relax, static_shape
-from nncc.dots import Dot, dot_of
+from nncc.kernels.dots import Dot, dot_of
+from nncc.kernels.skipping import WORD, Lists, best_lists
 from nncc.passes.context import Context
 from nncc.passes.relax_grids import swaps_last_axes
 from nncc.passes.rewriter import Rewriter
-from nncc.skipping import WORD, Lists, best_lists
 from nncc.target import Hardware
 
 __all__ = ["pack_matmul"]

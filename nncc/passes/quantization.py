@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nncc.compat import te, tirx
-from nncc.dots import nearest, nearest_byte
+from nncc.kernels.dots import nearest, nearest_byte
 
 __all__ = ["bounds", "dequantized", "quantized"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nncc.compat import GenericConst, IRModule, relax, topi
 from nncc.ir import CONCATENATION
-from nncc.templates import Template
+from nncc.kernels.templates import Template
 
 __all__ = ["Rewriter", "variables"]
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import get_args
 
-from nncc.choices import GraphChoices
 from nncc.compat import IRModule, relax, tvm
 from nncc.config import Precision
-from nncc.dots import dot_of
 from nncc.errors import InternalError, UsageError
 from nncc.frontend.relax_import import import_relax
 from nncc.ir import Model, Network
+from nncc.kernels.choices import GraphChoices
+from nncc.kernels.dots import dot_of
+from nncc.kernels.templates import Template
 from nncc.passes.accelerate import accelerate
 from nncc.passes.activation_sign import to_signed, to_unsigned
 from nncc.passes.choose_layout import choose_layout
@@ -48,7 +49,6 @@ from nncc.passes.volumes_as_images import volumes_as_images
 from nncc.passes.weight_only import weight_only
 from nncc.quant.widen import widen
 from nncc.target import Target
-from nncc.templates import Template
 
 __all__ = ["SPECIALIZE", "SPECIALIZE_ACCELERATOR", "SPECIALIZE_GPU", "specialize"]
 

@@ -1,6 +1,6 @@
 """What a library for a GPU says of its kernels, as text: what bounds each at least, and how it fills the GPU.
 
-No time is measured here: `nncc.gpu_estimate` says what the figures are.
+No time is measured here: `nncc.gpu.estimate` says what the figures are.
 """
 
 from __future__ import annotations

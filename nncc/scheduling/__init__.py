@@ -2,8 +2,8 @@
 
 A template is a Python file with `NAME`, `compute(...)` (a tensor expression whose main block carries
 ``anchor(NAME)``) and ``schedule(sch, block, hardware, choose) -> (blocks it placed, what it decided)``;
-`nncc.templates` loads it, `nncc.schedule_kernel` gives each kernel to its own. What a template decides, it asks
-`choose` for: see `nncc.choices`. All words are imported from here.
+`nncc.kernels.templates` loads it, `nncc.kernels.schedule_kernel` gives each kernel to its own. What a template decides,
+it asks `choose` for: see `nncc.kernels.choices`. All words are imported from here.
 """
 
 from nncc.scheduling.actions import (

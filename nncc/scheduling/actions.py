@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from nncc.choices import Choices
 from nncc.compat import tirx
+from nncc.kernels.choices import Choices
 from nncc.scheduling.annotations import AHEAD, BORDERS, PHASES
 from nncc.scheduling.facts import below, dot_in, extent, extents, is_spatial, operand, stand_in, transcendentals
 from nncc.scheduling.tiles import unrollings

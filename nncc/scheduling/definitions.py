@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nncc.compat import te, tirx, topi
-from nncc.dots import Dot
+from nncc.kernels.dots import Dot
 
 __all__ = ["padded", "shift", "widened"]
 

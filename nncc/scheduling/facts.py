@@ -7,8 +7,8 @@ from math import prod
 from typing import Any
 
 from nncc.compat import Analyzer, structural_map, structural_walk, tirx, tvm
-from nncc.dots import Dot, dot_of
 from nncc.errors import InternalError
+from nncc.kernels.dots import Dot, dot_of
 from nncc.scheduling.annotations import DIMS, LAID
 from nncc.target import Hardware
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nncc.dots import Dot
+from nncc.kernels.dots import Dot
 from nncc.target import Hardware
 
 __all__ = ["MOST_TILES", "even_tile", "register_tiles", "tile_cost", "tiled_cost", "unrollings"]

@@ -29,7 +29,7 @@ class Hardware:
     lane_operand: bool = False
     """Whether a multiply-add takes one lane of a register as its factor (Arm), rather than a broadcast from memory."""
     int8_dot: str = "none"
-    """How int8 is multiplied: none | sdot | smull | vnni512 | vnni256 | avxvnni | pmaddwd; see `nncc.dots`."""
+    """How int8 is multiplied: none | sdot | smull | vnni512 | vnni256 | avxvnni | pmaddwd; see `nncc.kernels.dots`."""
     l1_kib: int = 32
     l2_kib: int = 512
     cores: int = 1

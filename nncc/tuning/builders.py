@@ -187,7 +187,7 @@ def serve() -> None:
 
 def _build(recipe: Recipe) -> Candidates | str:
     from nncc.compat import tvm
-    from nncc.templates import load_templates
+    from nncc.kernels.templates import load_templates
     from nncc.tuning.candidates import build_candidates
 
     try:

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from nncc.choices import Choices
 from nncc.codegen.flatten import in_panels
 from nncc.errors import InternalError
 from nncc.ir import Call, Program, Ref, TensorSpec, align
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import Template
 from nncc.operation_counts import count_bytes, count_operations
-from nncc.schedule_kernel import schedule_kernel
 from nncc.target import Target
-from nncc.templates import Template
 
 __all__ = ["Candidates", "Kernel", "build_candidates", "check_inputs"]
 
@@ -116,7 +116,7 @@ def _for_gpu(program: Program, folder: Path, rpc: bool, count: int, default_seco
     """The library of the candidates that the compiler's report leaves; of all, where `default_seconds` is None."""
     from nncc.backends.cuda import build
     from nncc.codegen.cuda_compiler import compile_device_code
-    from nncc.gpu_estimate import estimates
+    from nncc.gpu.estimate import estimates
     from nncc.tuning.static_cost import why_not
 
     device = compile_device_code(program.kernels, str(program.target.tvm["arch"]), later=False)

@@ -73,10 +73,10 @@ def export(records: RecordSet, folder: Path, schedules: Sequence[Path] = ()) -> 
 
     Raises OutputError where `folder` cannot be written or has such files already.
     """
-    from nncc.choices import Choices
     from nncc.compat import IRModule, Schedule, metaschedule
-    from nncc.schedule_kernel import apply_template
-    from nncc.templates import load_templates
+    from nncc.kernels.choices import Choices
+    from nncc.kernels.schedule_kernel import apply_template
+    from nncc.kernels.templates import load_templates
     from nncc.tuning.search import ANSWERS, frozen
 
     files = [folder / WORKLOADS, folder / RECORDS]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
-from nncc.choices import GraphChoices
 from nncc.ir import Kernels
+from nncc.kernels.choices import GraphChoices
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.measure import Timing
 from nncc.tuning.record import Task

@@ -8,8 +8,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.choices import TRACE
 from nncc.host import host
+from nncc.kernels.choices import TRACE
 from nncc.resources import schedules_folder
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Known:
     """Lines of the records that were left out."""
 
     def __call__(self, task: str) -> tuple[Mapping[str, Any] | None, str]:
-        """What is known to be best for a task, or None, and where that is known from: a `Find` of `nncc.choices`."""
+        """What is known to be best for a task, or None, and where that is known from: a `Find` of
+        `nncc.kernels.choices`."""
         if task in self.fixed:
             return self.fixed[task], self.fixed_by
         for name, records in self.sources:

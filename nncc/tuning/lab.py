@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from nncc.kernels.templates import Template
 from nncc.target import Target
-from nncc.templates import Template
 from nncc.tuning.agreement import wrong_by
 from nncc.tuning.builders import Builders, BuildFailure, Recipe
 from nncc.tuning.candidates import Candidates, Kernel, check_inputs

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import inf, isfinite
 from typing import Any
 
-from nncc.choices import Choices
 from nncc.compat import tvm
 from nncc.errors import NnccError
-from nncc.schedule_kernel import schedule_kernel
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import Template
 from nncc.target import Target
-from nncc.templates import Template
 from nncc.tuning.search import frozen
 from nncc.tuning.tasks import KernelTask
 

@@ -1,8 +1,8 @@
 """MetaSchedule's evolutionary search over what one kernel's template may choose.
 
-A point of the space is a template's run with other answers (`nncc.choices`); its trace is what MetaSchedule mutates,
-replays and predicts. A template decides in Python, which a trace does not have: the mutator therefore runs the template
-again, with one answer changed, and gives back the new trace; the answers are in the trace as an annotation.
+A point of the space is a template's run with other answers (`nncc.kernels.choices`); its trace is what MetaSchedule
+mutates, replays and predicts. A template decides in Python, which a trace does not have: the mutator therefore runs the
+template again, with one answer changed, and gives back the new trace; the answers are in the trace as an annotation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from nncc.choices import Choices
 from nncc.compat import IRModule, metaschedule, trace_mutator, tvm
-from nncc.schedule_kernel import apply_template
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import apply_template
+from nncc.kernels.templates import Template
 from nncc.target import Target
-from nncc.templates import Template
 from nncc.tuning.tasks import KernelTask
 
 __all__ = ["CostModel", "Search", "answers_of", "frozen"]

@@ -12,9 +12,9 @@ from typing import Any
 from nncc.config import Tuning
 from nncc.errors import RunError, TargetError, UsageError
 from nncc.ir import Kernels
+from nncc.kernels.templates import load_templates
 from nncc.pipeline import Job, run
 from nncc.target import Target
-from nncc.templates import load_templates
 from nncc.tuning.contest import Contest, Entry, margin, relatives
 from nncc.tuning.cycle_lab import lab_of
 from nncc.tuning.estimated_runner import EstimatedRunner

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nncc.gpu_estimate import KernelEstimate, LaunchEstimate
+from nncc.gpu.estimate import KernelEstimate, LaunchEstimate
 from nncc.target import Hardware
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nncc.choices import Choices
 from nncc.ir import Kernels, Operations
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import Template
 from nncc.operation_counts import count_bytes, count_operations
-from nncc.schedule_kernel import schedule_kernel
 from nncc.scheduling import LAID
 from nncc.target import Hardware
-from nncc.templates import Template
 
 __all__ = ["KernelTask", "default_options", "kernel_functions", "kernel_hash", "kernel_tasks", "kernel_text"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nncc.choices import Choices
 from nncc.errors import RecordError
-from nncc.schedule_kernel import schedule_kernel
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 from nncc.target import Target
-from nncc.templates import load_templates
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.contest import margin
 from nncc.tuning.cycle_lab import lab_of

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from nncc.backends import backend
-from nncc.choices import GraphChoices
 from nncc.ir import Kernels, Model
+from nncc.kernels.choices import GraphChoices
 from nncc.pipeline import Job, run
 from nncc.tuning.known import Known
 from nncc.tuning.measure import Timing, compare
@@ -52,8 +52,8 @@ class Whole:
     def lowered(self, fixed: Fixed) -> tuple[Kernels, GraphChoices]:
         """The model's kernels before they are scheduled, and what its passes asked for."""
         from nncc.codegen.lower import lower
+        from nncc.kernels.templates import load_templates
         from nncc.passes.specialize import specialize
-        from nncc.templates import load_templates
 
         graph = GraphChoices(Known(fixed=fixed))
         config = self.job.config

@@ -11,9 +11,9 @@ from quantized import QuantizedNet, attention, extremes, few_channels, inputs_of
 
 from nncc.codegen.integer_dots import integer_dots
 from nncc.compat import IRModule, pure_operator, tirx, tvm
-from nncc.dots import BYTE, dot_of
 from nncc.execute import open_library
 from nncc.host import host
+from nncc.kernels.dots import BYTE, dot_of
 from nncc.target import resolve
 
 PLAIN = "x86-64,int8_dot=none"

@@ -9,7 +9,7 @@ from nncc.codegen.bare_pointers import lower_kernels
 from nncc.codegen.vector_functions import MATH
 from nncc.codegen.vector_math import vector_math
 from nncc.compat import IRModule, Schedule, te, tirx, tvm, vectorize_calls
-from nncc.schedule_kernel import schedule_kernel
+from nncc.kernels.schedule_kernel import schedule_kernel
 from nncc.target import resolve
 
 ULP = {"exp": 0.9, "sigmoid": 2.5, "tanh": 6, "erf": 6, "log": 1, "sin": 1.6, "cos": 1.6, "atan": 3}

@@ -10,8 +10,8 @@ import pytest
 from compiled import Net
 from emulated import Emulated, computed, emulate, needs_compiler
 
-from nncc.choices import Choices
-from nncc.device_units import KINDS, SIZES
+from nncc.gpu.device_units import KINDS, SIZES
+from nncc.kernels.choices import Choices
 from nncc.target import resolve
 
 HALF = 2.0**-11
@@ -23,10 +23,10 @@ HALF = 2.0**-11
 def test_every_tile_of_units_is_exact_on_small_integers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of integers below 2^7 no bit is lost, and sums below 2^24 are exact in any order; depths, rows and columns fill
     no tile."""
-    from nncc import device_plans
     from nncc.compat import te
-    from nncc.schedule_kernel import schedule_kernel
-    from nncc.templates import load_templates
+    from nncc.gpu import device_plans
+    from nncc.kernels.schedule_kernel import schedule_kernel
+    from nncc.kernels.templates import load_templates
 
     rows, depth, columns = 35, 93, 75
     random = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 from compiled import ROUNDING, Net
 from emulated import Emulated, computed, emulate, needs_compiler
 
-from nncc.choices import Choices
+from nncc.kernels.choices import Choices
 from nncc.target import resolve
 
 pytestmark = needs_compiler
@@ -49,10 +49,10 @@ def test_every_product_has_the_template(products: tuple[dict[str, str], Emulated
 
 def test_every_tile_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever tuning may choose, with sizes that no tile divides, and where that is possible in parts."""
-    from nncc import device_plans, device_tiles
     from nncc.compat import te
-    from nncc.schedule_kernel import schedule_kernel
-    from nncc.templates import load_templates
+    from nncc.gpu import device_plans, device_tiles
+    from nncc.kernels.schedule_kernel import schedule_kernel
+    from nncc.kernels.templates import load_templates
 
     rows, depth, columns = 37, 101, 141
     random = np.random.default_rng(0)

@@ -9,8 +9,8 @@ import pytest
 from compiled import Net, compile_net
 from emulated import computed, emulate, needs_compiler
 
-from nncc.choices import Choices
 from nncc.errors import UsageError
+from nncc.kernels.choices import Choices
 from nncc.target import resolve
 
 TF32 = 2.0**-10
@@ -21,10 +21,10 @@ errors of others cancel as the products do."""
 @needs_compiler
 def test_every_tile_for_tensor_cores_is_exact_on_small_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of integers below 2^10 no bit is lost, and sums below 2^24 are exact in any order."""
-    from nncc import device_plans, device_tiles
     from nncc.compat import te
-    from nncc.schedule_kernel import schedule_kernel
-    from nncc.templates import load_templates
+    from nncc.gpu import device_plans, device_tiles
+    from nncc.kernels.schedule_kernel import schedule_kernel
+    from nncc.kernels.templates import load_templates
 
     rows, depth, columns = 35, 45, 139
     random = np.random.default_rng(0)

@@ -11,8 +11,8 @@ from made_records import made
 import nncc
 from nncc.compat import IRModule, Schedule, metaschedule
 from nncc.errors import OutputError, RecordError
+from nncc.kernels.templates import load_templates
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.tuning.exchange import RECORDS, WORKLOADS, export, import_, load_function, save_function, target_of_key
 from nncc.tuning.record import Task, Workload
 from nncc.tuning.records import Key, RecordSet, add_to_folder
@@ -106,8 +106,8 @@ def test_a_trace_of_another_tool_is_kept_and_replayed(task, tmp_path):
 
 
 def test_a_trace_that_brings_code_of_its_own_is_not_replayed(task):
-    from nncc.choices import TRACE, Choices
     from nncc.codegen.schedule import replay
+    from nncc.kernels.choices import TRACE, Choices
 
     annotate = (
         '[[["GetSBlock",[],["conv2d","main"],["b0"]],["Annotate",["b0","\\"x\\""],["pragma_import_llvm"],[]]],[]]'

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from compiled import Net, lowered
 
-from nncc.choices import Choices
-from nncc.schedule_kernel import schedule_kernel
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.tuning.agreement import wrong_by
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.lab import Lab
@@ -22,7 +22,7 @@ TARGET = resolve("native,num-cores=1")
 
 FAULTY = """
 import os, pathlib, time
-from nncc import templates
+from nncc.kernels import templates
 MATMUL = next(t for n, t in templates.load_templates().items() if n == "matmul").module
 NAME, codes, compute_coded = "matmul", MATMUL.codes, MATMUL.compute_coded
 compute = MATMUL.compute

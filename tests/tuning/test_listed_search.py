@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from compiled import Net, lowered
 
+from nncc.kernels.templates import load_templates
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.tuning.listed_search import ListedSearch
 from nncc.tuning.search import frozen
 from nncc.tuning.tasks import kernel_tasks

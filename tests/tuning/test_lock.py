@@ -35,8 +35,8 @@ def model(tmp_path):
 def team(model, tmp_path):
     """A folder with one record: a tile that no default has."""
     from nncc.config import Config
+    from nncc.kernels.templates import load_templates
     from nncc.pipeline import plan, run
-    from nncc.templates import load_templates
 
     job = plan(model, Config(target="x86-64-v3", threads=1, until="lower", verify=False))
     (task,) = kernel_tasks(run(job), load_templates())

@@ -5,9 +5,9 @@ import random
 import pytest
 from compiled import Net, lowered
 
-from nncc.choices import Choices
+from nncc.kernels.choices import Choices
+from nncc.kernels.templates import load_templates
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.tuning.search import CostModel, Search, answers_of, frozen
 from nncc.tuning.tasks import kernel_tasks
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from compiled import Net, lowered
 
-from nncc.choices import Choices
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 from nncc.resources import schedules_folder
-from nncc.schedule_kernel import schedule_kernel
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.toml import tomllib
 from nncc.tuning.exchange import load_function, target_of_key
 from nncc.tuning.known import known_from

@@ -12,9 +12,9 @@ from quantized import QuantizedNet
 
 from nncc.config import Config
 from nncc.errors import UsageError
+from nncc.kernels.templates import load_templates
 from nncc.pipeline import plan, run
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.tuning.candidates import Kernel
 from nncc.tuning.cycle_lab import lab_of
 from nncc.tuning.lock import read_lock, write_lock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nncc.codegen.cuda_compiler import Resources
-from nncc.gpu_estimate import KernelEstimate, LaunchEstimate
+from nncc.gpu.estimate import KernelEstimate, LaunchEstimate
 from nncc.target import Hardware
 from nncc.tuning.static_cost import least_seconds, why_not
 

@@ -3,7 +3,7 @@
 import numpy as np
 from compiled import Net, lowered
 
-from nncc.templates import load_templates
+from nncc.kernels.templates import load_templates
 from nncc.tuning.tasks import kernel_hash, kernel_tasks
 
 TEMPLATES = load_templates()

@@ -18,9 +18,9 @@ from nncc.cli import cli
 from nncc.config import Config, Tuning
 from nncc.errors import RunError, TargetError
 from nncc.frontend.onnx import import_onnx
+from nncc.kernels.templates import load_templates
 from nncc.pipeline import plan, run
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.tuning import session
 from nncc.tuning.agreement import wrong_by
 from nncc.tuning.candidates import Kernel, build_candidates, check_inputs
@@ -136,7 +136,8 @@ def test_what_computes_something_else_is_found_by_its_numbers(gpu, tuned, tmp_pa
 
 
 WRONG = """
-from nncc import device_loops, templates
+from nncc.gpu import device_loops
+from nncc.kernels import templates
 MATMUL = next(t for n, t in templates.load_templates().items() if n == "cuda_matmul").module
 NAME, compute, on_grid = "cuda_matmul", MATMUL.compute, device_loops.on_grid
 

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from compiled import Net, lowered
 from made_records import made
 
-from nncc.choices import Choices
 from nncc.cli import cli
 from nncc.host import host
-from nncc.schedule_kernel import schedule_kernel
+from nncc.kernels.choices import Choices
+from nncc.kernels.schedule_kernel import schedule_kernel
+from nncc.kernels.templates import load_templates
 from nncc.target import resolve
-from nncc.templates import load_templates
 from nncc.tuning.exchange import save_function
 from nncc.tuning.record import Workload
 from nncc.tuning.records import Key, RecordSet, add_to_folder, read_folder

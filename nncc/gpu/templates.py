@@ -1,4 +1,4 @@
-"""A kernel's way to its template on GPUs; `nncc.gpu_loops`, then TVM's dlight, for what has none.
+"""A kernel's way to its template on GPUs; `nncc.gpu.loops`, then TVM's dlight, for what has none.
 
 Unlike on processors no block may keep plain loops: each is bound to threads, or the kernel is refused.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nncc import gpu_loops
-from nncc.anchors import place_anchors, start
-from nncc.choices import Choices
 from nncc.compat import s_tir, structural_walk, tirx, tvm
 from nncc.errors import InternalError, ModelError
+from nncc.gpu import loops as gpu_loops
+from nncc.kernels.anchors import place_anchors, start
+from nncc.kernels.choices import Choices
 from nncc.scheduling import ANCHOR, PART, is_spatial, swells, transcendentals
 from nncc.target import Hardware
 
 if TYPE_CHECKING:
-    from nncc.templates import Template
+    from nncc.kernels.templates import Template
 
 __all__ = ["is_block", "refuse_own_code", "schedule_kernel"]
 

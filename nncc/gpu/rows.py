@@ -6,9 +6,10 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from nncc import device_loops, scheduling
-from nncc.choices import Choices
+from nncc import scheduling
 from nncc.compat import tirx
+from nncc.gpu import device_loops
+from nncc.kernels.choices import Choices
 
 __all__ = ["LONGEST", "row_by_row"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nncc.choices import Choices
 from nncc.compat import structural_walk, tirx
-from nncc.reduction_loops import reduces_rows
+from nncc.kernels.choices import Choices
+from nncc.kernels.reduction_loops import reduces_rows
 from nncc.scheduling import extent, extents, is_spatial, loads
 from nncc.target import Hardware
 

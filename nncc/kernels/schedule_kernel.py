@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from nncc import gpu_templates
-from nncc.anchors import place_anchors, start
-from nncc.choices import Choices
 from nncc.compat import structural_map, structural_walk, tirx, tvm
 from nncc.errors import ModelError
-from nncc.loops import elementwise
+from nncc.gpu import templates as gpu_templates
+from nncc.kernels.anchors import place_anchors, start
+from nncc.kernels.choices import Choices
+from nncc.kernels.loops import elementwise
+from nncc.kernels.reduction_loops import reduction
+from nncc.kernels.templates import Template
 from nncc.operation_counts import has_loops
-from nncc.reduction_loops import reduction
 from nncc.scheduling import (
     ANCHOR,
     DIMS,
@@ -25,7 +26,6 @@ from nncc.scheduling import (
     transcendentals,
 )
 from nncc.target import Hardware
-from nncc.templates import Template
 
 __all__ = ["apply_template", "schedule_kernel"]
 

@@ -1,12 +1,12 @@
-"""Plain loops for the elementwise blocks that no template placed; `nncc.reduction_loops` has those of reductions."""
+"""Plain loops for the elementwise blocks that no template placed; `reduction_loops` has those of reductions."""
 
 from __future__ import annotations
 
 from math import prod
 from typing import Any
 
-from nncc.choices import Choices
 from nncc.compat import Analyzer, structural_walk, tirx, tvm
+from nncc.kernels.choices import Choices
 from nncc.scheduling import cut_at_borders, extent, extents, is_padding, loads, parallel, transcendentals
 from nncc.target import Hardware
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from nncc.device_plans import REGISTERS
+from nncc.gpu.device_plans import REGISTERS
 from nncc.ir import Operations, Program
 from nncc.target import Hardware
 

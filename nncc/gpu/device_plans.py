@@ -1,6 +1,7 @@
 """How products on GPUs are cut: a tile for each thread block, and parts of the depth, which several blocks sum.
 
-`nncc.device_tiles` and `nncc.device_units` say which tiles there are and how long one takes; what is here serves both.
+`nncc.gpu.device_tiles` and `nncc.gpu.device_units` say which tiles there are and how long one takes; what is here
+serves both.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from nncc.choices import Choices
+from nncc.kernels.choices import Choices
 from nncc.target import Hardware
 
 __all__ = [

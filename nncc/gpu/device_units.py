@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from nncc.choices import Choices
-from nncc.device_plans import STAGES, Plan, choose_plan, fitting, part_of, resident_blocks
+from nncc.gpu.device_plans import STAGES, Plan, choose_plan, fitting, part_of, resident_blocks
+from nncc.kernels.choices import Choices
 from nncc.target import Hardware
 
 __all__ = ["KIND", "KINDS", "SIZES", "Kind", "UnitTile", "choose_unit_tile", "decoded", "seconds"]

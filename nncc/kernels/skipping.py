@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nncc.dots import Dot
+from nncc.kernels.dots import Dot
 from nncc.target import Hardware
 
 __all__ = ["MOST_OUTPUTS", "WORD", "Lists", "best_lists", "density", "list_tiles", "lists_of", "pack", "tile_cost"]

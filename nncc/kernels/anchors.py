@@ -1,18 +1,18 @@
-"""What a kernel's way to its template has in common in `nncc.schedule_kernel` and, for GPUs, `nncc.gpu_templates`."""
+"""What a kernel's way to its template has in common in `schedule_kernel` and, for GPUs, `nncc.gpu.templates`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from nncc.choices import Choices
 from nncc.compat import Schedule
 from nncc.errors import InternalError
+from nncc.kernels.choices import Choices
 from nncc.scheduling import ANCHOR
 from nncc.target import Hardware
 
 if TYPE_CHECKING:
-    from nncc.templates import Template
+    from nncc.kernels.templates import Template
 
 __all__ = ["place_anchors", "start"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from nncc.choices import Choices
 from nncc.compat import structural_walk, tirx
+from nncc.kernels.choices import Choices
 from nncc.scheduling import decompose_reduction, extent, extents, loads, parallel
 from nncc.target import Hardware
 

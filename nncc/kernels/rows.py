@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncc import scheduling
-from nncc.choices import Choices
 from nncc.compat import te, tirx
+from nncc.kernels.choices import Choices
 from nncc.target import Hardware
 
 __all__ = [
