@@ -25,6 +25,8 @@ _ABOUT_AS_GOOD = 1.03
 """Of the default's time: caches and threads of the whole model may make so much of a difference."""
 _SMALL = 4
 """Points of a space that are all tried in the whole model."""
+_MOST_HEARD = 8
+"""Decisions of other kernels, the latest, that a batch begins with: half of one."""
 _PATIENCE = 0.6
 """By so much less after each batch that has saved nothing."""
 
@@ -99,6 +101,13 @@ class Contest:
         proposed = [each for each in self.search.propose(count) if frozen(each) not in known]
         return [*first, *proposed][:count]
 
+    def hear_of(self, other: Contest, decisions: Mapping[str, Any]) -> None:
+        """Begin the next batch with what has won for another kernel that is asked the same, and hope for as much."""
+        if other is self or other.task.options.keys() != self.task.options.keys() or self.search.exhausted:
+            return
+        self.starts = _distinct([decisions, *self.starts])[:_MOST_HEARD]
+        self.idle = max(0, self.idle - 1)
+
     def finalists(self, most: int) -> list[Entry]:
         """What to try in the whole model: the winners, then what is about as good as the default when it runs alone.
 
@@ -132,7 +141,8 @@ def relatives(task: KernelTask, key: Key, records: RecordSet, most: int = 4) -> 
 
     Nearest sizes first. They are where a search starts, never a hit.
     """
-    found = [record.decisions for record in [*records.ranking(task.hash, key)[:1], *records.near(task.hash, key)[:2]]]
+    same = [record for part in records.by_machine.values() for record in part.ranking(task.hash, key)[:1]]
+    found = [record.decisions for record in [*same, *records.near(task.hash, key)[:2]]]
     operator, sizes = _operator(task.text)
     alike = []
     for other in records.tasks.values():

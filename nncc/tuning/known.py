@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nncc.target import Target
     from nncc.tuning.records import Key, Problem, RecordSet
 
-__all__ = ["Known", "known_from"]
+__all__ = ["Known", "known_from", "shipped_records"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
     nncc that of one processor: gains on several cannot be compared. Raises RecordError where a place cannot
     be read.
     """
-    from nncc.tuning.records import Key, open_records, read_folder
+    from nncc.tuning.records import Key, open_records
 
     found, problems = [], []
     for place in places:
@@ -76,9 +76,9 @@ def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
         found.append((str(place), records))
         problems += more
     machine = host().processor if target.name.split(",")[0] == "native" else ""
-    folder = schedules_folder() / "records" / target.base
+    folder = _shipped_folder(target.base)
     if shipped and folder.is_dir():
-        records, more = read_folder(folder)
+        records, more = shipped_records(target.base)
         found.append(("nncc", records if machine else records.on(_typical(folder))))
         problems += more
     return Known(
@@ -87,6 +87,23 @@ def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
         key=Key.of(target),
         problems=tuple(problems),
     )
+
+
+def shipped_records(base: str = "*") -> tuple[RecordSet, list[Problem]]:
+    """What comes with nncc for the target of a name, or for all, of whatever processor; and lines that are damaged."""
+    from nncc.tuning.records import RecordSet, read_folder
+
+    found, problems = RecordSet(), []
+    for folder in _shipped_folder("").glob(base):
+        if folder.is_dir():
+            records, more = read_folder(folder)
+            found |= records
+            problems += more
+    return found, problems
+
+
+def _shipped_folder(base: str) -> Path:
+    return schedules_folder() / "records" / base
 
 
 def _typical(folder: Path) -> str:

@@ -20,11 +20,12 @@ from nncc.tuning.cycle_lab import lab_of
 from nncc.tuning.estimated_runner import EstimatedRunner
 from nncc.tuning.finals import Finals
 from nncc.tuning.graph import GraphSearch
+from nncc.tuning.known import shipped_records
 from nncc.tuning.lab import PASSED_OVER, Lab, Result
 from nncc.tuning.listed_search import ListedSearch
 from nncc.tuning.outcome import Outcome, State, Watcher
 from nncc.tuning.record_files import Journal
-from nncc.tuning.records import Key, Task, open_records, read_folder
+from nncc.tuning.records import Key, RecordSet, Task, open_records, read_folder
 from nncc.tuning.runners import Runner, open_runner
 from nncc.tuning.search import CostModel, Search, frozen
 from nncc.tuning.tasks import KernelTask, kernel_tasks
@@ -63,10 +64,11 @@ class Session:
             self.writer = Writer(journal, self.key, self.runner.processor(), tuning.by)
             found, problems = read_folder(tuning.into, must_exist=False)
             others, more = open_records(job.config.records)
+            shipped, _ = shipped_records() if job.config.shipped_records else (RecordSet(), [])
         except BaseException:
             self.runner.close()
             raise
-        self.elsewhere = found | others
+        self.elsewhere = found | others | shipped
         """All that is known, also of other processors: to begin with."""
         self.records = found.on(self.runner.processor())
         for problem in [*problems, *more]:
@@ -273,7 +275,10 @@ class Session:
                 self.watch.warn(f"{contest.task.text}: {frozen(decisions)}: {error}")
                 continue
             self.writer.winner(contest.task, decisions, timing)
-            won |= contest.enter(Entry(decisions, timing.ratio)) and decisions not in holders
+            if contest.enter(Entry(decisions, timing.ratio)) and decisions not in holders:
+                won = True
+                for other in self.state.contests:
+                    other.hear_of(contest, decisions)
         return won
 
     def roofline(self, seconds: Mapping[str, float]) -> dict[str, float]:
