@@ -1,4 +1,8 @@
-"""What this machine can do at most, measured once and kept: arithmetic, and reading from each size of memory."""
+"""What this machine attains at most: arithmetic, and reading from each size of memory.
+
+Beside a library it is measured anew, by medians, as its kernels are: processors clock themselves by what they and their
+neighbours do, and by several percent otherwise from one second to the next. What predictions need is kept.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from nncc.codegen.link import link
@@ -26,7 +31,7 @@ from nncc.worker import work
 __all__ = ["TIMES", "Roofline", "attempt", "build", "measure", "roofline", "with_peak", "working_set"]
 
 SECONDS = 0.8
-"""How long to measure; the best of all rounds counts, and one takes tens of milliseconds."""
+"""How long to measure; the median of all rounds counts, and one takes tens of milliseconds."""
 TIMES = 3
 """How often a roofline is measured before what is kept is only read: other programs may disturb a whole measurement."""
 SMALL = 8 << 20
@@ -81,8 +86,8 @@ class Roofline:
 
 
 def roofline(library: OpenLibrary) -> Roofline:
-    """The roofline of this machine for a library and its threads: measured in about a second, or from the cache when
-    that was done a few times; of a GPU, what the description of the library's target says.
+    """The roofline of this machine for a library and its threads, as it is now: measured in about a second; of a GPU,
+    what the description of the library's target says.
 
     Raises ToolError where there is no C compiler for this machine or it fails, RunError where the measuring fails.
     """
@@ -90,7 +95,8 @@ def roofline(library: OpenLibrary) -> Roofline:
     hardware = target.hardware
     if hardware.multiprocessors:
         return Roofline(hardware.peak_gflops, ((hardware.l2_kib << 10, hardware.dram_gbps),), described=True)
-    return _kept(target, tuple(library.description["features"]), library.threads)
+    features = tuple(library.description["features"])
+    return measure(target, features, _vector_bits(target, features), _sizes(), library.threads)
 
 
 def with_peak(target: Target, required: bool = True) -> Target:
@@ -166,15 +172,16 @@ def measure(
     seconds: float = SECONDS,
 ) -> Roofline:
     """Measure now, with a model written in C in place of a compiled one. Raises as :func:`roofline`."""
-    # What takes little time is done several times a round: then other programs are less likely to disturb all of them.
+    # What takes little time is done several times a round, for as many samples of it.
     calls = [0, *(size for size in sizes if size <= SMALL)] * 4 + [size for size in sizes if size > SMALL]
     with tempfile.TemporaryDirectory(prefix="nncc-") as scratch:
         library = build(target, features, vector_bits, calls, Path(scratch))
-        found = work(library, {"task": "fastest", "threads": threads, "folder": scratch, "seconds": seconds})
-    best: dict[int, float] = {}
-    for size, amount, least in zip(calls, found["outputs"]["amounts"], found["call_seconds"], strict=True):
-        best[size] = max(best.get(size, 0.0), amount / least * 1e-9)
-    return Roofline(best[0], tuple((size, best[size]) for size in sizes))
+        found = work(library, {"task": "calls", "threads": threads, "folder": scratch, "seconds": seconds})
+    rates: dict[int, list[float]] = {}
+    for seconds_of_calls in found["call_seconds"]:
+        for size, amount, each in zip(calls, found["outputs"]["amounts"], seconds_of_calls, strict=True):
+            rates.setdefault(size, []).append(amount / each * 1e-9)
+    return Roofline(median(rates[0]), tuple((size, median(rates[size])) for size in sizes))
 
 
 def build(target: Target, features: Sequence[str], vector_bits: int, calls: Sequence[int], folder: Path) -> Path:

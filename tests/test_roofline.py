@@ -174,18 +174,32 @@ def once(monkeypatch):
     monkeypatch.setattr(module, "TIMES", 1)
 
 
-def test_it_is_measured_once_for_each_processor_features_and_threads(opened, measured, once, monkeypatch, tmp_path):
-    first = roofline(opened)
-    assert roofline(opened) == first and len(measured) == 1
-    assert roofline(with_features(opened, threads=2)).gflops == 2.0
-    assert roofline(with_features(opened, "avx", "fma")).gflops == 3.0
+def kept(*features: str, threads: int = 1) -> Roofline:
+    """What predictions for a target go by."""
+    return module._kept(resolve("x86-64-v3"), features, threads)
+
+
+def test_beside_a_library_it_is_measured_anew_for_clocks_change(opened, measured, tmp_path):
+    assert [roofline(opened).gflops for _ in range(2)] == [1.0, 2.0]
+    assert roofline(with_features(opened, "avx", "fma", threads=2)).gflops == 3.0
+    assert measured[2] == (("avx", "fma"), 256, 2)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_for_predictions_it_is_measured_once_for_each_processor_features_and_threads(
+    measured, once, monkeypatch, tmp_path
+):
+    first = kept()
+    assert kept() == first and len(measured) == 1
+    assert kept(threads=2).gflops == 2.0
+    assert kept("avx", "fma").gflops == 3.0
     other = Host("Linux", "x86_64", frozenset(), host().cores, processor="another")
     monkeypatch.setattr(module, "host", lambda: other)
-    assert roofline(opened).gflops == 4.0
+    assert kept().gflops == 4.0
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
-def test_the_best_of_some_measurements_is_kept_for_other_programs_may_disturb_one(opened, monkeypatch, tmp_path):
+def test_the_best_of_some_measurements_is_kept_for_other_programs_may_disturb_one(monkeypatch, tmp_path):
     rounds = iter([(90.0, 8.0, 40.0), (100.0, 30.0, 35.0), (80.0, 20.0, 42.0)])
 
     def fake(target, features, vector_bits, sizes, threads):
@@ -194,8 +208,7 @@ def test_the_best_of_some_measurements_is_kept_for_other_programs_may_disturb_on
 
     monkeypatch.setenv("NNCC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "measure", fake)
-    monkeypatch.setattr(module, "target_of", lambda path: resolve("x86-64-v3"))
-    found = [roofline(opened) for _ in range(TIMES + 1)]
+    found = [kept() for _ in range(TIMES + 1)]
     assert [(each.gflops, each.bandwidth[0][1], each.memory_gbps) for each in found] == [
         (90.0, 8.0, 40.0),
         (100.0, 30.0, 40.0),
@@ -212,16 +225,16 @@ def test_native_gets_a_peak_and_other_targets_keep_what_they_say(measured, once)
     assert len(measured) == 1
 
 
-def test_what_is_damaged_or_cannot_be_kept_is_measured_again(opened, measured, once, monkeypatch, tmp_path):
-    roofline(opened)
-    (kept,) = (tmp_path / "cache").iterdir()
+def test_what_is_damaged_or_cannot_be_kept_is_measured_again(measured, once, monkeypatch, tmp_path):
+    kept()
+    (file,) = (tmp_path / "cache").iterdir()
     for text in ("", "[]", '{"gflops": 1}'):
-        kept.write_text(text)
-        assert len(roofline(opened).bandwidth) > 2
-    assert json.loads(kept.read_text())["gflops"] == len(measured) == 4
+        file.write_text(text)
+        assert len(kept().bandwidth) > 2
+    assert json.loads(file.read_text())["gflops"] == len(measured) == 4
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NNCC_CACHE_DIR", str(tmp_path / "file"))
-    assert [roofline(opened).gflops for _ in range(2)] == [5.0, 6.0]
+    assert [kept().gflops for _ in range(2)] == [5.0, 6.0]
 
 
 def test_vectors_are_as_wide_as_the_library_s(opened, measured):

@@ -19,8 +19,12 @@ from nncc.tuning.tasks import KernelTask
 
 __all__ = ["Contest", "Entry", "margin", "relatives"]
 
-_HOPE = 0.03
-"""The part of a kernel's time that a first batch is expected to save."""
+_HOPE = 0.15
+"""The part of what separates a kernel from the roofline that a first batch is expected to save."""
+_UNKNOWN = 0.8
+"""Of its time, what a kernel is taken to need at least where no roofline is known."""
+_LEAST_ROOM = 0.02
+"""Of its time, what may be saved of a kernel that is at the roofline, which is an estimate."""
 _ABOUT_AS_GOOD = 1.03
 """Of the default's time: caches and threads of the whole model may make so much of a difference."""
 _SMALL = 4
@@ -53,6 +57,8 @@ class Contest:
     search: Search | ListedSearch
     share: float
     """Of the whole model's time that the untuned kernel takes, from 0 to 1."""
+    bound: float = _UNKNOWN
+    """The part of the untuned kernel's time that it takes at least, by the roofline."""
     reference: float = 0.0
     """Median seconds of the default, when it was measured first."""
     entries: list[Entry] = field(default_factory=list)
@@ -84,7 +90,7 @@ class Contest:
         """The part of the model's time that another batch is expected to save; 0 where there is nothing to try."""
         if self.search.exhausted:
             return 0.0
-        return self.share * self.best.ratio * _HOPE * _PATIENCE**self.idle
+        return self.share * max(self.best.ratio - self.bound, _LEAST_ROOM) * _HOPE * _PATIENCE**self.idle
 
     def kernel(self, decisions: Mapping[str, Any] | None = None) -> Kernel:
         """The kernel with these decisions, the default's by default."""
@@ -104,6 +110,9 @@ class Contest:
     def hear_of(self, other: Contest, decisions: Mapping[str, Any]) -> None:
         """Begin the next batch with what has won for another kernel that is asked the same, and hope for as much."""
         if other is self or other.task.options.keys() != self.task.options.keys() or self.search.exhausted:
+            return
+        fitted = self.search.fitted(decisions)
+        if fitted is None or frozen(fitted) in {*self.search.seconds, *self.started_from, frozen(self.default)}:
             return
         self.starts = _distinct([decisions, *self.starts])[:_MOST_HEARD]
         self.idle = max(0, self.idle - 1)

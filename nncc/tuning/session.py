@@ -127,6 +127,9 @@ class Session:
             hint = "`--tasks list` shows them"
             raise UsageError(f"no task of the model has `{self.tuning.tasks}` in its text or hash", hint)
         self.state.contests = contests
+        bounds = self.roofline(seconds)
+        for contest in contests:
+            contest.bound = bounds.get(contest.task.hash, contest.bound)
         self.watch.state(self.state)
 
     def _searches(self) -> Callable[[KernelTask], Search | ListedSearch]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from made_records import KEY, TASK, TEXT, made
 
 from nncc.kernels.choices import Choices
-from nncc.tuning.contest import Contest, relatives
+from nncc.tuning.contest import Contest, Entry, relatives
 from nncc.tuning.known import shipped_records
 from nncc.tuning.records import RecordSet, Task
 
@@ -59,6 +59,16 @@ def test_a_search_begins_with_the_best_of_each_processor_and_of_the_nearest_size
     task = SimpleNamespace(hash=TASK, text=TEXT)
     found = relatives(task, KEY, RecordSet([ours, theirs, near, far]))
     assert [each["tile"] for each in found] == [2, 3, 5, 6]
+
+
+def test_more_is_expected_where_a_kernel_is_far_from_the_roofline():
+    near, far = contest(), contest()
+    near.share, near.bound, far.share, far.bound = 0.2, 0.95, 0.05, 0.3
+    assert far.expected_gain > near.expected_gain > 0
+    far.enter(Entry({"tile": 2}, 0.35))  # what it could save it has
+    assert far.expected_gain < near.expected_gain
+    near.bound = 1.1  # of an estimate of which a measurement is better
+    assert near.expected_gain > 0
 
 
 def test_records_that_come_with_nncc_are_there_to_begin_with():
