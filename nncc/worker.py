@@ -217,7 +217,7 @@ def _calls_here(order: Mapping[str, Any]) -> dict[str, Any]:
         inputs = _given(module, order)
         module.run(inputs)
         end = time.perf_counter() + order["seconds"]
-        rounds = []
+        rounds: list[list[float]] = []
         while not rounds or (time.perf_counter() < end and len(rounds) < MOST_RUNS):
             outputs, seconds = module.profile(inputs)
             rounds.append(seconds.tolist())
