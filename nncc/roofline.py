@@ -28,7 +28,7 @@ from nncc.resources import cache_folder, runtime_folder
 from nncc.target import Target
 from nncc.worker import work
 
-__all__ = ["TIMES", "Roofline", "attempt", "build", "measure", "roofline", "with_peak", "working_set"]
+__all__ = ["TIMES", "Roofline", "attempt", "build", "measure", "roofline", "typical", "with_peak", "working_set"]
 
 SECONDS = 0.8
 """How long to measure; the median of all rounds counts, and one takes tens of milliseconds."""
@@ -85,7 +85,7 @@ class Roofline:
         )
 
 
-def roofline(library: OpenLibrary) -> Roofline:
+def roofline(library: OpenLibrary, seconds: float = SECONDS) -> Roofline:
     """The roofline of this machine for a library and its threads, as it is now: measured in about a second; of a GPU,
     what the description of the library's target says.
 
@@ -96,7 +96,7 @@ def roofline(library: OpenLibrary) -> Roofline:
     if hardware.multiprocessors:
         return Roofline(hardware.peak_gflops, ((hardware.l2_kib << 10, hardware.dram_gbps),), described=True)
     features = tuple(library.description["features"])
-    return measure(target, features, _vector_bits(target, features), _sizes(), library.threads)
+    return measure(target, features, _vector_bits(target, features), _sizes(), library.threads, seconds)
 
 
 def with_peak(target: Target, required: bool = True) -> Target:
@@ -155,12 +155,23 @@ def working_set(description: Mapping[str, Any]) -> float:
     return float(description["weights_bytes"] + description["arena_bytes"])
 
 
-def attempt(library: OpenLibrary) -> Roofline | NnccError:
+def attempt(library: OpenLibrary, seconds: float = SECONDS) -> Roofline | NnccError:
     """The roofline, or why there is none, for reports that are of use without it."""
     try:
-        return roofline(library)
+        return roofline(library, seconds)
     except NnccError as error:
         return error
+
+
+def typical(found: Sequence[Roofline | NnccError]) -> Roofline | NnccError:
+    """What measurements made in turn with something else say together: medians; an error where there are only such."""
+    good = [each for each in found if isinstance(each, Roofline)]
+    if not good:
+        return found[0]
+    bandwidth = (
+        (rungs[0][0], median(gbps for _, gbps in rungs)) for rungs in zip(*(e.bandwidth for e in good), strict=True)
+    )
+    return replace(good[0], gflops=median(each.gflops for each in good), bandwidth=tuple(bandwidth))
 
 
 def measure(

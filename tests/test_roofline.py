@@ -13,7 +13,7 @@ from nncc.host import Host, host
 from nncc.ir import Operations
 from nncc.measurement import Measurement
 from nncc.reports.bench import kernel_rows, kernel_table, measurement_facts, measurement_text, roofline_facts
-from nncc.roofline import TIMES, Roofline, attempt, build, measure, roofline, with_peak
+from nncc.roofline import TIMES, Roofline, attempt, build, measure, roofline, typical, with_peak
 from nncc.target import resolve
 
 ROOF = Roofline(100.0, ((1 << 10, 400.0), (1 << 14, 200.0), (1 << 20, 10.0)))
@@ -318,3 +318,10 @@ def test_the_roofline_of_a_gpu_is_that_of_its_description(opened):
     text = measurement_text(opened, MEASURED, kernel_rows(CALLS, SECONDS, {}, roof), roof)
     words = "roofline  10000 GFLOP/s, 300 GB/s from memory (float32, as the target describes a GPU)"
     assert text.split("\n\n")[2] == words
+
+
+def test_of_measurements_in_turn_with_something_else_the_medians_count_and_failures_do_not():
+    error = ToolError("no C compiler", "install gcc")
+    found = [Roofline(gflops, ((1 << 14, gflops / 2), (1 << 27, 30.0 + gflops))) for gflops in (100.0, 300.0, 104.0)]
+    assert typical([error, *found]) == Roofline(104.0, ((1 << 14, 52.0), (1 << 27, 134.0)))
+    assert typical([error, error]) is error

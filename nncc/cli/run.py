@@ -125,7 +125,7 @@ def bench_command(
     from nncc.frontend.samples import choose_inputs
     from nncc.library_facts import device_beside, schedules_beside
     from nncc.reports import bench as report
-    from nncc.roofline import attempt, working_set
+    from nncc.roofline import attempt, typical, working_set
 
     if runner is not None:
         with working() as progress:
@@ -145,12 +145,15 @@ def bench_command(
     if opened.simulated:
         return _show_simulation(opened, simulated, profile, as_json)
     with working() as progress:
-        progress.start("time", str(library))
-        found = opened.benchmark(arrays, repeat=repeat, seconds=seconds, warmup=warmup, profile=profile)
-        rows, limits = [], None
+        rows, limits, around = [], None, []
         if profile:
             progress.start("measure", "what this machine can do")
-            limits = attempt(opened)
+            around.append(attempt(opened))
+        progress.start("time", str(library))
+        found = opened.benchmark(arrays, repeat=repeat, seconds=seconds, warmup=warmup, profile=profile)
+        if profile:
+            progress.start("measure", "what this machine can do")
+            limits = typical([*around, attempt(opened)])
             about = opened.describe()
             schedules, code = schedules_beside(library, about), device_beside(library, about)
             rows = report.kernel_rows(about["calls"], found.call_seconds, schedules, limits, code, working_set(about))

@@ -104,7 +104,8 @@ class Finals:
     def _confirm(self, built: Built) -> None:
         """The whole tuned model beside the untuned one; what is no gain is taken back."""
         session = self.session
-        base, tuned = session.whole.measure([session.base, built])
+        session.rooflines.clear()
+        base, tuned = session.whole.measure([session.base, built], between=session.measure_roofline)
         self.baseline = float(sum(by_task(session.base, base).values()))
         self.final = versus(base, tuned)
         self.tuned_seconds = by_task(built, tuned)

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nncc.config import Tuning
-from nncc.errors import RunError, TargetError, UsageError
+from nncc.errors import NnccError, RunError, TargetError, UsageError
 from nncc.ir import Kernels
 from nncc.kernels.templates import load_templates
 from nncc.pipeline import Job, run
@@ -31,6 +31,9 @@ from nncc.tuning.search import CostModel, Search, frozen
 from nncc.tuning.tasks import KernelTask, kernel_tasks
 from nncc.tuning.whole import Built, Whole, by_task
 from nncc.tuning.writer import Writer
+
+if TYPE_CHECKING:
+    from nncc.roofline import Roofline
 
 __all__ = ["Session"]
 
@@ -76,6 +79,8 @@ class Session:
         self.margin = margin(self.runner)
         self.interrupted = threading.Event()
         """Set by an interrupt, which C++ between it and us may have swallowed."""
+        self.rooflines: list[Roofline | NnccError] = []
+        """Measured in turn with the model that was measured last."""
         self.graph: dict[str, Mapping[str, Any]] = {}
         """Decisions that change the graph, by task."""
         self.graph_tasks: dict[str, Task] = {}
@@ -97,7 +102,7 @@ class Session:
         kernels, _ = self.whole.lowered({})
         self.base = self.whole.build({}, kernels)
         self.build_seconds = time.monotonic() - start
-        (seconds,) = self.whole.measure([self.base], turns=3)
+        (seconds,) = self.whole.measure([self.base], turns=3, between=self.measure_roofline)
         self.lab = lab_of(self.job.target)(
             self.job.target,
             self.templates,
@@ -284,17 +289,24 @@ class Session:
                     other.hear_of(contest, decisions)
         return won
 
+    def measure_roofline(self) -> None:
+        """Once more what this machine attains, where it is what the kernels run on."""
+        from nncc.execute import open_library
+        from nncc.roofline import attempt
+
+        if self.runner.name == "local" and not self.job.target.hardware.multiprocessors:
+            library = open_library(self.base.library, self.job.target.hardware.cores)
+            self.rooflines.append(attempt(library, _ROOFLINE_SECONDS))
+
     def roofline(self, seconds: Mapping[str, float]) -> dict[str, float]:
         """By task, the part of what this machine attains in `seconds`, which all its calls take in an inference."""
         from nncc.execute import open_library
-        from nncc.roofline import Roofline, attempt, working_set
+        from nncc.roofline import Roofline, typical, working_set
 
-        if not seconds or self.runner.name != "local" or self.job.target.hardware.multiprocessors:
-            return {}  # it is this machine's processor that is measured here
-        library = open_library(self.base.library, self.job.target.hardware.cores)
-        limits, everything = attempt(library), working_set(library.description)
+        limits = typical(self.rooflines) if self.rooflines else None
         if not isinstance(limits, Roofline):
             return {}
+        everything = working_set(open_library(self.base.library, 1).description)
         return {
             task.hash: task.calls
             * limits.least_seconds(task.operations, task.nbytes, task.weight_bytes, everything)
@@ -327,6 +339,7 @@ def _first(pair: tuple[float, Any]) -> float:
     return pair[0]
 
 
+_ROOFLINE_SECONDS = 0.3
 _LONGEST_BATCH = 10.0
 """Seconds: of what takes long to build, batches are smaller."""
 _MOST_HISTORY = 400

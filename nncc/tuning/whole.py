@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,21 @@ class Whole:
         tasks = tuple(hashes.get(call.kernel, "") for call in program.calls)
         return Built(artifact.library, tasks, program.weights.nbytes)
 
-    def measure(self, built: Sequence[Built], seconds: float = 0.5, turns: int = 6) -> list[np.ndarray]:
-        """The seconds of each call in each round, float64[rounds, calls], of each library; they run in turn."""
+    def measure(
+        self,
+        built: Sequence[Built],
+        seconds: float = 0.5,
+        turns: int = 6,
+        between: Callable[[], object] = lambda: None,
+    ) -> list[np.ndarray]:
+        """The seconds of each call in each round, float64[rounds, calls], of each library; they run in turn, and
+        something else `between` them."""
         found: list[list[np.ndarray]] = [[] for _ in built]
         for _ in range(1 if self.runner.exact else turns):
             for each, parts in zip(built, found, strict=True):
                 order = Order(each.library, self.job.target.hardware.cores, rounds=400, seconds=seconds, timeout=120.0)
                 parts.append(self.runner.measure(order))
+            between()
         return [np.concatenate([_medians(part) for part in parts]) for parts in found]
 
 
