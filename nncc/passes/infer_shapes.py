@@ -50,15 +50,13 @@ def _to_propagate(graph: onnx_ir.Model) -> bool:
 def _propagated(nodes: Sequence[onnx_ir.Node]) -> int:
     """The most elements of vectors that are propagated, of all operators together.
 
-    The length of some is only known by propagation itself: these are as long as what they are made of lets them be.
+    The length of some is only known by propagation itself: these are as long as what they are made of lets them be. Of
+    whatever dtype: onnx makes dimensions of vectors of floats, too.
     """
-    import onnx_ir
-
-    kinds = (None, onnx_ir.DataType.INT32, onnx_ir.DataType.INT64)
     most: dict[onnx_ir.Value, int] = {}
 
     def length(value: onnx_ir.Value | None) -> int:
-        if value is None or value.dtype not in kinds:
+        if value is None:
             return 0
         shape = static_shape(value)
         if shape is None:
@@ -67,7 +65,7 @@ def _propagated(nodes: Sequence[onnx_ir.Node]) -> int:
 
     total = 0
     for node in nodes:
-        if not _propagates(node) or is_op(node, "Shape", "Size"):  # which ask for sizes only
+        if not _propagates(node) or is_op(node, "Shape"):  # which asks for sizes only
             continue
         lengths = [length(value) for value in node.inputs]
         made = max(lengths, default=0)

@@ -68,7 +68,7 @@ def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
     nncc that of one processor: gains on several cannot be compared. Raises RecordError where a place cannot
     be read.
     """
-    from nncc.tuning.records import Key, open_records
+    from nncc.tuning.records import Key, open_records, read_folder
 
     found, problems = [], []
     for place in places:
@@ -76,9 +76,9 @@ def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
         found.append((str(place), records))
         problems += more
     machine = host().processor if target.name.split(",")[0] == "native" else ""
-    folder = _shipped_folder(target.base)
+    folder = _shipped_folder() / target.base
     if shipped and folder.is_dir():
-        records, more = shipped_records(target.base)
+        records, more = read_folder(folder)
         found.append(("nncc", records if machine else records.on(_typical(folder))))
         problems += more
     return Known(
@@ -89,21 +89,20 @@ def known_from(places: Sequence[str], shipped: bool, target: Target) -> Known:
     )
 
 
-def shipped_records(base: str = "*") -> tuple[RecordSet, list[Problem]]:
-    """What comes with nncc for the target of a name, or for all, of whatever processor; and lines that are damaged."""
+def shipped_records() -> tuple[RecordSet, list[Problem]]:
+    """What comes with nncc for all targets and processors; and lines that are damaged."""
     from nncc.tuning.records import RecordSet, read_folder
 
     found, problems = RecordSet(), []
-    for folder in _shipped_folder("").glob(base):
-        if folder.is_dir():
-            records, more = read_folder(folder)
-            found |= records
-            problems += more
+    for folder in sorted(path for path in _shipped_folder().glob("*") if path.is_dir()):
+        records, more = read_folder(folder)
+        found |= records
+        problems += more
     return found, problems
 
 
-def _shipped_folder(base: str) -> Path:
-    return schedules_folder() / "records" / base
+def _shipped_folder() -> Path:
+    return schedules_folder() / "records"
 
 
 def _typical(folder: Path) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from onnx_ir.passes.common import ShapeInferencePass
 
 from nncc.passes.infer_shapes import infer_shapes
 from nncc.passes.rewriting import static_shape
@@ -25,3 +26,19 @@ def test_contents_of_vectors_that_may_be_long_are_no_sizes_though_their_length_i
     infer_shapes(graph)
     (made,) = (node for node in graph.graph if node.op_type == "ConstantOfShape")
     assert static_shape(made.outputs[0]) == ((1,) * 2**doublings if known else None)
+
+
+@pytest.mark.parametrize("operator", ["Cast <to: int = 1> (v)", "Mul (v, v)", "Size (v)"])
+def test_vectors_of_floats_are_as_long_as_others_for_onnx(monkeypatch, operator):
+    """It would make 2^33 dimensions of one that it never asks for the contents of."""
+    passes = []
+    original = ShapeInferencePass.call
+    monkeypatch.setattr(
+        ShapeInferencePass, "call", lambda self, model: (passes.append(self.data_prop), original(self, model))[1]
+    )
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[8589934592] v, float[N] x) => (float[N] y) '
+        f"{{ w = {operator} f = Cast <to: int = 1> (w) s = ReduceSum <keepdims: int = 0> (f) y = Add (x, s) }}"
+    )
+    infer_shapes(onnx_ir.from_proto(onnx.parser.parse_model(text)))
+    assert passes == [False]
