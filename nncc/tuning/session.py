@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from nncc.tuning.whole import Built, Whole, by_task
 from nncc.tuning.writer import Writer
 
 if TYPE_CHECKING:
+    from nncc.execute import OpenLibrary
     from nncc.roofline import Roofline
 
 __all__ = ["Session"]
@@ -289,24 +291,28 @@ class Session:
                     other.hear_of(contest, decisions)
         return won
 
+    @cached_property
+    def _opened(self) -> OpenLibrary:
+        """The model without records, as something that can run here; what it says of itself is asked once."""
+        from nncc.execute import open_library
+
+        return open_library(self.base.library, self.job.target.hardware.cores)
+
     def measure_roofline(self) -> None:
         """Once more what this machine attains, where it is what the kernels run on."""
-        from nncc.execute import open_library
         from nncc.roofline import attempt
 
         if self.runner.name == "local" and not self.job.target.hardware.multiprocessors:
-            library = open_library(self.base.library, self.job.target.hardware.cores)
-            self.rooflines.append(attempt(library, _ROOFLINE_SECONDS))
+            self.rooflines.append(attempt(self._opened, _ROOFLINE_SECONDS))
 
     def roofline(self, seconds: Mapping[str, float]) -> dict[str, float]:
         """By task, the part of what this machine attains in `seconds`, which all its calls take in an inference."""
-        from nncc.execute import open_library
         from nncc.roofline import Roofline, typical, working_set
 
         limits = typical(self.rooflines) if self.rooflines else None
         if not isinstance(limits, Roofline):
             return {}
-        everything = working_set(open_library(self.base.library, 1).description)
+        everything = working_set(self._opened.description)
         return {
             task.hash: task.calls
             * limits.least_seconds(task.operations, task.nbytes, task.weight_bytes, everything)

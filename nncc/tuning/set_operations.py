@@ -52,7 +52,7 @@ def prune(records: RecordSet, keep: int = 1, history: bool = False) -> RecordSet
     which would hold again as soon as someone merges it.
     """
     kept: list[Record] = []
-    for task, key, part in _parts(records):
+    for task, key, _, part in _parts(records):
         kept += part.ranking(task.hash, key)[:keep]
         all_of_it = part.history(task.hash, key)
         accepted = {record.choice for record in all_of_it if record.accepted}
@@ -68,8 +68,7 @@ def diff(a: RecordSet, b: RecordSet) -> list[Difference]:
     """The best records of both for every task, key and processor that one of them has an accepted record for, by key,
     text and processor."""
     rows = []
-    for task, key, part in _parts(RecordSet([*a, *b])):
-        (machine,) = part.by_machine
+    for task, key, machine, _ in _parts(RecordSet([*a, *b])):
         best = (each.by_machine.get(machine, RecordSet()).best(task.hash, key) for each in (a, b))
         rows.append(Difference(task, key, machine, *best))
     return [row for row in rows if row.a or row.b]
@@ -78,8 +77,7 @@ def diff(a: RecordSet, b: RecordSet) -> list[Difference]:
 def stats(records: RecordSet) -> Stats:
     """How many there are of what, and what they bring for each key and processor."""
     best: dict[tuple[str, tuple], list[Record]] = {}
-    for task, key, part in _parts(records):
-        (machine,) = part.by_machine
+    for task, key, machine, part in _parts(records):
         winner = part.best(task.hash, key)
         best.setdefault((machine, key.code), []).extend([winner] if winner else [])
     gains = []
@@ -115,16 +113,15 @@ def query(records: RecordSet, text: str = "", target: str = "") -> RecordSet:
     )
 
 
-def _parts(records: RecordSet) -> list[tuple[Task, Key, RecordSet]]:
-    """Each task and key that there are records of, with those of one processor; by key, text and processor."""
+def _parts(records: RecordSet) -> list[tuple[Task, Key, str, RecordSet]]:
+    """Each task, key and processor that there are records of, and all of that processor; by key, text and processor."""
     keys = {key.code: key for key in records.keys}
     found = [
         (records.tasks[task], keys[code], machine, part)
         for machine, part in records.by_machine.items()
         for task, code in {(record.task.hash, record.key.code) for record in part}
     ]
-    found.sort(key=lambda each: (each[1].target, each[1].code, each[0].text, each[0].hash, each[2]))
-    return [(task, key, part) for task, key, _, part in found]
+    return sorted(found, key=lambda each: (each[1].target, each[1].code, each[0].text, each[0].hash, each[2]))
 
 
 def _of_tasks(kept: list[Record], records: RecordSet) -> RecordSet:
